@@ -1,0 +1,19 @@
+//! The nouns: identities, principals, resources, routes, roles, grants, exceptions, reasons, time.
+//!
+//! Pure: no runtime, no socket, no file. Text becomes a value of these types at the edge or not at all, and everything
+//! further in can rely on it. Catalog objects are the deserialised documents that people write and the control plane
+//! delivers; whether they fit together is checked where they are compiled, not here.
+
+pub mod clock;
+pub mod exception;
+pub mod grant;
+pub mod identity;
+pub mod name;
+pub mod principal;
+pub mod reason;
+pub mod resource;
+pub mod role;
+pub mod route;
+
+pub use clock::{Clock, Timestamp};
+pub use reason::Reason;

@@ -1,0 +1,156 @@
+//! Grants: live, time-boxed permissions with limits and lineage.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::name::{ActionName, GrantId, IdentityName, OwnerName, ParameterName, ResourceName};
+use super::principal::{CertificateThumbprint, SpiffeId};
+use super::{Reason, Timestamp};
+
+/// Longest life of a grant made by hand. Policy sets shorter ones.
+pub const MAX_GRANT_DAYS: u64 = 366;
+/// Values that one parameter of a grant may list.
+pub const MAX_PARAMETER_VALUES: usize = 256;
+/// Networks that a grant may list.
+pub const MAX_NETWORKS: usize = 64;
+
+/// Who may do what to which resource, when, and within which limits.
+///
+/// A grant is frozen when it is made; only its end can come nearer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Its identifier.
+    pub id: GrantId,
+    /// Whose it is.
+    pub identity: IdentityName,
+    /// The resource that it opens.
+    pub resource: ResourceName,
+    /// What may be done, at least one action.
+    pub actions: Vec<ActionName>,
+    /// When it begins and ends.
+    pub window: Window,
+    /// What narrows it further.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+    /// Where it comes from.
+    pub lineage: Lineage,
+    /// Whether it was ended before its window closed, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Revocation>,
+}
+
+/// A half-open span of time: from `starts` on, up to and without `ends`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// First moment.
+    pub starts: Timestamp,
+    /// First moment after.
+    pub ends: Timestamp,
+}
+
+impl Window {
+    /// Whether `now` is inside, or the reason why not.
+    ///
+    /// # Errors
+    /// [`Reason::GrantNotYetValid`] before, [`Reason::GrantExpired`] after.
+    pub fn check(&self, now: Timestamp) -> Result<(), Reason> {
+        if now < self.starts {
+            Err(Reason::GrantNotYetValid)
+        } else if now >= self.ends {
+            Err(Reason::GrantExpired)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What narrows a grant beyond subject, resource, action and time. Everything listed must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Accepted values per parameter. A parameter that is listed must be present in the call.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<ParameterName, Vec<String>>,
+    /// Networks that calls may come from; none listed means any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub networks: Vec<IpNet>,
+    /// The credential that must be presented, of those that the identity has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+}
+
+impl Limits {
+    /// Whether nothing is narrowed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The credential that a grant is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    /// Calls over a connection with exactly this client certificate.
+    Certificate(#[schemars(with = "String")] CertificateThumbprint),
+    /// Calls of a workload with this SPIFFE ID.
+    Spiffe(SpiffeId),
+    /// Calls with a token of this issuer.
+    Issuer(String),
+}
+
+/// Where a grant comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// When it was made.
+    pub created: Timestamp,
+    /// Who made it.
+    pub created_by: OwnerName,
+    /// Why, in their words.
+    pub reason: String,
+    /// The ticket that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+}
+
+/// How a grant was ended before its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// When.
+    pub at: Timestamp,
+    /// Who did it.
+    pub by: OwnerName,
+    /// Why, in their words.
+    pub reason: String,
+}
+
+/// Where a grant stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantState {
+    /// Its window has not begun.
+    Scheduled,
+    /// It can be used.
+    Active,
+    /// Its window has closed.
+    Expired,
+    /// It was ended before its time.
+    Revoked,
+}
+
+impl Grant {
+    /// Where it stands at `now`.
+    pub fn state(&self, now: Timestamp) -> GrantState {
+        if self.revoked.is_some() {
+            return GrantState::Revoked;
+        }
+        match self.window.check(now) {
+            Ok(()) => GrantState::Active,
+            Err(Reason::GrantNotYetValid) => GrantState::Scheduled,
+            Err(_) => GrantState::Expired,
+        }
+    }
+}

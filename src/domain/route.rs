@@ -1,0 +1,498 @@
+//! Routes: from a request's host, method and path to a resource, an action and parameters, and on to an upstream.
+//!
+//! Paths here are canonical: the edge has refused every other spelling, so templates compare bytes.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::name::{ActionName, ParameterName, ResourceName, RouteName};
+
+/// Actions that one route may have.
+pub const MAX_ACTIONS: usize = 256;
+/// Segments of a path template.
+pub const MAX_SEGMENTS: usize = 64;
+
+/// The `spec` of a `Route` document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// The host that calls name, without a port; without it any host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
+    /// Where calls go.
+    pub upstream: UpstreamUrl,
+    /// The resource that calls touch.
+    pub resource: ResourceName,
+    /// What calls do to it. The most specific match counts, never the order.
+    pub actions: Vec<ActionRule>,
+    /// What the upstream gets in place of the caller's credential.
+    #[serde(default)]
+    pub credential: CredentialRule,
+    /// Whether the body is looked at.
+    #[serde(default)]
+    pub body: BodyRule,
+}
+
+/// A route of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its name.
+    pub name: RouteName,
+    /// What its document says.
+    pub spec: RouteSpec,
+}
+
+/// One action of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActionRule {
+    /// The action's name. Several rules may share one.
+    pub name: ActionName,
+    /// Methods that mean it, upper case.
+    pub methods: Vec<Method>,
+    /// Paths that mean it.
+    pub path: PathTemplate,
+}
+
+/// What the upstream gets in place of the caller's credential, which never passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialRule {
+    /// A short-lived token signed by the gateway, with the resource as its audience.
+    #[default]
+    Mint,
+    /// Nothing.
+    None,
+}
+
+/// Whether the request's body takes part in the decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyRule {
+    /// It streams past, unread.
+    #[default]
+    Stream,
+}
+
+/// An HTTP method that routes can name. `CONNECT` and `TRACE` are never forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+impl Method {
+    /// Of a request's method token, case-sensitive (RFC 9110 section 9.1).
+    pub fn parse(token: &str) -> Option<Self> {
+        Some(match token {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "PATCH" => Self::Patch,
+            "DELETE" => Self::Delete,
+            "OPTIONS" => Self::Options,
+            _ => return None,
+        })
+    }
+
+    /// The method token.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+        }
+    }
+}
+
+/// A host name or address as requests carry it, lower case, without a port.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Host(String);
+
+/// Why a text is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RouteTextError(String);
+
+impl Host {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host of a `Host` header or `:authority`, without its port, lower case.
+    ///
+    /// # Errors
+    /// When it is not a plain host with an optional port (RFC 9110 section 7.2): user information, empty, other bytes.
+    pub fn of_authority(authority: &str) -> Result<Self, RouteTextError> {
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => {
+                let (inside, after) = rest.split_once(']').ok_or_else(|| bad_host(authority))?;
+                inside.parse::<std::net::Ipv6Addr>().map_err(|_| bad_host(authority))?;
+                (authority.get(..inside.len() + 2).unwrap_or_default(), after.strip_prefix(':').or(after.is_empty().then_some("0")))
+            }
+            None => match authority.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, Some("0")),
+            },
+        };
+        if port.is_none_or(|p| p.is_empty() || p.len() > 5 || !p.bytes().all(|b| b.is_ascii_digit()) || p.parse::<u16>().is_err()) {
+            return Err(bad_host(authority));
+        }
+        host.parse()
+    }
+}
+
+fn bad_host(text: &str) -> RouteTextError {
+    let shown: String = text.chars().take(64).flat_map(char::escape_default).collect();
+    RouteTextError(format!("`{shown}` is not a host name or address"))
+}
+
+impl FromStr for Host {
+    type Err = RouteTextError;
+    fn from_str(text: &str) -> Result<Self, RouteTextError> {
+        let plain = !text.is_empty()
+            && text.len() <= 253
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+            && text.split('.').all(|label| !label.is_empty() && label.len() <= 63);
+        let bracketed = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok());
+        if plain || bracketed { Ok(Self(text.to_ascii_lowercase())) } else { Err(bad_host(text)) }
+    }
+}
+
+impl TryFrom<String> for Host {
+    type Error = RouteTextError;
+    fn try_from(text: String) -> Result<Self, RouteTextError> {
+        text.parse()
+    }
+}
+
+impl From<Host> for String {
+    fn from(host: Host) -> Self {
+        host.0
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a route's calls go: `http://HOST[:PORT]` or `https://HOST[:PORT]`, without a path.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct UpstreamUrl {
+    /// Whether to speak TLS; the certificate's name is verified then.
+    pub tls: bool,
+    /// Host name or address (IPv6 in brackets).
+    pub host: Host,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl UpstreamUrl {
+    /// `HOST:PORT`, as the upstream's `Host` header has it.
+    pub fn authority(&self) -> String {
+        match (self.tls, self.port) {
+            (false, 80) | (true, 443) => self.host.0.clone(),
+            (_, port) => format!("{}:{port}", self.host.0),
+        }
+    }
+}
+
+impl FromStr for UpstreamUrl {
+    type Err = RouteTextError;
+    fn from_str(text: &str) -> Result<Self, RouteTextError> {
+        let bad = || RouteTextError(format!("`{text}` is not an upstream: http://HOST[:PORT] or https://HOST[:PORT], without a path"));
+        let (tls, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err(bad()),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let host = Host::of_authority(authority).map_err(|_| bad())?;
+        let port = match authority.get(host.0.len()..).unwrap_or_default() {
+            "" => if tls { 443 } else { 80 },
+            port => port.trim_start_matches(':').parse().map_err(|_| bad())?,
+        };
+        if port == 0 { Err(bad()) } else { Ok(Self { tls, host, port }) }
+    }
+}
+
+impl TryFrom<String> for UpstreamUrl {
+    type Error = RouteTextError;
+    fn try_from(text: String) -> Result<Self, RouteTextError> {
+        text.parse()
+    }
+}
+
+impl From<UpstreamUrl> for String {
+    fn from(url: UpstreamUrl) -> Self {
+        url.to_string()
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    }
+}
+
+impl fmt::Debug for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One segment of a path template.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// Exactly this text.
+    Literal(String),
+    /// Any one segment that is not empty: a parameter, `{name}`.
+    Parameter(ParameterName),
+}
+
+/// A path template: `/v1/orders/{order}`, `/v1/orders/**` (the rest, also nothing), `/**` (every path).
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct PathTemplate {
+    segments: Vec<Segment>,
+    rest: bool,
+}
+
+impl PathTemplate {
+    /// Its segments, without the rest.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Whether it ends in `**`.
+    pub fn takes_rest(&self) -> bool {
+        self.rest
+    }
+
+    /// Calls `parameter` with each parameter and its value when `path` (canonical, without a query) matches.
+    /// Values are as they stand in the path, percent-encoding included.
+    pub fn matches<'p>(&self, path: &'p str, mut parameter: impl FnMut(&ParameterName, &'p str)) -> bool {
+        // `/v1/orders` and `/v1/orders/` are two paths; `**` takes both, also after a literal.
+        let Some(path) = path.strip_prefix('/') else { return false };
+        let mut parts = path.split('/');
+        let mut found: smallvec::SmallVec<[(&ParameterName, &'p str); 4]> = smallvec::SmallVec::new();
+        for segment in &self.segments {
+            match (segment, parts.next()) {
+                (Segment::Literal(text), Some(part)) if text == part => {}
+                (Segment::Parameter(name), Some(part)) if !part.is_empty() => found.push((name, part)),
+                _ => return false,
+            }
+        }
+        if !self.rest && parts.next().is_some() {
+            return false;
+        }
+        for (name, value) in found {
+            parameter(name, value);
+        }
+        true
+    }
+
+    /// How specific it is against another: [`Ordering::Greater`] is more specific. `None`: neither, and some path may
+    /// match both.
+    pub fn specificity(&self, other: &Self) -> Option<Ordering> {
+        let mut order = Ordering::Equal;
+        let mut prefer = |this: Ordering| -> bool {
+            if order == Ordering::Equal {
+                order = this;
+            }
+            order == this || this == Ordering::Equal
+        };
+        for place in 0..self.segments.len().max(other.segments.len()) {
+            let step = match (self.segments.get(place), other.segments.get(place)) {
+                (Some(Segment::Literal(_)), Some(Segment::Parameter(_)) | None) | (Some(Segment::Parameter(_)), None) => Ordering::Greater,
+                (Some(Segment::Parameter(_)) | None, Some(Segment::Literal(_))) | (None, Some(Segment::Parameter(_))) => Ordering::Less,
+                _ => Ordering::Equal,
+            };
+            if !prefer(step) {
+                return None;
+            }
+        }
+        let tail = match (self.rest, other.rest) {
+            (false, true) => Ordering::Greater,
+            (true, false) => Ordering::Less,
+            _ => Ordering::Equal,
+        };
+        prefer(tail).then_some(order)
+    }
+
+    /// Whether some path matches both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let shorter = self.segments.len().min(other.segments.len());
+        let apart = self.segments.iter().zip(&other.segments).any(|pair| matches!(pair, (Segment::Literal(a), Segment::Literal(b)) if a != b));
+        if apart {
+            return false;
+        }
+        (self.segments.len() == shorter && (self.rest || other.segments.len() == shorter))
+            || (other.segments.len() == shorter && other.rest)
+    }
+}
+
+impl FromStr for PathTemplate {
+    type Err = RouteTextError;
+
+    fn from_str(text: &str) -> Result<Self, RouteTextError> {
+        let bad = |why: &str| RouteTextError(format!("`{text}` is not a path template: {why}"));
+        let path = text.strip_prefix('/').ok_or_else(|| bad("it does not begin with /"))?;
+        let mut parts: Vec<&str> = path.split('/').collect();
+        let rest = parts.last() == Some(&"**");
+        if rest {
+            parts.pop();
+        }
+        if parts.len() > MAX_SEGMENTS {
+            return Err(bad("it has more than 64 segments"));
+        }
+        let mut segments: Vec<Segment> = Vec::with_capacity(parts.len());
+        let last = parts.len().saturating_sub(1);
+        for (place, part) in parts.iter().enumerate() {
+            let segment = if let Some(name) = part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+                let name: ParameterName = name.parse().map_err(|e: super::name::NameError| bad(&e.to_string()))?;
+                if segments.contains(&Segment::Parameter(name.clone())) {
+                    return Err(bad("a parameter stands in it twice"));
+                }
+                Segment::Parameter(name)
+            } else {
+                // An empty last segment is the path's trailing slash; `/` alone is the root.
+                let empty_inside = part.is_empty() && (place != last || rest);
+                let literal = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b);
+                if empty_inside || matches!(*part, "." | ".." | "**") || !part.bytes().all(literal) || part.contains("**") {
+                    return Err(bad("segments are literal text, {parameter}, or ** at the end"));
+                }
+                Segment::Literal((*part).to_owned())
+            };
+            segments.push(segment);
+        }
+        Ok(Self { segments, rest })
+    }
+}
+
+impl TryFrom<String> for PathTemplate {
+    type Error = RouteTextError;
+    fn try_from(text: String) -> Result<Self, RouteTextError> {
+        text.parse()
+    }
+}
+
+impl From<PathTemplate> for String {
+    fn from(template: PathTemplate) -> Self {
+        template.to_string()
+    }
+}
+
+impl fmt::Display for PathTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Parameter(name) => write!(f, "/{{{name}}}")?,
+            }
+        }
+        if self.rest { f.write_str("/**") } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for PathTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(text: &str) -> PathTemplate {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn templates_match_whole_segments() {
+        let rest = template("/v1/orders/**");
+        for path in ["/v1/orders", "/v1/orders/", "/v1/orders/7", "/v1/orders/7/lines"] {
+            assert!(rest.matches(path, |_, _| ()), "{path}");
+        }
+        for path in ["/v1/order", "/v1/ordersx", "/v1", "v1/orders", "/x/v1/orders"] {
+            assert!(!rest.matches(path, |_, _| ()), "{path}");
+        }
+        let mut seen = Vec::new();
+        assert!(template("/v1/{a}/x/{b}").matches("/v1/7/x/8%20", |n, v| seen.push((n.to_string(), v))));
+        assert_eq!(seen, [("a".to_owned(), "7"), ("b".to_owned(), "8%20")]);
+        assert!(!template("/v1/{a}").matches("/v1/", |_, _| ()));
+        assert!(!template("/v1/{a}").matches("/v1/7/", |_, _| ()));
+        assert!(template("/**").matches("/", |_, _| ()));
+        assert!(template("/").matches("/", |_, _| ()) && !template("/").matches("/a", |_, _| ()));
+    }
+
+    #[test]
+    fn specificity_is_literal_over_parameter_over_rest() {
+        let greater = |a: &str, b: &str| {
+            assert_eq!(template(a).specificity(&template(b)), Some(Ordering::Greater), "{a} {b}");
+            assert_eq!(template(b).specificity(&template(a)), Some(Ordering::Less), "{b} {a}");
+        };
+        greater("/v1/orders/events", "/v1/orders/{order}");
+        greater("/v1/orders/{order}", "/v1/orders/**");
+        greater("/v1/orders/7", "/v1/**");
+        greater("/v1/orders", "/v1/orders/**");
+        assert_eq!(template("/a/{x}").specificity(&template("/{y}/b")), None);
+        assert!(template("/a/{x}").overlaps(&template("/{y}/b")));
+        assert!(!template("/a/{x}").overlaps(&template("/b/{y}")));
+        assert!(template("/a/**").overlaps(&template("/a")) && !template("/a/b").overlaps(&template("/a")));
+        assert!(template("/a/{x}/**").overlaps(&template("/**")));
+    }
+
+    #[test]
+    fn templates_refuse_other_forms() {
+        for bad in ["", "a", "/a//b", "/**/a", "/a**", "/{a}/{a}", "/{a", "/..", "/a b", "/a?b", "/{}"] {
+            assert!(bad.parse::<PathTemplate>().is_err(), "{bad}");
+        }
+        for good in ["/", "/a/", "/**", "/a/{b}/**", "/a%20b"] {
+            assert_eq!(template(good).to_string(), good);
+        }
+    }
+
+    #[test]
+    fn authorities_and_upstreams_have_one_reading() {
+        assert_eq!(Host::of_authority("A.Example:80").unwrap().as_str(), "a.example");
+        assert_eq!(Host::of_authority("[::1]:8080").unwrap().as_str(), "[::1]");
+        for bad in ["", "a:", "a:b", "u@a", "a/b", "[::1", "a:1:2", "a,b", "a..b", "a:99999", "[x]:1"] {
+            assert!(Host::of_authority(bad).is_err(), "{bad}");
+        }
+        let url: UpstreamUrl = "http://127.0.0.1:9000".parse().unwrap();
+        assert_eq!((url.tls, url.port, url.authority().as_str()), (false, 9000, "127.0.0.1:9000"));
+        assert_eq!("https://[::1]/".parse::<UpstreamUrl>().unwrap().to_string(), "https://[::1]");
+        for bad in ["127.0.0.1", "ftp://a", "http://a/b", "http://u@a", "http://", "http://a:0"] {
+            assert!(bad.parse::<UpstreamUrl>().is_err(), "{bad}");
+        }
+    }
+}

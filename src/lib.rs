@@ -1,0 +1,9 @@
+//! Portcullis: an inline access gate for machine callers.
+
+pub mod clock;
+pub mod control;
+pub mod decision;
+pub mod domain;
+pub mod evidence;
+pub mod gateway;
+pub mod token;
