@@ -7,3 +7,4 @@ pub mod domain;
 pub mod evidence;
 pub mod gateway;
 pub mod token;
+pub mod wire;

@@ -173,8 +173,19 @@ mod tests {
         let id: SpiffeId = "spiffe://example.org/ns/prod/sa/billing".parse().unwrap();
         assert_eq!(id.trust_domain(), "example.org");
         for bad in [
-            "spiffe://td", "spiffe://td/", "spiffe://td//a", "spiffe://td/a/", "spiffe://td/a/../b", "spiffe://TD/a", "https://td/a",
-            "spiffe://td/a%2fb", "spiffe://td:8/a", "spiffe://u@td/a", "spiffe://td/a?b", "spiffe://td/a\0", "spiffe:///a",
+            "spiffe://td",
+            "spiffe://td/",
+            "spiffe://td//a",
+            "spiffe://td/a/",
+            "spiffe://td/a/../b",
+            "spiffe://TD/a",
+            "https://td/a",
+            "spiffe://td/a%2fb",
+            "spiffe://td:8/a",
+            "spiffe://u@td/a",
+            "spiffe://td/a?b",
+            "spiffe://td/a\0",
+            "spiffe:///a",
         ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
         }
