@@ -3,3 +3,4 @@
 pub mod authority;
 pub mod live;
 pub mod published;
+pub mod sync;
