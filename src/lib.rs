@@ -6,5 +6,7 @@ pub mod decision;
 pub mod domain;
 pub mod evidence;
 pub mod gateway;
+pub mod settings;
+pub mod telemetry;
 pub mod token;
 pub mod wire;
