@@ -1,3 +1,6 @@
-//! (being built)
+//! The data plane. (being built)
 
+pub mod authority;
 pub mod issuers;
+pub mod live;
+pub mod published;

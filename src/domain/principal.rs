@@ -36,7 +36,7 @@ impl fmt::Display for Principal {
 /// A workload's SPIFFE ID, `spiffe://trust-domain/path`, with a path (SPIFFE-ID section 2).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "spiffe id"))]
 pub struct SpiffeId(Arc<str>);
 
 /// Why a text is not the SPIFFE ID of a workload.
@@ -173,8 +173,19 @@ mod tests {
         let id: SpiffeId = "spiffe://example.org/ns/prod/sa/billing".parse().unwrap();
         assert_eq!(id.trust_domain(), "example.org");
         for bad in [
-            "spiffe://td", "spiffe://td/", "spiffe://td//a", "spiffe://td/a/", "spiffe://td/a/../b", "spiffe://TD/a", "https://td/a",
-            "spiffe://td/a%2fb", "spiffe://td:8/a", "spiffe://u@td/a", "spiffe://td/a?b", "spiffe://td/a\0", "spiffe:///a",
+            "spiffe://td",
+            "spiffe://td/",
+            "spiffe://td//a",
+            "spiffe://td/a/",
+            "spiffe://td/a/../b",
+            "spiffe://TD/a",
+            "https://td/a",
+            "spiffe://td/a%2fb",
+            "spiffe://td:8/a",
+            "spiffe://u@td/a",
+            "spiffe://td/a?b",
+            "spiffe://td/a\0",
+            "spiffe:///a",
         ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
         }

@@ -124,7 +124,7 @@ impl Method {
 /// A host name or address as requests carry it, lower case, without a port.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "host"))]
 pub struct Host(String);
 
 /// Why a text is not what it should be.
@@ -147,14 +147,19 @@ impl Host {
             Some(rest) => {
                 let (inside, after) = rest.split_once(']').ok_or_else(|| bad_host(authority))?;
                 inside.parse::<std::net::Ipv6Addr>().map_err(|_| bad_host(authority))?;
-                (authority.get(..inside.len() + 2).unwrap_or_default(), after.strip_prefix(':').or(after.is_empty().then_some("0")))
+                (
+                    authority.get(..inside.len() + 2).unwrap_or_default(),
+                    after.strip_prefix(':').or(after.is_empty().then_some("0")),
+                )
             }
             None => match authority.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
                 None => (authority, Some("0")),
             },
         };
-        if port.is_none_or(|p| p.is_empty() || p.len() > 5 || !p.bytes().all(|b| b.is_ascii_digit()) || p.parse::<u16>().is_err()) {
+        if port.is_none_or(|p| {
+            p.is_empty() || p.len() > 5 || !p.bytes().all(|b| b.is_ascii_digit()) || p.parse::<u16>().is_err()
+        }) {
             return Err(bad_host(authority));
         }
         host.parse()
@@ -203,7 +208,7 @@ impl fmt::Debug for Host {
 /// Where a route's calls go: `http://HOST[:PORT]` or `https://HOST[:PORT]`, without a path.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "upstream"))]
 pub struct UpstreamUrl {
     /// Whether to speak TLS; the certificate's name is verified then.
     pub tls: bool,
@@ -226,7 +231,11 @@ impl UpstreamUrl {
 impl FromStr for UpstreamUrl {
     type Err = RouteTextError;
     fn from_str(text: &str) -> Result<Self, RouteTextError> {
-        let bad = || RouteTextError(format!("`{text}` is not an upstream: http://HOST[:PORT] or https://HOST[:PORT], without a path"));
+        let bad = || {
+            RouteTextError(format!(
+                "`{text}` is not an upstream: http://HOST[:PORT] or https://HOST[:PORT], without a path"
+            ))
+        };
         let (tls, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
             (Some(rest), _) => (false, rest),
             (_, Some(rest)) => (true, rest),
@@ -235,7 +244,13 @@ impl FromStr for UpstreamUrl {
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let host = Host::of_authority(authority).map_err(|_| bad())?;
         let port = match authority.get(host.0.len()..).unwrap_or_default() {
-            "" => if tls { 443 } else { 80 },
+            "" => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
             port => port.trim_start_matches(':').parse().map_err(|_| bad())?,
         };
         if port == 0 { Err(bad()) } else { Ok(Self { tls, host, port }) }
@@ -279,7 +294,7 @@ pub enum Segment {
 /// A path template: `/v1/orders/{order}`, `/v1/orders/**` (the rest, also nothing), `/**` (every path).
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "path template"))]
 pub struct PathTemplate {
     segments: Vec<Segment>,
     rest: bool,
@@ -331,8 +346,10 @@ impl PathTemplate {
         };
         for place in 0..self.segments.len().max(other.segments.len()) {
             let step = match (self.segments.get(place), other.segments.get(place)) {
-                (Some(Segment::Literal(_)), Some(Segment::Parameter(_)) | None) | (Some(Segment::Parameter(_)), None) => Ordering::Greater,
-                (Some(Segment::Parameter(_)) | None, Some(Segment::Literal(_))) | (None, Some(Segment::Parameter(_))) => Ordering::Less,
+                (Some(Segment::Literal(_)), Some(Segment::Parameter(_)) | None)
+                | (Some(Segment::Parameter(_)), None) => Ordering::Greater,
+                (Some(Segment::Parameter(_)) | None, Some(Segment::Literal(_)))
+                | (None, Some(Segment::Parameter(_))) => Ordering::Less,
                 _ => Ordering::Equal,
             };
             if !prefer(step) {
@@ -350,7 +367,11 @@ impl PathTemplate {
     /// Whether some path matches both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let shorter = self.segments.len().min(other.segments.len());
-        let apart = self.segments.iter().zip(&other.segments).any(|pair| matches!(pair, (Segment::Literal(a), Segment::Literal(b)) if a != b));
+        let apart = self
+            .segments
+            .iter()
+            .zip(&other.segments)
+            .any(|pair| matches!(pair, (Segment::Literal(a), Segment::Literal(b)) if a != b));
         if apart {
             return false;
         }
@@ -386,7 +407,11 @@ impl FromStr for PathTemplate {
                 // An empty last segment is the path's trailing slash; `/` alone is the root.
                 let empty_inside = part.is_empty() && (place != last || rest);
                 let literal = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b);
-                if empty_inside || matches!(*part, "." | ".." | "**") || !part.bytes().all(literal) || part.contains("**") {
+                if empty_inside
+                    || matches!(*part, "." | ".." | "**")
+                    || !part.bytes().all(literal)
+                    || part.contains("**")
+                {
                     return Err(bad("segments are literal text, {parameter}, or ** at the end"));
                 }
                 Segment::Literal((*part).to_owned())

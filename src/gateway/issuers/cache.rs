@@ -43,9 +43,7 @@ impl TokenVerifier {
     pub fn new(issuers: Arc<Issuers>, revoked: Arc<RevokedTokens>, cache_bytes: u64) -> Self {
         let cache = Cache::builder()
             .max_capacity(cache_bytes)
-            .weigher(|token: &Box<str>, entry: &Arc<Entry>| {
-                u32::try_from(weight(token, &entry.verified)).unwrap_or(u32::MAX)
-            })
+            .weigher(weigh)
             .build_with_hasher(ahash::RandomState::new());
         Self { issuers, revoked, cache, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
@@ -187,6 +185,11 @@ enum Recheck {
     Good,
     Refused(TokenError),
     KeyGone,
+}
+
+#[expect(clippy::borrowed_box, reason = "the signature that the cache calls")]
+fn weigh(token: &Box<str>, entry: &Arc<Entry>) -> u32 {
+    u32::try_from(weight(token, &entry.verified)).unwrap_or(u32::MAX)
 }
 
 fn weight(token: &str, verified: &Verified) -> usize {

@@ -1,0 +1,161 @@
+//! The wire: generated messages and their conversions to and from the domain.
+//!
+//! What arrives is parsed here, once; nothing further in sees a generated message.
+
+use std::collections::BTreeMap;
+
+use crate::domain::Timestamp;
+use crate::domain::grant::{Binding, Grant, Limits, Lineage, Revocation, Window};
+use crate::domain::name::GrantId;
+use crate::domain::principal::CertificateThumbprint;
+
+/// Generated from `proto/portcullis/v1`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
+pub mod v1 {
+    tonic::include_proto!("portcullis.v1");
+
+    /// The encoded `FileDescriptorSet`, for reflection.
+    pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("portcullis.v1");
+}
+
+/// Why a message is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct WireError {
+    field: &'static str,
+    why: String,
+}
+
+impl WireError {
+    fn of(field: &'static str, why: impl ToString) -> Self {
+        Self { field, why: why.to_string() }
+    }
+}
+
+/// A grant's identifier from its 16 bytes.
+///
+/// # Errors
+/// When there are not 16 of them.
+pub fn grant_id(bytes: &[u8]) -> Result<GrantId, WireError> {
+    bytes128("id", bytes).map(GrantId::from_bits)
+}
+
+/// 16 bytes, big-endian.
+///
+/// # Errors
+/// When there are not 16 of them.
+pub fn bytes128(field: &'static str, bytes: &[u8]) -> Result<u128, WireError> {
+    bytes.try_into().map(u128::from_be_bytes).map_err(|_| WireError::of(field, "must be 16 bytes"))
+}
+
+fn parsed<T: std::str::FromStr>(field: &'static str, text: &str) -> Result<T, WireError>
+where
+    T::Err: ToString,
+{
+    text.parse().map_err(|e: T::Err| WireError::of(field, e))
+}
+
+impl From<&Grant> for v1::Grant {
+    fn from(grant: &Grant) -> Self {
+        Self {
+            id: grant.id.bits().to_be_bytes().to_vec(),
+            identity: grant.identity.to_string(),
+            resource: grant.resource.to_string(),
+            actions: grant.actions.iter().map(ToString::to_string).collect(),
+            starts_unix_us: grant.window.starts.unix_micros(),
+            ends_unix_us: grant.window.ends.unix_micros(),
+            limits: (!grant.limits.is_empty()).then(|| v1::Limits::from(&grant.limits)),
+            lineage: Some(v1::Lineage {
+                created_unix_us: grant.lineage.created.unix_micros(),
+                created_by: grant.lineage.created_by.to_string(),
+                reason: grant.lineage.reason.clone(),
+                ticket: grant.lineage.ticket.clone().unwrap_or_default(),
+            }),
+            revoked: grant.revoked.as_ref().map(|r| v1::Revocation {
+                at_unix_us: r.at.unix_micros(),
+                by: r.by.to_string(),
+                reason: r.reason.clone(),
+            }),
+            revision: 0,
+        }
+    }
+}
+
+impl TryFrom<v1::Grant> for Grant {
+    type Error = WireError;
+
+    fn try_from(message: v1::Grant) -> Result<Self, WireError> {
+        let lineage = message.lineage.ok_or_else(|| WireError::of("lineage", "is missing"))?;
+        Ok(Self {
+            id: grant_id(&message.id)?,
+            identity: parsed("identity", &message.identity)?,
+            resource: parsed("resource", &message.resource)?,
+            actions: message.actions.iter().map(|a| parsed("actions", a)).collect::<Result<_, _>>()?,
+            window: Window {
+                starts: Timestamp::from_unix_micros(message.starts_unix_us),
+                ends: Timestamp::from_unix_micros(message.ends_unix_us),
+            },
+            limits: message.limits.map(Limits::try_from).transpose()?.unwrap_or_default(),
+            lineage: Lineage {
+                created: Timestamp::from_unix_micros(lineage.created_unix_us),
+                created_by: parsed("created_by", &lineage.created_by)?,
+                reason: lineage.reason,
+                ticket: (!lineage.ticket.is_empty()).then_some(lineage.ticket),
+            },
+            revoked: message
+                .revoked
+                .map(|r| {
+                    Ok::<_, WireError>(Revocation {
+                        at: Timestamp::from_unix_micros(r.at_unix_us),
+                        by: parsed("by", &r.by)?,
+                        reason: r.reason,
+                    })
+                })
+                .transpose()?,
+        })
+    }
+}
+
+impl From<&Limits> for v1::Limits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            parameters: limits
+                .parameters
+                .iter()
+                .map(|(name, values)| v1::ParameterLimit { name: name.to_string(), values: values.clone() })
+                .collect(),
+            networks: limits.networks.iter().map(ToString::to_string).collect(),
+            binding: limits.binding.as_ref().map(|binding| match binding {
+                Binding::Certificate(thumbprint) => {
+                    v1::limits::Binding::CertificateSha256(thumbprint.as_bytes().to_vec())
+                }
+                Binding::Spiffe(id) => v1::limits::Binding::Spiffe(id.to_string()),
+                Binding::Issuer(issuer) => v1::limits::Binding::Issuer(issuer.clone()),
+            }),
+        }
+    }
+}
+
+impl TryFrom<v1::Limits> for Limits {
+    type Error = WireError;
+
+    fn try_from(message: v1::Limits) -> Result<Self, WireError> {
+        let mut parameters = BTreeMap::new();
+        for limit in message.parameters {
+            if parameters.insert(parsed("parameters", &limit.name)?, limit.values).is_some() {
+                return Err(WireError::of("parameters", format!("`{}` stands twice", limit.name)));
+            }
+        }
+        let binding = match message.binding {
+            None => None,
+            Some(v1::limits::Binding::CertificateSha256(digest)) => {
+                let digest = digest.try_into().map_err(|_| WireError::of("certificate_sha256", "must be 32 bytes"))?;
+                Some(Binding::Certificate(CertificateThumbprint::from_bytes(digest)))
+            }
+            Some(v1::limits::Binding::Spiffe(id)) => Some(Binding::Spiffe(parsed("spiffe", &id)?)),
+            Some(v1::limits::Binding::Issuer(issuer)) => Some(Binding::Issuer(issuer)),
+        };
+        let networks = message.networks.iter().map(|n| parsed("networks", n)).collect::<Result<_, _>>()?;
+        Ok(Self { parameters, networks, binding })
+    }
+}
