@@ -1,6 +1,7 @@
 //! The data plane. (being built)
 
 pub mod authority;
+pub mod issuers;
 pub mod live;
 pub mod published;
 pub mod sync;
