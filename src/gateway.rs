@@ -3,5 +3,6 @@
 pub mod authority;
 pub mod issuers;
 pub mod live;
+pub mod metrics;
 pub mod published;
 pub mod sync;

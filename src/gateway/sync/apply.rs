@@ -275,6 +275,5 @@ pub(super) fn lost_credentials(before: &Snapshot, after: &Snapshot) -> HashSet<I
     lost.map(|(_, place)| place).collect()
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -94,7 +94,5 @@ pub(super) fn narrowed(snapshot: &Snapshot, before: &LiveGrant, now: &Grant) -> 
         || before.limits.as_deref().unwrap_or(&none) != &now.limits
         || now.window.ends < before.window.ends
         || now.window.starts > before.window.starts
-        || before.actions.iter().any(|place| {
-            snapshot.action(*place).is_none_or(|action| !now.actions.contains(action))
-        })
+        || before.actions.iter().any(|place| snapshot.action(*place).is_none_or(|action| !now.actions.contains(action)))
 }

@@ -110,7 +110,10 @@ fn a_grant_that_became_less_ends_its_calls_and_one_that_did_not_does_not() {
     let less = [
         v1::Grant { ends_unix_us: ENDS.unix_micros() - 1, ..grant(1) },
         v1::Grant { actions: vec!["read".into()], ..grant(1) },
-        v1::Grant { limits: Some(v1::Limits { networks: vec!["10.0.0.0/8".into()], ..Default::default() }), ..grant(1) },
+        v1::Grant {
+            limits: Some(v1::Limits { networks: vec!["10.0.0.0/8".into()], ..Default::default() }),
+            ..grant(1)
+        },
         v1::Grant { resource: "api/other".into(), ..grant(1) },
     ];
     for message in less {
