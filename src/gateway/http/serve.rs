@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderName;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp};
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::Stream;
+use pingora_core::protocols::{Ssl as _, Stream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::tls::ALPN;
 use pingora_core::server::ShutdownWatch;
@@ -229,22 +229,20 @@ impl Engine {
         tracing::debug!(peer = %connection.peer, reason = %fault.reason, detail = fault.detail, "a request was refused");
         self.worker.shared.refusals.note(fault.reason, connection.peer, "", "");
         let answer = Refusal::new(fault.reason, call).answer(Dialect::Http);
-        let sent = async {
-            io.write_all(&http1(&answer)).await?;
-            io.flush().await?;
-            io.shutdown().await
-        };
+        let bytes = http1(&answer);
         let linger = async {
-            if sent.await.is_ok() {
-                let mut sink = [0; READ_BYTES];
-                let mut left = LINGER_BYTES;
-                while let Ok(count) = io.read(&mut sink).await {
-                    left = left.saturating_sub(count);
-                    if count == 0 || left == 0 {
-                        break;
-                    }
+            io.write_all(&bytes).await?;
+            io.flush().await?;
+            io.shutdown().await?;
+            let mut sink = [0; READ_BYTES];
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                match io.read(&mut sink).await? {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
                 }
             }
+            std::io::Result::Ok(())
         };
         // Whether the caller still listens is its own affair.
         let _ = tokio::time::timeout(LINGER_LIMIT, linger).await;

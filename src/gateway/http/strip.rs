@@ -66,7 +66,9 @@ mod tests {
         for name in strip(&headers) {
             headers.remove(name);
         }
-        headers.keys().map(ToString::to_string).collect()
+        let mut left: Vec<String> = headers.keys().map(ToString::to_string).collect();
+        left.sort();
+        left
     }
 
     #[test]
@@ -84,7 +86,7 @@ mod tests {
             ("accept", "*/*"),
             ("cookie", "a=b"),
         ]);
-        assert_eq!(kept, ["connection", "accept", "cookie"]);
+        assert_eq!(kept, ["accept", "connection", "cookie"]);
     }
 
     #[test]
