@@ -41,10 +41,8 @@ struct Entry {
 impl TokenVerifier {
     /// With room for about `cache_bytes` of verified tokens.
     pub fn new(issuers: Arc<Issuers>, revoked: Arc<RevokedTokens>, cache_bytes: u64) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(cache_bytes)
-            .weigher(weigh)
-            .build_with_hasher(ahash::RandomState::new());
+        let cache =
+            Cache::builder().max_capacity(cache_bytes).weigher(weigh).build_with_hasher(ahash::RandomState::new());
         Self { issuers, revoked, cache, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
