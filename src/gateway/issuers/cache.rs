@@ -17,7 +17,8 @@ use crate::token::verify::{MAX_TOKEN_BYTES, UnverifiedToken, Verified};
 
 /// Room for verified tokens where nothing else is said: about 60,000 of 500 bytes.
 pub const DEFAULT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
-/// What an entry takes beside its token and claims: the cache's own nodes, counts and the structures, measured generously.
+/// What an entry takes beside its token and texts: the cache's own nodes, counts and the structures. An estimate, on the
+/// generous side.
 const ENTRY_BYTES: usize = 512;
 /// Longest wait of a caller for an issuer's keys: a little more than a fetch may take.
 const MAX_WAIT: Duration = Duration::from_secs(6);
