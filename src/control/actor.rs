@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
-pub use handle::ControlHandle;
+pub use handle::{ControlHandle, Done};
 
 use super::authorize::Caller;
 use super::fleet::Fleet;
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) ring: Ring,
     pub(super) fleet: Fleet,
     pub(super) metrics: Metrics,
+    /// How many denials may still be recorded.
+    pub(super) denials: super::api::Budget,
     /// Counts commits with events: the outbox's drain looks again.
     pub(super) outbox: watch::Sender<u64>,
 }
@@ -53,10 +55,10 @@ pub(super) struct Shared {
 struct Planned {
     part: Part,
     audience: Audience,
-    done: Done,
+    done: Tell,
 }
 
-type Done = Box<dyn FnOnce(Result<u64, Refused>) + Send>;
+type Tell = Box<dyn FnOnce(Result<u64, Refused>) + Send>;
 type Planner = Box<dyn FnOnce(&Model, &Context<'_>, &mut Identifiers) -> Option<Planned> + Send>;
 
 /// One command on its way to the actor.
@@ -121,6 +123,7 @@ impl Actor {
             ring: Ring::at(head),
             fleet,
             metrics: Metrics::new(),
+            denials: super::api::Budget::default(),
             outbox: watch::Sender::new(0),
         });
         let (sender, jobs) = mpsc::channel(MAX_QUEUE);
@@ -135,7 +138,7 @@ impl Actor {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = super::stopped(&mut stop) => return,
                 job = self.jobs.recv() => match job {
                     Some(job) => self.work(job).await,
                     None => return,
@@ -293,7 +296,7 @@ fn planned<T>(
     caller: &Caller,
     now: Timestamp,
     identifiers: &mut Identifiers,
-    done: Done,
+    done: Tell,
 ) -> Planned {
     let outbox = (!plan.events.is_empty()).then(|| {
         let record = OutboxRecord { at: now, actor: caller.to_string(), events: plan.events };
@@ -311,7 +314,7 @@ struct Group {
     keys: BTreeSet<String>,
     changes: Vec<Change>,
     events: usize,
-    waiting: Vec<Done>,
+    waiting: Vec<Tell>,
 }
 
 impl Group {

@@ -20,7 +20,7 @@ use crate::domain::name::OwnerName;
 use crate::domain::Timestamp;
 
 pub(super) use error::ApiError;
-pub(super) use identify::Identifier;
+pub use server::ApiStartError;
 pub(super) use server::{Api, Listening};
 
 /// Who made a request, as [`Identifier`] found.

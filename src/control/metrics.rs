@@ -111,7 +111,7 @@ impl Metrics {
             epoch: keep(&registry, Gauge::with_opts(opts("epoch", "Which life of the store this is."))),
             backlog: keep(
                 &registry,
-                Gauge::with_opts(opts("outbox_backlog", "Commits whose events are not in the evidence yet, as last looked; counted up to 1000.")),
+                Gauge::with_opts(opts("outbox_backlog", "Commits whose events are not in the evidence yet, when last looked; counted up to 120.")),
             ),
             registry,
         }

@@ -61,7 +61,7 @@ impl ChangeEvent {
     /// Of a change from `before` to what the change says.
     pub fn of(operation: &str, before: Option<&Record>, change: &Change, reason: Option<&str>) -> Self {
         let after = match change {
-            Change::Put(record) => record.json().ok().map(without_secrets),
+            Change::Put(record) => record.json().ok().map(without_secrets).map(bounded),
             Change::Delete(_) => None,
         };
         let before = before.and_then(|b| b.json().ok()).map(|json| {
@@ -85,6 +85,19 @@ fn without_secrets(mut json: serde_json::Value) -> serde_json::Value {
         object.remove("token");
     }
     json
+}
+
+/// Largest record that the evidence tells whole: an entry holds at most 65,535 bytes.
+const MAX_TOLD_BYTES: usize = 32 * 1024;
+
+/// Of a larger one its digest and its length.
+fn bounded(json: serde_json::Value) -> serde_json::Value {
+    let text = json.to_string();
+    if text.len() <= MAX_TOLD_BYTES {
+        return json;
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    serde_json::json!({ "sha256": hex(digest.as_ref()), "bytes": text.len() })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -175,7 +175,7 @@ impl Session {
             }
         };
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => {
+            () = super::stopped(&mut stop) => {
                 let _ = self.sender.try_send(Err(ApiError::stopping().into()));
             }
             () = self.sender.closed() => {}
@@ -204,7 +204,9 @@ impl Session {
         let head = Head { epoch: model.epoch, revision: model.revision };
         let grants = model.grants.values().map(|kept| encode::grant(&kept.value, kept.revision));
         let tokens = model.tokens.values().map(|kept| encode::token(&kept.value)).collect();
-        for part in ring::parts(head, encode::gateway_catalog(&model), grants, tokens) {
+        let parts: Box<dyn Iterator<Item = v1::SnapshotPart> + Send> =
+            Box::new(ring::parts(head, encode::gateway_catalog(&model), grants, tokens));
+        for part in parts {
             self.send(Down::Snapshot(part)).await?;
         }
         Ok(head.revision)

@@ -119,7 +119,7 @@ impl Api {
         let mut stop = self.stop;
         let task = tokio::spawn(async move {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+            let stopped = async move { super::super::stopped(&mut stop).await };
             if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
                 tracing::error!(%error, "the gRPC server ended");
             }

@@ -68,21 +68,25 @@ fn question(request: v1::CanIRequest) -> Result<Question, ApiError> {
 fn decided(model: &Model, question: &Question, now: Timestamp) -> Result<Result<Decision, Reason>, Status> {
     let mut builder = SnapshotBuilder::new();
     if let Some(kept) = model.identities.get(&question.identity) {
-        builder.put_identity(kept.value.as_ref().clone());
+        builder.put_identity(&kept.value);
     }
     if let Some(kept) = model.resources.get(&question.resource) {
-        builder.put_resource(kept.value.as_ref().clone());
+        builder.put_resource(&kept.value);
     }
     for kept in model.routes.values().filter(|kept| kept.value.spec.resource == question.resource) {
         builder.put_route(kept.value.as_ref().clone());
     }
     for kept in model.exceptions.values() {
-        builder.put_exception(kept.value.as_ref().clone());
+        builder.put_exception(&kept.value);
     }
     for kept in model.grants_on(&question.identity, &question.resource) {
-        builder.put_grant(kept.value.as_ref().clone());
+        builder.put_grant(&kept.value);
     }
-    let snapshot = builder.build();
+    let snapshot = builder.build(model.epoch, model.revision).map_err(|faults| {
+        // The whole table was checked when it was applied; a part of it cannot overlap.
+        tracing::error!(?faults, "the routes of a resource do not make a table");
+        refused(Refused::Unavailable)
+    })?;
     let matched = match snapshot.assume(&question.resource, &question.action, question.parameters.iter().cloned()) {
         Ok(matched) => matched,
         Err(reason) => return Ok(Err(reason)),
