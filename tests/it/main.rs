@@ -1,1 +1,3 @@
+//! Black-box tests by subject, and the house rules: one binary, linked once.
 
+mod tidy;
