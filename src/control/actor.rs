@@ -221,7 +221,8 @@ impl Actor {
                 tracing::error!(%error, "a commit failed");
                 self.stale = matches!(
                     error,
-                    VaultError::Conflict | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
+                    VaultError::Conflict
+                        | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
                 );
                 let refused = match error {
                     VaultError::Conflict => Refused::Conflict("the store changed meanwhile; try again".to_owned()),
@@ -291,13 +292,7 @@ pub(super) fn outbox_id(key: &[u8]) -> Option<GrantId> {
     key.strip_prefix(OUTBOX)?.parse().ok()
 }
 
-fn planned<T>(
-    plan: Plan<T>,
-    caller: &Caller,
-    now: Timestamp,
-    identifiers: &mut Identifiers,
-    done: Tell,
-) -> Planned {
+fn planned<T>(plan: Plan<T>, caller: &Caller, now: Timestamp, identifiers: &mut Identifiers, done: Tell) -> Planned {
     let outbox = (!plan.events.is_empty()).then(|| {
         let record = OutboxRecord { at: now, actor: caller.to_string(), events: plan.events };
         (format!("{OUTBOX}{}", identifiers.draw(now)), record)
@@ -364,7 +359,8 @@ impl Group {
 
 /// A plan of events alone, for what is recorded without changing anything.
 pub(super) fn note(operation: &str, object: String, reason: String) -> Plan<()> {
-    let event = ChangeEvent { operation: operation.to_owned(), object, before: None, after: None, reason: Some(reason) };
+    let event =
+        ChangeEvent { operation: operation.to_owned(), object, before: None, after: None, reason: Some(reason) };
     Plan { changes: Vec::new(), events: vec![event], audience: Audience::Control, answer: () }
 }
 

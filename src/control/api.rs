@@ -16,8 +16,8 @@ use tonic::{Request, Status};
 
 use super::actor::ControlHandle;
 use super::authorize::{Caller, Denied, Operation, authorize};
-use crate::domain::name::OwnerName;
 use crate::domain::Timestamp;
+use crate::domain::name::OwnerName;
 
 pub(super) use error::ApiError;
 pub use server::ApiStartError;
@@ -79,7 +79,6 @@ impl Budget {
         Some(std::mem::take(suppressed))
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -21,9 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::reader::{Readers, Watching};
 use self::writer::{Answer, Job, Work, Writer};
 use super::limits::{check_lease, check_txn};
-use super::{
-    KeyRange, Lease, LeaseId, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchStream,
-};
+use super::{KeyRange, Lease, LeaseId, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchStream};
 use crate::domain::Clock;
 use crate::files;
 
