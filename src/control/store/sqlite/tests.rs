@@ -120,7 +120,9 @@ fn a_newer_schema_is_refused_and_left_alone() {
     drop(open(&path).unwrap());
     let version = |set: Option<i64>| {
         let connection = rusqlite::Connection::open(&path).unwrap();
-        set.map(|set| connection.pragma_update(None, "user_version", set).unwrap());
+        if let Some(set) = set {
+            connection.pragma_update(None, "user_version", set).unwrap();
+        }
         connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap()
     };
     assert_eq!(version(Some(2)), 2);
