@@ -1,5 +1,6 @@
 //! The data plane. (being built)
 
 pub mod authority;
+pub mod issuers;
 pub mod live;
 pub mod published;

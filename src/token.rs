@@ -7,6 +7,7 @@ pub mod claims;
 mod json;
 pub mod keys;
 pub mod mint;
+pub mod oauth;
 pub mod verify;
 
 use crate::domain::Reason;
@@ -85,7 +86,7 @@ impl TokenError {
             Self::IssuerUnknown => Reason::IssuerUnknown,
             Self::IssuerUnavailable => Reason::IssuerUnavailable,
             Self::Audience => Reason::TokenAudience,
-            Self::Expired | Self::NotYetValid => Reason::TokenExpired,
+            Self::Expired | Self::NotYetValid => Reason::CredentialExpired,
             Self::Revoked => Reason::TokenRevoked,
         }
     }
