@@ -163,3 +163,6 @@ fn unavailable(error: std::io::Error) -> StoreError {
 fn crossed() -> StoreError {
     StoreError::Unavailable { detail: "the writer answered something else".into() }
 }
+
+#[cfg(test)]
+mod tests;
