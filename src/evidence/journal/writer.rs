@@ -62,17 +62,7 @@ impl WriterThread {
         allocated: u64,
     ) -> Self {
         let segment = Some(Segment { file, path: segment::path(first), written, allocated });
-        Self {
-            shared,
-            storage,
-            incarnation,
-            segment,
-            stolen: false,
-            failed: None,
-            discarded: 0,
-            last_try: false,
-            spare: Queue::new(),
-        }
+        Self { shared, storage, incarnation, segment, stolen: false, failed: None, discarded: 0, last_try: false, spare: Queue::new() }
     }
 
     pub(super) fn run(mut self) {
