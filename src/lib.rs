@@ -5,6 +5,7 @@ pub mod control;
 pub mod decision;
 pub mod domain;
 pub mod evidence;
+pub mod files;
 pub mod gateway;
 pub mod token;
 pub mod wire;
