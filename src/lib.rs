@@ -7,5 +7,7 @@ pub mod domain;
 pub mod evidence;
 pub mod files;
 pub mod gateway;
+pub mod settings;
+pub mod telemetry;
 pub mod token;
 pub mod wire;

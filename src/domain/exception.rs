@@ -22,7 +22,7 @@ pub struct ExceptionSpec {
     /// Why it is needed, in a sentence.
     pub reason: String,
     /// When it ends, RFC 3339. At most 90 days ahead when it is made.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "timestamp"))]
     pub expires: Timestamp,
 }
 

@@ -14,7 +14,7 @@ pub const MAX_NAME_BYTES: usize = 128;
 
 /// Why a text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a {what}: {rule}")]
+#[error("`{text}` is not a valid {what}: {rule}")]
 pub struct NameError {
     text: String,
     what: &'static str,
@@ -60,7 +60,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String")]
+        #[schemars(with = "String", extend("format" = $what))]
         pub struct $type(Arc<str>);
 
         impl $type {

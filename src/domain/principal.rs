@@ -36,7 +36,7 @@ impl fmt::Display for Principal {
 /// A workload's SPIFFE ID, `spiffe://trust-domain/path`, with a path (SPIFFE-ID section 2).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "spiffe id"))]
 pub struct SpiffeId(Arc<str>);
 
 /// Why a text is not the SPIFFE ID of a workload.

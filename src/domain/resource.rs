@@ -25,7 +25,7 @@ pub enum Sensitivity {
 /// A length of time as documents write it: `250ms`, `10s`, `5m`, `8h`, `7d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "span"))]
 pub struct Span(Duration);
 
 /// Why a text is not a length of time.
@@ -81,7 +81,7 @@ impl fmt::Display for Span {
         let millis = self.0.as_millis();
         let (number, unit) = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")]
             .into_iter()
-            .find(|(size, _)| millis > 0 && millis % size == 0)
+            .find(|(size, _)| millis > 0 && millis.is_multiple_of(*size))
             .map_or((millis, "ms"), |(size, unit)| (millis / size, unit));
         write!(f, "{number}{unit}")
     }

@@ -124,7 +124,7 @@ impl Method {
 /// A host name or address as requests carry it, lower case, without a port.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "host"))]
 pub struct Host(String);
 
 /// Why a text is not what it should be.
@@ -208,7 +208,7 @@ impl fmt::Debug for Host {
 /// Where a route's calls go: `http://HOST[:PORT]` or `https://HOST[:PORT]`, without a path.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "upstream"))]
 pub struct UpstreamUrl {
     /// Whether to speak TLS; the certificate's name is verified then.
     pub tls: bool,
@@ -294,7 +294,7 @@ pub enum Segment {
 /// A path template: `/v1/orders/{order}`, `/v1/orders/**` (the rest, also nothing), `/**` (every path).
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "path template"))]
 pub struct PathTemplate {
     segments: Vec<Segment>,
     rest: bool,

@@ -1,0 +1,99 @@
+# shellcheck shell=bash
+# What ./dev, ./test and .ci/run share: where the cache is, and how a missing tool gets onto the machine.
+# Sourced, never run. It knows nothing of the project's own commands.
+
+# nginx and etcd live in sbin, which an ordinary user's PATH leaves out; rustup's default home is not always on it.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
+export PATH
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() {
+    say "$@"
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# The directory for what outlives a checkout. Prints nothing when there is no place that can be written.
+cache_dir() {
+    local base="${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}"
+    [ -n "$base" ] || return 0
+    if mkdir -p "$base/portcullis" 2>/dev/null && [ -w "$base/portcullis" ]; then
+        printf '%s\n' "$base/portcullis"
+    fi
+}
+
+# Runs a command as root, or returns 1 when that is not possible without asking anybody.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif have sudo && sudo -n true 2>/dev/null; then
+        sudo -n "$@"
+    else
+        return 1
+    fi
+}
+
+# Installs Debian packages. Their services stay down: a test's nginx must not take port 80 of the machine.
+apt_install() (
+    have apt-get || exit 1
+    as_root true || exit 1
+    guard=/usr/sbin/policy-rc.d
+    if [ ! -e "$guard" ]; then
+        trap 'as_root rm -f "$guard"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$guard" >/dev/null
+        as_root chmod 755 "$guard"
+    fi
+    install() {
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 </dev/null
+    }
+    say "installing: $*"
+    # The first try fails on a machine whose package lists are empty or old.
+    install "$@" || { as_root apt-get update -qq >&2 </dev/null && install "$@"; }
+)
+
+need_rust() {
+    have cargo || fail "Rust is missing: install it from https://rustup.rs, then run this again."
+    have cc || have gcc || have clang ||
+        fail "A C compiler is missing (cc, gcc or clang): on Debian and Ubuntu 'apt-get install build-essential'."
+}
+
+# The compression library under the proxy is built by cmake.
+need_cmake() {
+    have cmake && return 0
+    local cache wheel
+    cache="$(cache_dir)"
+    wheel="$cache/cmake/bin"
+    if [ -n "$cache" ] && [ -x "$wheel/cmake" ]; then
+        PATH="$wheel:$PATH"
+        return 0
+    fi
+    apt_install cmake && have cmake && return 0
+    if [ -n "$cache" ] && have python3; then
+        say "installing: cmake (Python wheel, into $cache/cmake)"
+        if python3 -m venv "$cache/cmake" >&2 && "$wheel/python3" -m pip install --quiet cmake >&2 && [ -x "$wheel/cmake" ]; then
+            PATH="$wheel:$PATH"
+            return 0
+        fi
+    fi
+    fail "cmake is missing and could not be installed from here. As root: 'apt-get install cmake' (Debian, Ubuntu)," \
+        "'dnf install cmake' (Fedora), 'apk add cmake' (Alpine), 'brew install cmake' (macOS). Then run this again."
+}
+
+# need_tools COMMAND:PACKAGE…  installs the Debian packages of the commands that are not there.
+need_tools() {
+    local pair missing=() packages=()
+    for pair in "$@"; do
+        have "${pair%%:*}" || packages+=("${pair#*:}")
+    done
+    [ "${#packages[@]}" = 0 ] && return 0
+    apt_install "${packages[@]}" || true
+    for pair in "$@"; do
+        have "${pair%%:*}" || missing+=("${pair%%:*} (Debian package ${pair#*:})")
+    done
+    [ "${#missing[@]}" = 0 ] && return 0
+    say "The tests drive these programs, which are missing and could not be installed from here:"
+    say "$(printf '  %s\n' "${missing[@]}")"
+    fail "Install them, then run this again."
+}

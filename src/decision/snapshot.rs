@@ -1,0 +1,225 @@
+//! The snapshot: the immutable picture of identities, resources, routes, grants and exceptions that decisions are made on.
+//!
+//! Names are interned to small numbers, `(identity, resource)` leads to a small set of grants, and grants live in
+//! persistent maps: the next snapshot shares everything that did not change. Nothing here knows where changes come from,
+//! and a grant that nobody uses carries no state here.
+
+mod builder;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+pub use builder::SnapshotBuilder;
+
+use super::radix::RadixMap;
+use super::routes::{Matched, RouteTable};
+use crate::domain::grant::{Limits, Window};
+use crate::domain::identity::IdentityState;
+use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ParameterName, ResourceName, RouteName};
+use crate::domain::principal::Principal;
+use crate::domain::route::Host;
+use crate::domain::{Reason, Timestamp};
+
+type Map<K, V> = HashMap<K, V, ahash::RandomState>;
+
+/// An identity's place. Places are never reused while a process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct IdentityIndex(u32);
+
+/// A resource's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ResourceIndex(u32);
+
+/// An action name's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ActionIndex(u32);
+
+/// What deciding needs of an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityEntry {
+    /// Its name.
+    pub name: IdentityName,
+    /// Whether it may act.
+    pub state: IdentityState,
+}
+
+/// What deciding needs of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceEntry {
+    /// Its name.
+    pub name: ResourceName,
+    /// How old authority may be.
+    pub authority: Duration,
+}
+
+/// What deciding needs of a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveGrant {
+    /// Its identifier.
+    pub id: GrantId,
+    /// Whose it is.
+    pub identity: IdentityIndex,
+    /// What it opens.
+    pub resource: ResourceIndex,
+    /// When it holds.
+    pub window: Window,
+    /// What may be done.
+    pub actions: SmallVec<[ActionIndex; 4]>,
+    /// What narrows it, when anything does.
+    pub limits: Option<Box<Limits>>,
+}
+
+/// What deciding needs of an `observe` exception.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveException {
+    /// Its name.
+    pub name: ExceptionName,
+    /// The route on which a missing grant is let through.
+    pub route: RouteName,
+    /// First moment at which it no longer holds.
+    pub ends: Timestamp,
+}
+
+/// Grants of one identity on one resource: nearly always one.
+#[derive(Clone, Debug)]
+enum GrantSet {
+    One(Arc<LiveGrant>),
+    Many(Arc<[Arc<LiveGrant>]>),
+}
+
+impl GrantSet {
+    fn as_slice(&self) -> &[Arc<LiveGrant>] {
+        match self {
+            Self::One(grant) => std::slice::from_ref(grant),
+            Self::Many(grants) => grants,
+        }
+    }
+}
+
+/// The picture.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    epoch: u64,
+    revision: u64,
+    names: Arc<Names>,
+    routes: Arc<RouteTable>,
+    exceptions: Arc<Map<RouteName, Arc<LiveException>>>,
+    grants: RadixMap<u64, GrantSet>,
+    by_id: RadixMap<u128, Arc<LiveGrant>>,
+}
+
+/// Identities, resources and actions by name and by place.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    identities: Vec<Option<Arc<IdentityEntry>>>,
+    identity_places: Map<IdentityName, IdentityIndex>,
+    principals: Map<Principal, IdentityIndex>,
+    resources: Vec<Option<Arc<ResourceEntry>>>,
+    resource_places: Map<ResourceName, ResourceIndex>,
+    actions: Vec<ActionName>,
+    action_places: Map<ActionName, ActionIndex>,
+}
+
+const fn pair(identity: IdentityIndex, resource: ResourceIndex) -> u64 {
+    ((identity.0 as u64) << 32) | resource.0 as u64
+}
+
+impl Snapshot {
+    /// The store's epoch that it belongs to.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The revision up to which it is complete.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many grants it holds.
+    pub fn grant_count(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The identity that a principal's credential belongs to.
+    pub fn identify(&self, principal: &Principal) -> Option<IdentityIndex> {
+        self.names.principals.get(principal).copied()
+    }
+
+    /// The place of an identity.
+    pub fn identity_place(&self, name: &IdentityName) -> Option<IdentityIndex> {
+        self.names.identity_places.get(name).copied().filter(|place| self.identity(*place).is_some())
+    }
+
+    /// The identity at a place.
+    pub fn identity(&self, place: IdentityIndex) -> Option<&Arc<IdentityEntry>> {
+        self.names.identities.get(place.0 as usize)?.as_ref()
+    }
+
+    /// The place of a resource.
+    pub fn resource_place(&self, name: &ResourceName) -> Option<ResourceIndex> {
+        self.names.resource_places.get(name).copied().filter(|place| self.resource(*place).is_some())
+    }
+
+    /// The resource at a place.
+    pub fn resource(&self, place: ResourceIndex) -> Option<&Arc<ResourceEntry>> {
+        self.names.resources.get(place.0 as usize)?.as_ref()
+    }
+
+    /// The name of an action.
+    pub fn action(&self, place: ActionIndex) -> Option<&ActionName> {
+        self.names.actions.get(place.0 as usize)
+    }
+
+    /// Live grants of an identity on a resource, in no order.
+    pub fn grants(&self, identity: IdentityIndex, resource: ResourceIndex) -> &[Arc<LiveGrant>] {
+        self.grants.get(pair(identity, resource)).map(GrantSet::as_slice).unwrap_or_default()
+    }
+
+    /// A grant by its identifier.
+    pub fn grant(&self, id: GrantId) -> Option<&Arc<LiveGrant>> {
+        self.by_id.get(id.bits())
+    }
+
+    /// The `observe` exception of a route, while it holds.
+    pub fn observed(&self, route: &RouteName, now: Timestamp) -> Option<&Arc<LiveException>> {
+        if self.exceptions.is_empty() {
+            return None;
+        }
+        self.exceptions.get(route).filter(|exception| now < exception.ends)
+    }
+
+    /// The rule that takes a request; see [`RouteTable::match_request`].
+    ///
+    /// # Errors
+    /// [`Reason::RouteUnknown`] or [`Reason::MethodNotAllowed`].
+    pub fn match_request<'a>(&self, host: &Host, method: &str, path: &'a str) -> Result<Matched<'a>, Reason> {
+        self.routes.match_request(host, method, path)
+    }
+
+    /// A question about an action on a resource, as if some route had matched.
+    ///
+    /// # Errors
+    /// [`Reason::RouteUnknown`] when no route leads to it.
+    pub fn assume(
+        &self,
+        resource: &ResourceName,
+        action: &ActionName,
+        parameters: impl IntoIterator<Item = (ParameterName, String)>,
+    ) -> Result<Matched<'static>, Reason> {
+        let mut rules = self.routes.rules();
+        let found = rules.find(|(route, place, _)| {
+            route.route().spec.resource == *resource
+                && route.route().spec.actions.get(*place).is_some_and(|rule| rule.name == *action)
+        });
+        let (route, place, action) = found.ok_or(Reason::RouteUnknown)?;
+        Ok(Matched::assumed(route, place, action, parameters))
+    }
+
+    /// A builder that starts from this picture.
+    pub fn edit(&self) -> SnapshotBuilder {
+        SnapshotBuilder::from_snapshot(self.clone())
+    }
+}

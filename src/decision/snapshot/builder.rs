@@ -1,0 +1,224 @@
+//! Makes the next snapshot from the last one and a batch of changes. What a batch does not touch stays shared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{
+    ActionIndex, GrantSet, IdentityEntry, IdentityIndex, LiveException, LiveGrant, Names, ResourceEntry, ResourceIndex,
+    Snapshot, pair,
+};
+use crate::decision::routes::{Interner, RouteFault, RouteTable};
+use crate::domain::exception::{Exception, ExceptionRule};
+use crate::domain::grant::Grant;
+use crate::domain::identity::Identity;
+use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ResourceName, RouteName};
+use crate::domain::resource::Resource;
+use crate::domain::route::Route;
+
+/// A snapshot being made.
+#[derive(Debug)]
+pub struct SnapshotBuilder {
+    snapshot: Snapshot,
+    routes: Option<BTreeMap<RouteName, Route>>,
+}
+
+impl SnapshotBuilder {
+    /// Starts from nothing.
+    pub fn new() -> Self {
+        Self::from_snapshot(Snapshot::default())
+    }
+
+    pub(super) fn from_snapshot(snapshot: Snapshot) -> Self {
+        Self { snapshot, routes: None }
+    }
+
+    /// Adds or replaces an identity with its credentials. A credential that another identity had moves to this one; the
+    /// control plane refuses that before it gets here.
+    pub fn put_identity(&mut self, identity: &Identity) {
+        let names = Arc::make_mut(&mut self.snapshot.names);
+        let place = names.identity(&identity.name);
+        names.principals.retain(|_, owner| *owner != place);
+        for authenticator in &identity.spec.authenticate {
+            names.principals.insert(authenticator.principal(), place);
+        }
+        let entry = IdentityEntry { name: identity.name.clone(), state: identity.state };
+        if let Some(slot) = names.identities.get_mut(place.0 as usize) {
+            *slot = Some(Arc::new(entry));
+        }
+    }
+
+    /// Removes an identity. Its grants open nothing any more.
+    pub fn remove_identity(&mut self, name: &IdentityName) {
+        let names = Arc::make_mut(&mut self.snapshot.names);
+        let Some(place) = names.identity_places.get(name).copied() else { return };
+        names.principals.retain(|_, owner| *owner != place);
+        if let Some(slot) = names.identities.get_mut(place.0 as usize) {
+            *slot = None;
+        }
+    }
+
+    /// Adds or replaces a resource.
+    pub fn put_resource(&mut self, resource: &Resource) {
+        let names = Arc::make_mut(&mut self.snapshot.names);
+        let place = names.resource(&resource.name);
+        let entry = ResourceEntry { name: resource.name.clone(), authority: resource.spec.authority.duration() };
+        if let Some(slot) = names.resources.get_mut(place.0 as usize) {
+            *slot = Some(Arc::new(entry));
+        }
+    }
+
+    /// Removes a resource. Nothing on it is allowed any more.
+    pub fn remove_resource(&mut self, name: &ResourceName) {
+        let names = Arc::make_mut(&mut self.snapshot.names);
+        let Some(place) = names.resource_places.get(name).copied() else { return };
+        if let Some(slot) = names.resources.get_mut(place.0 as usize) {
+            *slot = None;
+        }
+    }
+
+    /// Adds or replaces a route.
+    pub fn put_route(&mut self, route: Route) {
+        self.routes().insert(route.name.clone(), route);
+    }
+
+    /// Removes a route.
+    pub fn remove_route(&mut self, name: &RouteName) {
+        self.routes().remove(name);
+    }
+
+    /// Adds or replaces an exception. One `observe` exception counts per route: the one that lasts longest.
+    pub fn put_exception(&mut self, exception: &Exception) {
+        self.remove_exception(&exception.name);
+        let ExceptionRule::Observe = exception.spec.rule;
+        let live = LiveException {
+            name: exception.name.clone(),
+            route: exception.spec.route.clone(),
+            ends: exception.spec.expires,
+        };
+        let exceptions = Arc::make_mut(&mut self.snapshot.exceptions);
+        if exceptions.get(&live.route).is_none_or(|other| other.ends <= live.ends) {
+            exceptions.insert(live.route.clone(), Arc::new(live));
+        }
+    }
+
+    /// Removes an exception.
+    pub fn remove_exception(&mut self, name: &ExceptionName) {
+        if self.snapshot.exceptions.values().any(|e| e.name == *name) {
+            Arc::make_mut(&mut self.snapshot.exceptions).retain(|_, e| e.name != *name);
+        }
+    }
+
+    /// Adds or replaces a grant.
+    pub fn put_grant(&mut self, grant: &Grant) {
+        self.remove_grant(grant.id);
+        let (identity, resource) = self.places(&grant.identity, &grant.resource);
+        let live = Arc::new(LiveGrant {
+            id: grant.id,
+            identity,
+            resource,
+            window: grant.window,
+            actions: grant.actions.iter().map(|action| self.action(action)).collect(),
+            limits: (!grant.limits.is_empty()).then(|| Box::new(grant.limits.clone())),
+        });
+        self.snapshot.by_id.insert(grant.id.bits(), live.clone());
+        let key = pair(identity, resource);
+        let set = match self.snapshot.grants.get(key) {
+            None => GrantSet::One(live),
+            Some(set) => GrantSet::Many(set.as_slice().iter().cloned().chain([live]).collect()),
+        };
+        self.snapshot.grants.insert(key, set);
+    }
+
+    /// Removes a grant. `false`: there was none.
+    pub fn remove_grant(&mut self, id: GrantId) -> bool {
+        let Some(gone) = self.snapshot.by_id.remove(id.bits()) else { return false };
+        let key = pair(gone.identity, gone.resource);
+        let left: Vec<_> =
+            self.snapshot.grants.get(key).into_iter().flat_map(GrantSet::as_slice).filter(|g| g.id != id).cloned().collect();
+        match <[_; 1]>::try_from(left) {
+            Ok([one]) => drop(self.snapshot.grants.insert(key, GrantSet::One(one))),
+            Err(left) if left.is_empty() => drop(self.snapshot.grants.remove(key)),
+            Err(left) => drop(self.snapshot.grants.insert(key, GrantSet::Many(left.into()))),
+        }
+        true
+    }
+
+    /// The finished picture.
+    ///
+    /// # Errors
+    /// When the routes do not make a table. The control plane publishes no such catalog.
+    pub fn build(mut self, epoch: u64, revision: u64) -> Result<Snapshot, Vec<RouteFault>> {
+        if let Some(routes) = self.routes.take() {
+            let names = Arc::make_mut(&mut self.snapshot.names);
+            self.snapshot.routes = Arc::new(RouteTable::compile(routes.into_values(), names)?);
+        }
+        self.snapshot.epoch = epoch;
+        self.snapshot.revision = revision;
+        Ok(self.snapshot)
+    }
+
+    fn routes(&mut self) -> &mut BTreeMap<RouteName, Route> {
+        self.routes.get_or_insert_with(|| {
+            let rules = self.snapshot.routes.rules();
+            rules.map(|(route, _, _)| (route.route().name.clone(), route.route().clone())).collect()
+        })
+    }
+
+    /// Known names are looked up first: making the tables this builder's own copies them.
+    fn places(&mut self, identity: &IdentityName, resource: &ResourceName) -> (IdentityIndex, ResourceIndex) {
+        let names = &self.snapshot.names;
+        match (names.identity_places.get(identity), names.resource_places.get(resource)) {
+            (Some(identity), Some(resource)) => (*identity, *resource),
+            _ => {
+                let names = Arc::make_mut(&mut self.snapshot.names);
+                (names.identity(identity), names.resource(resource))
+            }
+        }
+    }
+
+    fn action(&mut self, name: &ActionName) -> ActionIndex {
+        match self.snapshot.names.action_places.get(name) {
+            Some(place) => *place,
+            None => Arc::make_mut(&mut self.snapshot.names).action(name),
+        }
+    }
+}
+
+impl Default for SnapshotBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn next_place(len: usize) -> u32 {
+    // Saturating: four thousand million names do not fit into memory.
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+impl Names {
+    fn identity(&mut self, name: &IdentityName) -> IdentityIndex {
+        let identities = &mut self.identities;
+        *self.identity_places.entry(name.clone()).or_insert_with(|| {
+            identities.push(None);
+            IdentityIndex(next_place(identities.len() - 1))
+        })
+    }
+}
+
+impl Interner for Names {
+    fn resource(&mut self, name: &ResourceName) -> ResourceIndex {
+        let resources = &mut self.resources;
+        *self.resource_places.entry(name.clone()).or_insert_with(|| {
+            resources.push(None);
+            ResourceIndex(next_place(resources.len() - 1))
+        })
+    }
+
+    fn action(&mut self, name: &ActionName) -> ActionIndex {
+        let actions = &mut self.actions;
+        *self.action_places.entry(name.clone()).or_insert_with(|| {
+            actions.push(name.clone());
+            ActionIndex(next_place(actions.len() - 1))
+        })
+    }
+}

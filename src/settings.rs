@@ -1,0 +1,26 @@
+//! Settings: what people write into files, read once, checked whole.
+//!
+//! A file becomes a tree with places, the tree is checked against the shape of its type, then against itself; all faults
+//! are reported together, each with file, line and column. What comes out cannot be wrong any more: further in, nothing
+//! asks again. This module refuses to know what the settings are used for, and opens none of the files they name but
+//! secrets, which are read where they are needed and never stand in a settings file.
+
+pub mod catalog;
+pub mod control;
+pub mod fault;
+pub mod gateway;
+mod format;
+mod load;
+mod parts;
+mod phrase;
+mod secret;
+mod shape;
+mod size;
+mod yaml;
+
+pub use control::ControlSettings;
+pub use fault::{Fault, Faults, Places};
+pub use gateway::GatewaySettings;
+pub use load::{FileKind, Loaded, check_file, json_schema, load, parse};
+pub use parts::{Durability, EvidenceSettings, LogFormat, LogLevel, LogSettings};
+pub use secret::{SecretError, read_secret};

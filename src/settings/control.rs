@@ -1,0 +1,269 @@
+//! The settings of a control plane.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::fault::Faults;
+use super::load::{Loaded, load, parse};
+use super::parts::{Address, Check, DEFAULT_DRAIN, EvidenceSettings, FilePath, LogSettings, RawEvidence, base_of};
+use super::size::Size;
+use crate::domain::principal::SpiffeId;
+use crate::domain::resource::Span;
+
+/// Default port of the gRPC service.
+pub const DEFAULT_GRPC_PORT: u16 = 7443;
+/// Default port of the HTTP API.
+pub const DEFAULT_HTTP_PORT: u16 = 7080;
+
+/// A control plane's file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Settings of a Portcullis control plane")]
+pub struct RawControl {
+    /// What the file is for: `control`.
+    role: ControlRole,
+    /// The trust domain that this control plane answers for, as in SPIFFE IDs: `example.org`.
+    trust_domain: String,
+    /// The directory for what this control plane keeps.
+    state_dir: FilePath,
+    /// Where gateways and the command line connect, mutual TLS. Default: 127.0.0.1:7443.
+    #[serde(default = "default_grpc_address")]
+    grpc_address: Address,
+    /// Where the HTTP API listens, on loopback only. Default: 127.0.0.1:7080.
+    #[serde(default = "default_http_address")]
+    http_address: Address,
+    /// The certificate of the gRPC service, and whose client certificates it takes.
+    tls: RawControlTls,
+    /// Where the state is kept. Default: SQLite in the state directory.
+    #[serde(default)]
+    store: RawStore,
+    /// The file with the key that seals what the store holds. Default: `seal.key` in the state directory.
+    #[serde(default)]
+    seal_key_file: Option<FilePath>,
+    /// The local log of evidence.
+    #[serde(default)]
+    evidence: RawEvidence,
+    /// Limits on what clients can take.
+    #[serde(default)]
+    limits: RawControlLimits,
+    /// How long running requests may go on after the signal to stop, at most 1h. Default: 20s.
+    #[serde(default = "default_drain")]
+    drain: Span,
+    /// The log on standard error.
+    #[serde(default)]
+    log: LogSettings,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum ControlRole {
+    Control,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawControlTls {
+    /// The certificate chain, PEM.
+    certificate_file: FilePath,
+    /// Its private key, PEM.
+    key_file: FilePath,
+    /// The authorities whose client certificates are taken, PEM.
+    client_ca_file: FilePath,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct RawStore {
+    /// SQLite, on this machine.
+    sqlite: RawSqlite,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct RawSqlite {
+    /// The database. Default: `control.db` in the state directory.
+    file: Option<FilePath>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct RawControlLimits {
+    /// Connections at the same time, gRPC and HTTP together: 1 to 100000.
+    max_connections: u64,
+    /// Largest message or request body: 64KiB to 64MiB.
+    max_message_bytes: Size,
+}
+
+impl Default for RawControlLimits {
+    fn default() -> Self {
+        Self { max_connections: 4_096, max_message_bytes: Size::mebibytes(4) }
+    }
+}
+
+fn default_grpc_address() -> Address {
+    Address::loopback(DEFAULT_GRPC_PORT)
+}
+
+fn default_http_address() -> Address {
+    Address::loopback(DEFAULT_HTTP_PORT)
+}
+
+fn default_drain() -> Span {
+    DEFAULT_DRAIN
+}
+
+/// What a control plane runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSettings {
+    /// The trust domain it answers for.
+    pub trust_domain: String,
+    /// The directory for what it keeps.
+    pub state_dir: PathBuf,
+    /// Where gateways and the command line connect, mutual TLS.
+    pub grpc_address: SocketAddr,
+    /// Where the HTTP API listens; loopback.
+    pub http_address: SocketAddr,
+    /// The gRPC service's certificate and client authorities.
+    pub tls: ControlTls,
+    /// Where the state is kept.
+    pub store: StoreSettings,
+    /// The file with the key that seals what the store holds; read it with [`super::read_secret`].
+    pub seal_key_file: PathBuf,
+    /// The local log of evidence.
+    pub evidence: EvidenceSettings,
+    /// Limits on what clients can take.
+    pub limits: ControlLimits,
+    /// How long running requests may go on after the signal to stop.
+    pub drain: Duration,
+    /// The log on standard error.
+    pub log: LogSettings,
+}
+
+/// Files of the gRPC service's mutual TLS, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlTls {
+    /// The certificate chain.
+    pub certificate_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// The authorities whose client certificates are taken.
+    pub client_ca_file: PathBuf,
+}
+
+/// Where the state is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// SQLite, on this machine.
+    Sqlite {
+        /// The database.
+        file: PathBuf,
+    },
+}
+
+/// Limits on what clients can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlLimits {
+    /// Connections at the same time, gRPC and HTTP together.
+    pub max_connections: usize,
+    /// Largest message or request body, in bytes.
+    pub max_message_bytes: usize,
+}
+
+impl ControlSettings {
+    /// Reads and checks the file `path`.
+    ///
+    /// # Errors
+    /// All of its faults.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        checked(&load(path)?, &base_of(path))
+    }
+
+    /// Checks `text`; `file` is what faults call it, and its directory what relative paths are relative to.
+    ///
+    /// # Errors
+    /// All of its faults.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Faults> {
+        checked(&parse(file, text)?, &base_of(Path::new(file)))
+    }
+}
+
+fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, Faults> {
+    let raw = &loaded.raw;
+    let mut check = Check::new(&loaded.places, base);
+    let ControlRole::Control = raw.role;
+    // A trust domain is what a SPIFFE ID takes for one.
+    if format!("spiffe://{}/x", raw.trust_domain).parse::<SpiffeId>().is_err() || raw.trust_domain.contains('/') {
+        check.fault("/trust_domain", "not a trust domain: 1 to 255 of a-z 0-9 . - _, as in example.org");
+    }
+    let why = "it has no TLS; put what must be reached from elsewhere behind a proxy that has";
+    let http_address = check.loopback("/http_address", "the HTTP API", raw.http_address, why);
+    check.distinct(&[("/grpc_address".to_owned(), raw.grpc_address.0), ("/http_address".to_owned(), http_address)]);
+    let state_dir = check.path(&raw.state_dir);
+    let in_state = |file: Option<&FilePath>, name: &str| {
+        file.map_or_else(|| state_dir.join(name), |file| base.join(check.path(file)))
+    };
+    let seal_key_file = in_state(raw.seal_key_file.as_ref(), "seal.key");
+    let store = StoreSettings::Sqlite { file: in_state(raw.store.sqlite.file.as_ref(), "control.db") };
+    let settings = ControlSettings {
+        trust_domain: raw.trust_domain.clone(),
+        grpc_address: raw.grpc_address.0,
+        http_address,
+        tls: ControlTls {
+            certificate_file: check.path(&raw.tls.certificate_file),
+            key_file: check.path(&raw.tls.key_file),
+            client_ca_file: check.path(&raw.tls.client_ca_file),
+        },
+        store,
+        seal_key_file,
+        evidence: check.evidence(&raw.evidence, &state_dir),
+        limits: ControlLimits {
+            max_connections: check.number("/limits/max_connections", raw.limits.max_connections, 1, 100_000),
+            max_message_bytes: usize::try_from(check.size(
+                "/limits/max_message_bytes",
+                raw.limits.max_message_bytes,
+                Size::bytes(64 << 10),
+                Size::mebibytes(64),
+            ))
+            .unwrap_or(usize::MAX),
+        },
+        drain: check.drain(raw.drain),
+        log: raw.log,
+        state_dir,
+    };
+    check.finish(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "role: control\ntrust_domain: example.org\nstate_dir: state\n\
+                         tls: {certificate_file: c.pem, key_file: k.pem, client_ca_file: /ca.pem}\n";
+
+    #[test]
+    fn what_only_the_user_can_know_is_enough() {
+        let settings = ControlSettings::parse("/etc/p/control.yaml", LEAST).unwrap();
+        assert_eq!(settings.grpc_address.to_string(), "127.0.0.1:7443");
+        assert_eq!(settings.http_address.to_string(), "127.0.0.1:7080");
+        assert_eq!(settings.state_dir, Path::new("/etc/p/state"));
+        assert_eq!(settings.tls.certificate_file, Path::new("/etc/p/c.pem"));
+        assert_eq!(settings.tls.client_ca_file, Path::new("/ca.pem"));
+        assert_eq!(settings.store, StoreSettings::Sqlite { file: "/etc/p/state/control.db".into() });
+        assert_eq!(settings.seal_key_file, Path::new("/etc/p/state/seal.key"));
+        assert_eq!(settings.evidence.dir, Path::new("/etc/p/state/evidence"));
+        assert_eq!(settings.drain, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn the_plain_api_stays_on_loopback_and_all_faults_show() {
+        let text =
+            LEAST.replace("example.org", "Example/x") + "http_address: 0.0.0.0:7080\nlimits: {max_connections: 0}\n";
+        let faults = ControlSettings::parse("c.yaml", &text).unwrap_err();
+        let places: Vec<_> = faults.as_slice().iter().map(|fault| (fault.line, fault.path.as_str())).collect();
+        assert_eq!(places, [(2, "/trust_domain"), (5, "/http_address"), (6, "/limits/max_connections")], "{faults}");
+    }
+}

@@ -1,0 +1,337 @@
+//! The settings of a gateway: where it listens, whom it trusts, what it may take.
+//!
+//! Nothing here says what is allowed: that comes from the control plane alone.
+
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use raw::{ClientCertificate, RawGateway};
+use raw::{RawGatewayLimits, RawIssuer, RawListener};
+
+use super::fault::{Faults, child};
+use super::load::{Loaded, load, parse};
+use super::parts::{Check, EvidenceSettings, LogSettings, base_of, seconds};
+use super::size::Size;
+use crate::domain::name::GatewayName;
+use crate::domain::route::UpstreamUrl;
+
+/// Default port of the plain listener.
+pub const DEFAULT_PLAIN_PORT: u16 = 8080;
+/// Usual port of a mutual-TLS listener.
+pub const DEFAULT_TLS_PORT: u16 = 8443;
+/// Default port of the admin endpoints.
+pub const DEFAULT_ADMIN_PORT: u16 = 9901;
+/// Most workers: each is a thread with its own listener and its own pool of upstream connections.
+pub const MAX_WORKERS: usize = 64;
+
+/// What a gateway runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewaySettings {
+    /// Its name, the one that its record at the control plane has.
+    pub name: GatewayName,
+    /// The directory for what it keeps.
+    pub state_dir: PathBuf,
+    /// The audience that tokens for this gateway carry; also the issuer of its own.
+    pub audience: String,
+    /// Where callers connect, at least one.
+    pub listen: Vec<Listener>,
+    /// Health, metrics, drain; loopback.
+    pub admin_address: SocketAddr,
+    /// Worker threads, 1 to [`MAX_WORKERS`].
+    pub workers: usize,
+    /// The control plane, and this gateway's own certificate towards it.
+    pub control: ControlEndpoint,
+    /// Whose tokens are taken.
+    pub issuers: Vec<IssuerSettings>,
+    /// The local log of evidence.
+    pub evidence: EvidenceSettings,
+    /// Limits on what callers and upstreams can take.
+    pub limits: GatewayLimits,
+    /// How long running calls may go on after the signal to stop.
+    pub drain: Duration,
+    /// The log on standard error.
+    pub log: LogSettings,
+}
+
+/// Where callers connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address; plain ones are loopback.
+    pub address: SocketAddr,
+    /// TLS, or none.
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS of a listener; files are PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The certificate chain.
+    pub certificate_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// Whose client certificates are taken; `None`: none is asked for.
+    pub clients: Option<ListenerClients>,
+}
+
+/// Client certificates of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerClients {
+    /// The authorities that sign them, PEM.
+    pub ca_file: PathBuf,
+    /// Whether a caller without one is turned away.
+    pub certificate: ClientCertificate,
+}
+
+/// The control plane, and this gateway's own certificate towards it; files are PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlEndpoint {
+    /// Where it is; always TLS.
+    pub address: UpstreamUrl,
+    /// The authority that signs its certificate.
+    pub ca_file: PathBuf,
+    /// This gateway's certificate chain.
+    pub certificate_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
+/// A trusted issuer of tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerSettings {
+    /// The `iss` claim, exactly.
+    pub issuer: String,
+    /// Where its keys come from.
+    pub keys: KeySource,
+    /// Accepted `aud` values, at least one.
+    pub audiences: Vec<String>,
+    /// How far its clock may be off.
+    pub leeway: Duration,
+    /// Longest accepted time from `iat` to `exp`.
+    pub max_lifetime: Duration,
+    /// How often the keys are read again.
+    pub refresh: Duration,
+    /// How long keys are used after they could last be read.
+    pub max_stale: Duration,
+}
+
+/// Where an issuer's keys (a JWK set, RFC 7517 section 5) come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file on this machine.
+    File(PathBuf),
+    /// `https:`, or `http:` on loopback.
+    Url(String),
+}
+
+/// Limits on what callers and upstreams can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayLimits {
+    /// Connections of callers at the same time.
+    pub max_connections: usize,
+    /// Largest request head, in bytes.
+    pub max_head_bytes: usize,
+    /// Time for a whole request head, from its first byte (or the connection's begin).
+    pub head_deadline: Duration,
+    /// Time that a kept connection may wait for the next request.
+    pub idle_timeout: Duration,
+    /// Time to connect to an upstream, TLS included.
+    pub upstream_connect_timeout: Duration,
+    /// Time from the end of the request to the first byte of the upstream's answer.
+    pub upstream_first_byte_timeout: Duration,
+    /// Longest silence of an upstream within an answer; `None`: streams may be silent.
+    pub upstream_read_timeout: Option<Duration>,
+    /// Memory for verified tokens, in bytes.
+    pub token_cache_bytes: u64,
+    /// Longest time that a held call waits.
+    pub hold: Duration,
+}
+
+impl GatewaySettings {
+    /// Reads and checks the file `path`.
+    ///
+    /// # Errors
+    /// All of its faults.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        checked(&load(path)?, &base_of(path))
+    }
+
+    /// Checks `text`; `file` is what faults call it, and its directory what relative paths are relative to.
+    ///
+    /// # Errors
+    /// All of its faults.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Faults> {
+        checked(&parse(file, text)?, &base_of(Path::new(file)))
+    }
+}
+
+fn checked(loaded: &Loaded<RawGateway>, base: &Path) -> Result<GatewaySettings, Faults> {
+    let raw = &loaded.raw;
+    let mut check = Check::new(&loaded.places, base);
+    let state_dir = check.path(&raw.state_dir);
+    let why = "its endpoints steer the gateway";
+    let admin_address = check.loopback("/admin_address", "the admin endpoint", raw.admin_address, why);
+    let listen: Vec<Listener> =
+        raw.listen.iter().enumerate().map(|(place, raw)| listener(&mut check, place, raw)).collect();
+    if listen.is_empty() {
+        check.fault("/listen", "at least one listener is expected");
+    }
+    let mut taken: Vec<_> =
+        listen.iter().enumerate().map(|(place, l)| (format!("/listen/{place}/address"), l.address)).collect();
+    taken.push(("/admin_address".to_owned(), admin_address));
+    check.distinct(&taken);
+    if !raw.control.address.tls {
+        check.fault("/control/address", "https:// is expected: a gateway and its control plane speak mutual TLS");
+    }
+    let audience = check.text("/audience", &raw.audience);
+    let settings = GatewaySettings {
+        name: raw.name.clone(),
+        listen,
+        admin_address,
+        workers: workers(&mut check, raw.workers),
+        control: ControlEndpoint {
+            address: raw.control.address.clone(),
+            ca_file: check.path(&raw.control.ca_file),
+            certificate_file: check.path(&raw.control.certificate_file),
+            key_file: check.path(&raw.control.key_file),
+        },
+        issuers: issuers(&mut check, &raw.issuers, &audience),
+        audience,
+        evidence: check.evidence(&raw.evidence, &state_dir),
+        limits: limits(&mut check, &raw.limits),
+        drain: check.drain(raw.drain),
+        log: raw.log,
+        state_dir,
+    };
+    check.finish(settings)
+}
+
+fn workers(check: &mut Check<'_>, raw: Option<u64>) -> usize {
+    match raw {
+        Some(number) => check.number("/workers", number, 1, MAX_WORKERS as u64),
+        None => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS)),
+    }
+}
+
+fn listener(check: &mut Check<'_>, place: usize, raw: &RawListener) -> Listener {
+    let pointer = child("/listen", place);
+    let Some(tls) = &raw.tls else {
+        let why = "without `tls` credentials would cross the network in the clear";
+        let address = check.loopback(&child(&pointer, "address"), "a plain listener", raw.address, why);
+        return Listener { address, tls: None };
+    };
+    let clients = tls.client_ca_file.as_ref().map(|ca_file| ListenerClients {
+        ca_file: check.path(ca_file),
+        certificate: tls.client_certificate.unwrap_or_default(),
+    });
+    if clients.is_none() && tls.client_certificate.is_some() {
+        check.fault(
+            &format!("{pointer}/tls/client_certificate"),
+            "key `client_ca_file` is missing: whose client certificates?",
+        );
+    }
+    let certificate_file = check.path(&tls.certificate_file);
+    let key_file = check.path(&tls.key_file);
+    Listener { address: raw.address.0, tls: Some(ListenerTls { certificate_file, key_file, clients }) }
+}
+
+fn issuers(check: &mut Check<'_>, raw: &[RawIssuer], audience: &str) -> Vec<IssuerSettings> {
+    let mut issuers: Vec<IssuerSettings> = Vec::with_capacity(raw.len());
+    for (place, raw) in raw.iter().enumerate() {
+        let at = |key: &str| format!("/issuers/{place}/{key}");
+        let issuer = check.text(&at("issuer"), &raw.issuer);
+        if issuers.iter().any(|earlier| earlier.issuer == issuer) {
+            check.fault(&at("issuer"), format!("the issuer `{issuer}` stands here twice"));
+        }
+        let keys = match (&raw.jwks_file, &raw.jwks_url) {
+            (Some(file), None) => KeySource::File(check.path(file)),
+            (None, Some(url)) => {
+                if !fetchable(url) {
+                    check.fault(&at("jwks_url"), "an https:// URL is expected (http:// on loopback only)");
+                }
+                KeySource::Url(url.clone())
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                check.fault(&child("/issuers", place), "exactly one of `jwks_file` and `jwks_url` is expected");
+                continue;
+            }
+        };
+        let mut audiences = Vec::new();
+        for (number, audience) in raw.audiences.iter().enumerate() {
+            audiences.push(check.text(&format!("/issuers/{place}/audiences/{number}"), audience));
+        }
+        if audiences.is_empty() {
+            audiences.push(audience.to_owned());
+        }
+        issuers.push(IssuerSettings {
+            issuer,
+            keys,
+            audiences,
+            leeway: check.span(&at("leeway"), raw.leeway, seconds(0), seconds(60)),
+            max_lifetime: check.span(&at("max_lifetime"), raw.max_lifetime, seconds(1), seconds(366 * 86_400)),
+            refresh: check.span(&at("refresh"), raw.refresh, seconds(1), seconds(86_400)),
+            max_stale: check.span(&at("max_stale"), raw.max_stale, raw.refresh, seconds(30 * 86_400)),
+        });
+    }
+    issuers
+}
+
+/// Keys from elsewhere decide who is who: only over TLS, or from this machine.
+fn fetchable(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    // User information in a URL ends up in logs.
+    if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
+        return false;
+    }
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(host)) => !host.is_empty(),
+        (Some("http"), Some(host)) => {
+            let inside = host.trim_start_matches('[').trim_end_matches(']');
+            inside.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        _ => false,
+    }
+}
+
+fn limits(check: &mut Check<'_>, raw: &RawGatewayLimits) -> GatewayLimits {
+    let bytes = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let (least, hour) = (crate::domain::resource::Span::new(Duration::from_millis(100)), seconds(3_600));
+    GatewayLimits {
+        max_connections: check.number("/limits/max_connections", raw.max_connections, 1, 1_000_000),
+        max_head_bytes: bytes(check.size(
+            "/limits/max_head_bytes",
+            raw.max_head_bytes,
+            Size::bytes(4 << 10),
+            Size::mebibytes(1),
+        )),
+        head_deadline: check.span("/limits/head_deadline", raw.head_deadline, least, seconds(300)),
+        idle_timeout: check.span("/limits/idle_timeout", raw.idle_timeout, least, hour),
+        upstream_connect_timeout: check.span(
+            "/limits/upstream_connect_timeout",
+            raw.upstream_connect_timeout,
+            least,
+            seconds(300),
+        ),
+        upstream_first_byte_timeout: check.span(
+            "/limits/upstream_first_byte_timeout",
+            raw.upstream_first_byte_timeout,
+            least,
+            hour,
+        ),
+        upstream_read_timeout: raw
+            .upstream_read_timeout
+            .map(|s| check.span("/limits/upstream_read_timeout", s, least, seconds(86_400))),
+        token_cache_bytes: check.size(
+            "/limits/token_cache_bytes",
+            raw.token_cache_bytes,
+            Size::bytes(64 << 10),
+            Size::mebibytes(16 << 10),
+        ),
+        hold: check.span("/limits/hold", raw.hold, seconds(0), seconds(600)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

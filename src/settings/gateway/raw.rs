@@ -1,0 +1,202 @@
+//! A gateway's file as it is written: shapes and defaults, nothing that needs two values to be judged.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::parts::{Address, DEFAULT_DRAIN, FilePath, LogSettings, RawEvidence, seconds};
+use super::super::size::Size;
+use super::{DEFAULT_ADMIN_PORT, DEFAULT_PLAIN_PORT};
+use crate::domain::name::GatewayName;
+use crate::domain::resource::Span;
+use crate::domain::route::UpstreamUrl;
+
+/// A gateway's file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Settings of a Portcullis gateway")]
+pub struct RawGateway {
+    /// What the file is for: `gateway`.
+    pub(super) role: GatewayRole,
+    /// This gateway's name, the one that its record at the control plane has.
+    pub(super) name: GatewayName,
+    /// The directory for what this gateway keeps.
+    pub(super) state_dir: FilePath,
+    /// The audience that tokens for this gateway carry, usually its URL. It is also the issuer of the gateway's own tokens.
+    pub(super) audience: String,
+    /// Where callers connect. Default: plain on 127.0.0.1:8080.
+    #[serde(default = "default_listen")]
+    pub(super) listen: Vec<RawListener>,
+    /// Health, metrics and drain, on loopback only. Default: 127.0.0.1:9901.
+    #[serde(default = "default_admin_address")]
+    pub(super) admin_address: Address,
+    /// Worker threads, 1 to 64. Default: one per core.
+    #[serde(default)]
+    pub(super) workers: Option<u64>,
+    /// The control plane, and this gateway's own certificate towards it.
+    pub(super) control: RawControlEndpoint,
+    /// Whose tokens are taken. Default: nobody's, callers identify by certificate.
+    #[serde(default)]
+    pub(super) issuers: Vec<RawIssuer>,
+    /// The local log of evidence.
+    #[serde(default)]
+    pub(super) evidence: RawEvidence,
+    /// Limits on what callers and upstreams can take.
+    #[serde(default)]
+    pub(super) limits: RawGatewayLimits,
+    /// How long running calls may go on after the signal to stop, at most 1h. Default: 20s.
+    #[serde(default = "default_drain")]
+    pub(super) drain: Span,
+    /// The log on standard error.
+    #[serde(default)]
+    pub(super) log: LogSettings,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GatewayRole {
+    Gateway,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawListener {
+    /// IP and port; without `tls` on loopback only.
+    pub(super) address: Address,
+    /// TLS. Default: none.
+    #[serde(default)]
+    pub(super) tls: Option<RawListenerTls>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawListenerTls {
+    /// The certificate chain, PEM.
+    pub(super) certificate_file: FilePath,
+    /// Its private key, PEM.
+    pub(super) key_file: FilePath,
+    /// The authorities whose client certificates are taken, PEM. Default: none is asked for.
+    #[serde(default)]
+    pub(super) client_ca_file: Option<FilePath>,
+    /// Whether a caller without a client certificate is turned away. Default, with `client_ca_file`: `required`.
+    #[serde(default)]
+    pub(super) client_certificate: Option<ClientCertificate>,
+}
+
+/// Whether a caller without a client certificate is turned away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificate {
+    /// It is.
+    #[default]
+    Required,
+    /// It may identify by a token.
+    Optional,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawControlEndpoint {
+    /// The control plane's gRPC address: `https://HOST:PORT`.
+    pub(super) address: UpstreamUrl,
+    /// The authority that signs the control plane's certificate, PEM.
+    pub(super) ca_file: FilePath,
+    /// This gateway's certificate chain, PEM.
+    pub(super) certificate_file: FilePath,
+    /// Its private key, PEM.
+    pub(super) key_file: FilePath,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIssuer {
+    /// The `iss` claim, exactly.
+    pub(super) issuer: String,
+    /// A file with its keys, a JWK set. Either this or `jwks_url`.
+    #[serde(default)]
+    pub(super) jwks_file: Option<FilePath>,
+    /// Where its keys are fetched: `https:`, or `http:` on loopback. Either this or `jwks_file`.
+    #[serde(default)]
+    pub(super) jwks_url: Option<String>,
+    /// Accepted `aud` values. Default: the gateway's own audience.
+    #[serde(default)]
+    pub(super) audiences: Vec<String>,
+    /// How far its clock may be off, at most 60s. Default: 5s.
+    #[serde(default = "default_leeway")]
+    pub(super) leeway: Span,
+    /// Longest accepted time from `iat` to `exp`, at most 366d. Default: 1d.
+    #[serde(default = "default_max_lifetime")]
+    pub(super) max_lifetime: Span,
+    /// How often its keys are read again, 1s to 1d. Default: 5m.
+    #[serde(default = "default_refresh")]
+    pub(super) refresh: Span,
+    /// How long its keys are used after they could last be read, at least `refresh`, at most 30d. Default: 1d.
+    #[serde(default = "default_max_stale")]
+    pub(super) max_stale: Span,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawGatewayLimits {
+    /// Connections of callers at the same time: 1 to 1000000.
+    pub(super) max_connections: u64,
+    /// Largest request head: 4KiB to 1MiB.
+    pub(super) max_head_bytes: Size,
+    /// Time for a whole request head: 100ms to 5m.
+    pub(super) head_deadline: Span,
+    /// Time that a kept connection may wait for the next request: 100ms to 1h.
+    pub(super) idle_timeout: Span,
+    /// Time to connect to an upstream, TLS included: 100ms to 5m.
+    pub(super) upstream_connect_timeout: Span,
+    /// Time from the end of the request to the first byte of the answer: 100ms to 1h.
+    pub(super) upstream_first_byte_timeout: Span,
+    /// Longest silence of an upstream within an answer: 100ms to 1d. Default: none, so that streams may be silent.
+    pub(super) upstream_read_timeout: Option<Span>,
+    /// Memory for verified tokens: 64KiB to 16GiB.
+    pub(super) token_cache_bytes: Size,
+    /// Longest time that a held call waits: at most 10m.
+    pub(super) hold: Span,
+}
+
+impl Default for RawGatewayLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_head_bytes: Size::bytes(64 << 10),
+            head_deadline: seconds(10),
+            idle_timeout: seconds(60),
+            upstream_connect_timeout: seconds(5),
+            upstream_first_byte_timeout: seconds(60),
+            upstream_read_timeout: None,
+            token_cache_bytes: Size::mebibytes(64),
+            hold: seconds(30),
+        }
+    }
+}
+
+fn default_listen() -> Vec<RawListener> {
+    vec![RawListener { address: Address::loopback(DEFAULT_PLAIN_PORT), tls: None }]
+}
+
+fn default_admin_address() -> Address {
+    Address::loopback(DEFAULT_ADMIN_PORT)
+}
+
+fn default_drain() -> Span {
+    DEFAULT_DRAIN
+}
+
+fn default_leeway() -> Span {
+    seconds(5)
+}
+
+fn default_max_lifetime() -> Span {
+    seconds(86_400)
+}
+
+fn default_refresh() -> Span {
+    seconds(300)
+}
+
+fn default_max_stale() -> Span {
+    seconds(86_400)
+}

@@ -1,0 +1,154 @@
+//! A gateway's settings, from text to checked or to faults.
+
+use super::*;
+use crate::settings::{Durability, LogFormat, LogLevel};
+
+const LEAST: &str = "\
+role: gateway
+name: edge-1
+state_dir: state
+audience: https://gate.example
+control: {address: 'https://control.internal:7443', ca_file: ca.pem, certificate_file: c.pem, key_file: k.pem}
+";
+
+fn faults(text: &str) -> String {
+    GatewaySettings::parse("g.yaml", text).unwrap_err().to_string()
+}
+
+#[test]
+fn what_only_the_user_can_know_is_enough() {
+    let settings = GatewaySettings::parse("/etc/p/gateway.yaml", LEAST).unwrap();
+    assert_eq!(settings.listen, [Listener { address: "127.0.0.1:8080".parse().unwrap(), tls: None }]);
+    assert_eq!(settings.admin_address.to_string(), "127.0.0.1:9901");
+    assert!((1..=MAX_WORKERS).contains(&settings.workers));
+    assert_eq!(settings.state_dir, Path::new("/etc/p/state"));
+    assert_eq!(settings.evidence.dir, Path::new("/etc/p/state/evidence"));
+    assert_eq!((settings.evidence.durability, settings.evidence.segment_bytes), (Durability::Disk, 64 << 20));
+    assert_eq!(settings.limits.upstream_read_timeout, None);
+    assert_eq!(settings.drain, Duration::from_secs(20));
+    assert_eq!((settings.log.format, settings.log.level), (LogFormat::Text, LogLevel::Info));
+    assert_eq!(settings.issuers, []);
+}
+
+#[test]
+fn everything_that_can_be_said_is_taken() {
+    let text = LEAST.to_owned()
+        + "\
+listen:
+  - address: 127.0.0.1:0
+  - address: 0.0.0.0:8443
+    tls: {certificate_file: /t/c.pem, key_file: /t/k.pem, client_ca_file: /t/ca.pem, client_certificate: optional}
+  - address: '[::]:8444'
+    tls: {certificate_file: /t/c.pem, key_file: /t/k.pem}
+admin_address: '[::1]:9901'
+workers: 3
+issuers:
+  - {issuer: https://a.example, jwks_url: 'https://a.example/keys', audiences: [one, two], leeway: 0s}
+  - {issuer: https://b.example, jwks_file: keys/b.json, max_lifetime: 1h, refresh: 10s, max_stale: 1m}
+evidence: {dir: /var/log/p, durability: process, segment_bytes: 1MiB}
+limits: {max_connections: 5, max_head_bytes: 16KiB, upstream_read_timeout: 5m, token_cache_bytes: 1048576, hold: 0s}
+drain: 5s
+log: {format: json, level: debug}
+";
+    let settings = GatewaySettings::parse("g.yaml", &text).unwrap();
+    let clients: Vec<_> = settings
+        .listen
+        .iter()
+        .map(|l| l.tls.as_ref().and_then(|t| t.clients.as_ref()).map(|c| c.certificate))
+        .collect();
+    assert_eq!(clients, [None, Some(ClientCertificate::Optional), None]);
+    let [a, b] = settings.issuers.as_slice() else { panic!("{:?}", settings.issuers) };
+    assert_eq!((a.audiences.join(" "), a.leeway), ("one two".to_owned(), Duration::ZERO));
+    assert_eq!(a.keys, KeySource::Url("https://a.example/keys".to_owned()));
+    assert_eq!(
+        (b.audiences.join(" "), &b.keys),
+        ("https://gate.example".to_owned(), &KeySource::File("keys/b.json".into()))
+    );
+    assert_eq!((settings.limits.max_head_bytes, settings.limits.token_cache_bytes), (16 << 10, 1 << 20));
+    assert_eq!(settings.limits.upstream_read_timeout, Some(Duration::from_secs(300)));
+    assert_eq!(settings.workers, 3);
+}
+
+#[test]
+fn faults_of_shape_show_all_at_once_in_words() {
+    let text = LEAST.replace("audience:", "audiense:")
+        + "\
+listen:
+  - adress: 127.0.0.1:8080
+  - {address: localhost:8080, tls: true}
+workers: many
+drain: 10
+limits: {head_deadline: soon, max_head_bytes: 4MB, max_connections: -1}
+evidence: {durability: disc}
+log: {level: loud}
+";
+    let expected = "\
+g.yaml:1:1: key `audience` is missing: the audience that tokens for this gateway carry, usually its URL
+g.yaml:4:1: unknown key `audiense`; did you mean `audience`?
+g.yaml:7:5: key `address` is missing: IP and port; without `tls` on loopback only
+g.yaml:7:5: unknown key `adress`; did you mean `address`?
+g.yaml:8:15: `localhost:8080` is not an address: IP and port, as in 127.0.0.1:8080 or [::1]:8080
+g.yaml:8:36: a mapping is expected, found `true`
+g.yaml:9:10: a whole number is expected, found text
+g.yaml:10:8: text is expected, found `10`: put it into quotes
+g.yaml:11:25: `soon` is not a duration: a whole number and a unit, as in 250ms, 10s, 5m, 8h or 7d
+g.yaml:11:47: `4MB` is not a size: a whole number of bytes, or one with a unit, as in 64KiB, 4MiB or 1GiB
+g.yaml:11:69: at least 0 is expected
+g.yaml:12:24: `disk` or `process` is expected, found `disc`; did you mean `disk`?
+g.yaml:13:14: `error`, `warn`, `info` or `debug` is expected, found `loud`";
+    let faults = faults(&text);
+    assert_eq!(faults, expected, "\n{faults}\n");
+}
+
+#[test]
+fn faults_between_values_show_all_at_once() {
+    let text = LEAST.replace("https://control", "http://control")
+        + "\
+listen:
+  - address: 0.0.0.0:8080
+  - address: 127.0.0.1:9901
+  - address: 0.0.0.0:8443
+    tls: {certificate_file: c, key_file: k, client_certificate: required}
+admin_address: 127.0.0.1:9901
+workers: 65
+issuers:
+  - {issuer: https://a.example, jwks_url: 'http://a.example/keys', leeway: 5m}
+  - {issuer: https://a.example, jwks_url: 'http://127.0.0.1:1/keys', jwks_file: b}
+  - {issuer: https://a.example, jwks_url: 'https://u:p@a.example/keys', refresh: 1h, max_stale: 1m}
+drain: 2h
+evidence: {segment_bytes: 1}
+";
+    let faults = GatewaySettings::parse("g.yaml", &text).unwrap_err();
+    let places: Vec<_> = faults.as_slice().iter().map(|fault| (fault.line, fault.path.as_str())).collect();
+    let expected = [
+        (5, "/control/address"),
+        (7, "/listen/0/address"),
+        (10, "/listen/2/tls/client_certificate"),
+        (11, "/admin_address"),
+        (12, "/workers"),
+        (14, "/issuers/0/jwks_url"),
+        (14, "/issuers/0/leeway"),
+        (15, "/issuers/1/issuer"),
+        (15, "/issuers/1"),
+        (16, "/issuers/2/issuer"),
+        (16, "/issuers/2/jwks_url"),
+        (16, "/issuers/2/max_stale"),
+        (17, "/drain"),
+        (18, "/evidence/segment_bytes"),
+    ];
+    for place in expected {
+        assert!(places.contains(&place), "{place:?} in\n{faults}");
+    }
+    assert_eq!(places.len(), expected.len(), "{faults}");
+}
+
+#[test]
+fn the_role_decides_and_a_second_document_is_refused() {
+    assert!(
+        faults(&LEAST.replace("role: gateway", "role: control"))
+            .starts_with("g.yaml:1:7: `gateway` is expected, found `control`")
+    );
+    assert!(faults(&format!("{LEAST}---\na: 1\n")).contains("g.yaml:7:1: a settings file is one document"));
+    assert_eq!(faults(""), "g.yaml:1:1: nothing is in it");
+    assert_eq!(faults("[]"), "g.yaml:1:1: a mapping is expected, found a list");
+}
