@@ -1,1 +1,5 @@
-//! (being built)
+//! The data plane. (being built)
+
+pub mod authority;
+pub mod live;
+pub mod published;

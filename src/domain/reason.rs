@@ -121,9 +121,9 @@ reasons! {
     /// The token is for somebody else.
     TokenAudience = "token_audience", 401, Unauthenticated, Caller,
         "The token is not meant for this gateway: its audience is another.";
-    /// The token is past its end or before its beginning.
-    TokenExpired = "token_expired", 401, Unauthenticated, Caller,
-        "The token is not valid at this time. Get a new one.";
+    /// The token or certificate is past its end or before its beginning.
+    CredentialExpired = "credential_expired", 401, Unauthenticated, Caller,
+        "The credential is not valid at this time. Get a new one.";
     /// The token was revoked.
     TokenRevoked = "token_revoked", 401, Unauthenticated, Caller,
         "The token was revoked. Get a new one.";

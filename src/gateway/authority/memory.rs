@@ -1,0 +1,122 @@
+//! What a gateway remembers over restarts: the highest epoch and revision it has seen, and the latest time.
+//!
+//! A control plane that comes back with less is a restored backup, and revives nothing here. Kept off the way of calls:
+//! it is written by the task that follows the control plane, before that task acknowledges.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Timestamp;
+
+const FILE: &str = "highest.json";
+
+/// The highest seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Highest {
+    /// The store's epoch.
+    pub epoch: u64,
+    /// The revision within it.
+    pub revision: u64,
+    /// The gate's time: a clock that was set back while the gateway was down gives nobody time.
+    pub wall: Timestamp,
+}
+
+impl fmt::Display for Highest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}, revision {}", self.epoch, self.revision)
+    }
+}
+
+/// The memory, and the file that it survives in.
+#[derive(Debug)]
+pub struct Memory {
+    path: Option<PathBuf>,
+    /// Of this process.
+    highest: Mutex<Highest>,
+    /// What the file has; held while it is written.
+    written: Mutex<Highest>,
+}
+
+/// Why the memory could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The file system says so.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        error: io::Error,
+    },
+    /// Its content is not ours. Forgetting it by itself would let a restored backup in: somebody must look.
+    #[error("{path}: {error}; remove it only when the control plane was not restored from a backup")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: serde_json::Error,
+    },
+}
+
+impl Memory {
+    /// Reads the memory in `state_dir`; a new gateway has none.
+    ///
+    /// # Errors
+    /// When there is one and it cannot be read.
+    pub fn open(state_dir: &Path) -> Result<Self, MemoryError> {
+        let path = state_dir.join(FILE);
+        let highest = match std::fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| MemoryError::Content { path: path.clone(), error })?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Highest::default(),
+            Err(error) => return Err(MemoryError::Io { path, error }),
+        };
+        Ok(Self { path: Some(path), highest: Mutex::new(highest), written: Mutex::new(highest) })
+    }
+
+    /// A memory that ends with the process.
+    pub fn volatile() -> Self {
+        Self { path: None, highest: Mutex::default(), written: Mutex::default() }
+    }
+
+    /// What was seen.
+    pub fn highest(&self) -> Highest {
+        *self.highest.lock()
+    }
+
+    /// Something was seen. Not yet durable: see [`Memory::write`].
+    pub fn saw(&self, epoch: u64, revision: u64) {
+        let mut highest = self.highest.lock();
+        if (epoch, revision) > (highest.epoch, highest.revision) {
+            (highest.epoch, highest.revision) = (epoch, revision);
+        }
+    }
+
+    /// Writes what was seen up to now, and `wall`, unless the file has it all. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, wall: Timestamp) -> io::Result<()> {
+        let mut written = self.written.lock();
+        let highest = {
+            let mut highest = self.highest.lock();
+            highest.wall = highest.wall.max(wall);
+            *highest
+        };
+        if *written == highest {
+            return Ok(());
+        }
+        if let Some(path) = &self.path {
+            let text = serde_json::to_vec(&highest).map_err(io::Error::other)?;
+            crate::files::write(path, &text, crate::files::PRIVATE)?;
+        }
+        *written = highest;
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! Time that does not go back, authority that ages, pauses that are noticed.
+
+use super::*;
+use crate::domain::clock::ManualClock;
+
+const START: Timestamp = Timestamp::from_unix_seconds(1_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn clock() -> (Arc<ManualClock>, Arc<AuthorityClock>) {
+    let manual = Arc::new(ManualClock::at(START));
+    manual.advance(Duration::from_secs(100));
+    let clock = AuthorityClock::new(manual.clone(), Memory::volatile());
+    (manual, clock)
+}
+
+fn answer(time: Timestamp) -> Answer {
+    Answer { epoch: 1, revision: 1, time }
+}
+
+/// Moves on as a running process does: with ticks.
+fn run(manual: &ManualClock, clock: &AuthorityClock, seconds: u64) {
+    for _ in 0..seconds {
+        manual.advance(SECOND);
+        assert_eq!(clock.tick(), Tick::Steady);
+    }
+}
+
+#[test]
+fn there_is_no_authority_before_the_first_answer() {
+    let (_, clock) = clock();
+    assert_eq!(clock.now().authority, Authority::Missing);
+    clock.sent([1; 16]);
+    assert_eq!(clock.now().authority, Authority::Missing);
+}
+
+#[test]
+fn authority_counts_from_when_the_renewal_was_sent() {
+    let (manual, clock) = clock();
+    clock.sent([1; 16]);
+    run(&manual, &clock, 3);
+    clock.answered(&[1; 16], &answer(manual.now())).unwrap();
+    assert_eq!(clock.now().authority, Authority::Age(3 * SECOND));
+    run(&manual, &clock, 4);
+    assert_eq!(clock.now().authority, Authority::Age(7 * SECOND));
+}
+
+#[test]
+fn the_clock_that_makes_authority_older_counts() {
+    let (manual, clock) = clock();
+    clock.sent([1; 16]);
+    clock.answered(&[1; 16], &answer(manual.now())).unwrap();
+    run(&manual, &clock, 2);
+    manual.set_wall(START.saturating_add(3600 * SECOND));
+    assert_eq!(clock.now().authority, Authority::Age(Duration::from_secs(3500)));
+    let (manual, clock) = self::clock();
+    clock.sent([1; 16]);
+    clock.answered(&[1; 16], &answer(manual.now())).unwrap();
+    manual.set_wall(START);
+    run(&manual, &clock, 2);
+    assert_eq!(clock.now().authority, Authority::Age(2 * SECOND), "a wall clock set back makes nothing younger");
+}
+
+#[test]
+fn time_never_goes_back() {
+    let (manual, clock) = clock();
+    let before = clock.now().wall;
+    manual.set_wall(START);
+    assert_eq!(clock.now().wall, before);
+    manual.set_wall(Timestamp::from_unix_seconds(0));
+    run(&manual, &clock, 1);
+    assert_eq!(clock.wall(), before);
+}
+
+#[test]
+fn the_control_planes_time_counts_when_it_is_ahead() {
+    let (manual, clock) = clock();
+    let ahead = manual.now().saturating_add(60 * SECOND);
+    clock.sent([1; 16]);
+    clock.answered(&[1; 16], &answer(ahead)).unwrap();
+    manual.set_wall(START);
+    run(&manual, &clock, 2);
+    assert_eq!(clock.now().wall, ahead.saturating_add(2 * SECOND));
+}
+
+#[test]
+fn answers_to_nothing_or_to_something_older_do_not_count() {
+    let (manual, clock) = clock();
+    assert_eq!(clock.answered(&[1; 16], &answer(START)), Err(AnswerError::Unasked));
+    clock.sent([1; 16]);
+    run(&manual, &clock, 1);
+    clock.sent([2; 16]);
+    run(&manual, &clock, 1);
+    clock.answered(&[2; 16], &answer(START)).unwrap();
+    assert_eq!(clock.answered(&[1; 16], &answer(START)), Err(AnswerError::Unasked));
+    assert_eq!(clock.answered(&[2; 16], &answer(START)), Err(AnswerError::Unasked), "an answer counts once");
+    assert_eq!(clock.now().authority, Authority::Age(SECOND));
+}
+
+#[test]
+fn a_pause_is_noticed_without_a_tick_and_ends_with_a_renewal_sent_after_it() {
+    let (manual, clock) = clock();
+    clock.sent([1; 16]);
+    clock.answered(&[1; 16], &answer(START)).unwrap();
+    clock.sent([2; 16]);
+    manual.advance(MAX_TICK_GAP + Duration::from_micros(1));
+    assert_eq!(clock.now().authority, Authority::Unknown, "noticed by whoever asks first");
+    assert_eq!(clock.tick(), Tick::Gap);
+    assert_eq!(clock.now().authority, Authority::Unknown, "a tick alone mends nothing");
+    clock.answered(&[2; 16], &answer(START)).unwrap();
+    assert_eq!(clock.now().authority, Authority::Unknown, "asked before the pause was over");
+    assert_eq!(clock.reckoning().authority, Authority::Age(MAX_TICK_GAP + Duration::from_micros(1)));
+    manual.advance(Duration::from_millis(10));
+    clock.sent([3; 16]);
+    clock.answered(&[3; 16], &answer(START)).unwrap();
+    assert_eq!(clock.now().authority, Authority::Age(Duration::ZERO));
+}
+
+#[tokio::test]
+async fn a_pause_makes_a_renewal_due_and_the_held_go_on_after_its_answer() {
+    let (manual, clock) = clock();
+    clock.sent([1; 16]);
+    clock.answered(&[1; 16], &answer(START)).unwrap();
+    clock.renewed().await;
+    manual.advance(3 * SECOND);
+    clock.tick();
+    clock.due().await;
+    let held = tokio::spawn({
+        let clock = clock.clone();
+        async move { clock.renewed().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!held.is_finished());
+    clock.sent([2; 16]);
+    clock.answered(&[2; 16], &answer(START)).unwrap();
+    held.await.unwrap();
+}
+
+#[test]
+fn a_restored_backup_gets_no_authority_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let manual = Arc::new(ManualClock::at(START));
+    let clock = AuthorityClock::new(manual.clone(), Memory::open(dir.path()).unwrap());
+    clock.memory().saw(2, 9);
+    clock.memory().saw(2, 7);
+    clock.memory().write(clock.wall()).unwrap();
+    manual.set_wall(Timestamp::from_unix_seconds(0));
+    let clock = AuthorityClock::new(manual, Memory::open(dir.path()).unwrap());
+    assert_eq!(clock.wall(), START, "a clock set back over a restart gives nobody time");
+    for (epoch, revision) in [(1, 100), (2, 8)] {
+        clock.sent([1; 16]);
+        let behind = Answer { epoch, revision, time: START };
+        assert!(matches!(clock.answered(&[1; 16], &behind), Err(AnswerError::Behind(..))));
+        assert_eq!(clock.now().authority, Authority::Missing);
+    }
+    clock.answered(&[1; 16], &Answer { epoch: 2, revision: 9, time: START }).unwrap();
+    assert_eq!(clock.now().authority, Authority::Age(Duration::ZERO));
+}
+
+#[test]
+fn a_memory_that_cannot_be_read_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    crate::files::write(&dir.path().join("highest.json"), b"{", crate::files::PRIVATE).unwrap();
+    assert!(matches!(Memory::open(dir.path()), Err(memory::MemoryError::Content { .. })));
+}
