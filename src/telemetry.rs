@@ -95,8 +95,8 @@ mod tests {
     fn libraries_log_warnings_only_whatever_the_level() {
         let text = logged(LogSettings { format: LogFormat::Text, level: LogLevel::Debug }, || {
             tracing::debug!("ours");
-            tracing::info!(target: "pingora_core::server", "theirs, chatty");
-            tracing::warn!(target: "pingora_core::server", "theirs, worried");
+            tracing::info!(target: "hyper::server", "theirs, chatty");
+            tracing::warn!(target: "hyper::server", "theirs, worried");
         });
         assert!(text.contains("ours") && text.contains("worried") && !text.contains("chatty"), "{text}");
         let text = logged(LogSettings { format: LogFormat::Text, level: LogLevel::Error }, || {

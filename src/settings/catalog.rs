@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fault::{Fault, Faults, Places};
 use super::load::read_text;
@@ -102,6 +102,32 @@ struct Written<N, S> {
     name: N,
     /// What it says about it.
     spec: S,
+}
+
+/// The JSON Schema (2020-12) of one catalog document of any kind.
+pub fn schema() -> Value {
+    let mut generator = schemars::SchemaGenerator::default();
+    let mut documents = Vec::new();
+    for kind in Kind::ALL {
+        let mut document = match kind {
+            Kind::Identity => Written::<IdentityName, IdentitySpec>::json_schema(&mut generator),
+            Kind::Resource => Written::<ResourceName, ResourceSpec>::json_schema(&mut generator),
+            Kind::Route => Written::<RouteName, RouteSpec>::json_schema(&mut generator),
+            Kind::Role => Written::<RoleName, RoleSpec>::json_schema(&mut generator),
+            Kind::Exception => Written::<ExceptionName, ExceptionSpec>::json_schema(&mut generator),
+        }
+        .to_value();
+        if let Some(written) = document.pointer_mut("/properties/kind") {
+            *written = json!({ "const": kind });
+        }
+        documents.push(document);
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A Portcullis catalog document",
+        "oneOf": documents,
+        "$defs": generator.take_definitions(true),
+    })
 }
 
 /// Reads every document of `text`; `file` is what faults call it.
@@ -310,6 +336,18 @@ c.yaml:21:7: `Thing` is not a kind of document: Identity, Resource, Route, Role,
 c.yaml:25:64: `tomorrow` is not a time: RFC 3339, as in 2026-11-22T05:09:00Z
 c.yaml:33:22: a list is expected, found `7`";
         assert_eq!(faults, expected, "\n{faults}\n");
+    }
+
+    #[test]
+    fn the_schema_takes_what_is_read_and_nothing_of_another_kind() {
+        let validator = jsonschema::validator_for(&schema()).unwrap();
+        let role = json!({"kind": "Role", "name": "r", "spec": {"permissions": [{"resource": "a", "actions": ["b"]}]}});
+        assert!(validator.is_valid(&role));
+        let mut other = role.clone();
+        other["kind"] = "Route".into();
+        assert!(!validator.is_valid(&other));
+        other["kind"] = "Thing".into();
+        assert!(!validator.is_valid(&other));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fault::Faults;
-use super::load::{Loaded, load, parse};
+use super::load::{Loaded, json_schema, load, parse};
 use super::parts::{Address, Check, DEFAULT_DRAIN, EvidenceSettings, FilePath, LogSettings, RawEvidence, base_of};
 use super::size::Size;
 use crate::domain::principal::SpiffeId;
@@ -171,6 +171,11 @@ pub struct ControlLimits {
     pub max_connections: usize,
     /// Largest message or request body, in bytes.
     pub max_message_bytes: usize,
+}
+
+/// The JSON Schema (2020-12) of a control plane's file.
+pub fn schema() -> serde_json::Value {
+    json_schema::<RawControl>()
 }
 
 impl ControlSettings {

@@ -12,7 +12,7 @@ pub use raw::{ClientCertificate, RawGateway};
 use raw::{RawGatewayLimits, RawIssuer, RawListener};
 
 use super::fault::{Faults, child};
-use super::load::{Loaded, load, parse};
+use super::load::{Loaded, json_schema, load, parse};
 use super::parts::{Check, EvidenceSettings, LogSettings, base_of, seconds};
 use super::size::Size;
 use crate::domain::name::GatewayName;
@@ -147,6 +147,11 @@ pub struct GatewayLimits {
     pub token_cache_bytes: u64,
     /// Longest time that a held call waits.
     pub hold: Duration,
+}
+
+/// The JSON Schema (2020-12) of a gateway's file.
+pub fn schema() -> serde_json::Value {
+    json_schema::<RawGateway>()
 }
 
 impl GatewaySettings {

@@ -1,1 +1,12 @@
+//! Black-box tests by subject, and the house rules: one binary, linked once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails, and it stands outside of what the rules protect"
+)]
+
+mod tidy;
