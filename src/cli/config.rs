@@ -3,19 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, Human};
-use crate::domain::exception::ExceptionSpec;
-use crate::domain::identity::IdentitySpec;
-use crate::domain::name::{ExceptionName, IdentityName, ResourceName, RoleName, RouteName};
-use crate::domain::resource::ResourceSpec;
-use crate::domain::role::RoleSpec;
-use crate::domain::route::RouteSpec;
 use crate::settings::{self, Faults, FileKind};
 
 #[derive(Debug, Subcommand)]
@@ -80,23 +73,11 @@ impl Config {
 impl Of {
     fn schema(self) -> Value {
         match self {
-            Self::Gateway => settings::json_schema::<settings::gateway::RawGateway>(),
-            Self::Control => settings::json_schema::<settings::control::RawControl>(),
-            Self::Catalog => settings::json_schema::<Document>(),
+            Self::Gateway => settings::gateway::schema(),
+            Self::Control => settings::control::schema(),
+            Self::Catalog => settings::catalog::schema(),
         }
     }
-}
-
-/// One catalog document. Read by nobody: it is there for its schema.
-#[derive(JsonSchema)]
-#[serde(tag = "kind", deny_unknown_fields)]
-#[expect(dead_code, reason = "only the schema of it is used")]
-enum Document {
-    Identity { name: IdentityName, spec: IdentitySpec },
-    Resource { name: ResourceName, spec: ResourceSpec },
-    Route { name: RouteName, spec: RouteSpec },
-    Role { name: RoleName, spec: RoleSpec },
-    Exception { name: ExceptionName, spec: ExceptionSpec },
 }
 
 impl From<Faults> for Failure {

@@ -95,12 +95,12 @@ fn of_claims(claims: &Map<String, Value>, now: Timestamp) -> Vec<Finding> {
         findings.push(finding(Reason::TokenAudience, "claim `aud` is missing"));
     }
     match time(claims, "exp") {
-        Some(end) if end <= now => findings.push(finding(Reason::TokenExpired, format!("it ended at {end}"))),
+        Some(end) if end <= now => findings.push(finding(Reason::CredentialExpired, format!("it ended at {end}"))),
         Some(_) => {}
         None => findings.push(finding(Reason::TokenInvalid, "claim `exp` is missing")),
     }
     if let Some(begin) = time(claims, "nbf").filter(|begin| *begin > now) {
-        findings.push(finding(Reason::TokenExpired, format!("it begins at {begin}")));
+        findings.push(finding(Reason::CredentialExpired, format!("it begins at {begin}")));
     }
     findings
 }
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(reasons(&json!({"alg": "none"}), &good), [Reason::TokenInvalid]);
         assert_eq!(reasons(&json!({"alg": "ES256", "jku": "https://evil"}), &good), [Reason::TokenInvalid]);
         let late = json!({"iss": "i", "sub": "s", "exp": 1000, "nbf": 2000.5});
-        let expected = [Reason::TokenAudience, Reason::TokenExpired, Reason::TokenExpired];
+        let expected = [Reason::TokenAudience, Reason::CredentialExpired, Reason::CredentialExpired];
         assert_eq!(reasons(&json!({"alg": "RS256"}), &late), expected);
         assert_eq!(reasons(&json!({"alg": "EdDSA"}), &json!({})).len(), 4);
     }
