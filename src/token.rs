@@ -85,7 +85,7 @@ impl TokenError {
             Self::IssuerUnknown => Reason::IssuerUnknown,
             Self::IssuerUnavailable => Reason::IssuerUnavailable,
             Self::Audience => Reason::TokenAudience,
-            Self::Expired | Self::NotYetValid => Reason::TokenExpired,
+            Self::Expired | Self::NotYetValid => Reason::CredentialExpired,
             Self::Revoked => Reason::TokenRevoked,
         }
     }

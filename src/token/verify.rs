@@ -11,6 +11,7 @@ mod tests;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -100,12 +101,18 @@ impl<'t> UnverifiedToken<'t> {
         }
         let claims = claims::read(&self.claims, profile.issuer(), profile.origin())?;
         profile.check(&claims)?;
+        let handle = claims.token_id.clone().unwrap_or_else(|| {
+            // Of what is signed, not of the signature: ECDSA has two for each.
+            let digest = digest::digest(&digest::SHA256, self.message.as_bytes());
+            format!("sha256:{}", URL_SAFE_NO_PAD.encode(digest)).into()
+        });
         let begins = claims.not_before.max(claims.issued).unwrap_or_default();
         let verified = Verified {
             // An earlier start and a later end, by the profile's leeway only.
             valid_from: Timestamp::from_unix_micros(begins.unix_micros().saturating_sub(profile.leeway_micros())),
             valid_until: claims.expires.saturating_add(profile.leeway()),
             key: key.clone(),
+            handle,
             claims,
         };
         verified.check_time(now)?;
@@ -145,6 +152,7 @@ impl Header {
 pub struct Verified {
     claims: Claims,
     key: Arc<VerificationKey>,
+    handle: Arc<str>,
     valid_from: Timestamp,
     valid_until: Timestamp,
 }
@@ -172,6 +180,11 @@ impl Verified {
     /// The key that signed it.
     pub fn key(&self) -> &Arc<VerificationKey> {
         &self.key
+    }
+
+    /// What it is called, unique within its issuer: its `jti`, or a digest of what was signed. It is no secret.
+    pub fn handle(&self) -> &Arc<str> {
+        &self.handle
     }
 
     /// Who presents it, by issuer and subject. Whom that is, the inventory says.

@@ -521,6 +521,17 @@ fn actors_are_read_outermost_first() {
 }
 
 #[test]
+fn every_token_has_a_name_to_be_revoked_by() {
+    let issuer = Issuer::new(KeyAlgorithm::Es256);
+    assert_eq!(&**issuer.verify(&issuer.good()).unwrap().handle(), "one");
+    let nameless = with(claims(), "jti", Value::Null);
+    let name = |claims: &Value| issuer.verify(&issuer.token(&issuer.header(), claims)).unwrap().handle().clone();
+    // ECDSA signs with fresh randomness: two signatures, one name.
+    assert_eq!(name(&nameless), name(&nameless));
+    assert_ne!(name(&nameless), name(&with(nameless.clone(), "sub", json!("another"))));
+}
+
+#[test]
 fn errors_never_show_the_token() {
     let issuer = Issuer::new(KeyAlgorithm::Es256);
     let canary = "canary-5f1c";

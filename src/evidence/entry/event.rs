@@ -1,0 +1,521 @@
+//! The kinds of records and what each carries.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::name::{
+    ActionName, CallId, ExceptionName, GrantId, IdentityName, OwnerName, ParameterName, ResourceName, RouteName,
+};
+use crate::domain::{Reason, Timestamp};
+
+/// Longest recorded path, encoded. What is longer is cut and its digest added: strangers choose it.
+pub const MAX_PATH_BYTES: usize = 4096;
+/// Longest recorded principal, encoded: a SPIFFE ID (2048) fits.
+pub const MAX_PRINCIPAL_BYTES: usize = 2304;
+/// Longest recorded host, encoded.
+pub const MAX_HOST_BYTES: usize = 320;
+/// Longest recorded method, encoded.
+pub const MAX_METHOD_BYTES: usize = 64;
+/// Longest recorded free text (a note, a reason in words), encoded.
+pub const MAX_NOTE_BYTES: usize = 2048;
+/// Longest recorded token identifier or digest, encoded.
+pub const MAX_LABEL_BYTES: usize = 256;
+/// Longest parameter value recorded as it is; of a longer one its length and SHA-256.
+pub const MAX_VALUE_BYTES: usize = 256;
+/// Bytes that the parameter values of one call may take together as they are; the rest are recorded as digests.
+pub const MAX_VALUES_BYTES: usize = 8192;
+/// Samples in one aggregate of refusals.
+pub const MAX_SAMPLES: usize = 4;
+/// Longest path in a sample, encoded.
+pub const MAX_SAMPLE_PATH_BYTES: usize = 256;
+/// Calls and grants that one `enforced` names; those of a larger sweep are split over several records by the caller.
+pub const MAX_ENFORCED_ITEMS: usize = 256;
+
+/// Text that may be borrowed from the call that is being recorded.
+pub type Text<'a> = Cow<'a, str>;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A process began to write this log.
+    LogOpened(LogOpened<'a>),
+    /// A call is allowed and about to be forwarded.
+    Intent(Box<Intent<'a>>),
+    /// How an allowed call ended.
+    Outcome(Outcome),
+    /// An identified caller is refused.
+    Denial(Box<Denial<'a>>),
+    /// Refusals of callers that nobody identified, counted.
+    Refusals(Refusals<'a>),
+    /// A token left the gate.
+    TokenIssued(TokenIssued<'a>),
+    /// A token was revoked.
+    TokenRevoked(TokenRevoked<'a>),
+    /// A gateway enforced a revision that ended something.
+    Enforced(Enforced),
+    /// The control plane changed something.
+    Change(Box<Change<'a>>),
+    /// What was found, and dropped, when the log was opened after a failure.
+    Recovered(Recovered<'a>),
+}
+
+/// The names of the kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "described on Event")]
+pub enum Kind {
+    LogOpened,
+    Intent,
+    Outcome,
+    Denial,
+    Refusals,
+    TokenIssued,
+    TokenRevoked,
+    Enforced,
+    Change,
+    Recovered,
+}
+
+impl Kind {
+    /// As records and filters write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LogOpened => "log_opened",
+            Self::Intent => "intent",
+            Self::Outcome => "outcome",
+            Self::Denial => "denial",
+            Self::Refusals => "refusals",
+            Self::TokenIssued => "token_issued",
+            Self::TokenRevoked => "token_revoked",
+            Self::Enforced => "enforced",
+            Self::Change => "change",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
+impl Event<'static> {
+    pub(super) fn parse(kind: Kind, data: &str) -> Result<Self, serde_json::Error> {
+        Ok(match kind {
+            Kind::LogOpened => Self::LogOpened(serde_json::from_str(data)?),
+            Kind::Intent => Self::Intent(serde_json::from_str(data)?),
+            Kind::Outcome => Self::Outcome(serde_json::from_str(data)?),
+            Kind::Denial => Self::Denial(serde_json::from_str(data)?),
+            Kind::Refusals => Self::Refusals(serde_json::from_str(data)?),
+            Kind::TokenIssued => Self::TokenIssued(serde_json::from_str(data)?),
+            Kind::TokenRevoked => Self::TokenRevoked(serde_json::from_str(data)?),
+            Kind::Enforced => Self::Enforced(serde_json::from_str(data)?),
+            Kind::Change => Self::Change(serde_json::from_str(data)?),
+            Kind::Recovered => Self::Recovered(serde_json::from_str(data)?),
+        })
+    }
+}
+
+impl Event<'_> {
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::LogOpened(_) => Kind::LogOpened,
+            Self::Intent(_) => Kind::Intent,
+            Self::Outcome(_) => Kind::Outcome,
+            Self::Denial(_) => Kind::Denial,
+            Self::Refusals(_) => Kind::Refusals,
+            Self::TokenIssued(_) => Kind::TokenIssued,
+            Self::TokenRevoked(_) => Kind::TokenRevoked,
+            Self::Enforced(_) => Kind::Enforced,
+            Self::Change(_) => Kind::Change,
+            Self::Recovered(_) => Kind::Recovered,
+        }
+    }
+}
+
+/// A process began to write this log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOpened<'a> {
+    /// How often the log has been opened for writing.
+    pub incarnation: u64,
+    /// Name and version of the program.
+    pub program: Text<'a>,
+    /// The machine's boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: Text<'a>,
+    /// Records that were there already.
+    pub resumed_from: u64,
+}
+
+/// The decision on a call that goes on. Durable before the first byte goes upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent<'a> {
+    /// The call.
+    pub call: CallId,
+    /// What was decided.
+    pub decision: Decision,
+    /// On what ground.
+    pub basis: Basis<'a>,
+    /// On an observed route: what would have been refused, and why.
+    #[serde(default)]
+    pub would_refuse: Option<Reason>,
+    /// Whose call it is.
+    pub identity: Cow<'a, IdentityName>,
+    /// As the credential names the caller.
+    pub principal: Text<'a>,
+    /// What the caller showed.
+    pub credential: CredentialKind,
+    /// The route that it took.
+    pub route: Cow<'a, RouteName>,
+    /// What it touches.
+    pub resource: Cow<'a, ResourceName>,
+    /// What it does.
+    pub action: Cow<'a, ActionName>,
+    /// The route's parameters.
+    #[serde(default)]
+    pub parameters: Parameters<'a>,
+    /// HTTP method.
+    pub method: Text<'a>,
+    /// Host, without port.
+    pub host: Text<'a>,
+    /// Path, without query.
+    pub path: Text<'a>,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// Epoch of the snapshot decided on.
+    pub epoch: u64,
+    /// Revision of the snapshot decided on.
+    pub revision: u64,
+    /// How old the gateway's authority was.
+    pub authority_age_ms: u64,
+    /// Where the call goes.
+    pub upstream: Text<'a>,
+    /// What the upstream gets in place of the caller's credential.
+    pub credential_out: CredentialOut,
+}
+
+/// What was decided on a recorded intent. A denial is a record of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The call goes on.
+    #[default]
+    Allow,
+}
+
+/// The ground of an allowed call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis<'a> {
+    /// A live grant.
+    Grant(GrantId),
+    /// An exception (`observe`).
+    Exception(Cow<'a, ExceptionName>),
+}
+
+/// What a caller showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    /// A client certificate.
+    Certificate,
+    /// A token of a trusted issuer.
+    Token,
+    /// A token of this gate.
+    GateToken,
+}
+
+impl CredentialKind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Token => "token",
+            Self::GateToken => "gate_token",
+        }
+    }
+}
+
+/// What an upstream gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialOut {
+    /// A token signed by the gateway.
+    Mint,
+    /// Nothing.
+    None,
+}
+
+/// A route's parameters in a call: sorted by name, each once, values bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parameters<'a>(pub(super) Vec<(Cow<'a, ParameterName>, ParameterValue<'a>)>);
+
+/// A parameter's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ParameterValue<'a> {
+    /// As it stood in the call.
+    Text(Text<'a>),
+    /// A value too long to be kept.
+    Digest {
+        /// Its length.
+        bytes: u64,
+        /// Its SHA-256, hexadecimal.
+        sha256: String,
+    },
+}
+
+/// How an allowed call ended: what the gateway knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// In which way.
+    pub ended: Ended,
+    /// HTTP status that the caller got.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// Why, when it was cut or failed.
+    #[serde(default)]
+    pub reason: Option<Reason>,
+    /// Body bytes towards the upstream.
+    pub request_bytes: u64,
+    /// Body bytes towards the caller.
+    pub response_bytes: u64,
+    /// From accepting the head to the end.
+    pub duration_us: u64,
+    /// Whether a byte went upstream.
+    pub upstream_started: bool,
+}
+
+/// In which way a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// To its end.
+    Completed,
+    /// The caller left.
+    ClientGone,
+    /// The upstream failed.
+    UpstreamFailed,
+    /// The gate cut it.
+    Cut,
+    /// A fault of the gate.
+    Panicked,
+    /// Nobody said.
+    Unknown,
+}
+
+impl Ended {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Cut => "cut",
+            Self::Panicked => "panicked",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How an allowed call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The call.
+    pub call: CallId,
+    /// Where its intent stands in this log.
+    pub intent_seq: u64,
+    /// How it ended.
+    #[serde(flatten)]
+    pub ending: Ending,
+}
+
+/// The refusal of an identified caller. Durable before it is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial<'a> {
+    /// The call.
+    pub call: CallId,
+    /// Why.
+    pub reason: Reason,
+    /// Whose call it is, when the inventory knows.
+    #[serde(default)]
+    pub identity: Option<Cow<'a, IdentityName>>,
+    /// As the credential names the caller.
+    #[serde(default)]
+    pub principal: Option<Text<'a>>,
+    /// What the caller showed.
+    #[serde(default)]
+    pub credential: Option<CredentialKind>,
+    /// The route, when one matched.
+    #[serde(default)]
+    pub route: Option<Cow<'a, RouteName>>,
+    /// What it would have touched.
+    #[serde(default)]
+    pub resource: Option<Cow<'a, ResourceName>>,
+    /// What it would have done.
+    #[serde(default)]
+    pub action: Option<Cow<'a, ActionName>>,
+    /// HTTP method.
+    pub method: Text<'a>,
+    /// Host, without port.
+    pub host: Text<'a>,
+    /// Path, without query.
+    pub path: Text<'a>,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// Epoch of the snapshot decided on.
+    pub epoch: u64,
+    /// Revision of the snapshot decided on.
+    pub revision: u64,
+}
+
+/// Refusals before identification, counted, so that strangers cannot fill the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals<'a> {
+    /// First moment.
+    #[serde(with = "micros")]
+    pub from: Timestamp,
+    /// First moment after.
+    #[serde(with = "micros")]
+    pub to: Timestamp,
+    /// How many for which reason.
+    pub counts: Vec<RefusalCount>,
+    /// A few of them, at most [`MAX_SAMPLES`].
+    #[serde(default)]
+    pub samples: Vec<RefusalSample<'a>>,
+}
+
+/// How many refusals had one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalCount {
+    /// The reason.
+    pub reason: Reason,
+    /// How many.
+    pub count: u64,
+}
+
+/// One refusal of an aggregate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalSample<'a> {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// HTTP method.
+    pub method: Text<'a>,
+    /// Path, without query.
+    pub path: Text<'a>,
+}
+
+/// A token left the gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenIssued<'a> {
+    /// The call that asked.
+    pub call: CallId,
+    /// The token's identifier.
+    pub jti: Text<'a>,
+    /// The grant that it is bound to.
+    pub grant: GrantId,
+    /// Whose it is.
+    pub identity: Cow<'a, IdentityName>,
+    /// Whom it is for.
+    pub audience: Text<'a>,
+    /// Its end.
+    #[serde(with = "micros")]
+    pub expires: Timestamp,
+    /// What it was given for.
+    pub kind: IssueKind,
+    /// The token that it was exchanged for, when that has an identifier.
+    #[serde(default)]
+    pub parent_jti: Option<Text<'a>>,
+}
+
+/// What a token was given for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IssueKind {
+    /// Another token (RFC 8693).
+    Exchange,
+    /// A client certificate.
+    Certificate,
+}
+
+/// A token was revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRevoked<'a> {
+    /// The call that asked.
+    pub call: CallId,
+    /// The token's identifier.
+    pub jti: Text<'a>,
+    /// Who revoked it.
+    pub by: Text<'a>,
+}
+
+/// What a gateway did for a revision that ended something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enforced {
+    /// Epoch of the snapshot.
+    pub epoch: u64,
+    /// Revision of the snapshot.
+    pub revision: u64,
+    /// Grants that ended with it.
+    pub grants_revoked: Vec<GrantId>,
+    /// Calls that were cut.
+    pub cut: Vec<CutCall>,
+    /// From the arrival of the revision to the last cut.
+    pub took_us: u64,
+}
+
+/// A call that was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutCall {
+    /// The call.
+    pub call: CallId,
+    /// Where its intent stands in this log.
+    pub intent_seq: u64,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The control plane changed something: one operation of one workflow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change<'a> {
+    /// The store's revision that holds it.
+    pub revision: u64,
+    /// Who did it.
+    pub actor: Cow<'a, OwnerName>,
+    /// What was done, for example `create`.
+    pub operation: Text<'a>,
+    /// The kind of object, for example `grant`.
+    pub object_kind: Text<'a>,
+    /// The object's name or identifier.
+    pub object: Text<'a>,
+    /// SHA-256 of the object before, hexadecimal.
+    #[serde(default)]
+    pub before_digest: Option<Text<'a>>,
+    /// The object after.
+    #[serde(default)]
+    pub after: Option<Cow<'a, serde_json::Value>>,
+    /// Why, in the actor's words.
+    #[serde(default)]
+    pub reason: Option<Text<'a>>,
+}
+
+/// What was found, and dropped, after a failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered<'a> {
+    /// Position from which records were dropped; none of them had been promised.
+    pub lost_from: u64,
+    /// How many frames were dropped, as far as they could be told apart.
+    pub discarded_frames: u64,
+    /// What happened.
+    pub note: Text<'a>,
+}
+
+mod micros {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::domain::Timestamp;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(at.unix_micros())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        i64::deserialize(deserializer).map(Timestamp::from_unix_micros)
+    }
+}

@@ -1,0 +1,468 @@
+//! The journal: the truth of a gateway. Append, group commit, `fdatasync`.
+//!
+//! Callers encode their record, take its position under a short lock and wait. One thread owns the files: it writes
+//! everything queued with one write and one `fdatasync`, moves `durable`, and wakes each worker once. An intent
+//! reserves room for its outcome, so that an outcome never fails for want of space. When the disk fails, what was not
+//! yet durable fails with it, outcomes wait in memory, and the thread goes on by itself in a new segment once the disk
+//! is well again.
+//!
+//! Refuses to know what a record means, the Merkle tree, and any runtime.
+
+mod queue;
+mod recovery;
+pub(crate) mod segment;
+mod status;
+mod waiters;
+mod writer;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use self::queue::{Class, Queue};
+pub use self::recovery::{OpenError, RecoveryReport};
+pub use self::status::{JournalStatus, SYNC_BUCKETS_US, SyncLatency};
+pub use self::waiters::WorkerWaiters;
+use super::checkpoint::Origin;
+use super::entry::{Encode, Ended, Ending, Intent, MAX_ENTRY_BYTES, MAX_SUFFIX_BYTES, Outcome, encode_body};
+use super::storage::Storage;
+use crate::domain::name::CallId;
+use crate::domain::{Clock, Reason};
+
+/// Room that an intent reserves for its outcome: the longest outcome, its frame, and a mark if it is written alone.
+pub const OUTCOME_ROOM_BYTES: u64 = 768;
+/// Failures of the disk that tickets can still be told apart by; an older ticket is told that its record failed.
+const MAX_FAILURES_KEPT: usize = 1024;
+
+/// When a record counts as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is on disk: it survives a loss of power.
+    #[default]
+    Disk,
+    /// When the kernel has it: it survives the death of the process.
+    Process,
+}
+
+/// How a journal is kept.
+#[derive(Clone, Debug)]
+pub struct JournalOptions {
+    /// When a record counts as written.
+    pub durability: Durability,
+    /// A segment that is larger is followed by the next one.
+    pub segment_bytes: u64,
+    /// Room reserved ahead of what is written.
+    pub allocate_bytes: u64,
+    /// Bytes that may wait to be written; beyond them appending fails. Outcomes are beyond this limit: reserved room
+    /// bounds them.
+    pub queue_bytes: usize,
+    /// How long an outcome may wait for company: nobody waits for it, and the next intent takes it along.
+    pub linger: Duration,
+    /// How often a failed disk is tried again.
+    pub retry: Duration,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Disk,
+            segment_bytes: 64 << 20,
+            allocate_bytes: 4 << 20,
+            queue_bytes: 16 << 20,
+            linger: Duration::from_millis(10),
+            retry: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Who writes, for the record that opens each incarnation of the log.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    /// Name and version of the program.
+    pub program: String,
+    /// The machine's boot.
+    pub boot_id: String,
+}
+
+/// Why a record was not written. Nothing that it stands for may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    /// There is no room on the disk.
+    #[error("no room for the record")]
+    Full,
+    /// The disk fails, does not keep up, or the journal is closed.
+    #[error("the record cannot be written")]
+    Unavailable,
+    /// The record is longer than 65,535 bytes.
+    #[error("the record is too large")]
+    TooLarge,
+}
+
+impl JournalError {
+    /// What a caller is told.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Full => Reason::EvidenceFull,
+            Self::Unavailable | Self::TooLarge => Reason::EvidenceUnavailable,
+        }
+    }
+}
+
+/// A record that was given its position and is not yet promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "nothing may happen before the record is durable"]
+pub struct Ticket {
+    /// Its position in the log, should it become durable.
+    pub seq: u64,
+    /// Counts failures of the disk: positions are given anew after each.
+    epoch: u64,
+}
+
+/// The end of an epoch: what was not durable then never became so.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    epoch: u64,
+    durable: u64,
+    error: JournalError,
+}
+
+/// What the writer's thread is doing, as far as those who append must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Activity {
+    /// It looks at the queue before it sleeps again.
+    Awake,
+    /// It sleeps until something comes.
+    Idle,
+    /// It waits for company for an outcome.
+    Lingering,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    /// Whether somebody waits for something in the queue.
+    urgent: bool,
+    next_seq: u64,
+    last_time: i64,
+    /// Intents whose outcome is not yet in the queue.
+    rooms: u64,
+    broken: Option<JournalError>,
+    closing: bool,
+    closed: bool,
+    activity: Activity,
+    failures: VecDeque<Failure>,
+}
+
+/// What those who append and the writer's thread have in common.
+#[derive(Debug)]
+struct Shared {
+    origin: Origin,
+    clock: Arc<dyn Clock>,
+    options: JournalOptions,
+    state: Mutex<State>,
+    /// The writer's thread sleeps here.
+    work: Condvar,
+    /// Threads that wait for a commit sleep here.
+    committed: Condvar,
+    /// Tasks that wait for a commit, other than a worker's.
+    committed_async: Notify,
+    workers: Mutex<Vec<std::sync::Weak<waiters::Slot>>>,
+    /// Records before this one are promised. Written by the writer's thread alone, with the lock held.
+    durable: AtomicU64,
+    /// The current epoch. Written with the lock held.
+    epoch: AtomicU64,
+    status: status::Shared,
+}
+
+/// A handle to the journal. Cheap to clone; [`close`](Self::close) ends the thread.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+}
+
+thread_local! {
+    /// Where records are encoded, before the lock.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Journal {
+    /// Opens the journal in `storage` for writing, recovers what a crash left, and starts its thread.
+    ///
+    /// # Errors
+    /// When the disk fails, or holds something that no crash leaves.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        origin: Origin,
+        writer: &Writer,
+        options: JournalOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        recovery::open(storage, origin, writer, options, clock)
+    }
+
+    /// Gives a record its position.
+    ///
+    /// # Errors
+    /// At once when the journal is broken, full or closed; otherwise waiting on the ticket tells.
+    pub fn append(&self, record: &impl Encode) -> Result<Ticket, JournalError> {
+        self.shared.append(record, Class::Promise)
+    }
+
+    /// Gives an intent its position and reserves room for its outcome.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn intent(&self, intent: &Intent<'_>) -> Result<(Ticket, OutcomeRoom), JournalError> {
+        let ticket = self.shared.append(intent, Class::Intent)?;
+        Ok((ticket, OutcomeRoom { shared: self.shared.clone(), call: intent.call, ticket, used: false }))
+    }
+
+    /// What became of a record, if that is known.
+    pub fn outcome_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
+        self.shared.outcome_of(ticket)
+    }
+
+    /// Waits until a record is durable. For tasks other than a worker's: those use [`WorkerWaiters`].
+    ///
+    /// # Errors
+    /// When the record was not written, and will not be.
+    pub async fn durable(&self, ticket: Ticket) -> Result<(), JournalError> {
+        loop {
+            let mut committed = std::pin::pin!(self.shared.committed_async.notified());
+            committed.as_mut().enable();
+            if let Some(outcome) = self.shared.outcome_of(ticket) {
+                return outcome;
+            }
+            committed.await;
+        }
+    }
+
+    /// As [`durable`](Self::durable), for a thread.
+    ///
+    /// # Errors
+    /// When the record was not written, and will not be.
+    pub fn durable_blocking(&self, ticket: Ticket) -> Result<(), JournalError> {
+        let mut state = self.shared.state.lock();
+        loop {
+            if let Some(outcome) = self.shared.outcome_with(&state, ticket) {
+                return outcome;
+            }
+            self.shared.committed.wait(&mut state);
+        }
+    }
+
+    /// Records that are promised: those before this position.
+    pub fn durable_seq(&self) -> u64 {
+        self.shared.durable.load(Ordering::SeqCst)
+    }
+
+    /// The log that is written.
+    pub fn origin(&self) -> &Origin {
+        &self.shared.origin
+    }
+
+    /// How the journal is doing.
+    pub fn status(&self) -> JournalStatus {
+        self.shared.status()
+    }
+
+    /// Writes everything that is queued, outcomes too, and waits for it.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn flush(&self) -> Result<(), JournalError> {
+        let last = {
+            let mut state = self.shared.state.lock();
+            if state.queue.is_empty() && state.next_seq == self.durable_seq() {
+                return state.broken.map_or(Ok(()), Err);
+            }
+            state.urgent = true;
+            self.shared.wake_writer(&mut state, true);
+            Ticket { seq: state.next_seq.saturating_sub(1), epoch: self.shared.epoch.load(Ordering::SeqCst) }
+        };
+        self.durable_blocking(last)
+    }
+
+    /// Writes what is queued and ends the thread. Appending fails from now on.
+    pub fn close(&self) {
+        {
+            let mut state = self.shared.state.lock();
+            state.closing = true;
+            self.shared.wake_writer(&mut state, true);
+        }
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic in there has closed the journal, which is all that matters here.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn append(&self, record: &impl Encode, class: Class) -> Result<Ticket, JournalError> {
+        SCRATCH.with_borrow_mut(|body| {
+            body.clear();
+            encode_body(record, self.origin.as_str(), body);
+            if body.len() + MAX_SUFFIX_BYTES > MAX_ENTRY_BYTES {
+                return Err(JournalError::TooLarge);
+            }
+            let crc = crc32c::crc32c(body);
+            let now = self.clock.now().unix_micros();
+            let mut state = self.state.lock();
+            self.admit(&state, class)?;
+            let ticket = Ticket { seq: state.next_seq, epoch: self.epoch.load(Ordering::Relaxed) };
+            state.push(body, crc, class, now);
+            let urgent = !matches!(class, Class::Outcome { .. });
+            match class {
+                Class::Intent => state.rooms += 1,
+                Class::Outcome { .. } => state.rooms = state.rooms.saturating_sub(1),
+                Class::Promise | Class::Note => {}
+            }
+            state.urgent |= urgent;
+            self.wake_writer(&mut state, urgent);
+            Ok(ticket)
+        })
+    }
+
+    fn admit(&self, state: &State, class: Class) -> Result<(), JournalError> {
+        if state.closed {
+            return Err(JournalError::Unavailable);
+        }
+        if matches!(class, Class::Outcome { .. } | Class::Note) {
+            return Ok(());
+        }
+        if let Some(error) = state.broken {
+            return Err(error);
+        }
+        if state.closing || state.queue.len() > self.options.queue_bytes {
+            return Err(JournalError::Unavailable);
+        }
+        Ok(())
+    }
+
+    /// Wakes the writer if it sleeps; for what nobody waits for, only to let it linger.
+    fn wake_writer(&self, state: &mut State, urgent: bool) {
+        let asleep = match state.activity {
+            Activity::Awake => false,
+            Activity::Idle => true,
+            Activity::Lingering => urgent,
+        };
+        if asleep {
+            state.activity = Activity::Awake;
+            self.work.notify_one();
+        }
+    }
+
+    fn outcome_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
+        // The epoch is read on both sides: positions are given anew when it changes.
+        let before = self.epoch.load(Ordering::SeqCst);
+        let durable = self.durable.load(Ordering::SeqCst);
+        let after = self.epoch.load(Ordering::SeqCst);
+        if (before, after) == (ticket.epoch, ticket.epoch) {
+            return (ticket.seq < durable).then_some(Ok(()));
+        }
+        self.outcome_with(&self.state.lock(), ticket)
+    }
+
+    fn outcome_with(&self, state: &State, ticket: Ticket) -> Option<Result<(), JournalError>> {
+        if ticket.epoch == self.epoch.load(Ordering::SeqCst) {
+            let durable = ticket.seq < self.durable.load(Ordering::SeqCst);
+            return match durable {
+                true => Some(Ok(())),
+                false if state.closed => Some(Err(JournalError::Unavailable)),
+                false => None,
+            };
+        }
+        let failure = state.failures.iter().find(|failure| failure.epoch == ticket.epoch);
+        Some(match failure {
+            Some(failure) if ticket.seq < failure.durable => Ok(()),
+            Some(failure) => Err(failure.error),
+            None => Err(JournalError::Unavailable),
+        })
+    }
+
+    /// Tells everybody who waits that there is news. Each worker is woken at most once.
+    fn announce(&self) {
+        self.committed.notify_all();
+        self.committed_async.notify_waiters();
+        self.workers.lock().retain(|worker| worker.upgrade().is_some_and(|slot| slot.wake()));
+    }
+}
+
+impl State {
+    fn push(&mut self, body: &[u8], crc: u32, class: Class, now: i64) {
+        // Time never goes back in a log.
+        self.last_time = self.last_time.max(now);
+        self.queue.push(body, crc, class, self.next_seq, self.last_time);
+        self.next_seq += 1;
+    }
+}
+
+/// Room for the outcome of one intent.
+///
+/// Dropped without [`record`](Self::record), it says that nobody knows how the call ended. If the intent was not
+/// written, nothing is said.
+pub struct OutcomeRoom {
+    shared: Arc<Shared>,
+    call: CallId,
+    ticket: Ticket,
+    used: bool,
+}
+
+impl fmt::Debug for OutcomeRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutcomeRoom").field("call", &self.call).field("intent", &self.ticket.seq).finish()
+    }
+}
+
+impl OutcomeRoom {
+    /// Where the intent stands, should it become durable.
+    pub fn intent_seq(&self) -> u64 {
+        self.ticket.seq
+    }
+
+    /// Records how the call ended. It is written with the next batch, or when the disk is well again.
+    pub fn record(mut self, ending: Ending) {
+        self.put(ending);
+    }
+
+    fn put(&mut self, ending: Ending) {
+        if std::mem::replace(&mut self.used, true) {
+            return;
+        }
+        if let Some(Err(_)) = self.shared.outcome_of(self.ticket) {
+            let mut state = self.shared.state.lock();
+            state.rooms = state.rooms.saturating_sub(1);
+            return;
+        }
+        let outcome = Outcome { call: self.call, intent_seq: self.ticket.seq, ending };
+        if self.shared.append(&outcome, Class::Outcome { intent: self.ticket }).is_err() {
+            self.shared.status.outcome_lost();
+        }
+    }
+}
+
+impl Drop for OutcomeRoom {
+    fn drop(&mut self) {
+        let ended = if std::thread::panicking() { Ended::Panicked } else { Ended::Unknown };
+        self.put(Ending {
+            ended,
+            status: None,
+            reason: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            duration_us: 0,
+            upstream_started: false,
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "journal/tests.rs"]
+mod tests;

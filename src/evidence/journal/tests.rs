@@ -1,0 +1,3 @@
+//! Promises under faults and loss of power.
+
+use super::*;

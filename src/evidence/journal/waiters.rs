@@ -1,0 +1,124 @@
+//! The calls of one worker that wait for their record: woken with one wake per batch.
+//!
+//! A worker is a thread with its own runtime. The journal's thread wakes one task there; that task wakes the calls
+//! whose records are decided, which costs no system call on the same thread.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Journal, JournalError, Ticket};
+
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// Whether anybody waits here.
+    armed: AtomicBool,
+    notify: Notify,
+    waiting: Mutex<Vec<(Ticket, Waker)>>,
+    wakes: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Slot {
+    /// Called by the journal after each batch. Says whether the worker is still there.
+    pub(super) fn wake(&self) -> bool {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.wakes.fetch_add(1, Ordering::Relaxed);
+            self.notify.notify_one();
+        }
+        !self.closed.load(Ordering::Relaxed)
+    }
+}
+
+/// Where the calls of one worker wait. Clones are the same place.
+#[derive(Clone, Debug)]
+pub struct WorkerWaiters {
+    journal: Journal,
+    slot: Arc<Slot>,
+    _end: Arc<End>,
+}
+
+/// Ends the task when the last clone of the place is gone.
+#[derive(Debug)]
+struct End(Arc<Slot>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        self.0.notify.notify_one();
+    }
+}
+
+impl WorkerWaiters {
+    /// A place to wait, and the task that wakes those who do. The worker must run the task on its own runtime; it
+    /// ends with the last clone of the place.
+    pub fn new(journal: &Journal) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let slot = Arc::new(Slot::default());
+        journal.shared.workers.lock().push(Arc::downgrade(&slot));
+        let driver = drive(journal.clone(), slot.clone());
+        (Self { journal: journal.clone(), slot: slot.clone(), _end: Arc::new(End(slot)) }, driver)
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Waits until a record is durable.
+    ///
+    /// # Errors
+    /// When the record was not written, and will not be.
+    pub async fn durable(&self, ticket: Ticket) -> Result<(), JournalError> {
+        poll_fn(|context| {
+            if let Some(outcome) = self.journal.outcome_of(ticket) {
+                return Poll::Ready(outcome);
+            }
+            self.slot.waiting.lock().push((ticket, context.waker().clone()));
+            self.slot.armed.store(true, Ordering::SeqCst);
+            // The batch may have been done between the look and the arming: look again.
+            self.journal.outcome_of(ticket).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// How often the worker has been woken.
+    pub fn wakes(&self) -> u64 {
+        self.slot.wakes.load(Ordering::Relaxed)
+    }
+}
+
+async fn drive(journal: Journal, slot: Arc<Slot>) {
+    let mut decided: Vec<Waker> = Vec::new();
+    loop {
+        slot.notify.notified().await;
+        if slot.closed.load(Ordering::SeqCst) {
+            return;
+        }
+        loop {
+            let mut waiting = slot.waiting.lock();
+            waiting.retain_mut(|(ticket, waker)| {
+                let undecided = journal.outcome_of(*ticket).is_none();
+                if !undecided {
+                    decided.push(std::mem::replace(waker, Waker::noop().clone()));
+                }
+                undecided
+            });
+            let left = waiting.len();
+            drop(waiting);
+            let woken = decided.len();
+            decided.drain(..).for_each(Waker::wake);
+            if left == 0 {
+                break;
+            }
+            // Those whose record is in a later batch. It may have been done meanwhile: look again after arming.
+            slot.armed.store(true, Ordering::SeqCst);
+            if woken == 0 {
+                break;
+            }
+        }
+    }
+}

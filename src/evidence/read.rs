@@ -1,0 +1,296 @@
+//! Reading the journal's segments, in order, also while somebody writes them.
+//!
+//! The one reading function: recovery, the sequencer, the verifier, `tail` and `query` all come through here. It
+//! judges form and order only; what records mean, and whether the tree agrees, is for others.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::journal::segment::{self, Frame, MAX_FRAME_BYTES, MAX_HEADER_BYTES, SegmentHeader};
+use super::storage::Storage;
+
+/// Bytes asked of the disk at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Where something stands in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The record, or the one that should stand there.
+    pub seq: u64,
+    /// The segment, relative to the log's directory.
+    pub segment: String,
+    /// The byte in it.
+    pub offset: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {} ({} at byte {})", self.seq, self.segment, self.offset)
+    }
+}
+
+/// A record as its bytes.
+#[derive(Debug)]
+pub struct Record<'r> {
+    /// Where it stands.
+    pub place: Place,
+    /// The entry: the leaf of the tree.
+    pub bytes: &'r [u8],
+}
+
+/// What comes next in the journal.
+#[derive(Debug)]
+pub enum Next<'r> {
+    /// A record.
+    Record(Record<'r>),
+    /// Nothing yet.
+    CaughtUp {
+        /// Bytes at the end that are not a whole record: one that is being written, or was when the power went.
+        torn: u64,
+    },
+    /// Something that the writer did not write.
+    Damaged {
+        /// Where.
+        place: Place,
+        /// In which way.
+        why: &'static str,
+    },
+}
+
+enum Step {
+    Record { seq: u64, offset: u64, payload: Range<usize> },
+    CaughtUp { torn: u64 },
+    Damaged { place: Place, why: &'static str },
+}
+
+/// A reader's position in the journal.
+#[derive(Debug)]
+pub struct JournalReader {
+    storage: Arc<dyn Storage>,
+    next: u64,
+    at: Option<OpenSegment>,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    header: SegmentHeader,
+    path: String,
+    /// The record that stands at `start`.
+    seq: u64,
+    /// Where the next segment begins, if there is one.
+    following: Option<u64>,
+    buffer: Vec<u8>,
+    /// Of the buffer, what is not consumed begins here.
+    start: usize,
+    /// Where in the file the buffer begins.
+    buffer_at: u64,
+}
+
+impl OpenSegment {
+    fn offset(&self) -> u64 {
+        self.buffer_at + u64::try_from(self.start).unwrap_or(0)
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    fn place(&self) -> Place {
+        Place { seq: self.seq, segment: self.path.clone(), offset: self.offset() }
+    }
+
+    /// Reads on; says whether there was anything.
+    fn refill(&mut self, storage: &dyn Storage) -> io::Result<bool> {
+        self.buffer_at = self.offset();
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let end = self.buffer_at + u64::try_from(self.buffer.len()).unwrap_or(0);
+        Ok(storage.read_at(&self.path, end, READ_BYTES.max(MAX_FRAME_BYTES), &mut self.buffer)? > 0)
+    }
+}
+
+/// The first records of all segments, ascending.
+pub(crate) fn segments(storage: &dyn Storage) -> io::Result<Vec<u64>> {
+    let mut firsts: Vec<u64> = storage
+        .list(segment::DIRECTORY)?
+        .iter()
+        .filter(|item| !item.directory)
+        .filter_map(|item| segment::first_of_name(&item.name))
+        .collect();
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+impl JournalReader {
+    /// Reads from record `from` on.
+    pub fn new(storage: Arc<dyn Storage>, from: u64) -> Self {
+        Self { storage, next: from, at: None }
+    }
+
+    /// The record that comes next.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// The header of the segment that was read last.
+    pub(crate) fn header(&self) -> Option<&SegmentHeader> {
+        self.at.as_ref().map(|at| &at.header)
+    }
+
+    /// The segment that was read last, the offset of what was not read, and those bytes as far as they are in memory.
+    pub(crate) fn unread(&self) -> Option<(&str, u64)> {
+        self.at.as_ref().map(|at| (at.path.as_str(), at.offset()))
+    }
+
+    /// The next record, if there is one.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    #[expect(clippy::should_implement_trait, reason = "it lends from its buffer, which no Iterator can")]
+    pub fn next(&mut self) -> io::Result<Next<'_>> {
+        Ok(match self.step()? {
+            Step::CaughtUp { torn } => Next::CaughtUp { torn },
+            Step::Damaged { place, why } => Next::Damaged { place, why },
+            Step::Record { seq, offset, payload } => {
+                let (segment, bytes) = match &self.at {
+                    Some(at) => (at.path.clone(), at.buffer.get(payload).unwrap_or_default()),
+                    None => (String::new(), <&[u8]>::default()),
+                };
+                Next::Record(Record { place: Place { seq, segment, offset }, bytes })
+            }
+        })
+    }
+
+    fn step(&mut self) -> io::Result<Step> {
+        loop {
+            if self.at.is_none()
+                && let Some(step) = self.open()?
+            {
+                return Ok(step);
+            }
+            let Some(at) = &mut self.at else { continue };
+            if at.following == Some(at.seq) {
+                // Whatever else this segment holds was never promised: the next one took its place.
+                self.next = self.next.max(at.seq);
+                self.at = None;
+                continue;
+            }
+            let frame = Frame::read(at.rest());
+            let (taken, offset) = (frame.bytes(), at.offset());
+            match frame {
+                Frame::Mark(_) => at.start += taken,
+                Frame::Entry(payload) => {
+                    if Entry::place(payload).is_none_or(|(seq, _)| seq != at.seq) {
+                        return Ok(Step::Damaged { place: at.place(), why: "the record names another position" });
+                    }
+                    let seq = at.seq;
+                    let payload = at.start + segment::FRAME_HEADER_BYTES..at.start + taken;
+                    at.start += taken;
+                    at.seq += 1;
+                    if seq >= self.next {
+                        self.next = seq + 1;
+                        return Ok(Step::Record { seq, offset, payload });
+                    }
+                }
+                Frame::Short { .. } => {
+                    if at.refill(&*self.storage)? {
+                        continue;
+                    }
+                    if let Some(step) = self.end("the record is cut off")? {
+                        return Ok(step);
+                    }
+                }
+                Frame::Blank => {
+                    let why = "the record is blank";
+                    while at.refill(&*self.storage)? {
+                        if at.buffer.len() > READ_BYTES * 2 {
+                            break;
+                        }
+                    }
+                    let blank = at.rest().iter().all(|byte| *byte == 0);
+                    if let Some(step) = if blank { self.end(why)? } else { self.damaged(why)? } {
+                        return Ok(step);
+                    }
+                }
+                Frame::Bad(why) => {
+                    if let Some(step) = self.damaged(why)? {
+                        return Ok(step);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the segment that holds the next record.
+    fn open(&mut self) -> io::Result<Option<Step>> {
+        let firsts = segments(&*self.storage)?;
+        let Some(first) = firsts.iter().copied().filter(|first| *first <= self.next).max() else {
+            let Some(first) = firsts.first() else { return Ok(Some(Step::CaughtUp { torn: 0 })) };
+            let place = Place { seq: self.next, segment: segment::path(*first), offset: 0 };
+            return Ok(Some(Step::Damaged { place, why: "the segment before is missing" }));
+        };
+        let path = segment::path(first);
+        let mut buffer = Vec::new();
+        self.storage.read_at(&path, 0, READ_BYTES.max(MAX_HEADER_BYTES), &mut buffer)?;
+        let decoded = SegmentHeader::decode(&buffer).filter(|(header, _)| header.first == first);
+        let Some((header, start)) = decoded else {
+            let place = Place { seq: first, segment: path, offset: 0 };
+            return Ok(Some(Step::Damaged { place, why: "the segment's header does not hold" }));
+        };
+        let following = firsts.into_iter().find(|other| *other > first);
+        self.at = Some(OpenSegment { header, path, seq: first, following, buffer, start, buffer_at: 0 });
+        Ok(None)
+    }
+
+    /// At a place where no whole record stands and nothing follows in this segment.
+    fn end(&mut self, why: &'static str) -> io::Result<Option<Step>> {
+        self.look_for_following()?;
+        let Some(at) = &self.at else { return Ok(None) };
+        match at.following {
+            None => Ok(Some(Step::CaughtUp { torn: u64::try_from(at.rest().len()).unwrap_or(0) })),
+            Some(first) if first == at.seq => Ok(None),
+            Some(_) => Ok(Some(Step::Damaged { place: at.place(), why })),
+        }
+    }
+
+    /// At a place where something else stands than a record.
+    fn damaged(&mut self, why: &'static str) -> io::Result<Option<Step>> {
+        self.look_for_following()?;
+        let Some(at) = &self.at else { return Ok(None) };
+        if at.following == Some(at.seq) { Ok(None) } else { Ok(Some(Step::Damaged { place: at.place(), why })) }
+    }
+
+    fn look_for_following(&mut self) -> io::Result<()> {
+        let Some(at) = &mut self.at else { return Ok(()) };
+        if at.following.is_none() {
+            let first = at.header.first;
+            at.following = segments(&*self.storage)?.into_iter().find(|other| *other > first);
+        }
+        Ok(())
+    }
+}
+
+/// Reads the rest of a segment, from `offset`, to see what stands behind a place that cannot be read.
+pub(crate) fn remainder(storage: &dyn Storage, path: &str, offset: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        let at = offset + u64::try_from(bytes.len()).unwrap_or(0);
+        if storage.read_at(path, at, READ_BYTES, &mut bytes)? == 0 {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Where a segment ends that is followed by another one and holds more than that one leaves it.
+pub(crate) fn end_of_superseded(storage: &Arc<dyn Storage>, path: &str) -> io::Result<Option<u64>> {
+    let Some(first) = path.rsplit('/').next().and_then(segment::first_of_name) else { return Ok(None) };
+    let Some(next) = segments(&**storage)?.into_iter().find(|other| *other > first) else { return Ok(None) };
+    let mut reader = JournalReader::new(storage.clone(), first);
+    while reader.position() < next {
+        let Next::Record(_) = reader.next()? else { return Ok(None) };
+    }
+    Ok(reader.unread().filter(|(read, _)| *read == path).map(|(_, offset)| offset))
+}

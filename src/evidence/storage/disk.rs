@@ -1,0 +1,228 @@
+//! The machine's disk.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+use super::{Item, Persist, SegmentFile, Storage};
+
+/// A log's directory on a real disk. While it is open for writing, a lock keeps a second writer out.
+#[derive(Debug)]
+pub struct DiskStorage {
+    root: PathBuf,
+    /// Held for its lock; none when open for reading only.
+    lock: Option<File>,
+}
+
+const LOCK: &str = "lock";
+const TEMPORARY: &str = "tmp";
+
+impl DiskStorage {
+    /// Opens a directory for writing; creates it, readable by its owner alone, when it does not exist.
+    ///
+    /// # Errors
+    /// Those of the disk; another writer is [`io::ErrorKind::WouldBlock`].
+    pub fn open(root: &Path) -> io::Result<Self> {
+        create_directory(root)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join(LOCK))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { root: root.to_owned(), lock: Some(lock) })
+    }
+
+    /// Opens a directory for reading. Somebody may be writing to it.
+    pub fn read_only(root: &Path) -> Self {
+        Self { root: root.to_owned(), lock: None }
+    }
+
+    fn writable(&self, path: &str) -> io::Result<PathBuf> {
+        if self.lock.is_none() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading"));
+        }
+        let path = self.root.join(path);
+        if let Some(parent) = path.parent() {
+            create_directory(parent)?;
+        }
+        Ok(path)
+    }
+}
+
+fn create_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    sync_parent(path)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
+    let beside = path.with_added_extension(TEMPORARY);
+    let file = OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    Ok((beside, file))
+}
+
+impl Storage for DiskStorage {
+    fn create_segment(&self, path: &str, header: &[u8], room: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let path = self.writable(path)?;
+        let (beside, mut file) = temporary(&path)?;
+        let made = (|| {
+            file.write_all(header)?;
+            let written = u64::try_from(header.len()).unwrap_or(u64::MAX);
+            allocate(&file, written, room)?;
+            file.sync_all()?;
+            // A crash here leaves a file that no reader looks at.
+            std::fs::rename(&beside, &path)?;
+            sync_parent(&path)?;
+            let inode = file.metadata()?;
+            let inode = (inode.dev(), inode.ino());
+            Ok(DiskSegment { file, path, inode, written, allocated: written + room })
+        })();
+        if made.is_err() {
+            // It holds space; that it cannot be removed either changes nothing about the error.
+            drop(std::fs::remove_file(&beside));
+        }
+        made.map(|segment| -> Box<dyn SegmentFile> { Box::new(segment) })
+    }
+
+    fn write_file(&self, path: &str, bytes: &[u8], persist: Persist) -> io::Result<()> {
+        let path = self.writable(path)?;
+        let (beside, mut file) = temporary(&path)?;
+        let written = (|| {
+            file.write_all(bytes)?;
+            if persist == Persist::Now {
+                file.sync_all()?;
+            }
+            std::fs::rename(&beside, &path)?;
+            if persist == Persist::Now { sync_parent(&path) } else { Ok(()) }
+        })();
+        if written.is_err() {
+            drop(std::fs::remove_file(&beside));
+        }
+        written
+    }
+
+    fn read_at(&self, path: &str, offset: u64, max: usize, into: &mut Vec<u8>) -> io::Result<usize> {
+        let file = File::open(self.root.join(path))?;
+        let start = into.len();
+        // Not more than is there: `max` may be far more than the file.
+        let left = file.metadata()?.len().saturating_sub(offset);
+        let want = usize::try_from(left).unwrap_or(max).min(max);
+        into.resize(start + want, 0);
+        let mut filled = start;
+        while let Some(space) = into.get_mut(filled..).filter(|space| !space.is_empty()) {
+            let at = offset + u64::try_from(filled - start).unwrap_or(0);
+            match file.read_at(space, at) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    into.truncate(start);
+                    return Err(error);
+                }
+            }
+        }
+        into.truncate(filled);
+        Ok(filled - start)
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<Item>> {
+        let entries = match std::fs::read_dir(self.root.join(directory)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut items = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let meta = match entry.metadata() {
+                // It went between the listing and the look.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                meta => meta?,
+            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            items.push(Item { name, bytes: if meta.is_dir() { 0 } else { meta.len() }, directory: meta.is_dir() });
+        }
+        items.sort();
+        Ok(items)
+    }
+
+    fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.writable(path)?)?;
+        file.set_len(bytes)?;
+        file.sync_all()
+    }
+
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        File::open(self.root.join(path))?.sync_data()
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        std::fs::remove_file(self.writable(path)?)
+    }
+}
+
+/// Reserves `room` bytes past `written` without growing the file, so that its size still says where the log ends.
+fn allocate(file: &File, written: u64, room: u64) -> io::Result<()> {
+    if room == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, written, room) {
+        // Some filesystems cannot promise space. There a full disk shows when an intent is written, which is in time;
+        // an outcome then waits in memory until there is space.
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+#[derive(Debug)]
+struct DiskSegment {
+    file: File,
+    path: PathBuf,
+    /// Device and inode that were opened.
+    inode: (u64, u64),
+    written: u64,
+    /// Up to where space is reserved.
+    allocated: u64,
+}
+
+impl SegmentFile for DiskSegment {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.written)?;
+        self.written += u64::try_from(bytes.len()).unwrap_or(0);
+        Ok(())
+    }
+
+    fn allocate(&mut self, room: u64) -> io::Result<()> {
+        let end = self.written + room;
+        if end > self.allocated {
+            let from = self.allocated.max(self.written);
+            allocate(&self.file, from, end - from)?;
+            self.allocated = end;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
+    fn in_place(&self) -> io::Result<bool> {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(now) => Ok((now.dev(), now.ino()) == self.inode),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.file.set_len(self.written)
+    }
+}

@@ -1,0 +1,429 @@
+//! A disk in memory that keeps synced and unsynced bytes apart, fails when told, fills up, and can lose power.
+//!
+//! For tests here and elsewhere. What it does not model: bytes of one unsynced write that survive out of order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Item, Persist, SegmentFile, Storage};
+
+/// What can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Creating a segment.
+    Create,
+    /// Appending to a segment.
+    Append,
+    /// Reserving room.
+    Allocate,
+    /// `fdatasync`.
+    Sync,
+    /// Replacing a small file.
+    Write,
+    /// Truncating or removing.
+    Cut,
+}
+
+/// How it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `EIO`, and nothing was done.
+    Error,
+    /// `ENOSPC`, and nothing was done.
+    Full,
+    /// `EIO`, and half of it was done.
+    Half,
+    /// `EIO`, and it was done all the same.
+    Done,
+    /// `EIO`, and what was not synced before is gone (what Linux does to dirty pages after a failed `fsync`).
+    Lost,
+}
+
+impl Fault {
+    fn error(self) -> io::Error {
+        match self {
+            Self::Full => io::Error::from(io::ErrorKind::StorageFull),
+            Self::Error | Self::Half | Self::Done | Self::Lost => io::Error::other("injected EIO"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct FakeFile {
+    bytes: Vec<u8>,
+    /// How many of them are on disk.
+    synced: usize,
+    /// What is on disk under this name instead, while the whole file is not.
+    before: Option<Vec<u8>>,
+    /// Bytes reserved, written ones included.
+    reserved: u64,
+    /// Tells a file from a later one of the same name.
+    id: u64,
+}
+
+impl FakeFile {
+    fn space(&self) -> u64 {
+        self.reserved.max(self.bytes.len() as u64)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<String, FakeFile>,
+    /// Space in all; none is endless.
+    capacity: Option<u64>,
+    /// Faults to come: (operation, how many of it go well first, fault).
+    planned: Vec<(Operation, u64, Fault)>,
+    /// What every operation does, until mended.
+    standing: Option<Fault>,
+    /// The operation that waits until it is released.
+    held: Option<Operation>,
+    /// Operations until the power goes.
+    left: Option<u64>,
+    operations: u64,
+    syncs: u64,
+    next_id: u64,
+}
+
+impl State {
+    fn used(&self) -> u64 {
+        self.files.values().map(FakeFile::space).sum()
+    }
+
+    fn has_room(&self, more: u64) -> bool {
+        self.capacity.is_none_or(|capacity| self.used().saturating_add(more) <= capacity)
+    }
+
+    /// Counts an operation and says how it is to fail.
+    fn enter(&mut self, operation: Operation) -> io::Result<Option<Fault>> {
+        self.operations += 1;
+        if let Some(left) = &mut self.left {
+            if *left == 0 {
+                return Err(io::Error::other("no power"));
+            }
+            *left -= 1;
+        }
+        if let Some(fault) = self.standing {
+            return Ok(Some(fault));
+        }
+        let mut fault = None;
+        self.planned.retain_mut(|(planned, after, how)| {
+            if *planned != operation || fault.is_some() {
+                return true;
+            }
+            if *after == 0 {
+                fault = Some(*how);
+                return false;
+            }
+            *after -= 1;
+            true
+        });
+        Ok(fault)
+    }
+}
+
+/// The disk. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct FakeStorage {
+    state: Arc<Mutex<State>>,
+    released: Arc<Condvar>,
+}
+
+impl FakeStorage {
+    /// An empty, endless disk that works.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `operation` fail once, after it went well `after` times.
+    pub fn fail(&self, operation: Operation, after: u64, fault: Fault) {
+        self.state.lock().planned.push((operation, after, fault));
+    }
+
+    /// Lets everything but reading fail until [`mend`](Self::mend).
+    pub fn fail_everything(&self, fault: Fault) {
+        self.state.lock().standing = Some(fault);
+    }
+
+    /// Ends every fault, standing or planned.
+    pub fn mend(&self) {
+        let mut state = self.state.lock();
+        state.standing = None;
+        state.planned.clear();
+    }
+
+    /// Limits the disk's space to what is used now and `more` bytes; `None` is endless.
+    pub fn limit(&self, more: Option<u64>) {
+        let mut state = self.state.lock();
+        state.capacity = more.map(|more| state.used() + more);
+    }
+
+    /// Lets `operation` wait until [`release`](Self::release).
+    pub fn hold(&self, operation: Operation) {
+        self.state.lock().held = Some(operation);
+    }
+
+    /// Lets what waits go on.
+    pub fn release(&self) {
+        self.state.lock().held = None;
+        self.released.notify_all();
+    }
+
+    /// The power goes after that many more operations: each later one fails, and nothing changes any more.
+    pub fn crash_after(&self, operations: u64) {
+        self.state.lock().left = Some(operations);
+    }
+
+    /// Operations other than reading so far.
+    pub fn operations(&self) -> u64 {
+        self.state.lock().operations
+    }
+
+    /// Syncs of segments that went well.
+    pub fn syncs(&self) -> u64 {
+        self.state.lock().syncs
+    }
+
+    /// The disk as it is found after a loss of power. Of what was not synced, a prefix drawn from `seed` is there; with
+    /// `None` nothing of it.
+    pub fn reboot(&self, seed: Option<u64>) -> Self {
+        let state = self.state.lock();
+        let mut draw = seed;
+        let mut next = move |below: usize| -> usize {
+            let Some(state) = &mut draw else { return 0 };
+            // SplitMix64.
+            *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = *state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            usize::try_from((z ^ (z >> 31)) % (below as u64 + 1)).unwrap_or(0)
+        };
+        let files = state.files.iter().filter_map(|(path, file)| {
+            let bytes = match &file.before {
+                Some(before) if next(1) == 0 => before.clone(),
+                Some(_) => file.bytes.clone(),
+                None => {
+                    let kept = file.synced + next(file.bytes.len().saturating_sub(file.synced));
+                    file.bytes.get(..kept).unwrap_or_default().to_vec()
+                }
+            };
+            if bytes.is_empty() && file.before.is_some() {
+                return None;
+            }
+            let synced = bytes.len();
+            Some((path.clone(), FakeFile { bytes, synced, before: None, reserved: 0, id: file.id }))
+        });
+        let state = State { files: files.collect(), next_id: state.next_id, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), released: Arc::default() }
+    }
+
+    /// Every file with its bytes, as a reader sees them.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        self.state.lock().files.iter().map(|(path, file)| (path.clone(), file.bytes.clone())).collect()
+    }
+
+    /// Changes a file behind everybody's back: the way of an attacker.
+    pub fn alter(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(file) = self.state.lock().files.get_mut(path) {
+            change(&mut file.bytes);
+            file.synced = file.bytes.len();
+        }
+    }
+
+    /// Deletes a file behind everybody's back.
+    pub fn steal(&self, path: &str) {
+        self.state.lock().files.remove(path);
+    }
+
+    fn enter(&self, operation: Operation) -> io::Result<(parking_lot::MutexGuard<'_, State>, Option<Fault>)> {
+        let mut state = self.state.lock();
+        while state.held == Some(operation) {
+            self.released.wait(&mut state);
+        }
+        let fault = state.enter(operation)?;
+        Ok((state, fault))
+    }
+}
+
+fn not_found(path: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, path.to_owned())
+}
+
+impl Storage for FakeStorage {
+    fn create_segment(&self, path: &str, header: &[u8], room: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let (mut state, fault) = self.enter(Operation::Create)?;
+        if let Some(fault) = fault.filter(|fault| *fault != Fault::Done) {
+            return Err(fault.error());
+        }
+        let size = header.len() as u64 + room;
+        if !state.has_room(size) {
+            return Err(Fault::Full.error());
+        }
+        state.next_id += 1;
+        let id = state.next_id;
+        let file = FakeFile { bytes: header.to_vec(), synced: header.len(), before: None, reserved: size, id };
+        state.files.insert(path.to_owned(), file);
+        match fault {
+            Some(fault) => Err(fault.error()),
+            None => Ok(Box::new(FakeSegment { disk: self.clone(), path: path.to_owned(), id })),
+        }
+    }
+
+    fn write_file(&self, path: &str, bytes: &[u8], persist: Persist) -> io::Result<()> {
+        let (mut state, fault) = self.enter(Operation::Write)?;
+        if let Some(fault) = fault.filter(|fault| *fault != Fault::Done) {
+            return Err(fault.error());
+        }
+        if !state.has_room(bytes.len() as u64) {
+            return Err(Fault::Full.error());
+        }
+        state.next_id += 1;
+        let id = state.next_id;
+        let old = state.files.remove(path);
+        let before = match persist {
+            Persist::Now => None,
+            Persist::Later => Some(old.map(|old| old.before.unwrap_or(old.bytes)).unwrap_or_default()),
+        };
+        let file = FakeFile { bytes: bytes.to_vec(), synced: bytes.len(), before, reserved: 0, id };
+        state.files.insert(path.to_owned(), file);
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
+    fn read_at(&self, path: &str, offset: u64, max: usize, into: &mut Vec<u8>) -> io::Result<usize> {
+        let state = self.state.lock();
+        let file = state.files.get(path).ok_or_else(|| not_found(path))?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(file.bytes.len());
+        let part = file.bytes.get(from..from.saturating_add(max).min(file.bytes.len())).unwrap_or_default();
+        into.extend_from_slice(part);
+        Ok(part.len())
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<Item>> {
+        let state = self.state.lock();
+        let mut items: BTreeMap<String, Item> = BTreeMap::new();
+        for (path, file) in &state.files {
+            let rest = match directory {
+                "" => Some(path.as_str()),
+                _ => path.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/')),
+            };
+            let Some(rest) = rest else { continue };
+            let (name, directory) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
+            let bytes = if directory { 0 } else { file.bytes.len() as u64 };
+            items.insert(name.to_owned(), Item { name: name.to_owned(), bytes, directory });
+        }
+        Ok(items.into_values().collect())
+    }
+
+    fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
+        let (mut state, fault) = self.enter(Operation::Cut)?;
+        if let Some(fault) = fault {
+            return Err(fault.error());
+        }
+        let file = state.files.get_mut(path).ok_or_else(|| not_found(path))?;
+        file.bytes.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        file.synced = file.bytes.len();
+        file.reserved = 0;
+        Ok(())
+    }
+
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        let (mut state, fault) = self.enter(Operation::Sync)?;
+        if let Some(fault) = fault {
+            return Err(fault.error());
+        }
+        let file = state.files.get_mut(path).ok_or_else(|| not_found(path))?;
+        file.synced = file.bytes.len();
+        file.before = None;
+        Ok(())
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let (mut state, fault) = self.enter(Operation::Cut)?;
+        if let Some(fault) = fault {
+            return Err(fault.error());
+        }
+        state.files.remove(path).map(drop).ok_or_else(|| not_found(path))
+    }
+}
+
+#[derive(Debug)]
+struct FakeSegment {
+    disk: FakeStorage,
+    path: String,
+    id: u64,
+}
+
+impl SegmentFile for FakeSegment {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (mut state, fault) = self.disk.enter(Operation::Append)?;
+        let more = match state.files.get(&self.path) {
+            Some(file) => (file.bytes.len() as u64 + bytes.len() as u64).saturating_sub(file.space()),
+            None => 0,
+        };
+        if fault.is_none() && more > 0 && !state.has_room(more) {
+            return Err(Fault::Full.error());
+        }
+        let part = match fault {
+            None | Some(Fault::Done) => bytes,
+            Some(Fault::Half) => bytes.get(..bytes.len() / 2).unwrap_or_default(),
+            Some(Fault::Error | Fault::Full | Fault::Lost) => &[],
+        };
+        // A file without a name takes writes all the same.
+        if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
+            file.bytes.extend_from_slice(part);
+        }
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
+    fn allocate(&mut self, room: u64) -> io::Result<()> {
+        let (mut state, fault) = self.disk.enter(Operation::Allocate)?;
+        if let Some(fault) = fault.filter(|fault| *fault != Fault::Done) {
+            return Err(fault.error());
+        }
+        let Some(file) = state.files.get(&self.path) else { return Ok(()) };
+        let wanted = file.bytes.len() as u64 + room;
+        let more = wanted.saturating_sub(file.space());
+        if more > 0 && !state.has_room(more) {
+            return Err(Fault::Full.error());
+        }
+        if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
+            file.reserved = file.reserved.max(wanted);
+        }
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let (mut state, fault) = self.disk.enter(Operation::Sync)?;
+        let file = state.files.get_mut(&self.path).filter(|file| file.id == self.id);
+        if let Some(file) = file {
+            match fault {
+                None | Some(Fault::Done) => file.synced = file.bytes.len(),
+                Some(Fault::Lost) => file.bytes.truncate(file.synced),
+                Some(Fault::Half) => file.synced += (file.bytes.len() - file.synced) / 2,
+                Some(Fault::Error | Fault::Full) => {}
+            }
+        }
+        if fault.is_none() {
+            state.syncs += 1;
+        }
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
+    fn in_place(&self) -> io::Result<bool> {
+        Ok(self.disk.state.lock().files.get(&self.path).is_some_and(|file| file.id == self.id))
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        let (mut state, fault) = self.disk.enter(Operation::Cut)?;
+        if let Some(fault) = fault {
+            return Err(fault.error());
+        }
+        if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
+            file.reserved = 0;
+        }
+        Ok(())
+    }
+}
