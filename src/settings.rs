@@ -8,8 +8,8 @@
 pub mod catalog;
 pub mod control;
 pub mod fault;
-pub mod gateway;
 mod format;
+pub mod gateway;
 mod load;
 mod parts;
 mod phrase;

@@ -7,6 +7,7 @@ pub mod claims;
 mod json;
 pub mod keys;
 pub mod mint;
+pub mod oauth;
 pub mod verify;
 
 use crate::domain::Reason;

@@ -97,55 +97,74 @@ pub struct Position {
     pub column: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    key: Option<Position>,
-    value: Position,
+/// Where one value stands, and what is inside it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The key that it has in the mapping around it.
+    pub(super) key: Option<Position>,
+    pub(super) value: Position,
+    pub(super) inside: Inside,
 }
 
-/// Where each value of a document stands in its file, by JSON pointer.
+/// The places inside a value. A tree, not a map by pointer: pointers repeat every key above them, and files are not
+/// always friendly.
+#[derive(Clone, Debug)]
+pub(super) enum Inside {
+    Nothing,
+    Items(Vec<Place>),
+    Entries(BTreeMap<String, Place>),
+}
+
+/// Where each value of a document stands in its file. Values are named by JSON pointers (RFC 6901).
 #[derive(Clone, Debug)]
 pub struct Places {
     file: Arc<str>,
-    marks: BTreeMap<String, Mark>,
+    root: Place,
 }
 
 impl Places {
     /// Of a file of which nothing is known but its name.
     pub fn of_file(file: &str) -> Self {
-        Self { file: file.into(), marks: BTreeMap::new() }
+        let start = Position { line: 1, column: 1 };
+        Self::new(file, Place { key: None, value: start, inside: Inside::Nothing })
+    }
+
+    pub(super) fn new(file: &str, root: Place) -> Self {
+        Self { file: file.into(), root }
     }
 
     pub(super) fn file(&self) -> &str {
         &self.file
     }
 
-    pub(super) fn insert(&mut self, pointer: String, key: Option<Position>, value: Position) {
-        self.marks.insert(pointer, Mark { key, value });
-    }
-
     /// A fault of the value at `pointer`; of the nearest value around it when there is none.
     pub fn fault(&self, pointer: &str, message: impl Into<String>) -> Fault {
-        self.at(self.nearest(pointer).map(|mark| mark.value), pointer, message.into())
+        self.at(self.nearest(pointer).value, pointer, message.into())
     }
 
     /// A fault of the key at `pointer`, for keys that should not be there.
     pub fn key_fault(&self, pointer: &str, message: impl Into<String>) -> Fault {
-        self.at(self.nearest(pointer).map(|mark| mark.key.unwrap_or(mark.value)), pointer, message.into())
+        let place = self.nearest(pointer);
+        self.at(place.key.unwrap_or(place.value), pointer, message.into())
     }
 
-    fn nearest(&self, pointer: &str) -> Option<&Mark> {
-        let mut pointer = pointer;
-        loop {
-            match self.marks.get(pointer) {
-                Some(mark) => return Some(mark),
-                None => pointer = pointer.rsplit_once('/')?.0,
+    fn nearest(&self, pointer: &str) -> &Place {
+        let mut place = &self.root;
+        for segment in pointer.split('/').skip(1) {
+            let inside = match &place.inside {
+                Inside::Nothing => None,
+                Inside::Items(items) => segment.parse::<usize>().ok().and_then(|number| items.get(number)),
+                Inside::Entries(entries) => entries.get(&segment.replace("~1", "/").replace("~0", "~")),
+            };
+            match inside {
+                Some(inside) => place = inside,
+                None => break,
             }
         }
+        place
     }
 
-    pub(super) fn at(&self, position: Option<Position>, pointer: &str, message: String) -> Fault {
-        let Position { line, column } = position.unwrap_or(Position { line: 1, column: 1 });
+    pub(super) fn at(&self, Position { line, column }: Position, pointer: &str, message: String) -> Fault {
         Fault { file: self.file.as_ref().to_owned(), line, column, path: pointer.to_owned(), message }
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::fault::{Faults, Places};
+use super::fault::{Faults, Places, Position};
 use super::shape::{Shape, schema};
 use super::yaml::{self, Tree};
 use super::{catalog, control, gateway};
@@ -102,5 +102,46 @@ pub(super) fn read_text(path: &Path, most: u64) -> Result<String, Faults> {
     if bytes.len() as u64 > most {
         return Err(Faults::of_file(&shown, format!("larger than {} MiB", most >> 20)));
     }
-    String::from_utf8(bytes).map_err(|error| Faults::of_file(&shown, format!("not text: {}", error.utf8_error())))
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        let begun = good.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let column = 1 + String::from_utf8_lossy(begun).chars().count();
+        Places::of_file(&shown).at(Position { line, column }, "", "not text: UTF-8 is expected".to_owned()).into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn checked(content: &[u8]) -> Result<FileKind, String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        let name = file.path().display().to_string();
+        check_file(file.path()).map_err(|faults| faults.to_string().replace(&name, "f"))
+    }
+
+    #[test]
+    fn a_file_is_checked_as_what_it_says_it_is() {
+        let role = b"kind: Role\nname: r\nspec: { permissions: [] }\n";
+        assert_eq!(checked(role), Ok(FileKind::Catalog));
+        assert!(checked(b"role: gateway\n").unwrap_err().contains("f:1:1: key `audience` is missing"));
+        assert!(checked(b"role: control\n").unwrap_err().contains("key `trust_domain` is missing"));
+        let neither = "f:1:1: key `role` must say what the file is for: `gateway` or `control`";
+        assert_eq!(checked(b"name: x\n").unwrap_err(), neither);
+        assert_eq!(checked(b"").unwrap_err(), neither);
+        assert_eq!(checked(b"name: x\nrole: proxy\n").unwrap_err(), neither.replace("1:1", "2:7"));
+    }
+
+    #[test]
+    fn what_is_not_a_text_of_bounded_size_is_refused() {
+        assert_eq!(checked("a: \u{e9}\nb: \u{e9}".as_bytes()).unwrap_err().lines().count(), 1);
+        assert_eq!(checked(b"a: 1\nb: \xc3\xa9\xff").unwrap_err(), "f:2:5: not text: UTF-8 is expected");
+        let large = [b"role: gateway\n".as_slice(), &vec![b'#'; 2 << 20]].concat();
+        assert_eq!(checked(&large).unwrap_err(), "f:1:1: larger than 1 MiB");
+        assert!(check_file(Path::new("/nonexistent.yaml")).unwrap_err().to_string().contains("cannot be read"));
+    }
 }

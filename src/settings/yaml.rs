@@ -4,17 +4,20 @@
 //! or mean something else than it shows), no key twice, bounded depth. Knows nothing of what the values mean.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use saphyr::{Scalar, ScalarStyle};
 use saphyr_parser::{Event, Parser, Span, StrInput};
 use serde_json::{Map, Value};
 
-use super::fault::{Fault, Places, Position, child};
+use super::fault::{Fault, Inside, Place, Places, Position, child};
 
 /// Deepest nesting that is read: far more than any of our documents has, far less than a stack.
 const MAX_DEPTH: usize = 32;
 /// Faults after which reading stops: beyond it nobody reads them, and a hostile file could have a million.
 const MAX_FAULTS: usize = 100;
+/// Longest key: all of ours are words.
+const MAX_KEY_BYTES: usize = 256;
 /// Characters of a text that a message repeats.
 const MAX_SHOWN: usize = 64;
 
@@ -28,17 +31,17 @@ pub(super) struct Tree {
 /// Reads every document of `text`. Empty documents are left out. What has a fault may be among the trees or not.
 pub(super) fn read(file: &str, text: &str) -> (Vec<Tree>, Vec<Fault>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { parser: Parser::new_from_str(text), places: Places::of_file(file), faults: Vec::new() };
+    let parser = Parser::new_from_str(text);
+    let mut reader = Reader { parser, nowhere: Places::of_file(file), path: Vec::new(), faults: Vec::new() };
     let mut trees = Vec::new();
     while let Some((event, span)) = reader.next() {
         match event {
             Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
             Event::StreamEnd => break,
             node => {
-                let Some(value) = reader.node(node, span, "", None, 0) else { break };
-                let places = std::mem::replace(&mut reader.places, Places::of_file(file));
+                let Some((value, place)) = reader.node(node, span, None) else { break };
                 if !value.is_null() {
-                    trees.push(Tree { value, places });
+                    trees.push(Tree { value, places: Places::new(file, place) });
                 }
             }
         }
@@ -48,7 +51,9 @@ pub(super) fn read(file: &str, text: &str) -> (Vec<Tree>, Vec<Fault>) {
 
 struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
-    places: Places,
+    nowhere: Places,
+    /// Keys and numbers from the document to where the reader is.
+    path: Vec<String>,
     faults: Vec<Fault>,
 }
 
@@ -63,46 +68,39 @@ impl<'t> Reader<'t> {
             Err(error) => {
                 let mark = error.marker();
                 let position = Position { line: mark.line(), column: mark.col() + 1 };
-                self.faults.push(self.places.at(Some(position), "", format!("not YAML: {}", error.info())));
+                self.faults.push(self.nowhere.at(position, "", format!("not YAML: {}", error.info())));
                 None
             }
         }
     }
 
-    fn fault(&mut self, span: Span, pointer: &str, message: impl Into<String>) {
-        self.faults.push(self.places.at(Some(position(span)), pointer, message.into()));
+    fn fault(&mut self, span: Span, message: impl Into<String>) {
+        let pointer = self.path.iter().fold(String::new(), |pointer, segment| child(&pointer, segment));
+        self.faults.push(self.nowhere.at(position(span), &pointer, message.into()));
     }
 
-    /// The value that begins with `event`. `None`: reading ends here.
-    fn node(
-        &mut self,
-        event: Event<'t>,
-        span: Span,
-        pointer: &str,
-        key: Option<Position>,
-        depth: usize,
-    ) -> Option<Value> {
-        if depth > MAX_DEPTH {
-            self.fault(span, pointer, format!("nested deeper than {MAX_DEPTH} levels"));
+    /// The value that begins with `event`, and its place. `None`: reading ends here.
+    fn node(&mut self, event: Event<'t>, span: Span, key: Option<Position>) -> Option<(Value, Place)> {
+        if self.path.len() > MAX_DEPTH {
+            self.fault(span, format!("nested deeper than {MAX_DEPTH} levels"));
             return None;
         }
-        self.places.insert(pointer.to_owned(), key, position(span));
-        match event {
+        let (value, inside) = match event {
             Event::Alias(_) => {
-                self.fault(span, pointer, "aliases are not read here: write the value out");
-                Some(Value::Null)
+                self.fault(span, "aliases are not read here: write the value out");
+                (Value::Null, Inside::Nothing)
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.refuse(span, pointer, anchor, tag.is_some());
-                Some(self.scalar(text, style, span, pointer))
+                self.refuse(span, anchor, tag.is_some());
+                (self.scalar(text, style, span), Inside::Nothing)
             }
             Event::SequenceStart(anchor, tag) => {
-                self.refuse(span, pointer, anchor, tag.is_some());
-                self.sequence(pointer, depth)
+                self.refuse(span, anchor, tag.is_some());
+                self.sequence()?
             }
             Event::MappingStart(anchor, tag) => {
-                self.refuse(span, pointer, anchor, tag.is_some());
-                self.mapping(pointer, depth)
+                self.refuse(span, anchor, tag.is_some());
+                self.mapping()?
             }
             // The parser gives a node where one is due; were it not so, the document is not understood.
             Event::Nothing
@@ -112,22 +110,23 @@ impl<'t> Reader<'t> {
             | Event::DocumentEnd
             | Event::SequenceEnd
             | Event::MappingEnd => {
-                self.fault(span, pointer, "not YAML: a value is missing");
-                None
+                self.fault(span, "not YAML: a value is missing");
+                return None;
             }
-        }
+        };
+        Some((value, Place { key, value: position(span), inside }))
     }
 
-    fn refuse(&mut self, span: Span, pointer: &str, anchor: usize, tagged: bool) {
+    fn refuse(&mut self, span: Span, anchor: usize, tagged: bool) {
         if anchor > 0 {
-            self.fault(span, pointer, "anchors are not read here: write the value out where it is needed");
+            self.fault(span, "anchors are not read here: write the value out where it is needed");
         }
         if tagged {
-            self.fault(span, pointer, "tags are not read here");
+            self.fault(span, "tags are not read here");
         }
     }
 
-    fn scalar(&mut self, text: Cow<'t, str>, style: ScalarStyle, span: Span, pointer: &str) -> Value {
+    fn scalar(&mut self, text: Cow<'t, str>, style: ScalarStyle, span: Span) -> Value {
         if style != ScalarStyle::Plain {
             return Value::String(text.into_owned());
         }
@@ -140,7 +139,7 @@ impl<'t> Reader<'t> {
             Scalar::Integer(value) => value.into(),
             Scalar::FloatingPoint(value) => serde_json::Number::from_f64(value.into_inner()).map_or_else(
                 || {
-                    self.fault(span, pointer, "not a number: infinite and undefined ones are not read here");
+                    self.fault(span, "not a number: infinite and undefined ones are not read here");
                     Value::Null
                 },
                 Value::Number,
@@ -149,41 +148,46 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn sequence(&mut self, pointer: &str, depth: usize) -> Option<Value> {
-        let mut items = Vec::new();
+    fn sequence(&mut self) -> Option<(Value, Inside)> {
+        let (mut items, mut places) = (Vec::new(), Vec::new());
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Some(Value::Array(items)),
+                (Event::SequenceEnd, _) => return Some((Value::Array(items), Inside::Items(places))),
                 (event, span) => {
-                    let item = self.node(event, span, &child(pointer, items.len()), None, depth + 1)?;
+                    self.path.push(items.len().to_string());
+                    let (item, place) = self.node(event, span, None)?;
+                    self.path.pop();
                     items.push(item);
+                    places.push(place);
                 }
             }
         }
     }
 
-    fn mapping(&mut self, pointer: &str, depth: usize) -> Option<Value> {
-        let mut entries = Map::new();
+    fn mapping(&mut self) -> Option<(Value, Inside)> {
+        let (mut entries, mut places) = (Map::new(), BTreeMap::new());
         loop {
             let (event, at) = self.next()?;
             let key = match event {
-                Event::MappingEnd => return Some(Value::Object(entries)),
-                Event::Scalar(text, _, anchor, tag) => {
-                    self.refuse(at, pointer, anchor, tag.is_some());
+                Event::MappingEnd => return Some((Value::Object(entries), Inside::Entries(places))),
+                Event::Scalar(text, _, anchor, tag) if text.len() <= MAX_KEY_BYTES => {
+                    self.refuse(at, anchor, tag.is_some());
                     text.into_owned()
                 }
                 _ => {
                     // Without a name for it, nothing that follows has a place.
-                    self.fault(at, pointer, "a key must be plain text");
+                    self.fault(at, format!("a key must be plain text of at most {MAX_KEY_BYTES} bytes"));
                     return None;
                 }
             };
             let (event, span) = self.next()?;
-            let below = child(pointer, &key);
+            self.path.push(key);
+            let (value, place) = self.node(event, span, Some(position(at)))?;
+            let key = self.path.pop().unwrap_or_default();
             if entries.contains_key(&key) {
-                self.fault(at, &below, format!("key `{}` stands here twice", shown(&key)));
+                self.fault(at, format!("key `{}` stands here twice", shown(&key)));
             }
-            let value = self.node(event, span, &below, Some(position(at)), depth + 1)?;
+            places.insert(key.clone(), place);
             entries.insert(key, value);
         }
     }
@@ -250,7 +254,7 @@ mod tests {
                 "t.yaml:7:4: not a number: infinite and undefined ones are not read here",
             ]
         );
-        assert_eq!(faults("? [a]\n: b"), ["t.yaml:1:3: a key must be plain text"]);
+        assert_eq!(faults("? [a]\n: b"), ["t.yaml:1:3: a key must be plain text of at most 256 bytes"]);
         assert_eq!(faults("a: [1,\nb: 2").len(), 1);
     }
 

@@ -100,7 +100,7 @@ impl<'t> UnverifiedToken<'t> {
             return Err(TokenError::Signature);
         }
         let claims = claims::read(&self.claims, profile.issuer(), profile.origin())?;
-        profile.check(&claims)?;
+        profile.check(&claims, now)?;
         let handle = claims.token_id.clone().unwrap_or_else(|| {
             // Of what is signed, not of the signature: ECDSA has two for each.
             let digest = digest::digest(&digest::SHA256, self.message.as_bytes());

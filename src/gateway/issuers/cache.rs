@@ -17,7 +17,8 @@ use crate::token::verify::{MAX_TOKEN_BYTES, UnverifiedToken, Verified};
 
 /// Room for verified tokens where nothing else is said: about 60,000 of 500 bytes.
 pub const DEFAULT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
-/// What an entry takes beside its token and claims: the cache's own nodes, counts and the structures, measured generously.
+/// What an entry takes beside its token and texts: the cache's own nodes, counts and the structures. An estimate, on the
+/// generous side.
 const ENTRY_BYTES: usize = 512;
 /// Longest wait of a caller for an issuer's keys: a little more than a fetch may take.
 const MAX_WAIT: Duration = Duration::from_secs(6);
@@ -41,10 +42,8 @@ struct Entry {
 impl TokenVerifier {
     /// With room for about `cache_bytes` of verified tokens.
     pub fn new(issuers: Arc<Issuers>, revoked: Arc<RevokedTokens>, cache_bytes: u64) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(cache_bytes)
-            .weigher(weigh)
-            .build_with_hasher(ahash::RandomState::new());
+        let cache =
+            Cache::builder().max_capacity(cache_bytes).weigher(weigh).build_with_hasher(ahash::RandomState::new());
         Self { issuers, revoked, cache, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 

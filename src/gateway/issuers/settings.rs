@@ -1,4 +1,7 @@
 //! What is settled about a trusted issuer before the gateway runs: values that cannot be wrong.
+//!
+//! The file is read elsewhere; here its values become a profile, a source of keys and two bounds on their age, or a list of
+//! faults. Fetches nothing.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::token::verify::IssuerProfile;
+use crate::settings::gateway::{self as settings, IssuerSettings};
+use crate::token::verify::{IssuerProfile, ProfileError, TokenTypes};
 
 /// How often keys are fetched from a URL where nothing else is said.
 pub const DEFAULT_REFRESH: Duration = Duration::from_secs(300);
@@ -17,7 +21,7 @@ const MIN_REFRESH: Duration = Duration::from_secs(1);
 /// Files are looked at this often at least: it costs nothing, and a key taken out is to be gone.
 const FILE_REFRESH: Duration = Duration::from_secs(5);
 /// Longest that keys may serve unconfirmed.
-const LONGEST_STALE: Duration = Duration::from_secs(86_400);
+const LONGEST_STALE: Duration = Duration::from_secs(30 * 86_400);
 /// For the whole fetch: a caller may be waiting for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,8 +51,14 @@ pub enum IssuerSettingError {
     #[error("keys can be refreshed once a second at most")]
     Refresh,
     /// Shorter than the refresh, or very long.
-    #[error("the longest staleness is at least the refresh and at most 1d")]
+    #[error("the longest staleness is at least the refresh and at most 30d")]
     MaxStale,
+    /// What is accepted from it.
+    #[error(transparent)]
+    Profile(ProfileError),
+    /// Where its keys are.
+    #[error(transparent)]
+    Url(JwksUrlError),
 }
 
 impl TrustedIssuer {
@@ -79,6 +89,23 @@ impl TrustedIssuer {
         } else {
             Err(faults)
         }
+    }
+}
+
+impl TryFrom<&IssuerSettings> for TrustedIssuer {
+    type Error = Vec<IssuerSettingError>;
+
+    /// Of what the gateway's file says.
+    fn try_from(settings: &IssuerSettings) -> Result<Self, Vec<IssuerSettingError>> {
+        let IssuerSettings { issuer, keys, audiences, leeway, max_lifetime, refresh, max_stale } = settings;
+        let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
+        let profile = IssuerProfile::trusted(issuer, &audiences, TokenTypes::default(), *leeway, Some(*max_lifetime))
+            .map_err(|faults| faults.into_iter().map(IssuerSettingError::Profile).collect::<Vec<_>>())?;
+        let source = match keys {
+            settings::KeySource::File(path) => KeySource::File(path.clone()),
+            settings::KeySource::Url(url) => KeySource::Url(url.parse().map_err(|e| vec![IssuerSettingError::Url(e)])?),
+        };
+        Self::new(profile, source, Some(*refresh), Some(*max_stale))
     }
 }
 
@@ -143,7 +170,6 @@ impl fmt::Debug for JwksUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::verify::TokenTypes;
 
     #[test]
     fn keys_come_over_tls_or_loopback_only() {
@@ -182,8 +208,30 @@ mod tests {
         let profile = || IssuerProfile::trusted("i", &["a"], TokenTypes::default(), Duration::ZERO, None).unwrap();
         let file = || KeySource::File("x".into());
         let faults =
-            TrustedIssuer::new(profile(), file(), Some(Duration::ZERO), Some(Duration::from_secs(86_401))).unwrap_err();
+            TrustedIssuer::new(profile(), file(), Some(Duration::ZERO), Some(Duration::from_secs(30 * 86_400 + 1)))
+                .unwrap_err();
         assert_eq!(faults, [IssuerSettingError::Refresh, IssuerSettingError::MaxStale]);
         assert_eq!(TrustedIssuer::new(profile(), file(), None, None).unwrap().refresh, FILE_REFRESH);
+    }
+
+    #[test]
+    fn the_files_issuers_become_trusted_ones() {
+        let day = Duration::from_secs(86_400);
+        let file = IssuerSettings {
+            issuer: "https://token.example".into(),
+            keys: settings::KeySource::Url("https://token.example/jwks".into()),
+            audiences: vec!["gate".into()],
+            leeway: Duration::from_secs(5),
+            max_lifetime: day,
+            refresh: Duration::from_secs(60),
+            max_stale: day,
+        };
+        let trusted = TrustedIssuer::try_from(&file).unwrap();
+        assert_eq!(
+            (&**trusted.profile.issuer(), trusted.refresh, trusted.max_stale),
+            ("https://token.example", file.refresh, day)
+        );
+        let bad = IssuerSettings { keys: settings::KeySource::Url("http://token.example/jwks".into()), ..file };
+        assert_eq!(TrustedIssuer::try_from(&bad).unwrap_err(), [IssuerSettingError::Url(JwksUrlError)]);
     }
 }

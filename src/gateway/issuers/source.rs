@@ -1,4 +1,7 @@
-//! Fetching a key set: from a file, or over HTTP with every bound there is. No redirects, no proxies, no cookies.
+//! Fetching a key set: from a file, or over HTTP with every bound there is.
+//!
+//! No redirects, no proxies, no cookies, a bounded answer in bounded time. Knows nothing about issuers, ages and generations:
+//! one call, one set or one fault.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,6 @@
 //! Registry and verifier together, against a real server on loopback that misbehaves on request.
+//!
+//! The clocks stand still unless told. The only real times are the fetch timeout, shortened, and the network's own.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;

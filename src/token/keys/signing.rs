@@ -1,4 +1,7 @@
 //! Keys that we sign with.
+//!
+//! A key has one algorithm and one name, its thumbprint, and signs two types of token. It is read from bytes and written to
+//! bytes: where a key file lies, who may read it and when keys rotate is not known here.
 
 use std::fmt;
 use std::sync::Arc;

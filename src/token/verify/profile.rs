@@ -1,4 +1,7 @@
-//! What is accepted from one issuer. Rules of different issuers and kinds of token exclude each other (RFC 8725 section 3.12).
+//! What is accepted from one issuer.
+//!
+//! Rules of different issuers and kinds of token exclude each other (RFC 8725 section 3.12): a token that one profile takes is
+//! none of another's. A profile that exists is well formed. Knows no keys, and not where they come from.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +70,7 @@ pub struct IssuerProfile {
 }
 
 impl IssuerProfile {
-    /// Tokens of somebody else's issuer, meant for one of `audiences`. `max_lifetime`, where there is one, makes `iat` required.
+    /// Tokens of somebody else's issuer, meant for one of `audiences`. `max_lifetime` bounds `exp` - `iat`.
     ///
     /// # Errors
     /// Every fault there is.
@@ -130,13 +133,13 @@ impl IssuerProfile {
         i64::try_from(self.leeway.as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// What does not depend on the time of day: audience and length of life.
-    pub(super) fn check(&self, claims: &Claims) -> Result<(), TokenError> {
+    /// Audience and length of life. A token that does not say when it was issued lives from `nbf`, or from now.
+    pub(super) fn check(&self, claims: &Claims, now: Timestamp) -> Result<(), TokenError> {
         if !claims.audiences.iter().any(|audience| self.audiences.contains(audience)) {
             return Err(TokenError::Audience);
         }
         let Some(longest) = self.max_lifetime else { return Ok(()) };
-        let issued: Timestamp = claims.issued.ok_or(TokenError::ClaimMissing("iat"))?;
-        if claims.expires > issued.saturating_add(longest) { Err(TokenError::Lifetime) } else { Ok(()) }
+        let begins = claims.issued.or(claims.not_before).unwrap_or(now);
+        if claims.expires > begins.saturating_add(longest) { Err(TokenError::Lifetime) } else { Ok(()) }
     }
 }

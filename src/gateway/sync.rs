@@ -1,0 +1,6 @@
+//! sync (wip)
+mod apply;
+#[cfg(test)]
+mod fixture;
+mod object;
+mod review;
