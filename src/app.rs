@@ -3,11 +3,11 @@
 //! The one place that knows gateway and control plane both. It reads settings, starts parts, waits for signals and
 //! ends them in order; what the parts do is theirs.
 
-//pub mod control;
-//pub mod dev;
-//pub mod gateway;
+pub mod control;
+pub mod dev;
+pub mod gateway;
 mod sample;
-//mod signals;
+mod signals;
 
 use std::io;
 
@@ -67,7 +67,7 @@ pub fn crypto() {
 const RUNTIME_THREADS: usize = 2;
 
 /// Runs `work` on the runtime of everything that is not on the path of a call.
-fn on_runtime<F: Future<Output = Result<(), AppError>>>(work: F) -> Result<(), AppError> {
+fn on_runtime<T>(work: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("portcullis")

@@ -7,11 +7,11 @@ mod apply;
 mod can_i;
 mod completion;
 mod config;
-//mod control;
-//mod dev;
-//mod evidence;
+mod control;
+mod dev;
+mod evidence;
 mod failure;
-//mod gateway;
+mod gateway;
 mod grant;
 mod identity;
 mod output;
@@ -92,13 +92,13 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a control plane, a gateway and a sample upstream on loopback
-    //Dev(dev::Dev),
+    Dev(dev::Dev),
     /// Run a control plane
-    //#[command(subcommand)]
-    //Control(control::Control),
+    #[command(subcommand)]
+    Control(control::Control),
     /// Run a gateway
-    //#[command(subcommand)]
-    //Gateway(gateway::Gateway),
+    #[command(subcommand)]
+    Gateway(gateway::Gateway),
     /// Check files, and print what they may hold
     #[command(subcommand)]
     Config(config::Config),
@@ -117,8 +117,8 @@ enum Command {
     #[command(subcommand)]
     Token(token::Token),
     /// The signed log of every decision
-    //#[command(subcommand)]
-    //Evidence(evidence::Evidence),
+    #[command(subcommand)]
+    Evidence(evidence::Evidence),
     /// Print a completion script for a shell
     Completion(completion::Completion),
     /// Print the version
@@ -221,16 +221,16 @@ fn wants_json(arguments: &[OsString]) -> bool {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let context = Context::new(cli.global);
     match cli.command {
-        //Command::Dev(command) => command.run(&context),
-        //Command::Control(command) => command.run(&context),
-        //Command::Gateway(command) => command.run(&context),
+        Command::Dev(command) => command.run(&context),
+        Command::Control(command) => command.run(&context),
+        Command::Gateway(command) => command.run(&context),
         Command::Config(command) => command.run(&context),
         Command::Apply(command) => asking(command.run(&context)),
         Command::Identity(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),
         Command::Token(command) => asking(command.run(&context)),
-        //Command::Evidence(command) => asking(command.run(&context)),
+        Command::Evidence(command) => asking(command.run(&context)),
         Command::Completion(command) => command.run(),
         Command::Version => completion::version(&context),
     }

@@ -8,6 +8,7 @@ use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Human;
 use crate::app;
+use crate::domain::name::GatewayName;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Control {
@@ -16,6 +17,13 @@ pub(super) enum Control {
         /// Settings of the control plane
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// A host name or address in the control plane's and the gateways' certificates, besides those of loopback;
+        /// may be repeated
+        #[arg(long = "host", value_name = "HOST")]
+        names: Vec<String>,
+        /// Register a gateway and make its certificate; may be repeated
+        #[arg(long = "gateway", value_name = "NAME")]
+        gateways: Vec<GatewayName>,
     },
     /// Run a control plane until it is told to end (SIGTERM: drain)
     Run {
@@ -28,9 +36,14 @@ pub(super) enum Control {
 impl Control {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
-            Self::Init { config } => {
-                let made = app::control::init(&config)?;
-                context.output.answer(&made, || Human::Details(made.pairs()))?;
+            Self::Init { config, names, gateways } => {
+                let made = app::control::init(&config, &app::control::Enrol { names, gateways })?;
+                let shown = |path: &PathBuf| path.display().to_string();
+                context.output.answer(&made, || {
+                    let mut pairs = vec![("CA", shown(&made.ca)), ("administrator's token", shown(&made.administrator))];
+                    pairs.extend(made.gateways.iter().map(|dir| ("gateway", shown(dir))));
+                    Human::Details(pairs)
+                })?;
             }
             Self::Run { config } => app::control::run(&config)?,
         }

@@ -40,7 +40,7 @@ const fn loopback(port: u16) -> SocketAddr {
 
 impl Dev {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
-        app::dev::run(app::dev::Options {
+        app::dev::run(&app::dev::Options {
             dir: context.dir(),
             fresh: self.fresh,
             upstream: self.upstream,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tonic::Code;
 
 use super::output::{Format, escaped, harmless_json};
+use crate::app::AppError;
 use crate::client::{ClientError, TargetError};
 
 /// How a command ends.
@@ -92,6 +93,17 @@ impl From<std::io::Error> for Failure {
             return Self { quiet: true, ..Self::new(Exit::Done, "") };
         }
         Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        let exit = match error {
+            AppError::Usage(_) | AppError::Settings(_) => Exit::Usage,
+            AppError::Conflict(_) => Exit::Conflict,
+            AppError::Io { .. } | AppError::Part { .. } | AppError::Impatient => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
     }
 }
 

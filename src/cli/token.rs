@@ -96,8 +96,8 @@ impl Exchange {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
         let dir = context.dir();
         let subject = match (&self.identity, &self.token_file, &self.cert_file, &self.key_file) {
-            (Some(name), ..) => Subject::Token(target::token(&dir.join("identities").join(name.as_str()).join("token"))?),
-            (_, Some(file), ..) => Subject::Token(target::token(file)?),
+            (Some(name), ..) => Subject::Token(target::client_token(&dir.join("identities").join(name.as_str()).join("token"))?),
+            (_, Some(file), ..) => Subject::Token(target::client_token(file)?),
             (_, _, Some(cert), Some(key)) => Subject::Certificate(target::client_certificate(cert, key)?),
             _ => return Err(Failure::usage("who asks? Name an identity, a token file or a certificate with its key")),
         };
@@ -156,7 +156,7 @@ impl Source {
                 Ok(Zeroizing::new(text.trim().to_owned()))
             }
             (Some(token), _) => Ok(Zeroizing::new(token.trim().to_owned())),
-            (None, Some(file)) => Ok(target::token(file)?),
+            (None, Some(file)) => Ok(target::client_token(file)?),
             (None, None) => Err(Failure::usage("which token?")),
         }
     }

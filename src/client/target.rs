@@ -165,13 +165,13 @@ impl Target {
         };
         let certificate = certificate.map(|(cert, key)| client_certificate(&cert, &key)).transpose()?;
         let token = match (&pointers.token_file, &pointers.as_person) {
-            (Some(file), _) => Some(token(file)?),
-            (None, Some(person)) => Some(token(&person_file(&dir, person)?)?),
+            (Some(file), _) => Some(client_token(file)?),
+            (None, Some(person)) => Some(client_token(&person_file(&dir, person)?)?),
             (None, None) => match (&environment.token, context_token) {
                 (Some(token), _) => Some(token.clone()),
-                (None, Some(file)) => Some(token(&file)?),
+                (None, Some(file)) => Some(client_token(&file)?),
                 (None, None) if certificate.is_some() => None,
-                (None, None) => Some(token(&person_file(&dir, DEFAULT_PERSON)?)?),
+                (None, None) => Some(client_token(&person_file(&dir, DEFAULT_PERSON)?)?),
             },
         };
         Ok(Self { address, ca_pem, token, certificate })
@@ -245,7 +245,7 @@ fn person_file(dir: &Path, person: &str) -> Result<PathBuf, TargetError> {
 ///
 /// # Errors
 /// When the file cannot be read or holds anything but one line of visible ASCII.
-pub fn token(path: &Path) -> Result<Zeroizing<String>, TargetError> {
+pub fn client_token(path: &Path) -> Result<Zeroizing<String>, TargetError> {
     let bytes = Zeroizing::new(read(path, "the token")?);
     let text = std::str::from_utf8(&bytes).map(str::trim).unwrap_or_default();
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
