@@ -1,5 +1,8 @@
 //! Portcullis: an inline access gate for machine callers.
 
+pub mod app;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod control;
 pub mod decision;
