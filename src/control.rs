@@ -1,3 +1,40 @@
-//! (being built)
+//! The control plane: what is allowed is decided here, and pushed to every gateway.
+//!
+//! In the order of the way: [`api`] knows who calls and whether they may; [`catalog`], [`grant`] and [`registry`] plan
+//! what a command changes, as pure functions of the [`model`]; the [`actor`] makes plans true, one store transaction for
+//! each ([`vault`], over [`store`]), with the events that tell of them; [`push`] sends what gateways miss from the
+//! [`ring`], and [`fleet`] knows how far each has come; [`outbox`] takes the events to the evidence. It never reaches
+//! into a gateway.
 
+mod actor;
+mod api;
+pub mod authorize;
+pub mod catalog;
+mod encode;
+pub mod enrol;
+pub mod fleet;
+pub mod grant;
+mod http;
+mod metrics;
+pub mod model;
+pub mod outbox;
+pub mod plan;
+mod plane;
+mod push;
+pub mod record;
+pub mod registry;
+mod ring;
 pub mod store;
+pub mod vault;
+
+pub use actor::{ControlHandle, Done};
+pub use api::ApiStartError;
+pub use plane::{ControlPlane, Core, StartError};
+
+/// Waits until somebody says stop, or nobody can any more.
+async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! The one writer.
+//!
+//! Commands come in on a queue and are planned one after the other, each on the model that the ones before it leave.
+//! Those that wait together share a transaction: records, events and head in one commit. Only then does the model move,
+//! and only then is anybody answered. The actor knows plans; what a command means is planned elsewhere.
+
+mod handle;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+
+pub use handle::{ControlHandle, Done};
+
+use super::authorize::Caller;
+use super::fleet::Fleet;
+use super::metrics::Metrics;
+use super::model::Model;
+use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
+use super::record::{Change, OUTBOX};
+use super::ring::{Head, Ring};
+use super::vault::{OutboxRecord, Part, Vault, VaultError};
+use super::{grant, store::StoreError};
+use crate::domain::name::GrantId;
+use crate::domain::{Clock, Timestamp};
+
+/// Commands that may wait: past it callers wait in their own requests, which are limited per connection.
+const MAX_QUEUE: usize = 1_024;
+/// Commands that share a transaction at most.
+const MAX_GROUP: usize = 64;
+/// How often ends by the clock are looked for. Gateways end grants by themselves; this is the record of it.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What the writer and the readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) vault: Vault,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Replaced by the actor alone.
+    pub(super) model: ArcSwap<Model>,
+    /// Pushed to by the actor alone.
+    pub(super) ring: Ring,
+    pub(super) fleet: Fleet,
+    pub(super) metrics: Metrics,
+    /// How many denials may still be recorded.
+    pub(super) denials: super::api::Budget,
+    /// Counts commits with events: the outbox's drain looks again.
+    pub(super) outbox: watch::Sender<u64>,
+}
+
+/// What planning a command came to: its part of a commit, and whom to tell.
+struct Planned {
+    part: Part,
+    audience: Audience,
+    done: Tell,
+}
+
+type Tell = Box<dyn FnOnce(Result<u64, Refused>) + Send>;
+type Planner = Box<dyn FnOnce(&Model, &Context<'_>, &mut Identifiers) -> Option<Planned> + Send>;
+
+/// One command on its way to the actor.
+struct Job {
+    caller: Caller,
+    plan: Planner,
+}
+
+/// Draws identifiers that grow: their order is the order of events.
+#[derive(Debug, Default)]
+pub(super) struct Identifiers {
+    last: u128,
+}
+
+impl Identifiers {
+    /// One that was never drawn, larger than all before it.
+    pub(super) fn draw(&mut self, now: Timestamp) -> GrantId {
+        let mut random = [0; 16];
+        // Without randomness the count alone keeps them apart.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        let drawn = GrantId::new(now, u128::from_be_bytes(random)).bits();
+        self.last = if drawn > self.last { drawn } else { self.last.wrapping_add(1) };
+        GrantId::from_bits(self.last)
+    }
+}
+
+/// The writer.
+pub(super) struct Actor {
+    shared: Arc<Shared>,
+    jobs: mpsc::Receiver<Job>,
+    identifiers: Identifiers,
+    now: Timestamp,
+    /// After a commit of unknown fate, or one that lost against another writer, the model is read anew first.
+    stale: bool,
+}
+
+impl Actor {
+    /// Builds the model from the store and everything that hangs on it.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds what is not ours.
+    pub(super) async fn open(vault: Vault, clock: Arc<dyn Clock>) -> Result<(Self, ControlHandle), VaultError> {
+        let mut model = vault.load().await?;
+        if model.epoch == 0 {
+            vault.initialize().await?;
+            // A crash here leaves a store with an epoch and nothing else, which is what the next start expects.
+            model = vault.load().await?;
+        }
+        // Identifiers go on above those that are waiting in the outbox, also when the clock was set back.
+        let pending = vault.store().range(super::store::KeyRange::prefix(OUTBOX), None, None).await?;
+        let last = pending.kvs.last().and_then(|kv| outbox_id(&kv.key)).map_or(0, GrantId::bits);
+        let fleet = Fleet::new(clock.clone());
+        for name in model.gateways.keys() {
+            fleet.record(name);
+        }
+        let head = Head { epoch: model.epoch, revision: model.revision };
+        let now = clock.now();
+        let shared = Arc::new(Shared {
+            vault,
+            clock,
+            model: ArcSwap::from_pointee(model),
+            ring: Ring::at(head),
+            fleet,
+            metrics: Metrics::new(),
+            denials: super::api::Budget::default(),
+            outbox: watch::Sender::new(0),
+        });
+        let (sender, jobs) = mpsc::channel(MAX_QUEUE);
+        let handle = ControlHandle::new(sender, shared.clone());
+        Ok((Self { shared, jobs, identifiers: Identifiers { last }, now, stale: false }, handle))
+    }
+
+    /// Works until every handle is gone or `stop` says so.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = super::stopped(&mut stop) => return,
+                job = self.jobs.recv() => match job {
+                    Some(job) => self.work(job).await,
+                    None => return,
+                },
+                _ = tick.tick() => self.tidy().await,
+            }
+        }
+    }
+
+    async fn work(&mut self, first: Job) {
+        let mut waiting = vec![first];
+        while waiting.len() < MAX_GROUP
+            && let Ok(job) = self.jobs.try_recv()
+        {
+            waiting.push(job);
+        }
+        self.advance();
+        if let Err(error) = self.refresh().await {
+            tracing::error!(%error, "the store cannot be read");
+            // Dropped, they are answered that nothing is known.
+            drop(waiting);
+            return;
+        }
+        let mut group = Group::new(&self.shared);
+        for job in waiting {
+            let context = Context { caller: &job.caller, now: self.now };
+            let Some(planned) = (job.plan)(&group.model, &context, &mut self.identifiers) else { continue };
+            if let Err(planned) = group.add(&self.shared, planned) {
+                self.commit(group).await;
+                group = Group::new(&self.shared);
+                if let Err(planned) = group.add(&self.shared, *planned) {
+                    (planned.done)(Err(Refused::TooMuch("more than one transaction can hold".to_owned())));
+                }
+            }
+        }
+        self.commit(group).await;
+    }
+
+    /// Time does not go back for the actor, whatever the clock says.
+    fn advance(&mut self) {
+        self.now = self.now.max(self.shared.clock.now());
+    }
+
+    async fn refresh(&mut self) -> Result<(), VaultError> {
+        if !self.stale {
+            return Ok(());
+        }
+        let model = self.shared.vault.load().await?;
+        let head = Head { epoch: model.epoch, revision: model.revision };
+        for name in model.gateways.keys() {
+            self.shared.fleet.record(name);
+        }
+        self.shared.model.store(Arc::new(model));
+        // What was missed is not known change by change: sessions that are not current get snapshots.
+        self.shared.ring.reset(head);
+        self.stale = false;
+        Ok(())
+    }
+
+    async fn commit(&mut self, group: Group) {
+        if group.waiting.is_empty() {
+            return;
+        }
+        if group.is_empty() {
+            let revision = self.shared.model.load().revision;
+            group.waiting.into_iter().for_each(|done| done(Ok(revision)));
+            return;
+        }
+        let timer = self.shared.metrics.commit_seconds.start_timer();
+        let committed = self.shared.vault.commit(group.draft).await;
+        timer.observe_duration();
+        // A crash here leaves the commit whole in the store and nobody told: the next start reads it as true, its
+        // events are in the outbox, and gateways learn of it when they attach.
+        match committed {
+            Ok((revision, audience)) => {
+                self.publish(revision, audience, &group.changes);
+                group.waiting.into_iter().for_each(|done| done(Ok(revision)));
+            }
+            Err(error) => {
+                tracing::error!(%error, "a commit failed");
+                self.stale = matches!(
+                    error,
+                    VaultError::Conflict | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
+                );
+                let refused = match error {
+                    VaultError::Conflict => Refused::Conflict("the store changed meanwhile; try again".to_owned()),
+                    VaultError::Store(error) => error.into(),
+                    VaultError::Seal { .. }
+                    | VaultError::Record(_)
+                    | VaultError::Format(_)
+                    | VaultError::Unwritable(_) => Refused::Unavailable,
+                };
+                group.waiting.into_iter().for_each(|done| done(Err(refused.clone())));
+            }
+        }
+    }
+
+    fn publish(&self, revision: u64, audience: Audience, changes: &[Change]) {
+        let mut model = self.shared.model.load().as_ref().clone();
+        for change in changes {
+            model.apply(change, revision);
+            match change {
+                Change::Put(super::record::Record::Gateway(gateway)) => self.shared.fleet.record(&gateway.name),
+                Change::Delete(super::record::Record::Gateway(gateway)) => self.shared.fleet.forget(&gateway.name),
+                _ => {}
+            }
+        }
+        if audience == Audience::Gateways {
+            model.revision = revision;
+        }
+        let head = Head { epoch: model.epoch, revision: model.revision };
+        self.shared.model.store(Arc::new(model));
+        if audience == Audience::Gateways {
+            self.shared.ring.push(head, changes, self.shared.clock.now());
+        }
+        self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Records what ended by the clock, and forgets what is over.
+    async fn tidy(&mut self) {
+        self.advance();
+        if let Err(error) = self.refresh().await {
+            tracing::error!(%error, "the store cannot be read");
+            return;
+        }
+        for plan in [grant::plan_expiry, grant::plan_forget_tokens] {
+            loop {
+                let plan = plan(&self.shared.model.load(), self.now);
+                let more = plan.answer;
+                if plan.is_empty() {
+                    break;
+                }
+                let mut group = Group::new(&self.shared);
+                let planned = planned(plan, &Caller::System, self.now, &mut self.identifiers, Box::new(|_| {}));
+                if group.add(&self.shared, planned).is_err() {
+                    break;
+                }
+                self.commit(group).await;
+                if !more || self.stale {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The identifier of an outbox key.
+pub(super) fn outbox_id(key: &[u8]) -> Option<GrantId> {
+    let key = std::str::from_utf8(key).ok()?;
+    key.strip_prefix(OUTBOX)?.parse().ok()
+}
+
+fn planned<T>(
+    plan: Plan<T>,
+    caller: &Caller,
+    now: Timestamp,
+    identifiers: &mut Identifiers,
+    done: Tell,
+) -> Planned {
+    let outbox = (!plan.events.is_empty()).then(|| {
+        let record = OutboxRecord { at: now, actor: caller.to_string(), events: plan.events };
+        (format!("{OUTBOX}{}", identifiers.draw(now)), record)
+    });
+    Planned { part: Part { changes: plan.changes, outbox }, audience: plan.audience, done }
+}
+
+/// Commands that share a transaction.
+struct Group {
+    /// The model as it will be: with a placeholder for the revision, which the commit decides.
+    model: Model,
+    base: Arc<Model>,
+    draft: super::vault::Draft,
+    keys: BTreeSet<String>,
+    changes: Vec<Change>,
+    events: usize,
+    waiting: Vec<Tell>,
+}
+
+impl Group {
+    fn new(shared: &Shared) -> Self {
+        let base = shared.model.load_full();
+        Self {
+            model: base.as_ref().clone(),
+            draft: shared.vault.draft(&base),
+            base,
+            keys: BTreeSet::new(),
+            changes: Vec::new(),
+            events: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.events == 0
+    }
+
+    /// Takes a command in, or gives it back when the transaction has no room for it, or has changed one of its keys
+    /// already: a key has one fate in a transaction.
+    fn add(&mut self, shared: &Shared, planned: Planned) -> Result<(), Box<Planned>> {
+        let keys: Vec<String> = planned.part.changes.iter().map(|c| c.record().key()).collect();
+        if keys.iter().any(|key| self.keys.contains(key)) {
+            return Err(Box::new(planned));
+        }
+        match shared.vault.add(&mut self.draft, &self.base, &planned.part, planned.audience) {
+            Ok(true) => {}
+            Ok(false) => return Err(Box::new(planned)),
+            Err(error) => {
+                tracing::error!(%error, "a record cannot be written");
+                (planned.done)(Err(Refused::Unavailable));
+                return Ok(());
+            }
+        }
+        for change in &planned.part.changes {
+            self.model.apply(change, u64::MAX);
+        }
+        self.keys.extend(keys);
+        self.changes.extend(planned.part.changes);
+        self.events += usize::from(planned.part.outbox.is_some());
+        self.waiting.push(planned.done);
+        Ok(())
+    }
+}
+
+/// A plan of events alone, for what is recorded without changing anything.
+pub(super) fn note(operation: &str, object: String, reason: String) -> Plan<()> {
+    let event = ChangeEvent { operation: operation.to_owned(), object, before: None, after: None, reason: Some(reason) };
+    Plan { changes: Vec::new(), events: vec![event], audience: Audience::Control, answer: () }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! What the rest of the control plane asks the writer for: one method per command, and the model to read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::authorize::{Caller, Denied};
+use super::super::catalog::{self, Diff, Document};
+use super::super::fleet::{Fleet, GatewayStatus};
+use super::super::grant::{self, GrantRequest};
+use super::super::model::Model;
+use super::super::plan::{Context, Plan, Refused};
+use super::super::record::{GatewayRecord, GrantRecord, Person, RevokedToken};
+use super::super::registry;
+use super::{Identifiers, Job, Shared, note, planned};
+use crate::domain::grant::Grant;
+use crate::domain::identity::{Identity, IdentityState};
+use crate::domain::name::{GrantId, IdentityName};
+
+/// How long a caller waits for a place in the queue, and for its commit.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A way to the writer. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ControlHandle {
+    jobs: mpsc::Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Job of {}", self.caller)
+    }
+}
+
+/// What was done, and the revision from which on it is so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done<T> {
+    /// The answer.
+    pub answer: T,
+    /// The revision.
+    pub revision: u64,
+}
+
+impl ControlHandle {
+    pub(super) fn new(jobs: mpsc::Sender<Job>, shared: Arc<Shared>) -> Self {
+        Self { jobs, shared }
+    }
+
+    pub(in super::super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Everything that is kept, as of one revision.
+    pub fn model(&self) -> Arc<Model> {
+        self.shared.model.load_full()
+    }
+
+    /// The gateways.
+    pub fn fleet(&self) -> &Fleet {
+        &self.shared.fleet
+    }
+
+    /// Where each gateway stands.
+    pub fn gateways(&self) -> Vec<GatewayStatus> {
+        self.shared.fleet.status()
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        command: &'static str,
+        plan: impl FnOnce(&Model, &Context<'_>, &mut Identifiers) -> Result<Plan<T>, Refused> + Send + 'static,
+    ) -> Result<Done<T>, Refused> {
+        let _timer = self.shared.metrics.command_seconds.with_label_values(&[command]).start_timer();
+        let (sender, receiver) = oneshot::channel();
+        let job = Job {
+            caller: caller.clone(),
+            plan: Box::new(move |model, context, identifiers| match plan(model, context, identifiers) {
+                Ok(plan) => {
+                    let (plan, answer) = plan.take_answer();
+                    // Whoever asked may be gone by then; what was done stays done.
+                    let tell = move |done: Result<u64, Refused>| {
+                        let _ = sender.send(done.map(|revision| Done { answer, revision }));
+                    };
+                    Some(planned(plan, context.caller, context.now, identifiers, Box::new(tell)))
+                }
+                Err(refused) => {
+                    let _ = sender.send(Err(refused));
+                    None
+                }
+            }),
+        };
+        let done = async {
+            self.jobs.send(job).await.map_err(|_| Refused::Unavailable)?;
+            receiver.await.map_err(|_| Refused::Unavailable)?
+        };
+        tokio::time::timeout(PATIENCE, done).await.unwrap_or(Err(Refused::Unavailable))
+    }
+
+    /// Applies documents; with `dry_run` only says what would change.
+    ///
+    /// # Errors
+    /// As [`catalog::plan_apply`].
+    pub async fn apply(
+        &self,
+        caller: &Caller,
+        documents: Vec<Document>,
+        dry_run: bool,
+    ) -> Result<Done<Vec<Diff>>, Refused> {
+        if dry_run {
+            let model = self.model();
+            let context = Context { caller, now: self.shared.clock.now() };
+            let plan = catalog::plan_apply(&model, &context, &documents)?;
+            return Ok(Done { answer: plan.answer, revision: model.revision });
+        }
+        self.run(caller, "apply", move |model, context, _| catalog::plan_apply(model, context, &documents)).await
+    }
+
+    /// Changes an identity's state.
+    ///
+    /// # Errors
+    /// As [`catalog::plan_state`].
+    pub async fn set_state(
+        &self,
+        caller: &Caller,
+        name: IdentityName,
+        state: IdentityState,
+        reason: String,
+    ) -> Result<Done<Identity>, Refused> {
+        self.run(caller, "set_state", move |model, _, _| catalog::plan_state(model, &name, state, &reason)).await
+    }
+
+    /// Makes grants.
+    ///
+    /// # Errors
+    /// As [`grant::plan_create`].
+    pub async fn create_grants(&self, caller: &Caller, request: GrantRequest) -> Result<Done<Vec<Grant>>, Refused> {
+        self.run(caller, "create_grant", move |model, context, identifiers| {
+            grant::plan_create(model, context, &request, || identifiers.draw(context.now))
+        })
+        .await
+    }
+
+    /// Ends a grant. One that has ended already is returned as it is, with the revision in which that was.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`] for a grant that never was; otherwise as [`grant::plan_revoke`].
+    pub async fn revoke_grant(&self, caller: &Caller, id: GrantId, reason: String) -> Result<Done<Grant>, Refused> {
+        let words = reason.clone();
+        let done = self
+            .run(caller, "revoke_grant", move |model, context, _| match model.grants.get(&id) {
+                Some(kept) => {
+                    let record = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false };
+                    grant::plan_revoke(context, &record, &reason).map(|plan| plan.map(Some))
+                }
+                None => Ok(Plan::nothing(None)),
+            })
+            .await?;
+        if let Some(grant) = done.answer {
+            return Ok(Done { answer: grant, revision: done.revision });
+        }
+        super::super::plan::checked_reason(&words).map_err(Refused::invalid)?;
+        let (record, revision) = self.grant(id).await?;
+        Ok(Done { answer: record.grant, revision })
+    }
+
+    /// A grant, live or ended, and the revision that last put it.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`], or [`Refused::Unavailable`] when the store does not answer.
+    pub async fn grant(&self, id: GrantId) -> Result<(GrantRecord, u64), Refused> {
+        if let Some(kept) = self.model().grants.get(&id) {
+            let grant = kept.value.as_ref().clone();
+            return Ok((GrantRecord { grant, expiry_noted: false }, kept.revision));
+        }
+        match self.shared.vault.grant(id).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(Refused::NotFound(format!("there is no grant {id}"))),
+            Err(error) => {
+                tracing::error!(%error, "a grant cannot be read");
+                Err(Refused::Unavailable)
+            }
+        }
+    }
+
+    /// Declares a token dead.
+    ///
+    /// # Errors
+    /// As [`grant::plan_revoke_token`].
+    pub async fn revoke_token(&self, caller: &Caller, token: RevokedToken) -> Result<Done<()>, Refused> {
+        self.run(caller, "revoke_token", move |model, context, _| grant::plan_revoke_token(model, context, &token)).await
+    }
+
+    /// Records a person, or changes them.
+    ///
+    /// # Errors
+    /// As [`registry::plan_person`].
+    pub async fn put_person(&self, caller: &Caller, person: Person) -> Result<Done<()>, Refused> {
+        self.run(caller, "put_person", move |model, _, _| registry::plan_person(model, person)).await
+    }
+
+    /// Records a gateway, or changes it.
+    ///
+    /// # Errors
+    /// As [`registry::plan_gateway`].
+    pub async fn put_gateway(&self, caller: &Caller, gateway: GatewayRecord) -> Result<Done<()>, Refused> {
+        self.run(caller, "put_gateway", move |model, _, _| registry::plan_gateway(model, gateway)).await
+    }
+
+    /// Declares the store a restored backup: gateways that saw more than it knows will take it as new.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn begin_epoch(&self, caller: &Caller, epoch: u64) -> Result<Done<u64>, Refused> {
+        self.run(caller, "begin_epoch", move |model, _, _| registry::plan_epoch(model, epoch)).await
+    }
+
+    /// Records that somebody was denied something.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn note_denied(&self, caller: &Caller, denied: &Denied, suppressed: u64) -> Result<Done<()>, Refused> {
+        let object = format!("operation/{}", denied.operation.as_str());
+        let mut reason = denied.to_string();
+        if suppressed > 0 {
+            reason.push_str(&format!("; {suppressed} more denials before it were not recorded"));
+        }
+        self.run(caller, "note_denied", move |_, _, _| Ok(note("access.denied", object, reason))).await
+    }
+}

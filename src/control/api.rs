@@ -1,0 +1,98 @@
+//! The gRPC API: who calls, whether they may, and the services behind.
+//!
+//! Messages are turned into commands and answers here and nowhere else. Every request passes [`Identifier`] first, health and
+//! reflection included: who is not known gets nothing.
+
+mod access;
+mod catalog;
+mod error;
+mod identify;
+mod server;
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tonic::{Request, Status};
+
+use super::actor::ControlHandle;
+use super::authorize::{Caller, Denied, Operation, authorize};
+use crate::domain::name::OwnerName;
+use crate::domain::Timestamp;
+
+pub(super) use error::ApiError;
+pub use server::ApiStartError;
+pub(super) use server::Api;
+
+/// Who made a request, as [`Identifier`] found.
+pub(super) fn caller_of<T>(request: &Request<T>) -> Option<Caller> {
+    request.extensions().get::<Caller>().cloned()
+}
+
+/// The caller, when they may do `operation`; a denial is recorded.
+pub(super) async fn authorized<T>(
+    handle: &ControlHandle,
+    request: &Request<T>,
+    operation: Operation,
+    owner: Option<&OwnerName>,
+) -> Result<Caller, Status> {
+    let caller = caller_of(request).ok_or_else(ApiError::unauthenticated)?;
+    match authorize(&caller, operation, owner) {
+        Ok(()) => Ok(caller),
+        Err(denied) => {
+            handle.shared().metrics.denied.inc();
+            record(handle, &caller, &denied).await;
+            Err(ApiError::denied(denied.to_string()).into())
+        }
+    }
+}
+
+/// Records a denial, so far as the budget goes. The answer does not depend on it: it is a refusal either way.
+async fn record(handle: &ControlHandle, caller: &Caller, denied: &Denied) {
+    let Some(suppressed) = handle.shared().denials.spend(handle.shared().clock.now()) else { return };
+    if let Err(error) = handle.note_denied(caller, denied, suppressed).await {
+        tracing::warn!(%error, %denied, "a denial could not be recorded");
+    }
+}
+
+/// Denials recorded per minute: a caller in a loop must not fill the store.
+const DENIALS_PER_MINUTE: u64 = 60;
+
+/// How many denials may still be recorded.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    state: Mutex<(Timestamp, u64, u64)>,
+}
+
+impl Budget {
+    /// Takes one. `Some`: with how many were not recorded since the last one that was.
+    fn spend(&self, now: Timestamp) -> Option<u64> {
+        let mut state = self.state.lock();
+        let (since, spent, suppressed) = &mut *state;
+        if now.saturating_since(*since) >= Duration::from_secs(60) {
+            (*since, *spent) = (now, 0);
+        }
+        if *spent >= DENIALS_PER_MINUTE {
+            *suppressed = suppressed.saturating_add(1);
+            return None;
+        }
+        *spent += 1;
+        Some(std::mem::take(suppressed))
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denials_are_recorded_up_to_a_rate_and_the_rest_counted() {
+        let budget = Budget::default();
+        let now = Timestamp::from_unix_seconds(1000);
+        let recorded = (0..1000).filter(|_| budget.spend(now).is_some()).count();
+        assert_eq!(recorded, 60);
+        let later = now.saturating_add(Duration::from_secs(60));
+        assert_eq!(budget.spend(later), Some(940));
+        assert_eq!(budget.spend(later), Some(0));
+    }
+}

@@ -1,0 +1,230 @@
+//! The `Access` service.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use super::super::actor::ControlHandle;
+use super::super::authorize::{Caller, Operation};
+use super::super::encode;
+use super::super::fleet::Wanted;
+use super::super::grant::{Access as Asked, GrantRequest};
+use super::super::push::MAX_LAG;
+use super::super::record::RevokedToken;
+use super::error::{malformed, refused};
+use super::{ApiError, authorized};
+use crate::domain::Timestamp;
+use crate::domain::grant::{Grant, GrantState, Limits};
+use crate::domain::name::GrantId;
+use crate::domain::resource::DEFAULT_AUTHORITY;
+use crate::wire::{self, v1};
+
+mod list;
+mod question;
+mod watching;
+
+/// Longest wait for gateways in one request.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+/// Watches at the same time: each is a reader of the store's history.
+const MAX_WATCHES: usize = 64;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct AccessService {
+    handle: ControlHandle,
+    watches: std::sync::Arc<Semaphore>,
+}
+
+impl AccessService {
+    pub(super) fn new(handle: ControlHandle) -> Self {
+        Self { handle, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)) }
+    }
+
+    /// What every gateway has to show for a revision, waiting for those that are connected.
+    async fn receipts(&self, revision: u64, grants: &[Grant], wait_ms: u64) -> Vec<v1::GatewayReceipt> {
+        let model = self.handle.model();
+        // Several resources: the one that may be used longest is the one that tells when all is over.
+        let authority = grants
+            .iter()
+            .map(|g| model.resources.get(&g.resource).map_or(DEFAULT_AUTHORITY, |kept| kept.value.spec.authority))
+            .max()
+            .unwrap_or(DEFAULT_AUTHORITY);
+        let wanted = Wanted {
+            revision,
+            grants: grants.iter().map(|grant| grant.id).collect(),
+            authority: authority.duration(),
+            lag: MAX_LAG,
+        };
+        self.handle.fleet().wait(&wanted, Duration::from_millis(wait_ms).min(MAX_WAIT)).await
+    }
+}
+
+#[tonic::async_trait]
+impl v1::access_server::Access for AccessService {
+    type WatchGrantsStream = Pin<Box<dyn Stream<Item = Result<v1::GrantEvent, Status>> + Send>>;
+
+    async fn create_grant(
+        &self,
+        request: Request<v1::CreateGrantRequest>,
+    ) -> Result<Response<v1::CreateGrantResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::CreateGrant, None).await?;
+        let message = request.into_inner();
+        let wait_ms = message.wait_ms;
+        let asked = grant_request(message)?;
+        let done = self.handle.create_grants(&caller, asked).await.map_err(refused)?;
+        let receipts = self.receipts(done.revision, &done.answer, wait_ms).await;
+        let grants = done.answer.iter().map(|grant| encode::grant(grant, done.revision)).collect();
+        Ok(Response::new(v1::CreateGrantResponse { grants, revision: done.revision, receipts }))
+    }
+
+    async fn list_grants(
+        &self,
+        request: Request<v1::ListGrantsRequest>,
+    ) -> Result<Response<v1::ListGrantsResponse>, Status> {
+        authorized(&self.handle, &request, Operation::ReadGrants, None).await?;
+        list::list(&self.handle, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_grant(&self, request: Request<v1::GetGrantRequest>) -> Result<Response<v1::GetGrantResponse>, Status> {
+        authorized(&self.handle, &request, Operation::ReadGrants, None).await?;
+        let id = wire::grant_id(&request.get_ref().id).map_err(malformed)?;
+        let (record, revision) = self.handle.grant(id).await.map_err(refused)?;
+        let state = state_name(record.grant.state(self.handle.shared().clock.now())).to_owned();
+        Ok(Response::new(v1::GetGrantResponse { grant: Some(encode::grant(&record.grant, revision)), state }))
+    }
+
+    async fn revoke_grant(
+        &self,
+        request: Request<v1::RevokeGrantRequest>,
+    ) -> Result<Response<v1::RevokeGrantResponse>, Status> {
+        let id = wire::grant_id(&request.get_ref().id);
+        // Who may not revoke anything learns nothing about what is there: the owner is looked up first, and without one
+        // the rule for what nobody owns holds.
+        let owner = match &id {
+            Ok(id) => self.owner_of(*id).await,
+            Err(_) => None,
+        };
+        let caller = authorized(&self.handle, &request, Operation::RevokeGrant, owner.as_ref()).await?;
+        let v1::RevokeGrantRequest { reason, wait_ms, .. } = request.into_inner();
+        let done = self.handle.revoke_grant(&caller, id.map_err(malformed)?, reason).await.map_err(refused)?;
+        let receipts = self.receipts(done.revision, std::slice::from_ref(&done.answer), wait_ms).await;
+        let grant = Some(encode::grant(&done.answer, done.revision));
+        Ok(Response::new(v1::RevokeGrantResponse { grant, revision: done.revision, receipts }))
+    }
+
+    async fn watch_grants(
+        &self,
+        request: Request<v1::WatchGrantsRequest>,
+    ) -> Result<Response<Self::WatchGrantsStream>, Status> {
+        authorized(&self.handle, &request, Operation::WatchGrants, None).await?;
+        let Ok(place) = self.watches.clone().try_acquire_owned() else {
+            return Err(ApiError::limit(format!("{MAX_WATCHES} watches are open already")).into());
+        };
+        watching::watch(&self.handle, request.get_ref().from_revision, place).await.map(Response::new)
+    }
+
+    async fn can_i(&self, request: Request<v1::CanIRequest>) -> Result<Response<v1::CanIResponse>, Status> {
+        authorized(&self.handle, &request, Operation::CanI, None).await?;
+        let now = self.handle.shared().clock.now();
+        question::answer(&self.handle.model(), request.into_inner(), now).map(Response::new)
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::RevokeToken, None).await?;
+        let v1::RevokeTokenRequest { issuer, jti, expires_unix_us } = request.into_inner();
+        let token = RevokedToken { issuer, jti, expires: Timestamp::from_unix_micros(expires_unix_us) };
+        let done = self.handle.revoke_token(&caller, token).await.map_err(refused)?;
+        Ok(Response::new(v1::RevokeTokenResponse { revision: done.revision }))
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::WhoAmI, None).await?;
+        let answer = match caller {
+            Caller::Person(person) => v1::WhoAmIResponse {
+                kind: "person".to_owned(),
+                name: person.name.to_string(),
+                roles: person.roles.iter().map(|role| role.as_str().to_owned()).collect(),
+            },
+            Caller::Gateway(name) => v1::WhoAmIResponse {
+                kind: "gateway".to_owned(),
+                name: name.to_string(),
+                roles: vec!["gateway".to_owned()],
+            },
+            Caller::System => return Err(ApiError::unauthenticated().into()),
+        };
+        Ok(Response::new(answer))
+    }
+}
+
+impl AccessService {
+    /// The owner of the resource that a grant opens.
+    async fn owner_of(&self, id: GrantId) -> Option<crate::domain::name::OwnerName> {
+        let (record, _) = self.handle.grant(id).await.ok()?;
+        let model = self.handle.model();
+        model.resources.get(&record.grant.resource).map(|kept| kept.value.spec.owner.clone())
+    }
+}
+
+fn grant_request(message: v1::CreateGrantRequest) -> Result<GrantRequest, Status> {
+    fn parsed<T: std::str::FromStr>(field: &str, text: &str, faults: &mut Vec<String>) -> Option<T>
+    where
+        T::Err: std::fmt::Display,
+    {
+        text.parse().map_err(|error| faults.push(format!("{field}: {error}"))).ok()
+    }
+    let mut faults = Vec::new();
+    let identity = parsed("identity", &message.identity, &mut faults);
+    let access = match (message.role.as_str(), message.resource.as_str()) {
+        ("", "") => {
+            faults.push("say a role, or a resource with actions".to_owned());
+            None
+        }
+        (role, "") if message.actions.is_empty() => parsed("role", role, &mut faults).map(Asked::Role),
+        ("", resource) => {
+            let resource = parsed("resource", resource, &mut faults);
+            let actions: BTreeSet<_> =
+                message.actions.iter().filter_map(|action| parsed("action", action, &mut faults)).collect();
+            resource.map(|resource| Asked::Actions(resource, actions.into_iter().collect()))
+        }
+        _ => {
+            faults.push("a role, or a resource with actions: not both".to_owned());
+            None
+        }
+    };
+    let limits = match message.limits.map(Limits::try_from).transpose() {
+        Ok(limits) => limits.unwrap_or_default(),
+        Err(error) => {
+            faults.push(format!("limits: {error}"));
+            Limits::default()
+        }
+    };
+    match (identity, access) {
+        (Some(identity), Some(access)) if faults.is_empty() => Ok(GrantRequest {
+            identity,
+            access,
+            starts: (message.starts_unix_us != 0).then(|| Timestamp::from_unix_micros(message.starts_unix_us)),
+            duration: Duration::from_millis(message.duration_ms),
+            limits,
+            reason: message.reason,
+            ticket: (!message.ticket.is_empty()).then_some(message.ticket),
+        }),
+        _ => Err(ApiError::invalid(faults.join("; ")).into()),
+    }
+}
+
+/// As the API writes it.
+const fn state_name(state: GrantState) -> &'static str {
+    match state {
+        GrantState::Scheduled => "scheduled",
+        GrantState::Active => "active",
+        GrantState::Expired => "expired",
+        GrantState::Revoked => "revoked",
+    }
+}

@@ -1,0 +1,101 @@
+//! `can-i`: what decide would say, by the same code, on a picture that holds just what the question is about.
+
+use tonic::Status;
+
+use super::super::super::encode;
+use super::super::super::model::Model;
+use super::super::ApiError;
+use super::super::error::refused;
+use crate::control::plan::Refused;
+use crate::decision::snapshot::SnapshotBuilder;
+use crate::decision::{Authority, Call, Credential, Decision, Now, decide};
+use crate::domain::name::{ActionName, IdentityName, ParameterName, ResourceName};
+use crate::domain::{Reason, Timestamp};
+use crate::wire::v1;
+
+/// Parameters in one question: more than any path has.
+const MAX_PARAMETERS: usize = 64;
+
+struct Question {
+    identity: IdentityName,
+    action: ActionName,
+    resource: ResourceName,
+    parameters: Vec<(ParameterName, String)>,
+}
+
+/// Answers one question, as of `now`. Bindings and networks are left out: nobody is calling.
+pub(super) fn answer(model: &Model, request: v1::CanIRequest, now: Timestamp) -> Result<v1::CanIResponse, Status> {
+    let question = question(request)?;
+    if !model.identities.contains_key(&question.identity) {
+        return Err(refused(Refused::NotFound(format!("there is no identity {}", question.identity))));
+    }
+    if !model.resources.contains_key(&question.resource) {
+        return Err(refused(Refused::NotFound(format!("there is no resource {}", question.resource))));
+    }
+    let decision = decided(model, &question, now)?;
+    let (reason, permit) = match decision {
+        Ok(Decision::Allow(permit)) => (None, Some(permit)),
+        Ok(Decision::Deny(reason)) | Err(reason) => (Some(reason), None),
+        Ok(Decision::Hold(hold)) => (Some(hold.reason()), None),
+    };
+    let grant = permit.as_ref().and_then(|permit| permit.grant()).and_then(|live| model.grants.get(&live.id));
+    Ok(v1::CanIResponse {
+        allowed: permit.is_some(),
+        reason: reason.map(|r| r.code().to_owned()).unwrap_or_default(),
+        detail: reason.map(|r| r.info().detail.to_owned()).unwrap_or_default(),
+        grant: grant.map(|kept| encode::grant(&kept.value, kept.revision)),
+        revision: model.revision,
+    })
+}
+
+fn question(request: v1::CanIRequest) -> Result<Question, ApiError> {
+    let fault = |field: &str, error: &dyn std::fmt::Display| ApiError::invalid(format!("{field}: {error}"));
+    if request.parameters.len() > MAX_PARAMETERS {
+        return Err(ApiError::invalid(format!("parameters: at most {MAX_PARAMETERS}")));
+    }
+    let mut parameters = Vec::with_capacity(request.parameters.len());
+    for (name, value) in request.parameters {
+        parameters.push((name.parse().map_err(|e| fault("parameters", &e))?, value));
+    }
+    Ok(Question {
+        identity: request.identity.parse().map_err(|e| fault("identity", &e))?,
+        action: request.action.parse().map_err(|e| fault("action", &e))?,
+        resource: request.resource.parse().map_err(|e| fault("resource", &e))?,
+        parameters,
+    })
+}
+
+fn decided(model: &Model, question: &Question, now: Timestamp) -> Result<Result<Decision, Reason>, Status> {
+    let mut builder = SnapshotBuilder::new();
+    if let Some(kept) = model.identities.get(&question.identity) {
+        builder.put_identity(&kept.value);
+    }
+    if let Some(kept) = model.resources.get(&question.resource) {
+        builder.put_resource(&kept.value);
+    }
+    for kept in model.routes.values().filter(|kept| kept.value.spec.resource == question.resource) {
+        builder.put_route(kept.value.as_ref().clone());
+    }
+    for kept in model.exceptions.values() {
+        builder.put_exception(&kept.value);
+    }
+    for kept in model.grants_on(&question.identity, &question.resource) {
+        builder.put_grant(&kept.value);
+    }
+    let snapshot = builder.build(model.epoch, model.revision).map_err(|faults| {
+        // The whole table was checked when it was applied; a part of it cannot overlap.
+        tracing::error!(?faults, "the routes of a resource do not make a table");
+        refused(Refused::Unavailable)
+    })?;
+    let matched = match snapshot.assume(&question.resource, &question.action, question.parameters.iter().cloned()) {
+        Ok(matched) => matched,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let Some(identity) = snapshot.identity_place(&question.identity) else {
+        return Ok(Err(Reason::IdentityUnknown));
+    };
+    let call = Call { identity, credential: Credential::Assumed, target: &matched, peer: None };
+    // The control plane vouches for itself.
+    let now = Now { wall: now, authority: Authority::Age(std::time::Duration::ZERO) };
+    Ok(Ok(decide(&call, &snapshot, &now)))
+}

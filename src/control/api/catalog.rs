@@ -1,0 +1,105 @@
+//! The `Catalog` service.
+
+use tonic::{Request, Response, Status};
+
+use super::super::actor::ControlHandle;
+use super::super::authorize::Operation;
+use super::super::catalog::Document;
+use super::super::encode;
+use super::super::model::Model;
+use super::error::refused;
+use super::{ApiError, authorized};
+use crate::domain::identity::IdentityState;
+use crate::wire::v1;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct CatalogService {
+    pub(super) handle: ControlHandle,
+}
+
+#[tonic::async_trait]
+impl v1::catalog_server::Catalog for CatalogService {
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::Apply, None).await?;
+        let v1::ApplyRequest { objects, dry_run } = request.into_inner();
+        let documents = objects
+            .into_iter()
+            .map(|o| Document { kind: o.kind, name: o.name, spec_json: o.spec_json })
+            .collect();
+        let done = self.handle.apply(&caller, documents, dry_run).await.map_err(refused)?;
+        let diffs = done.answer.into_iter().map(|diff| v1::ObjectDiff {
+            kind: diff.kind.to_owned(),
+            change: diff.change().to_owned(),
+            name: diff.name,
+            before_json: diff.before.map(|json| json.to_string()).unwrap_or_default(),
+            after_json: diff.after.to_string(),
+        });
+        Ok(Response::new(v1::ApplyResponse { diffs: diffs.collect(), revision: done.revision }))
+    }
+
+    async fn list_objects(
+        &self,
+        request: Request<v1::ListObjectsRequest>,
+    ) -> Result<Response<v1::ListObjectsResponse>, Status> {
+        authorized(&self.handle, &request, Operation::ReadCatalog, None).await?;
+        let model = self.handle.model();
+        let kind = request.into_inner().kind;
+        let objects = objects(&model, &kind)?;
+        Ok(Response::new(v1::ListObjectsResponse { objects, revision: model.revision }))
+    }
+
+    async fn get_object(
+        &self,
+        request: Request<v1::GetObjectRequest>,
+    ) -> Result<Response<v1::GetObjectResponse>, Status> {
+        authorized(&self.handle, &request, Operation::ReadCatalog, None).await?;
+        let v1::GetObjectRequest { kind, name } = request.into_inner();
+        if kind.is_empty() {
+            return Err(ApiError::invalid("kind: is missing").into());
+        }
+        let found = objects(&self.handle.model(), &kind)?.into_iter().find(|object| object.name == name);
+        match found {
+            Some(object) => Ok(Response::new(v1::GetObjectResponse { object: Some(object) })),
+            None => {
+                let name: String = name.chars().take(128).flat_map(char::escape_default).collect();
+                Err(refused(super::super::plan::Refused::NotFound(format!("there is no {kind} {name}"))))
+            }
+        }
+    }
+
+    async fn set_identity_state(
+        &self,
+        request: Request<v1::SetIdentityStateRequest>,
+    ) -> Result<Response<v1::SetIdentityStateResponse>, Status> {
+        // Whether they may depends on the state; until it is read, the stricter rule holds.
+        let state = match request.get_ref().state.as_str() {
+            "active" => Some(IdentityState::Active),
+            "quarantined" => Some(IdentityState::Quarantined),
+            "offboarded" => Some(IdentityState::Offboarded),
+            _ => None,
+        };
+        let operation = state.map_or(Operation::ReleaseOrOffboard, Operation::of_state);
+        let caller = authorized(&self.handle, &request, operation, None).await?;
+        let v1::SetIdentityStateRequest { identity, reason, .. } = request.into_inner();
+        let Some(state) = state else {
+            return Err(ApiError::invalid("state: active, quarantined or offboarded").into());
+        };
+        let name = identity.parse().map_err(|error| ApiError::invalid(format!("identity: {error}")))?;
+        let done = self.handle.set_state(&caller, name, state, reason).await.map_err(refused)?;
+        let object = encode::identity(&done.answer, done.revision);
+        Ok(Response::new(v1::SetIdentityStateResponse { object: Some(object), revision: done.revision }))
+    }
+}
+
+/// Objects of a kind, of all kinds when it is empty.
+fn objects(model: &Model, kind: &str) -> Result<Vec<v1::CatalogObject>, Status> {
+    let known = ["", "Identity", "Resource", "Route", "Role", "Exception"];
+    if !known.contains(&kind) {
+        return Err(ApiError::invalid("kind: Identity, Resource, Route, Role, Exception, or none for all").into());
+    }
+    let mut objects = encode::gateway_catalog(model);
+    objects.extend(encode::roles(model));
+    objects.retain(|object| kind.is_empty() || object.kind == kind);
+    Ok(objects)
+}

@@ -1,0 +1,90 @@
+//! Who makes a request: a person by token, a gateway by certificate, or nobody.
+
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+use x509_parser::extensions::GeneralName;
+
+use super::super::actor::ControlHandle;
+use super::super::authorize::Caller;
+use super::super::record::TokenDigest;
+use super::ApiError;
+use crate::domain::name::GatewayName;
+use crate::domain::principal::SpiffeId;
+
+/// Longest `authorization` header that is looked at.
+const MAX_AUTHORIZATION_BYTES: usize = 512;
+
+/// Finds the caller of each request before any service sees it.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Identifier {
+    pub(in super::super) handle: ControlHandle,
+    pub(in super::super) trust_domain: String,
+}
+
+impl Interceptor for Identifier {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        // Only we say who the caller is.
+        request.extensions_mut().remove::<Caller>();
+        match self.identify(&request) {
+            Some(caller) => {
+                request.extensions_mut().insert(caller);
+                Ok(request)
+            }
+            None => {
+                self.handle.shared().metrics.unauthenticated.inc();
+                Err(ApiError::unauthenticated().into())
+            }
+        }
+    }
+}
+
+impl Identifier {
+    fn identify(&self, request: &Request<()>) -> Option<Caller> {
+        // Somebody who presents a token wants to be that person; a certificate beside it does not help.
+        let mut tokens = request.metadata().get_all("authorization").iter();
+        match (tokens.next(), tokens.next()) {
+            (Some(value), None) => self.person(value.to_str().ok()?),
+            (None, _) => self.gateway(request),
+            (Some(_), Some(_)) => None,
+        }
+    }
+
+    fn person(&self, authorization: &str) -> Option<Caller> {
+        if authorization.len() > MAX_AUTHORIZATION_BYTES {
+            return None;
+        }
+        let (scheme, token) = authorization.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+            return None;
+        }
+        self.handle.model().person_with(&TokenDigest::of(token)).map(Caller::Person)
+    }
+
+    fn gateway(&self, request: &Request<()>) -> Option<Caller> {
+        // TLS verified the chain up to our CA; what is left is the name.
+        let certificates = request.peer_certs()?;
+        let name = gateway_name(certificates.first()?, &self.trust_domain)?;
+        self.handle.model().gateways.contains_key(&name).then_some(Caller::Gateway(name))
+    }
+}
+
+/// The gateway that a certificate names: exactly one URI among its alternative names, `spiffe://DOMAIN/gateway/NAME`
+/// (X.509-SVID section 2: a certificate with more than one URI is not valid).
+pub(in super::super) fn gateway_name(der: &[u8], trust_domain: &str) -> Option<GatewayName> {
+    let (rest, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    if !rest.is_empty() {
+        return None;
+    }
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let (uri, None) = (uris.next()?, uris.next()) else { return None };
+    let id: SpiffeId = uri.parse().ok()?;
+    if id.trust_domain() != trust_domain {
+        return None;
+    }
+    let path = id.as_str().strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
+    path.strip_prefix("/gateway/")?.parse().ok()
+}

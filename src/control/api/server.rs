@@ -1,0 +1,148 @@
+//! The gRPC server: TLS, limits, and every service behind the one check of who calls.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::interceptor::InterceptorLayer;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use super::super::actor::ControlHandle;
+use super::super::push::GrantStreamService;
+use super::access::AccessService;
+use super::catalog::CatalogService;
+use super::identify::Identifier;
+use crate::wire::v1;
+
+/// Requests at the same time on one connection; a gateway needs two, the command line one.
+const MAX_STREAMS_PER_CONNECTION: u32 = 64;
+/// Header bytes of a request: a token and little else.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// A handshake that takes longer is not one.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// A peer that went away without a word is noticed in twice this: it then counts as out of reach.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Messages of gateways: acknowledgements with their cut calls.
+const MAX_GATEWAY_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// What the server needs.
+pub(in super::super) struct Api {
+    pub(in super::super) handle: ControlHandle,
+    pub(in super::super) trust_domain: String,
+    /// PEM.
+    pub(in super::super) certificate: Vec<u8>,
+    /// PEM.
+    pub(in super::super) key: zeroize::Zeroizing<Vec<u8>>,
+    /// PEM: whose client certificates are taken.
+    pub(in super::super) client_ca: Vec<u8>,
+    pub(in super::super) max_message_bytes: usize,
+    pub(in super::super) stop: watch::Receiver<bool>,
+}
+
+/// A server at work.
+#[derive(Debug)]
+pub(in super::super) struct Listening {
+    /// The address that it is bound to.
+    pub(in super::super) address: SocketAddr,
+    /// Ends when the server has.
+    pub(in super::super) task: JoinHandle<()>,
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiStartError {
+    /// The address cannot be had.
+    #[error("{address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Certificate, key or CA cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] tonic::transport::Error),
+    /// The API's own description does not read.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl Api {
+    /// Binds, and serves until stopped.
+    pub(in super::super) async fn start(self, address: SocketAddr) -> Result<Listening, ApiStartError> {
+        let bind = |source| ApiStartError::Bind { address, source };
+        // tonic takes the process's provider; another part may have set the same one before.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        let bound = listener.local_addr().map_err(bind)?;
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(&self.certificate, &*self.key))
+            .client_ca_root(Certificate::from_pem(&self.client_ca))
+            .client_auth_optional(true)
+            .timeout(HANDSHAKE_PATIENCE);
+        let identifier = Identifier { handle: self.handle.clone(), trust_domain: self.trust_domain };
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<v1::access_server::AccessServer<AccessService>>().await;
+        health.set_serving::<v1::catalog_server::CatalogServer<CatalogService>>().await;
+        health.set_serving::<v1::grant_stream_server::GrantStreamServer<GrantStreamService>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let stream = GrantStreamService { handle: self.handle.clone(), stop: self.stop.clone() };
+        let limit = self.max_message_bytes;
+        let router = Server::builder()
+            .tls_config(tls)?
+            .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+            .http2_max_header_list_size(MAX_HEADER_BYTES)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(InterceptorLayer::new(identifier.clone()))
+            .add_service(
+                v1::access_server::AccessServer::new(AccessService::new(self.handle.clone()))
+                    .max_decoding_message_size(limit)
+                    .max_encoding_message_size(usize::MAX),
+            )
+            .add_service(
+                v1::catalog_server::CatalogServer::new(CatalogService { handle: self.handle.clone() })
+                    .max_decoding_message_size(limit)
+                    .max_encoding_message_size(usize::MAX),
+            )
+            .add_service(
+                v1::grant_stream_server::GrantStreamServer::new(stream)
+                    .max_decoding_message_size(MAX_GATEWAY_MESSAGE_BYTES)
+                    .max_encoding_message_size(usize::MAX),
+            )
+            .add_service(tonic::service::interceptor::InterceptedService::new(health_service, describe(&identifier)))
+            .add_service(tonic::service::interceptor::InterceptedService::new(reflection, describe(&identifier)));
+        let mut stop = self.stop;
+        let task = tokio::spawn(async move {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let stopped = async move { super::super::stopped(&mut stop).await };
+            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+                tracing::error!(%error, "the gRPC server ended");
+            }
+        });
+        Ok(Listening { address: bound, task })
+    }
+}
+
+/// Health and reflection are operations like any other.
+fn describe(
+    identifier: &Identifier,
+) -> impl FnMut(tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> + Clone + use<> {
+    let handle = identifier.handle.clone();
+    move |request| {
+        let caller = super::caller_of(&request).ok_or_else(super::ApiError::unauthenticated)?;
+        match super::authorize(&caller, super::Operation::Describe, None) {
+            Ok(()) => Ok(request),
+            Err(denied) => {
+                handle.shared().metrics.denied.inc();
+                Err(super::ApiError::denied(denied.to_string()).into())
+            }
+        }
+    }
+}

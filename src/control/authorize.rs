@@ -1,0 +1,306 @@
+//! Who may do what to the control plane: one table.
+//!
+//! It knows callers and operations. How a caller proved who they are, and what an operation does, is known elsewhere.
+//! What the table does not allow is refused.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::record::{Person, PersonRole};
+use crate::domain::identity::IdentityState;
+use crate::domain::name::{GatewayName, OwnerName};
+
+/// Who speaks to the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A person with a token.
+    Person(Arc<Person>),
+    /// A gateway with a certificate.
+    Gateway(GatewayName),
+    /// The control plane itself: its clock, its set-up.
+    System,
+}
+
+/// The name under which the control plane's own steps are recorded.
+pub const SYSTEM: &str = "portcullis";
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Person(person) => write!(f, "{}", person.name),
+            Self::Gateway(name) => write!(f, "gateway/{name}"),
+            Self::System => f.write_str(SYSTEM),
+        }
+    }
+}
+
+/// What callers may stand as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// A person who may do everything.
+    Administrator,
+    /// A person who watches over all access.
+    Security,
+    /// A person who answers for resources.
+    Owner,
+    /// A person who builds what calls.
+    Developer,
+    /// A gateway.
+    Gateway,
+}
+
+impl Role {
+    /// Every role, in the order of the table's columns.
+    pub const ALL: [Self; 5] = [Self::Administrator, Self::Security, Self::Owner, Self::Developer, Self::Gateway];
+
+    const fn of(role: PersonRole) -> Self {
+        match role {
+            PersonRole::Administrator => Self::Administrator,
+            PersonRole::Security => Self::Security,
+            PersonRole::Owner => Self::Owner,
+            PersonRole::Developer => Self::Developer,
+        }
+    }
+
+    /// As messages write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Administrator => "administrator",
+            Self::Security => "security",
+            Self::Owner => "owner",
+            Self::Developer => "developer",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// What can be asked of the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the names are the API's")]
+pub enum Operation {
+    Apply,
+    ReadCatalog,
+    /// Sets an identity aside.
+    Quarantine,
+    /// Lets an identity act again, or sends it off for good.
+    ReleaseOrOffboard,
+    CreateGrant,
+    ReadGrants,
+    RevokeGrant,
+    WatchGrants,
+    CanI,
+    RevokeToken,
+    WhoAmI,
+    Attach,
+    /// Health and reflection of the API.
+    Describe,
+}
+
+impl Operation {
+    /// Every operation, in the order of the table's rows.
+    pub const ALL: [Self; 13] = [
+        Self::Apply,
+        Self::ReadCatalog,
+        Self::Quarantine,
+        Self::ReleaseOrOffboard,
+        Self::CreateGrant,
+        Self::ReadGrants,
+        Self::RevokeGrant,
+        Self::WatchGrants,
+        Self::CanI,
+        Self::RevokeToken,
+        Self::WhoAmI,
+        Self::Attach,
+        Self::Describe,
+    ];
+
+    /// Of a change of an identity's state.
+    pub const fn of_state(state: IdentityState) -> Self {
+        match state {
+            IdentityState::Quarantined => Self::Quarantine,
+            IdentityState::Active | IdentityState::Offboarded => Self::ReleaseOrOffboard,
+        }
+    }
+
+    /// As evidence and messages write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::ReadCatalog => "read_catalog",
+            Self::Quarantine => "quarantine",
+            Self::ReleaseOrOffboard => "release_or_offboard",
+            Self::CreateGrant => "create_grant",
+            Self::ReadGrants => "read_grants",
+            Self::RevokeGrant => "revoke_grant",
+            Self::WatchGrants => "watch_grants",
+            Self::CanI => "can_i",
+            Self::RevokeToken => "revoke_token",
+            Self::WhoAmI => "who_am_i",
+            Self::Attach => "attach",
+            Self::Describe => "describe",
+        }
+    }
+}
+
+/// A cell of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// On everything.
+    Allow,
+    /// On what the caller owns.
+    AllowOwned,
+    /// Not at all.
+    Deny,
+}
+
+/// The table.
+pub const fn rule(operation: Operation, role: Role) -> Rule {
+    use Operation as O;
+    use Role as R;
+    match (operation, role) {
+        (O::WhoAmI, _) => Rule::Allow,
+
+        (O::Attach, R::Gateway) | (O::RevokeToken, R::Gateway) => Rule::Allow,
+        (_, R::Gateway) => Rule::Deny,
+        // A stream is a gateway's: its scope and its receipts are those of its record.
+        (O::Attach, _) => Rule::Deny,
+
+        (_, R::Administrator) => Rule::Allow,
+
+        (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
+
+        (O::RevokeGrant | O::RevokeToken | O::Quarantine, R::Security) => Rule::Allow,
+        (O::RevokeGrant, R::Owner | R::Developer) => Rule::AllowOwned,
+
+        (O::Apply | O::CreateGrant | O::ReleaseOrOffboard, R::Security | R::Owner | R::Developer) => Rule::Deny,
+        (O::Quarantine | O::RevokeToken, R::Owner | R::Developer) => Rule::Deny,
+    }
+}
+
+/// A refusal, and what would be needed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{caller} may not {}: it takes {needed}", operation.as_str())]
+pub struct Denied {
+    /// Who asked.
+    pub caller: String,
+    /// What for.
+    pub operation: Operation,
+    /// Who may.
+    pub needed: String,
+}
+
+/// Whether `caller` may do `operation`, on something of `owner` where it is on one thing.
+///
+/// # Errors
+/// [`Denied`] when the table does not allow it.
+pub fn authorize(caller: &Caller, operation: Operation, owner: Option<&OwnerName>) -> Result<(), Denied> {
+    let owns = |person: &Person| owner.is_some_and(|owner| person.is_owner(owner));
+    let allowed = match caller {
+        Caller::System => true,
+        Caller::Gateway(_) => matches!(rule(operation, Role::Gateway), Rule::Allow),
+        Caller::Person(person) => person.roles.iter().any(|role| match rule(operation, Role::of(*role)) {
+            Rule::Allow => true,
+            Rule::AllowOwned => owns(person),
+            Rule::Deny => false,
+        }),
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err(Denied { caller: caller.to_string(), operation, needed: needed(operation) })
+    }
+}
+
+fn needed(operation: Operation) -> String {
+    let mut who: Vec<&str> = Vec::new();
+    let mut owned = false;
+    for role in Role::ALL {
+        match rule(operation, role) {
+            Rule::Allow => who.push(role.as_str()),
+            Rule::AllowOwned => owned = true,
+            Rule::Deny => {}
+        }
+    }
+    if owned {
+        who.push("the resource's owner");
+    }
+    who.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::TokenDigest;
+    use super::*;
+
+    fn person(roles: &[PersonRole]) -> Caller {
+        Caller::Person(Arc::new(Person {
+            name: "bob".parse().unwrap(),
+            roles: roles.to_vec(),
+            speaks_for: vec!["orders".parse().unwrap()],
+            token: TokenDigest::of("t"),
+        }))
+    }
+
+    /// Written out apart from the code: + everything, o what one owns, - nothing.
+    const TABLE: &str = "
+        apply                + - - - -
+        read_catalog         + + + + -
+        quarantine           + + - - -
+        release_or_offboard  + - - - -
+        create_grant         + - - - -
+        read_grants          + + + + -
+        revoke_grant         + + o o -
+        watch_grants         + + + + -
+        can_i                + + + + -
+        revoke_token         + + - - +
+        who_am_i             + + + + +
+        attach               - - - - +
+        describe             + + + + -
+    ";
+
+    #[test]
+    fn every_operation_and_role_stands_as_the_table_says() {
+        let callers = [
+            person(&[PersonRole::Administrator]),
+            person(&[PersonRole::Security]),
+            person(&[PersonRole::Owner]),
+            person(&[PersonRole::Developer]),
+            Caller::Gateway("edge".parse().unwrap()),
+        ];
+        let rows: Vec<Vec<&str>> =
+            TABLE.lines().map(|l| l.split_whitespace().collect()).filter(|r: &Vec<_>| !r.is_empty()).collect();
+        assert_eq!(rows.len(), Operation::ALL.len());
+        for (operation, row) in Operation::ALL.into_iter().zip(rows) {
+            assert_eq!(operation.as_str(), row[0]);
+            for (caller, cell) in callers.iter().zip(&row[1..]) {
+                let ours = "orders".parse().unwrap();
+                let other = "billing".parse().unwrap();
+                let found = [None, Some(&ours), Some(&other)].map(|o| authorize(caller, operation, o).is_ok());
+                let expected = match *cell {
+                    "+" => [true, true, true],
+                    "o" => [false, true, false],
+                    _ => [false, false, false],
+                };
+                assert_eq!(found, expected, "{} for {caller}", operation.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn a_person_without_roles_may_nothing_and_the_best_role_counts() {
+        for operation in Operation::ALL {
+            assert!(authorize(&person(&[]), operation, None).is_err(), "{}", operation.as_str());
+        }
+        let both = person(&[PersonRole::Developer, PersonRole::Security]);
+        assert!(authorize(&both, Operation::RevokeGrant, None).is_ok());
+    }
+
+    #[test]
+    fn a_denial_says_what_is_needed() {
+        let denied = authorize(&person(&[PersonRole::Developer]), Operation::RevokeGrant, None).unwrap_err();
+        assert_eq!(
+            denied.to_string(),
+            "bob may not revoke_grant: it takes administrator or security or the resource's owner"
+        );
+    }
+}

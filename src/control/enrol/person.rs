@@ -1,0 +1,81 @@
+//! People's tokens and the records of people and gateways.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use zeroize::Zeroizing;
+
+use super::super::actor::ControlHandle;
+use super::super::authorize::Caller;
+use super::super::record::{GatewayRecord, Person, PersonRole, Standing, TokenDigest};
+use super::{EnrolError, MAX_FILE_BYTES};
+use crate::domain::Timestamp;
+use crate::domain::name::{GatewayName, OwnerName};
+use crate::files;
+
+/// What people's tokens begin with, so that a leaked one is recognised.
+const TOKEN_PREFIX: &str = "pcp_";
+
+/// A person to record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonSpec {
+    /// Their name.
+    pub name: OwnerName,
+    /// What they may do by standing.
+    pub roles: Vec<PersonRole>,
+    /// Owners that they speak for besides themselves.
+    pub speaks_for: Vec<OwnerName>,
+}
+
+/// Makes sure that a person is recorded and their token stands in `token_file` (mode 0600): `pcp_` and 43 characters.
+/// A token that is there stays.
+///
+/// # Errors
+/// When the file cannot be read or written, or the writer refuses.
+pub async fn ensure_person(handle: &ControlHandle, person: PersonSpec, token_file: &Path) -> Result<(), EnrolError> {
+    let token = token(token_file)?;
+    // A crash here leaves a token that nobody knows; the next run records it.
+    let PersonSpec { name, roles, speaks_for } = person;
+    let person = Person { name, roles, speaks_for, token: TokenDigest::of(&token) };
+    handle.put_person(&Caller::System, person).await?;
+    Ok(())
+}
+
+/// Makes sure that a gateway is recorded. One that was expelled stays so.
+///
+/// # Errors
+/// When the writer refuses.
+pub async fn ensure_gateway(handle: &ControlHandle, name: &GatewayName, now: Timestamp) -> Result<(), EnrolError> {
+    if !handle.model().gateways.contains_key(name) {
+        let record = GatewayRecord { name: name.clone(), standing: Standing::Good, registered: now };
+        handle.put_gateway(&Caller::System, record).await?;
+    }
+    Ok(())
+}
+
+fn token(path: &Path) -> Result<Zeroizing<String>, EnrolError> {
+    let file = |source| EnrolError::File { path: path.to_owned(), source };
+    match files::read_private(path, MAX_FILE_BYTES) {
+        Ok(bytes) => {
+            let text = Zeroizing::new(String::from_utf8_lossy(&bytes).trim_end().to_owned());
+            if text.starts_with(TOKEN_PREFIX) && text.len() == TOKEN_PREFIX.len() + 43 {
+                Ok(text)
+            } else {
+                let why = "is not a person's token".to_owned();
+                Err(EnrolError::Unusable { path: path.to_owned(), why })
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut random = Zeroizing::new([0; 32]);
+            aws_lc_rs::rand::fill(&mut *random).map_err(|_| EnrolError::NoRandomness)?;
+            let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&*random);
+            let token = Zeroizing::new(format!("{TOKEN_PREFIX}{encoded}"));
+            if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+                files::private_dir(dir).map_err(file)?;
+            }
+            files::create_new(path, token.as_bytes(), files::PRIVATE).map_err(file)?;
+            Ok(token)
+        }
+        Err(error) => Err(file(error)),
+    }
+}

@@ -1,0 +1,373 @@
+//! The gateways as the control plane knows them: who is connected, what each has enforced, when each was last answered.
+//!
+//! In memory only. After a start every recorded gateway counts as answered just now, which is the safe side: a stop-by
+//! time may be too late, never too early. It knows no streams.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::domain::name::{GatewayName, GrantId};
+use crate::domain::{Clock, Timestamp};
+use crate::wire::v1;
+
+/// Acknowledgements remembered per gateway, for receipts that are still waited for.
+const MAX_ACKNOWLEDGEMENTS: usize = 256;
+/// Cut calls remembered per gateway.
+const MAX_CUTS: usize = 4_096;
+
+/// What a gateway said about a revision.
+#[derive(Debug)]
+struct Acknowledgement {
+    revision: u64,
+    took_us: u64,
+    cut: Vec<v1::CutCall>,
+}
+
+#[derive(Debug)]
+struct Gateway {
+    /// Of the stream that counts; an older one of the same gateway is told to end.
+    session: Option<u64>,
+    applied: u64,
+    answered: Timestamp,
+    acknowledgements: VecDeque<Acknowledgement>,
+    cuts: usize,
+}
+
+/// A gateway's standing, for people and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayStatus {
+    /// Its name.
+    pub name: GatewayName,
+    /// Whether a stream of it lives.
+    pub connected: bool,
+    /// The revision that it said is enforced.
+    pub applied: u64,
+    /// When its last renewal was answered.
+    pub answered: Timestamp,
+}
+
+/// Every recorded gateway.
+#[derive(Debug)]
+pub struct Fleet {
+    clock: Arc<dyn Clock>,
+    gateways: Mutex<Gateways>,
+    /// Counts changes: waiters look again.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Gateways {
+    by_name: BTreeMap<GatewayName, Gateway>,
+    next_session: u64,
+}
+
+
+/// What is asked of a receipt.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The revision.
+    pub revision: u64,
+    /// The grants whose cut calls are told.
+    pub grants: Vec<GrantId>,
+    /// How long a gateway that was answered may go on allowing calls.
+    pub authority: Duration,
+    /// How long a connected gateway may lag before it is answered no more.
+    pub lag: Duration,
+}
+
+impl Fleet {
+    /// Knows nobody yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, gateways: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+
+    /// A gateway is recorded. What is known of it already stays.
+    pub fn record(&self, name: &GatewayName) {
+        let answered = self.clock.now();
+        self.gateways.lock().by_name.entry(name.clone()).or_insert_with(|| Gateway {
+            session: None,
+            applied: 0,
+            answered,
+            acknowledgements: VecDeque::new(),
+            cuts: 0,
+        });
+        self.touch();
+    }
+
+    /// A gateway is recorded no more.
+    pub fn forget(&self, name: &GatewayName) {
+        self.gateways.lock().by_name.remove(name);
+        self.touch();
+    }
+
+    /// A stream begins; earlier ones of the gateway no longer count. `holds` is what it says it has.
+    pub(super) fn attach(&self, name: &GatewayName, holds: u64) -> Option<u64> {
+        let mut gateways = self.gateways.lock();
+        gateways.next_session += 1;
+        let session = gateways.next_session;
+        let gateway = gateways.by_name.get_mut(name)?;
+        gateway.session = Some(session);
+        // A process that lost its state enforces no more than what it holds.
+        gateway.applied = gateway.applied.min(holds);
+        drop(gateways);
+        self.touch();
+        Some(session)
+    }
+
+    /// A stream ended.
+    pub(super) fn detach(&self, name: &GatewayName, session: u64) {
+        self.with(name, session, |gateway| gateway.session = None);
+    }
+
+    /// Whether the stream is the one that counts.
+    pub(super) fn is_current(&self, name: &GatewayName, session: u64) -> bool {
+        self.gateways.lock().by_name.get(name).is_some_and(|gateway| gateway.session == Some(session))
+    }
+
+    /// A gateway says that a revision is enforced.
+    pub(super) fn applied(&self, name: &GatewayName, session: u64, applied: v1::Applied) {
+        self.with(name, session, |gateway| {
+            gateway.applied = gateway.applied.max(applied.revision);
+            let mut cut = applied.cut;
+            cut.truncate(MAX_CUTS);
+            gateway.cuts += cut.len();
+            let (revision, took_us) = (applied.revision, applied.took_us);
+            gateway.acknowledgements.push_back(Acknowledgement { revision, took_us, cut });
+            while gateway.acknowledgements.len() > MAX_ACKNOWLEDGEMENTS || gateway.cuts > MAX_CUTS {
+                let Some(oldest) = gateway.acknowledgements.pop_front() else { break };
+                gateway.cuts -= oldest.cut.len();
+            }
+        });
+    }
+
+    /// A gateway enforced a revision before this stream: what was cut then is not told again.
+    pub(super) fn holds(&self, name: &GatewayName, session: u64, revision: u64) {
+        self.with(name, session, |gateway| gateway.applied = gateway.applied.max(revision));
+    }
+
+    /// A gateway's renewal is about to be answered: from now on it may go on for as long as its resources say.
+    pub(super) fn answered(&self, name: &GatewayName, session: u64) {
+        let now = self.clock.now();
+        self.with(name, session, |gateway| gateway.answered = gateway.answered.max(now));
+    }
+
+    /// What the gateway said is enforced.
+    pub(super) fn applied_by(&self, name: &GatewayName) -> u64 {
+        self.gateways.lock().by_name.get(name).map_or(0, |gateway| gateway.applied)
+    }
+
+    fn with(&self, name: &GatewayName, session: u64, change: impl FnOnce(&mut Gateway)) {
+        let mut gateways = self.gateways.lock();
+        if let Some(gateway) = gateways.by_name.get_mut(name).filter(|g| g.session == Some(session)) {
+            change(gateway);
+        }
+        drop(gateways);
+        self.touch();
+    }
+
+    fn touch(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Wakes when anything here changes.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Where each gateway stands.
+    pub fn status(&self) -> Vec<GatewayStatus> {
+        let gateways = self.gateways.lock();
+        let status = |(name, gateway): (&GatewayName, &Gateway)| GatewayStatus {
+            name: name.clone(),
+            connected: gateway.session.is_some(),
+            applied: gateway.applied,
+            answered: gateway.answered,
+        };
+        gateways.by_name.iter().map(status).collect()
+    }
+
+    /// What each gateway has to show for a revision, as of now.
+    pub fn receipts(&self, wanted: &Wanted) -> Vec<v1::GatewayReceipt> {
+        let now = self.clock.now();
+        let gateways = self.gateways.lock();
+        gateways.by_name.iter().map(|(name, gateway)| receipt(name, gateway, wanted, now)).collect()
+    }
+
+    /// Waits until no connected gateway is pending, or until `timeout`, and returns what each has to show.
+    pub async fn wait(&self, wanted: &Wanted, timeout: Duration) -> Vec<v1::GatewayReceipt> {
+        let mut changed = self.watch();
+        let settled = async {
+            loop {
+                changed.mark_unchanged();
+                let receipts = self.receipts(wanted);
+                let pending = v1::gateway_receipt::State::Pending;
+                if receipts.iter().all(|receipt| receipt.state() != pending) {
+                    return receipts;
+                }
+                if changed.changed().await.is_err() {
+                    return receipts;
+                }
+            }
+        };
+        match tokio::time::timeout(timeout, settled).await {
+            Ok(receipts) => receipts,
+            Err(_) => self.receipts(wanted),
+        }
+    }
+}
+
+fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestamp) -> v1::GatewayReceipt {
+    use v1::gateway_receipt::State;
+    let (state, stops_by) = if gateway.applied >= wanted.revision {
+        (State::Enforced, None)
+    } else if gateway.session.is_some() {
+        // Its renewals are answered until it has lagged for too long, then no more.
+        (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(wanted.authority)))
+    } else {
+        (State::Unreachable, Some(gateway.answered.saturating_add(wanted.authority)))
+    };
+    let mut cut = Vec::new();
+    let mut took_us = 0;
+    if state == State::Enforced {
+        let since = gateway.acknowledgements.iter().filter(|a| a.revision >= wanted.revision);
+        for (place, acknowledgement) in since.enumerate() {
+            if place == 0 {
+                took_us = acknowledgement.took_us;
+            }
+            cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, &wanted.grants)).map(|c| v1::CutCallInfo {
+                call_id: c.call_id.clone(),
+                reason: c.reason.clone(),
+                intent_seq: c.intent_seq,
+                response_bytes: c.response_bytes,
+            }));
+        }
+    }
+    v1::GatewayReceipt {
+        gateway: name.to_string(),
+        state: state.into(),
+        cut,
+        took_us,
+        stops_by_unix_us: stops_by.map_or(0, Timestamp::unix_micros),
+    }
+}
+
+fn concerns(cut: &v1::CutCall, grants: &[GrantId]) -> bool {
+    grants.iter().any(|id| cut.grant_id == id.bits().to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use v1::gateway_receipt::State;
+
+    use super::*;
+    use crate::domain::clock::ManualClock;
+
+    fn fleet() -> (Arc<ManualClock>, Fleet) {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1000)));
+        let fleet = Fleet::new(clock.clone());
+        (clock, fleet)
+    }
+
+    fn wanted(revision: u64) -> Wanted {
+        Wanted {
+            revision,
+            grants: vec![GrantId::from_bits(7)],
+            authority: Duration::from_secs(10),
+            lag: Duration::from_secs(5),
+        }
+    }
+
+    fn applied(revision: u64, grant: u128) -> v1::Applied {
+        let cut = v1::CutCall { grant_id: grant.to_be_bytes().to_vec(), intent_seq: 3, ..Default::default() };
+        v1::Applied { epoch: 1, revision, cut: vec![cut], took_us: 42, signature: Vec::new() }
+    }
+
+    #[test]
+    fn a_gateway_that_never_came_stops_by_its_assumed_answer() {
+        let (clock, fleet) = fleet();
+        let edge = "edge".parse().unwrap();
+        fleet.record(&edge);
+        clock.advance(Duration::from_secs(3));
+        let receipt = &fleet.receipts(&wanted(5))[0];
+        assert_eq!(receipt.state(), State::Unreachable);
+        assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1010).unix_micros());
+    }
+
+    #[test]
+    fn receipts_tell_the_cuts_of_the_grant_and_no_others() {
+        let (_clock, fleet) = fleet();
+        let edge = "edge".parse().unwrap();
+        fleet.record(&edge);
+        let session = fleet.attach(&edge, 4).unwrap();
+        assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
+        fleet.applied(&edge, session, applied(5, 8));
+        fleet.applied(&edge, session, applied(6, 7));
+        let receipt = &fleet.receipts(&wanted(5))[0];
+        assert_eq!((receipt.state(), receipt.took_us, receipt.cut.len()), (State::Enforced, 42, 1));
+        assert_eq!(receipt.stops_by_unix_us, 0);
+    }
+
+    #[test]
+    fn an_older_stream_of_a_gateway_says_nothing_any_more() {
+        let (_clock, fleet) = fleet();
+        let edge = "edge".parse().unwrap();
+        fleet.record(&edge);
+        let old = fleet.attach(&edge, 4).unwrap();
+        let new = fleet.attach(&edge, 4).unwrap();
+        fleet.applied(&edge, old, applied(5, 7));
+        fleet.detach(&edge, old);
+        assert!(!fleet.is_current(&edge, old) && fleet.is_current(&edge, new));
+        assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
+        assert_eq!(fleet.attach(&"other".parse().unwrap(), 0), None);
+    }
+
+    #[test]
+    fn a_gateway_that_lost_its_state_has_enforced_nothing() {
+        let (_clock, fleet) = fleet();
+        let edge = "edge".parse().unwrap();
+        fleet.record(&edge);
+        let session = fleet.attach(&edge, 4).unwrap();
+        fleet.applied(&edge, session, applied(5, 7));
+        fleet.attach(&edge, 0).unwrap();
+        assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_when_the_last_pending_gateway_leaves() {
+        let (_clock, fleet) = fleet();
+        let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
+        fleet.record(&one);
+        fleet.record(&two);
+        let first = fleet.attach(&one, 4).unwrap();
+        let second = fleet.attach(&two, 4).unwrap();
+        let fleet = Arc::new(fleet);
+        let waiting = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { fleet.wait(&wanted(5), Duration::from_secs(60)).await }
+        });
+        fleet.applied(&one, first, applied(5, 7));
+        fleet.detach(&two, second);
+        let receipts = waiting.await.unwrap();
+        assert_eq!(receipts.iter().map(|r| r.state()).collect::<Vec<_>>(), [State::Enforced, State::Unreachable]);
+    }
+
+    #[test]
+    fn what_is_remembered_of_acknowledgements_is_bounded() {
+        let (_clock, fleet) = fleet();
+        let edge = "edge".parse().unwrap();
+        fleet.record(&edge);
+        let session = fleet.attach(&edge, 0).unwrap();
+        for revision in 1..1000 {
+            let one = v1::CutCall::default();
+            fleet.applied(&edge, session, v1::Applied { revision, cut: vec![one; 100], ..Default::default() });
+        }
+        let gateways = fleet.gateways.lock();
+        let gateway = &gateways.by_name[&edge];
+        assert!(gateway.cuts <= MAX_CUTS && gateway.acknowledgements.len() <= MAX_ACKNOWLEDGEMENTS);
+        assert_eq!(gateway.cuts, gateway.acknowledgements.iter().map(|a| a.cut.len()).sum::<usize>());
+    }
+}

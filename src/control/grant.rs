@@ -1,0 +1,210 @@
+//! Grants: making them, ending them, and noticing that they ended by themselves.
+//!
+//! Planning only, over the model. What a role gives is expanded and frozen here, so that editing it later widens nothing.
+
+mod check;
+
+use std::time::Duration;
+
+use super::model::Model;
+use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
+use super::record::{Change, GrantRecord, Record, RevokedToken};
+use crate::domain::Timestamp;
+use crate::domain::grant::{Grant, Limits, Lineage, Revocation, Window};
+use crate::domain::name::{ActionName, GrantId, IdentityName, ResourceName, RoleName};
+use crate::domain::role::Permission;
+
+/// Grants that end in one transaction: two operations each would be at the store's limit with half of them more.
+const MAX_ENDINGS: usize = 100;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct GrantRequest {
+    /// For whom.
+    pub identity: IdentityName,
+    /// To do what.
+    pub access: Access,
+    /// From when on; `None` for now.
+    pub starts: Option<Timestamp>,
+    /// For how long.
+    pub duration: Duration,
+    /// Within which limits.
+    pub limits: Limits,
+    /// Why.
+    pub reason: String,
+    /// The ticket that it belongs to.
+    pub ticket: Option<String>,
+}
+
+/// What a request names.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// All that a role gives, one grant per resource.
+    Role(RoleName),
+    /// These actions on this resource.
+    Actions(ResourceName, Vec<ActionName>),
+}
+
+/// Makes grants. `id` draws identifiers.
+///
+/// # Errors
+/// [`Refused::NotFound`] for what is not there, [`Refused::Conflict`] for an identity that is not active,
+/// [`Refused::Invalid`] with every other fault.
+pub fn plan_create(
+    model: &Model,
+    context: &Context<'_>,
+    request: &GrantRequest,
+    mut id: impl FnMut() -> GrantId,
+) -> Result<Plan<Vec<Grant>>, Refused> {
+    check::identity(model, &request.identity)?;
+    let permissions = permissions(model, &request.access)?;
+    let window = Window {
+        starts: request.starts.unwrap_or(context.now),
+        ends: request.starts.unwrap_or(context.now).saturating_add(request.duration),
+    };
+    let reason = check::request(model, request, &permissions, window, context.now)?;
+    let lineage = Lineage {
+        created: context.now,
+        created_by: context.author()?,
+        reason: reason.clone(),
+        ticket: request.ticket.clone(),
+    };
+    let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
+    for permission in permissions {
+        let grant = Grant {
+            id: id(),
+            identity: request.identity.clone(),
+            resource: permission.resource,
+            actions: permission.actions,
+            window,
+            limits: request.limits.clone(),
+            lineage: lineage.clone(),
+            revoked: None,
+        };
+        let change = Change::Put(Record::Grant(GrantRecord { grant: grant.clone(), expiry_noted: false }));
+        plan.events.push(ChangeEvent::of("grant.created", None, &change, Some(&reason)));
+        plan.changes.push(change);
+        plan.answer.push(grant);
+    }
+    Ok(plan)
+}
+
+fn permissions(model: &Model, access: &Access) -> Result<Vec<Permission>, Refused> {
+    let mut permissions = match access {
+        Access::Role(role) => match model.roles.get(role) {
+            Some(kept) => kept.value.spec.permissions.clone(),
+            None => return Err(Refused::NotFound(format!("there is no role {role}"))),
+        },
+        Access::Actions(resource, actions) => {
+            vec![Permission { resource: resource.clone(), actions: actions.clone() }]
+        }
+    };
+    for permission in &mut permissions {
+        if !model.resources.contains_key(&permission.resource) {
+            return Err(Refused::NotFound(format!("there is no resource {}", permission.resource)));
+        }
+        permission.actions.sort();
+        permission.actions.dedup();
+    }
+    Ok(permissions)
+}
+
+/// Ends a grant before its time. What has ended already stays as it is: `current` is the record as it stands.
+///
+/// # Errors
+/// [`Refused::Invalid`] without a reason.
+pub fn plan_revoke(context: &Context<'_>, current: &GrantRecord, reason: &str) -> Result<Plan<Grant>, Refused> {
+    let reason = checked_reason(reason).map_err(Refused::invalid)?;
+    if current.has_ended() {
+        return Ok(Plan::nothing(current.grant.clone()));
+    }
+    let mut grant = current.grant.clone();
+    grant.revoked = Some(Revocation { at: context.now, by: context.author()?, reason: reason.clone() });
+    let change = Change::Put(Record::Grant(GrantRecord { grant: grant.clone(), expiry_noted: false }));
+    let before = Record::Grant(current.clone());
+    let event = ChangeEvent::of("grant.revoked", Some(&before), &change, Some(&reason));
+    Ok(Plan { changes: vec![change], events: vec![event], audience: Default::default(), answer: grant })
+}
+
+/// Records the end of grants whose window has closed, a bounded number at once. The answer: whether there may be more.
+pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
+    let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: false };
+    for (ends, id) in &model.ends {
+        if *ends > now {
+            break;
+        }
+        if plan.changes.len() == MAX_ENDINGS {
+            plan.answer = true;
+            break;
+        }
+        let Some(kept) = model.grants.get(id) else { continue };
+        let before = Record::Grant(GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false });
+        let after = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: true };
+        let change = Change::Put(Record::Grant(after));
+        plan.events.push(ChangeEvent::of("grant.expired", Some(&before), &change, None));
+        plan.changes.push(change);
+    }
+    plan
+}
+
+/// Longest `jti` that is kept: it is part of a key.
+const MAX_JTI_BYTES: usize = 256;
+/// Longest issuer that is kept.
+const MAX_ISSUER_BYTES: usize = 512;
+/// Tokens end by themselves within minutes; nothing that claims to live longer than a day is remembered.
+const MAX_TOKEN_LIFE: Duration = Duration::from_secs(86_400);
+/// Revoked tokens remembered at once, so that revoking cannot grow the store without end.
+const MAX_REVOKED_TOKENS: usize = 100_000;
+
+/// Declares a token dead. Doing it twice, or after its end, changes nothing.
+///
+/// # Errors
+/// [`Refused::Invalid`] when it is not a token that could be remembered, [`Refused::TooMuch`] when too many are.
+pub fn plan_revoke_token(model: &Model, context: &Context<'_>, token: &RevokedToken) -> Result<Plan<()>, Refused> {
+    let bad = |text: &str, most: usize| {
+        text.is_empty() || text.len() > most || text.chars().any(|c| c.is_control() || c == '/' && most == MAX_JTI_BYTES)
+    };
+    let mut faults = Vec::new();
+    if bad(&token.issuer, MAX_ISSUER_BYTES) {
+        faults.push(format!("issuer: 1 to {MAX_ISSUER_BYTES} printable bytes"));
+    }
+    if bad(&token.jti, MAX_JTI_BYTES) {
+        faults.push(format!("jti: 1 to {MAX_JTI_BYTES} printable bytes, without /"));
+    }
+    if token.expires > context.now.saturating_add(MAX_TOKEN_LIFE) {
+        faults.push("expires: more than a day ahead".to_owned());
+    }
+    if !faults.is_empty() {
+        return Err(Refused::Invalid(faults));
+    }
+    let key = (token.issuer.clone(), token.jti.clone());
+    if token.expires <= context.now || model.tokens.contains_key(&key) {
+        return Ok(Plan::nothing(()));
+    }
+    if model.tokens.len() >= MAX_REVOKED_TOKENS {
+        return Err(Refused::TooMuch(format!("{MAX_REVOKED_TOKENS} revoked tokens are remembered already")));
+    }
+    let change = Change::Put(Record::Token(token.clone()));
+    let event = ChangeEvent::of("token.revoked", None, &change, None);
+    Ok(Plan { changes: vec![change], events: vec![event], audience: Default::default(), answer: () })
+}
+
+/// Forgets revoked tokens that have ended by themselves. No evidence: nothing changes for anybody.
+pub fn plan_forget_tokens(model: &Model, now: Timestamp) -> Plan<bool> {
+    let mut plan = Plan::nothing(false);
+    for (expires, issuer, jti) in &model.token_ends {
+        if *expires > now {
+            break;
+        }
+        if plan.changes.len() == MAX_ENDINGS {
+            plan.answer = true;
+            break;
+        }
+        let token = RevokedToken { issuer: issuer.clone(), jti: jti.clone(), expires: *expires };
+        plan.changes.push(Change::Delete(Record::Token(token)));
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! The control plane's metrics: names, help texts, and how they are written out.
+//!
+//! What can be read off the model and the fleet is read when somebody asks; only what passes is counted here.
+
+use prometheus::{
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
+};
+
+use super::fleet::GatewayStatus;
+use super::model::Model;
+use crate::domain::Timestamp;
+
+/// Seconds, from a commit on fast storage to a command that waited for its whole patience.
+const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+/// What is counted as it passes, and a place for what is read on demand.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    /// From handing a command to the writer until its answer, by command.
+    pub(super) command_seconds: HistogramVec,
+    /// One transaction of the store.
+    pub(super) commit_seconds: Histogram,
+    /// Snapshots sent, by why.
+    pub(super) resyncs: IntCounterVec,
+    /// Renewals, by how they were answered.
+    pub(super) renewals: IntCounterVec,
+    /// Requests refused by the table of operations and roles.
+    pub(super) denied: IntCounter,
+    /// Requests refused because nobody known made them.
+    pub(super) unauthenticated: IntCounter,
+    grants: IntGaugeVec,
+    gateways: IntGaugeVec,
+    lag: IntGaugeVec,
+    answered: GaugeVec,
+    revision: Gauge,
+    epoch: Gauge,
+    /// Events that wait for the evidence.
+    pub(super) backlog: Gauge,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let registry = Registry::new();
+        let opts = |name: &str, help: &str| Opts::new(format!("portcullis_control_{name}"), help);
+        let timed = |name: &str, help: &str| HistogramOpts::from(opts(name, help)).buckets(BUCKETS.to_vec());
+        Self {
+            command_seconds: keep(
+                &registry,
+                HistogramVec::new(
+                    timed("command_duration_seconds", "Time from handing a command to the writer until its answer, refusals included."),
+                    &["command"],
+                ),
+            ),
+            commit_seconds: keep(
+                &registry,
+                Histogram::with_opts(timed(
+                    "store_commit_duration_seconds",
+                    "Time of one store transaction; commands that waited together share one.",
+                )),
+            ),
+            resyncs: keep(
+                &registry,
+                IntCounterVec::new(
+                    opts("stream_resyncs_total", "Whole snapshots sent to gateways: new ones, ones that were away for too long, ones too slow to keep up."),
+                    &["cause"],
+                ),
+            ),
+            renewals: keep(
+                &registry,
+                IntCounterVec::new(
+                    opts("renewals_total", "Renewals of authority that gateways asked for: answered, or withheld because the gateway lags."),
+                    &["result"],
+                ),
+            ),
+            denied: keep(
+                &registry,
+                IntCounter::with_opts(opts("denied_total", "Requests of known callers that their roles do not allow.")),
+            ),
+            unauthenticated: keep(
+                &registry,
+                IntCounter::with_opts(opts("unauthenticated_total", "Requests without a credential that is known here.")),
+            ),
+            grants: keep(
+                &registry,
+                IntGaugeVec::new(
+                    opts("grants", "Grants by state, at this moment's clock; expired and revoked ones are all there ever were."),
+                    &["state"],
+                ),
+            ),
+            gateways: keep(
+                &registry,
+                IntGaugeVec::new(opts("gateways", "Recorded gateways, by whether a stream of theirs lives."), &["state"]),
+            ),
+            lag: keep(
+                &registry,
+                IntGaugeVec::new(
+                    opts("gateway_lag_revisions", "Newest revision less the one that the gateway said is enforced; revisions have gaps."),
+                    &["gateway"],
+                ),
+            ),
+            answered: keep(
+                &registry,
+                GaugeVec::new(
+                    opts("gateway_answered_timestamp_seconds", "When the gateway's last renewal was answered; at a start, the start."),
+                    &["gateway"],
+                ),
+            ),
+            revision: keep(&registry, Gauge::with_opts(opts("revision", "Newest revision that gateways hear of."))),
+            epoch: keep(&registry, Gauge::with_opts(opts("epoch", "Which life of the store this is."))),
+            backlog: keep(
+                &registry,
+                Gauge::with_opts(opts("outbox_backlog", "Commits whose events are not in the evidence yet, when last looked; counted up to 120.")),
+            ),
+            registry,
+        }
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub(super) fn render(&self, model: &Model, gateways: &[GatewayStatus], now: Timestamp) -> Vec<u8> {
+        self.read_grants(model, now);
+        self.gateways.reset();
+        self.lag.reset();
+        self.answered.reset();
+        for state in ["connected", "away"] {
+            let connected = state == "connected";
+            let count = gateways.iter().filter(|g| g.connected == connected).count();
+            self.gateways.with_label_values(&[state]).set(int(count));
+        }
+        for gateway in gateways {
+            let lag = model.revision.saturating_sub(gateway.applied);
+            self.lag.with_label_values(&[gateway.name.as_str()]).set(i64::try_from(lag).unwrap_or(i64::MAX));
+            let answered = self.answered.with_label_values(&[gateway.name.as_str()]);
+            answered.set(float(u64::try_from(gateway.answered.unix_micros()).unwrap_or(0)) / 1e6);
+        }
+        self.revision.set(float(model.revision));
+        self.epoch.set(float(model.epoch));
+        let mut text = Vec::new();
+        // Writing to memory fails only for metrics without samples, which are left out.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        text
+    }
+
+    fn read_grants(&self, model: &Model, now: Timestamp) {
+        // Ends are sorted; those past now that are not noted yet count as expired.
+        let over = model.ends.iter().take_while(|(ends, _)| *ends <= now).count();
+        let scheduled = model.grants.values().filter(|kept| kept.value.window.starts > now).count();
+        let active = model.grants.len().saturating_sub(over).saturating_sub(scheduled);
+        let expired = model.ended.expired.saturating_add(over as u64);
+        self.grants.with_label_values(&["scheduled"]).set(int(scheduled));
+        self.grants.with_label_values(&["active"]).set(int(active));
+        self.grants.with_label_values(&["expired"]).set(i64::try_from(expired).unwrap_or(i64::MAX));
+        self.grants.with_label_values(&["revoked"]).set(i64::try_from(model.ended.revoked).unwrap_or(i64::MAX));
+    }
+}
+
+fn int(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point; 2^53 revisions are centuries")]
+const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// Registers a metric. The names above are constants and differ, so neither step fails; were one to, the metric would
+/// be missing from the output, and the golden test with it.
+fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    match metric {
+        Ok(metric) => {
+            if let Err(error) = registry.register(Box::new(metric.clone())) {
+                tracing::error!(%error, "a metric cannot be registered");
+            }
+            metric
+        }
+        Err(error) => unreachable!("a metric's name is not one: {error}"),
+    }
+}

@@ -1,0 +1,201 @@
+//! The control plane's picture of its own store: what commands are checked against, what reads answer from.
+//!
+//! Persistent maps, so that a reader holds one revision for as long as it likes and the writer never waits for it. The
+//! same [`Model::apply`] builds it at start and follows every commit. It does not know where records come from.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::record::{Change, GatewayRecord, GrantRecord, Person, Record, RevokedToken, TokenDigest};
+use crate::domain::Timestamp;
+use crate::domain::exception::Exception;
+use crate::domain::grant::Grant;
+use crate::domain::identity::Identity;
+use crate::domain::name::{
+    ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, ResourceName, RoleName, RouteName,
+};
+use crate::domain::resource::Resource;
+use crate::domain::role::Role;
+use crate::domain::route::Route;
+
+/// A record and the revision in which it was last put.
+#[derive(Debug)]
+pub struct Kept<T> {
+    /// The record.
+    pub value: Arc<T>,
+    /// When it was last put.
+    pub revision: u64,
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), revision: self.revision }
+    }
+}
+
+impl<T> Kept<T> {
+    fn new(value: &T, revision: u64) -> Self
+    where
+        T: Clone,
+    {
+        Self { value: Arc::new(value.clone()), revision }
+    }
+}
+
+/// How many grants ended, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Before their time.
+    pub revoked: u64,
+    /// By the clock.
+    pub expired: u64,
+}
+
+/// Everything that is kept, save what has ended.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    /// The life of the store.
+    pub epoch: u64,
+    /// Of the last commit that gateways hear of.
+    pub revision: u64,
+    /// By name.
+    pub identities: OrdMap<IdentityName, Kept<Identity>>,
+    /// By name.
+    pub resources: OrdMap<ResourceName, Kept<Resource>>,
+    /// By name.
+    pub routes: OrdMap<RouteName, Kept<Route>>,
+    /// By name.
+    pub roles: OrdMap<RoleName, Kept<Role>>,
+    /// By name.
+    pub exceptions: OrdMap<ExceptionName, Kept<Exception>>,
+    /// Those that have not ended; the others are read from the store.
+    pub grants: OrdMap<GrantId, Kept<Grant>>,
+    /// The same by whose they are.
+    pub grants_of: OrdMap<IdentityName, OrdSet<GrantId>>,
+    /// The same by their end, so that the next one to end is the first.
+    pub ends: OrdSet<(Timestamp, GrantId)>,
+    /// Those that have.
+    pub ended: Ended,
+    /// By name.
+    pub people: OrdMap<OwnerName, Kept<Person>>,
+    /// By name.
+    pub gateways: OrdMap<GatewayName, Kept<GatewayRecord>>,
+    /// By issuer and `jti`.
+    pub tokens: OrdMap<(String, String), Kept<RevokedToken>>,
+    /// The same by their end.
+    pub token_ends: OrdSet<(Timestamp, String, String)>,
+}
+
+impl Model {
+    /// Takes in one change of `revision`. The stream's own revision is the writer's to set.
+    pub fn apply(&mut self, change: &Change, revision: u64) {
+        match change {
+            Change::Put(record) => self.put(record, revision),
+            Change::Delete(record) => self.delete(record),
+        }
+    }
+
+    fn put(&mut self, record: &Record, revision: u64) {
+        match record {
+            Record::Meta(meta) => self.epoch = meta.epoch,
+            Record::Identity(it) => drop(self.identities.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Resource(it) => drop(self.resources.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Route(it) => drop(self.routes.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Role(it) => drop(self.roles.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Exception(it) => drop(self.exceptions.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Person(it) => drop(self.people.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Grant(it) => self.put_grant(it, revision),
+            Record::Token(it) => {
+                self.token_ends.insert((it.expires, it.issuer.clone(), it.jti.clone()));
+                self.tokens.insert((it.issuer.clone(), it.jti.clone()), Kept::new(it, revision));
+            }
+        }
+    }
+
+    fn put_grant(&mut self, record: &GrantRecord, revision: u64) {
+        let grant = &record.grant;
+        // The end may have come nearer.
+        self.forget_grant(grant.id);
+        if record.has_ended() {
+            if grant.revoked.is_some() {
+                self.ended.revoked = self.ended.revoked.saturating_add(1);
+            } else {
+                self.ended.expired = self.ended.expired.saturating_add(1);
+            }
+            return;
+        }
+        self.ends.insert((grant.window.ends, grant.id));
+        self.grants_of.entry(grant.identity.clone()).or_default().insert(grant.id);
+        self.grants.insert(grant.id, Kept::new(grant, revision));
+    }
+
+    fn forget_grant(&mut self, id: GrantId) {
+        let Some(old) = self.grants.remove(&id) else { return };
+        self.ends.remove(&(old.value.window.ends, id));
+        let name = &old.value.identity;
+        let emptied = self.grants_of.get_mut(name).is_some_and(|grants| {
+            grants.remove(&id);
+            grants.is_empty()
+        });
+        if emptied {
+            self.grants_of.remove(name);
+        }
+    }
+
+    fn delete(&mut self, record: &Record) {
+        match record {
+            Record::Meta(_) => {}
+            Record::Identity(it) => drop(self.identities.remove(&it.name)),
+            Record::Resource(it) => drop(self.resources.remove(&it.name)),
+            Record::Route(it) => drop(self.routes.remove(&it.name)),
+            Record::Role(it) => drop(self.roles.remove(&it.name)),
+            Record::Exception(it) => drop(self.exceptions.remove(&it.name)),
+            Record::Person(it) => drop(self.people.remove(&it.name)),
+            Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
+            Record::Grant(it) => self.forget_grant(it.grant.id),
+            Record::Token(it) => {
+                self.token_ends.remove(&(it.expires, it.issuer.clone(), it.jti.clone()));
+                self.tokens.remove(&(it.issuer.clone(), it.jti.clone()));
+            }
+        }
+    }
+
+    /// The revision in which the key of `record` was last put, as far as the model keeps it; `None` when it is not there.
+    pub fn revision_of(&self, record: &Record) -> Option<u64> {
+        match record {
+            Record::Meta(_) => None,
+            Record::Identity(it) => self.identities.get(&it.name).map(|k| k.revision),
+            Record::Resource(it) => self.resources.get(&it.name).map(|k| k.revision),
+            Record::Route(it) => self.routes.get(&it.name).map(|k| k.revision),
+            Record::Role(it) => self.roles.get(&it.name).map(|k| k.revision),
+            Record::Exception(it) => self.exceptions.get(&it.name).map(|k| k.revision),
+            Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
+            Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
+            Record::Grant(it) => self.grants.get(&it.grant.id).map(|k| k.revision),
+            Record::Token(it) => self.tokens.get(&(it.issuer.clone(), it.jti.clone())).map(|k| k.revision),
+        }
+    }
+
+    /// The person whose token this is. Every record is compared, so that the time says nothing.
+    pub fn person_with(&self, token: &TokenDigest) -> Option<Arc<Person>> {
+        let mut found = None;
+        for kept in self.people.values() {
+            if kept.value.token.is(token) {
+                found = Some(kept.value.clone());
+            }
+        }
+        found
+    }
+
+    /// Grants of `identity` on `resource` that have not ended.
+    pub fn grants_on<'m>(
+        &'m self,
+        identity: &IdentityName,
+        resource: &'m ResourceName,
+    ) -> impl Iterator<Item = &'m Kept<Grant>> + 'm {
+        let ids = self.grants_of.get(identity).into_iter().flat_map(OrdSet::iter);
+        ids.filter_map(|id| self.grants.get(id)).filter(move |kept| kept.value.resource == *resource)
+    }
+}

@@ -1,0 +1,243 @@
+//! The parts of a control plane, put together and taken apart.
+//!
+//! [`Core`] is the writer over its store, without a network: what `init` needs to record people and gateways.
+//! [`ControlPlane`] is the core behind its addresses.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::actor::{Actor, ControlHandle};
+use super::api::{Api, ApiStartError};
+use super::outbox::{self, Sink};
+use super::store::sealed::{SealError, SealKey};
+use super::store::{SqliteStore, Store, StoreError};
+use super::vault::{Vault, VaultError};
+use crate::domain::Clock;
+use crate::settings::control::StoreSettings;
+use crate::settings::{ControlSettings, SecretError, read_secret};
+
+/// How often the store looks at its leases and its history.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Revisions of history that are kept, for watches to resume from.
+const HISTORY: u64 = 100_000;
+/// How much longer the history may grow before it is cut: cutting is work.
+const HISTORY_SLACK: u64 = 10_000;
+
+/// Why a control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error("the store: {}", .0.detail())]
+    Store(#[from] StoreError),
+    /// What it holds cannot be used.
+    #[error("the store: {0}")]
+    Vault(#[from] VaultError),
+    /// The key that seals the store cannot be had.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A secret cannot be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The gRPC API does not come up.
+    #[error(transparent)]
+    Api(#[from] ApiStartError),
+    /// The HTTP address cannot be had.
+    #[error("{address}: {source}")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// The writer over its store.
+#[derive(Debug)]
+pub struct Core {
+    handle: ControlHandle,
+    stop: watch::Sender<bool>,
+    actor: JoinHandle<()>,
+}
+
+impl Core {
+    /// Opens the store that the settings name and starts the writer.
+    ///
+    /// # Errors
+    /// When the store or its key cannot be used, or it holds what is not ours.
+    pub async fn open(settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let file = |path: &std::path::Path, source| StartError::File { path: path.to_owned(), source };
+        crate::files::private_dir(&settings.state_dir).map_err(|e| file(&settings.state_dir, e))?;
+        let StoreSettings::Sqlite { file: database } = &settings.store;
+        // A store without its key is not to get a new one in silence: nothing in it would open.
+        let seal = if database.exists() {
+            SealKey::open_file(&settings.seal_key_file)?
+        } else {
+            SealKey::open_or_create(&settings.seal_key_file)?
+        };
+        // A crash here leaves a key and no store, which the next start takes up.
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(database, clock.clone())?);
+        Self::over(store, seal, clock).await
+    }
+
+    /// Starts the writer over a store that is open already.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds what is not ours.
+    pub async fn over(store: Arc<dyn Store>, seal: SealKey, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let (actor, handle) = Actor::open(Vault::new(store, seal), clock).await?;
+        let (stop, stopped) = watch::channel(false);
+        let actor = tokio::spawn(actor.run(stopped));
+        Ok(Self { handle, stop, actor })
+    }
+
+    /// The way to the writer.
+    pub const fn handle(&self) -> &ControlHandle {
+        &self.handle
+    }
+
+    /// Ends the writer; what is in its hands is finished first.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        let _ = self.actor.await;
+    }
+}
+
+/// A control plane at work.
+#[derive(Debug)]
+pub struct ControlPlane {
+    core: Core,
+    grpc_address: SocketAddr,
+    http_address: SocketAddr,
+    /// Ends what serves.
+    stop: watch::Sender<bool>,
+    /// Ends what follows the writer.
+    settle: watch::Sender<bool>,
+    serving: Vec<JoinHandle<()>>,
+    following: Vec<JoinHandle<()>>,
+    drain: Duration,
+}
+
+impl ControlPlane {
+    /// Starts everything. When it returns, requests are served at [`grpc_address`](Self::grpc_address) and
+    /// [`http_address`](Self::http_address).
+    ///
+    /// # Errors
+    /// When a part does not start; those before it are stopped.
+    pub async fn start(
+        settings: &ControlSettings,
+        clock: Arc<dyn Clock>,
+        evidence: Arc<dyn Sink>,
+    ) -> Result<Self, StartError> {
+        let core = Core::open(settings, clock).await?;
+        Self::serve(core, settings, evidence).await
+    }
+
+    /// As [`start`](Self::start), over a core that is open already.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub async fn serve(core: Core, settings: &ControlSettings, evidence: Arc<dyn Sink>) -> Result<Self, StartError> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source })
+        };
+        let (stop, stopped) = watch::channel(false);
+        let (settle, settled) = watch::channel(false);
+        let handle = core.handle.clone();
+        let api = Api {
+            handle: handle.clone(),
+            trust_domain: settings.trust_domain.clone(),
+            certificate: read(&settings.tls.certificate_file)?,
+            key: read_secret(&settings.tls.key_file)?,
+            client_ca: read(&settings.tls.client_ca_file)?,
+            max_message_bytes: settings.limits.max_message_bytes,
+            stop: stopped.clone(),
+        };
+        let listening = api.start(settings.grpc_address).await?;
+        let address = settings.http_address;
+        let started = super::http::start(handle.clone(), address, stopped).await;
+        let (http_address, http) = started.map_err(|source| StartError::Http { address, source })?;
+        let shared = handle.shared().clone();
+        let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
+        let keeping = tokio::spawn(keep_house(handle, settled));
+        Ok(Self {
+            core,
+            grpc_address: listening.address,
+            http_address,
+            stop,
+            settle,
+            serving: vec![listening.task, http],
+            following: vec![draining, keeping],
+            drain: settings.drain,
+        })
+    }
+
+    /// The way to the writer, for what runs in the same process.
+    pub const fn handle(&self) -> &ControlHandle {
+        &self.core.handle
+    }
+
+    /// Where gateways and the command line connect.
+    pub const fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    /// Where health and metrics are.
+    pub const fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Stops taking requests, gives running ones the settings' time, then ends the writer and takes the last events to
+    /// the evidence.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        for mut task in self.serving {
+            if tokio::time::timeout(self.drain, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        self.core.shutdown().await;
+        self.settle.send_replace(true);
+        for task in self.following {
+            let _ = task.await;
+        }
+    }
+}
+
+/// What a store without a timer of its own needs from time to time.
+async fn keep_house(handle: ControlHandle, mut stop: watch::Receiver<bool>) {
+    let store = handle.shared().vault.store().clone();
+    let mut every = tokio::time::interval(HOUSEKEEPING);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut compacted = 0;
+    loop {
+        tokio::select! {
+            () = super::stopped(&mut stop) => return,
+            _ = every.tick() => {}
+        }
+        let kept = async {
+            store.tick().await?;
+            let oldest = store.current_revision().await?.saturating_sub(HISTORY);
+            if oldest > compacted + HISTORY_SLACK {
+                store.compact(oldest).await?;
+                compacted = oldest;
+            }
+            Ok::<(), StoreError>(())
+        };
+        if let Err(error) = kept.await {
+            tracing::warn!(error = %error.detail(), "the store could not be tidied");
+        }
+    }
+}

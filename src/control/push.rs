@@ -1,0 +1,279 @@
+//! The stream to a gateway: what it misses, then what changes, and answers to its renewals.
+//!
+//! A session has a cursor into the ring and no queue. Two tasks: one reads what the gateway says, the other sends; so a
+//! gateway that does not read is still heard, and one that does not read long enough is let go. Knows messages and
+//! revisions; what the objects in them mean is for the gateway.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::actor::{ControlHandle, Shared};
+use super::api::ApiError;
+use super::authorize::{Caller, Operation};
+use super::encode;
+use super::record::Standing;
+use super::ring::{self, Head, Next};
+use crate::domain::name::GatewayName;
+use crate::wire::v1;
+use v1::control_message::Message as Down;
+use v1::gateway_message::Message as Up;
+
+/// Messages between us and the transport: what is sent is sent when the gateway has room.
+const MAX_IN_FLIGHT: usize = 4;
+/// How long a message may wait for a gateway that does not read: longer than any pause that is not a fault.
+const SEND_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a gateway may take to say hello.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connected gateway may lag behind a revision and still have its renewals answered. With it every
+/// revocation is bounded, also on a gateway that renews and does not apply.
+pub(super) const MAX_LAG: Duration = Duration::from_secs(10);
+
+type Messages = Pin<Box<dyn Stream<Item = Result<v1::ControlMessage, Status>> + Send>>;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct GrantStreamService {
+    pub(super) handle: ControlHandle,
+    /// True when the process is about to end: sessions end first, so that gateways go elsewhere.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+#[tonic::async_trait]
+impl v1::grant_stream_server::GrantStream for GrantStreamService {
+    type AttachStream = Messages;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::GatewayMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = super::api::authorized(&self.handle, &request, Operation::Attach, None).await?;
+        let Caller::Gateway(name) = caller else { return Err(ApiError::unauthenticated().into()) };
+        let mut incoming = request.into_inner();
+        let hello = match tokio::time::timeout(HELLO_PATIENCE, incoming.message()).await {
+            Ok(message) => message?,
+            Err(_) => return Err(ApiError::invalid("no hello in time").into()),
+        };
+        let Some(v1::GatewayMessage { message: Some(Up::Hello(hello)) }) = hello else {
+            return Err(ApiError::invalid("the first message must be a hello").into());
+        };
+        let shared = self.handle.shared().clone();
+        in_good_standing(&shared, &name)?;
+        plausible(&hello, shared.ring.head())?;
+        let holds = if hello.epoch == shared.ring.head().epoch { hello.revision } else { 0 };
+        let Some(session) = shared.fleet.attach(&name, holds) else {
+            return Err(ApiError::denied(format!("gateway {name} is not recorded")).into());
+        };
+        tracing::info!(gateway = %name, revision = hello.revision, version = %hello.version, "a gateway attached");
+        let (sender, receiver) = mpsc::channel(MAX_IN_FLIGHT);
+        let (renewals, renewed) = watch::channel(None);
+        let session = Session { shared, name, id: session, holds, sender, stop: self.stop.clone() };
+        let reading = tokio::spawn(read(session.shared.clone(), session.name.clone(), session.id, incoming, renewals));
+        tokio::spawn(async move {
+            session.run(&hello, renewed).await;
+            reading.abort();
+            session.shared.fleet.detach(&session.name, session.id);
+            tracing::info!(gateway = %session.name, "a gateway's stream ended");
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// The gateway is recorded and may have authority.
+fn in_good_standing(shared: &Shared, name: &GatewayName) -> Result<(), Status> {
+    match shared.model.load().gateways.get(name).map(|kept| kept.value.standing) {
+        Some(Standing::Good) => Ok(()),
+        Some(Standing::Expelled) => Err(ApiError::denied(format!("gateway {name} was expelled")).into()),
+        None => Err(ApiError::denied(format!("gateway {name} is not recorded")).into()),
+    }
+}
+
+/// A gateway that has seen more than this store knows is right, and the store an old copy.
+fn plausible(hello: &v1::Hello, head: Head) -> Result<(), Status> {
+    let ahead = hello.epoch > head.epoch || (hello.epoch == head.epoch && hello.revision > head.revision);
+    if !ahead {
+        return Ok(());
+    }
+    tracing::error!(
+        hello.epoch, hello.revision, epoch = head.epoch, revision = head.revision,
+        "a gateway has seen a later state than this store: was an old copy put back without declaring it restored?"
+    );
+    Err(ApiError::store_behind().into())
+}
+
+/// Hears a gateway until it has nothing more to say.
+async fn read(
+    shared: Arc<Shared>,
+    name: GatewayName,
+    session: u64,
+    mut incoming: Streaming<v1::GatewayMessage>,
+    renewals: watch::Sender<Option<v1::Renew>>,
+) {
+    while let Some(Ok(message)) = incoming.next().await {
+        match message.message {
+            Some(Up::Applied(applied)) if applied.epoch == shared.ring.head().epoch => {
+                shared.fleet.applied(&name, session, applied);
+            }
+            Some(Up::Applied(_)) => {}
+            // Only the latest matters: an answer to an older one would be older authority.
+            Some(Up::Renew(renew)) => drop(renewals.send_replace(Some(renew))),
+            Some(Up::Hello(_)) | None => break,
+        }
+    }
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    name: GatewayName,
+    id: u64,
+    /// The revision that it came with, 0 for none of this epoch.
+    holds: u64,
+    sender: mpsc::Sender<Result<v1::ControlMessage, Status>>,
+    stop: watch::Receiver<bool>,
+}
+
+/// Why a session ends.
+struct Ended;
+
+impl Session {
+    async fn run(&self, hello: &v1::Hello, mut renewals: watch::Receiver<Option<v1::Renew>>) {
+        let mut stop = self.stop.clone();
+        let mut head = self.shared.ring.watch();
+        let mut fleet = self.shared.fleet.watch();
+        let began = self.shared.clock.now();
+        let work = async {
+            let mut cursor = self.resume(hello).await?;
+            let mut due = false;
+            loop {
+                head.mark_unchanged();
+                cursor = self.catch_up(cursor).await?;
+                if std::mem::take(&mut due) {
+                    let renew = renewals.borrow_and_update().clone();
+                    if let Some(renew) = renew {
+                        // An authority never overtakes the changes up to its revision: they went first, on this stream.
+                        self.answer(&renew, cursor, began).await?;
+                    }
+                }
+                loop {
+                    tokio::select! {
+                        changed = renewals.changed() => {
+                            due = true;
+                            break changed.map_err(|_| Ended)?;
+                        }
+                        changed = head.changed() => break changed.map_err(|_| Ended)?,
+                        _ = fleet.changed() => if !self.shared.fleet.is_current(&self.name, self.id) {
+                            return Err(Ended);
+                        },
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = super::stopped(&mut stop) => {
+                let _ = self.sender.try_send(Err(ApiError::stopping().into()));
+            }
+            () = self.sender.closed() => {}
+            ended = work => {
+                let ended: Result<(), Ended> = ended;
+                drop(ended);
+            }
+        }
+    }
+
+    /// Where to go on from: the gateway's own revision if the changes since are at hand, otherwise a snapshot's.
+    async fn resume(&self, hello: &v1::Hello) -> Result<u64, Ended> {
+        let head = self.shared.ring.head();
+        if hello.revision > 0
+            && hello.epoch == head.epoch
+            && self.shared.ring.after(hello.revision) != Next::Behind
+        {
+            return Ok(hello.revision);
+        }
+        self.snapshot(if hello.revision == 0 { "new" } else { "away" }).await
+    }
+
+    async fn snapshot(&self, cause: &str) -> Result<u64, Ended> {
+        self.shared.metrics.resyncs.with_label_values(&[cause]).inc();
+        let model = self.shared.model.load_full();
+        let head = Head { epoch: model.epoch, revision: model.revision };
+        let grants = model.grants.values().map(|kept| encode::grant(&kept.value, kept.revision));
+        let tokens = model.tokens.values().map(|kept| encode::token(&kept.value)).collect();
+        let parts: Box<dyn Iterator<Item = v1::SnapshotPart> + Send> =
+            Box::new(ring::parts(head, encode::gateway_catalog(&model), grants, tokens));
+        for part in parts {
+            self.send(Down::Snapshot(part)).await?;
+        }
+        Ok(head.revision)
+    }
+
+    /// Sends all that is after the cursor, in as few deltas as may be.
+    async fn catch_up(&self, mut cursor: u64) -> Result<u64, Ended> {
+        loop {
+            let epoch = self.shared.ring.head().epoch;
+            match self.shared.ring.after(cursor) {
+                Next::Current => return Ok(cursor),
+                Next::Changes { revision, changes } => {
+                    self.send(Down::Delta(v1::Delta { epoch, revision, changes })).await?;
+                    cursor = revision;
+                }
+                Next::Behind => cursor = self.snapshot("slow").await?,
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        renew: &v1::Renew,
+        cursor: u64,
+        began: crate::domain::Timestamp,
+    ) -> Result<(), Ended> {
+        let shared = &self.shared;
+        if in_good_standing(shared, &self.name).is_err() {
+            let _ = self.sender.try_send(Err(ApiError::denied(format!("gateway {} is expelled", self.name)).into()));
+            return Err(Ended);
+        }
+        let now = shared.clock.now();
+        // What it held when it came, it enforced before; what came since, it acknowledges with what was cut.
+        shared.fleet.holds(&self.name, self.id, renew.applied_revision.min(self.holds));
+        let applied = renew.applied_revision.max(shared.fleet.applied_by(&self.name));
+        // What is no longer in the ring was published long ago, or before this session began.
+        let missing_since = shared.ring.published_after(applied).filter(|_| applied < cursor).map(|at| at.max(began));
+        let since = if applied < cursor { missing_since.or(Some(began)) } else { None };
+        if since.is_some_and(|since| now.saturating_since(since) > MAX_LAG) {
+            shared.metrics.renewals.with_label_values(&["withheld"]).inc();
+            tracing::warn!(gateway = %self.name, applied, cursor, "a gateway lags: its renewal is not answered");
+            return Ok(());
+        }
+        // Written down before it is sent: a stop-by time must never be too early.
+        shared.fleet.answered(&self.name, self.id);
+        shared.metrics.renewals.with_label_values(&["answered"]).inc();
+        self.send(Down::Authority(v1::Authority {
+            nonce: renew.nonce.clone(),
+            epoch: shared.ring.head().epoch,
+            revision: cursor,
+            time_unix_us: now.unix_micros(),
+            cosignature: String::new(),
+            allotments: Vec::new(),
+            signature: Vec::new(),
+        }))
+        .await
+    }
+
+    async fn send(&self, message: Down) -> Result<(), Ended> {
+        let message = Ok(v1::ControlMessage { message: Some(message) });
+        match tokio::time::timeout(SEND_PATIENCE, self.sender.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Ended),
+            Err(_) => {
+                tracing::warn!(gateway = %self.name, "a gateway does not read: its stream ends");
+                Err(Ended)
+            }
+        }
+    }
+}

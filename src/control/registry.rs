@@ -1,0 +1,72 @@
+//! Who may speak to the control plane: people and gateways, and the life of the store.
+//!
+//! Planning only. How a token or a certificate comes to somebody is `enrol`'s business.
+
+use super::authorize::SYSTEM;
+use super::model::Model;
+use super::plan::{Audience, ChangeEvent, Plan, Refused};
+use super::record::{Change, GatewayRecord, Meta, Person, Record};
+
+/// People that can be recorded: each token presented is compared with all of theirs.
+const MAX_PEOPLE: usize = 10_000;
+/// Gateways that can be recorded.
+const MAX_GATEWAYS: usize = 10_000;
+/// Prefix under which gateways appear in the evidence, where people have their plain names.
+const GATEWAY_PREFIX: &str = "gateway.";
+
+/// Records a person. The same again changes nothing.
+///
+/// # Errors
+/// [`Refused::Invalid`] for a name that could be taken for the control plane's or a gateway's, [`Refused::Conflict`] for
+/// a token that is somebody else's.
+pub fn plan_person(model: &Model, person: Person) -> Result<Plan<()>, Refused> {
+    if person.name.as_str() == SYSTEM || person.name.as_str().starts_with(GATEWAY_PREFIX) {
+        return Err(Refused::invalid(format!("`{}` cannot be a person's name", person.name)));
+    }
+    if model.person_with(&person.token).is_some_and(|other| other.name != person.name) {
+        return Err(Refused::Conflict("the token is somebody else's".to_owned()));
+    }
+    let before = model.people.get(&person.name).map(|kept| kept.value.as_ref());
+    if before == Some(&person) {
+        return Ok(Plan::nothing(()));
+    }
+    if before.is_none() && model.people.len() >= MAX_PEOPLE {
+        return Err(Refused::TooMuch(format!("{MAX_PEOPLE} people are recorded already")));
+    }
+    Ok(put("person", before.cloned().map(Record::Person), Record::Person(person)))
+}
+
+/// Records a gateway. The same again changes nothing.
+///
+/// # Errors
+/// [`Refused::TooMuch`] when there are too many.
+pub fn plan_gateway(model: &Model, gateway: GatewayRecord) -> Result<Plan<()>, Refused> {
+    let before = model.gateways.get(&gateway.name).map(|kept| kept.value.as_ref());
+    if before.is_some_and(|b| b.standing == gateway.standing) {
+        return Ok(Plan::nothing(()));
+    }
+    if before.is_none() && model.gateways.len() >= MAX_GATEWAYS {
+        return Err(Refused::TooMuch(format!("{MAX_GATEWAYS} gateways are recorded already")));
+    }
+    Ok(put("gateway", before.cloned().map(Record::Gateway), Record::Gateway(gateway)))
+}
+
+/// Begins a life of the store, above the one it has: after a backup was restored.
+///
+/// # Errors
+/// [`Refused::Conflict`] when it is not above.
+pub fn plan_epoch(model: &Model, epoch: u64) -> Result<Plan<u64>, Refused> {
+    if epoch <= model.epoch {
+        return Err(Refused::Conflict(format!("the store is in epoch {} already", model.epoch)));
+    }
+    let before = Record::Meta(Meta::of_epoch(model.epoch));
+    let plan = put("store", Some(before), Record::Meta(Meta::of_epoch(epoch)));
+    Ok(Plan { audience: Audience::Gateways, ..plan }.map(|()| epoch))
+}
+
+fn put(kind: &str, before: Option<Record>, after: Record) -> Plan<()> {
+    let operation = format!("{kind}.{}", if before.is_some() { "changed" } else { "created" });
+    let change = Change::Put(after);
+    let event = ChangeEvent::of(&operation, before.as_ref(), &change, None);
+    Plan { changes: vec![change], events: vec![event], audience: Audience::Control, answer: () }
+}
