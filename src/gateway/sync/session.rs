@@ -170,8 +170,7 @@ impl<'f> Session<'f> {
         }
         self.asked.push_back((nonce, self.position));
         self.clock.sent(nonce);
-        let renew =
-            v1::Renew { nonce: nonce.to_vec(), epoch, applied_revision, checkpoint, uses_wanted: Vec::new() };
+        let renew = v1::Renew { nonce: nonce.to_vec(), epoch, applied_revision, checkpoint, uses_wanted: Vec::new() };
         send(up, Up::Renew(renew))?;
         self.acknowledge(up)
     }
