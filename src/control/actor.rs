@@ -69,13 +69,13 @@ struct Job {
 
 /// Draws identifiers that grow: their order is the order of events.
 #[derive(Debug, Default)]
-pub struct Identifiers {
+pub(super) struct Identifiers {
     last: u128,
 }
 
 impl Identifiers {
     /// One that was never drawn, larger than all before it.
-    pub fn draw(&mut self, now: Timestamp) -> GrantId {
+    pub(super) fn draw(&mut self, now: Timestamp) -> GrantId {
         let mut random = [0; 16];
         // Without randomness the count alone keeps them apart.
         let _ = aws_lc_rs::rand::fill(&mut random);
@@ -221,8 +221,7 @@ impl Actor {
                 tracing::error!(%error, "a commit failed");
                 self.stale = matches!(
                     error,
-                    VaultError::Conflict
-                        | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
+                    VaultError::Conflict | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
                 );
                 let refused = match error {
                     VaultError::Conflict => Refused::Conflict("the store changed meanwhile; try again".to_owned()),
@@ -292,7 +291,13 @@ pub(super) fn outbox_id(key: &[u8]) -> Option<GrantId> {
     key.strip_prefix(OUTBOX)?.parse().ok()
 }
 
-fn planned<T>(plan: Plan<T>, caller: &Caller, now: Timestamp, identifiers: &mut Identifiers, done: Tell) -> Planned {
+fn planned<T>(
+    plan: Plan<T>,
+    caller: &Caller,
+    now: Timestamp,
+    identifiers: &mut Identifiers,
+    done: Tell,
+) -> Planned {
     let outbox = (!plan.events.is_empty()).then(|| {
         let record = OutboxRecord { at: now, actor: caller.to_string(), events: plan.events };
         (format!("{OUTBOX}{}", identifiers.draw(now)), record)
@@ -359,8 +364,7 @@ impl Group {
 
 /// A plan of events alone, for what is recorded without changing anything.
 pub(super) fn note(operation: &str, object: String, reason: String) -> Plan<()> {
-    let event =
-        ChangeEvent { operation: operation.to_owned(), object, before: None, after: None, reason: Some(reason) };
+    let event = ChangeEvent { operation: operation.to_owned(), object, before: None, after: None, reason: Some(reason) };
     Plan { changes: Vec::new(), events: vec![event], audience: Audience::Control, answer: () }
 }
 

@@ -16,12 +16,12 @@ use tonic::{Request, Status};
 
 use super::actor::ControlHandle;
 use super::authorize::{Caller, Denied, Operation, authorize};
-use crate::domain::Timestamp;
 use crate::domain::name::OwnerName;
+use crate::domain::Timestamp;
 
 pub(super) use error::ApiError;
 pub use server::ApiStartError;
-pub(super) use server::{Api, Listening};
+pub(super) use server::Api;
 
 /// Who made a request, as [`Identifier`] found.
 pub(super) fn caller_of<T>(request: &Request<T>) -> Option<Caller> {
@@ -79,6 +79,7 @@ impl Budget {
         Some(std::mem::take(suppressed))
     }
 }
+
 
 #[cfg(test)]
 mod tests {

@@ -65,6 +65,7 @@ struct Gateways {
     next_session: u64,
 }
 
+
 /// What is asked of a receipt.
 #[derive(Clone, Debug)]
 pub struct Wanted {

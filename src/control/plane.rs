@@ -150,8 +150,9 @@ impl ControlPlane {
     /// # Errors
     /// When a part does not start.
     pub async fn serve(core: Core, settings: &ControlSettings, evidence: Arc<dyn Sink>) -> Result<Self, StartError> {
-        let read =
-            |path: &PathBuf| std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source });
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source })
+        };
         let (stop, stopped) = watch::channel(false);
         let (settle, settled) = watch::channel(false);
         let handle = core.handle.clone();

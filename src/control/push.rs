@@ -101,10 +101,7 @@ fn plausible(hello: &v1::Hello, head: Head) -> Result<(), Status> {
         return Ok(());
     }
     tracing::error!(
-        hello.epoch,
-        hello.revision,
-        epoch = head.epoch,
-        revision = head.revision,
+        hello.epoch, hello.revision, epoch = head.epoch, revision = head.revision,
         "a gateway has seen a later state than this store: was an old copy put back without declaring it restored?"
     );
     Err(ApiError::store_behind().into())
@@ -192,7 +189,10 @@ impl Session {
     /// Where to go on from: the gateway's own revision if the changes since are at hand, otherwise a snapshot's.
     async fn resume(&self, hello: &v1::Hello) -> Result<u64, Ended> {
         let head = self.shared.ring.head();
-        if hello.revision > 0 && hello.epoch == head.epoch && self.shared.ring.after(hello.revision) != Next::Behind {
+        if hello.revision > 0
+            && hello.epoch == head.epoch
+            && self.shared.ring.after(hello.revision) != Next::Behind
+        {
             return Ok(hello.revision);
         }
         self.snapshot(if hello.revision == 0 { "new" } else { "away" }).await
@@ -227,7 +227,12 @@ impl Session {
         }
     }
 
-    async fn answer(&self, renew: &v1::Renew, cursor: u64, began: crate::domain::Timestamp) -> Result<(), Ended> {
+    async fn answer(
+        &self,
+        renew: &v1::Renew,
+        cursor: u64,
+        began: crate::domain::Timestamp,
+    ) -> Result<(), Ended> {
         let shared = &self.shared;
         if in_good_standing(shared, &self.name).is_err() {
             let _ = self.sender.try_send(Err(ApiError::denied(format!("gateway {} is expelled", self.name)).into()));

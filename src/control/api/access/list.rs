@@ -60,11 +60,7 @@ pub(super) async fn list(
         0 => DEFAULT_PAGE,
         size => size.min(MAX_PAGE),
     };
-    if filter.wants_ended() {
-        from_store(handle, &filter, after, size).await
-    } else {
-        Ok(from_model(handle, &filter, after, size))
-    }
+    if filter.wants_ended() { from_store(handle, &filter, after, size).await } else { Ok(from_model(handle, &filter, after, size)) }
 }
 
 fn states(names: &[String]) -> Result<Vec<GrantState>, ApiError> {
