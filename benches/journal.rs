@@ -51,6 +51,18 @@ fn raw(directory: &Path) -> Result<Vec<Duration>> {
     Ok(took)
 }
 
+/// CPU time so far of the threads of this name (their kernel clocks, nanoseconds).
+fn thread_cpu(name: &str) -> Duration {
+    let mut sum = 0;
+    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        if read("comm").trim() == name {
+            sum += read("schedstat").split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0u64);
+        }
+    }
+    Duration::from_nanos(sum)
+}
+
 struct Names {
     identity: portcullis::domain::name::IdentityName,
     route: portcullis::domain::name::RouteName,
@@ -90,6 +102,8 @@ struct Row {
     records: u64,
     took: Duration,
     cpu: Duration,
+    journal_cpu: Duration,
+    sequencer_cpu: Duration,
     waits: Vec<Duration>,
     batches: u64,
     wakes: u64,
@@ -149,6 +163,7 @@ fn round(directory: &Path, appenders: usize, durability: Durability) -> Result<R
     log.journal().flush()?;
     log.checkpoint_now();
     let (took, cpu) = (now() - begun, clock(ClockId::ProcessCPUTime) - cpu);
+    let (journal_cpu, sequencer_cpu) = (thread_cpu("journal"), thread_cpu("sequencer"));
     let after = log.journal().status();
     let mut waits = waits;
     waits.sort_unstable();
@@ -157,6 +172,8 @@ fn round(directory: &Path, appenders: usize, durability: Durability) -> Result<R
         records: after.durable - before.durable,
         took,
         cpu,
+        journal_cpu,
+        sequencer_cpu,
         waits,
         batches: after.batches - before.batches,
         wakes: waiters.wakes(),
@@ -169,19 +186,30 @@ fn main() -> Result<()> {
     let (p50, p99) = (quantile(&took, 0.5), quantile(&took, 0.99));
     println!("fdatasync alone, 4 KiB appended: p50 {p50:?}, p99 {p99:?}, {} of them", took.len());
     println!(
-        "{:<9} {:>9} {:>11} {:>10} {:>9} {:>9} {:>11} {:>11}",
-        "durable", "appenders", "records/s", "CPU us/rec", "rec/batch", "wakes", "wait p50", "wait p99"
+        "{:<9} {:>9} {:>10} {:>10} {:>8} {:>9} {:>9} {:>7} {:>11} {:>11}",
+        "durable",
+        "appenders",
+        "records/s",
+        "CPU us/rec",
+        "journal",
+        "sequencer",
+        "rec/batch",
+        "wakes",
+        "wait p50",
+        "wait p99"
     );
     let rounds = [1, 64, 512, 4096].map(|n| (n, Durability::Disk)).into_iter();
     for (appenders, durability) in rounds.chain([(64, Durability::Process), (4096, Durability::Process)]) {
         let directory = home.path().join(format!("{appenders}-{durability:?}"));
         let row = round(&directory, appenders, durability)?;
         println!(
-            "{:<9} {:>9} {:>11.0} {:>10.2} {:>9.1} {:>9} {:>9.2}ms {:>9.2}ms",
+            "{:<9} {:>9} {:>10.0} {:>10.2} {:>8.2} {:>9.2} {:>9.1} {:>7} {:>9.2}ms {:>9.2}ms",
             format!("{durability:?}"),
             appenders,
             row.records as f64 / row.took.as_secs_f64(),
             row.cpu.as_secs_f64() * 1e6 / row.records as f64,
+            row.journal_cpu.as_secs_f64() * 1e6 / row.records as f64,
+            row.sequencer_cpu.as_secs_f64() * 1e6 / row.records as f64,
             row.records as f64 / row.batches as f64,
             row.wakes,
             quantile(&row.waits, 0.5).as_secs_f64() * 1e3,
