@@ -1,6 +1,60 @@
-//! The data plane. (being built)
+//! The data plane: the way of a call, from the accepted connection to the recorded outcome.
+//!
+//! [`Gateway::start`] puts the parts together: workers that serve callers, and beside them, on a runtime of its own, the
+//! stream from the control plane, the refresh of issuers' keys, and the admin endpoints. Knows nothing of how grants come
+//! about: it enforces what the stream brings.
 
+mod accept;
+pub mod admin;
 pub mod authority;
+mod connection;
+mod credential;
+mod http;
+mod identify;
 pub mod issuers;
 pub mod live;
+pub mod metrics;
+pub mod oauth;
+mod pipeline;
 pub mod published;
+mod record;
+mod refusal;
+mod start;
+pub mod sync;
+mod tls;
+mod upstream;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::Notify;
+
+pub use start::{Gateway, GatewayError};
+pub use tls::TlsError;
+
+use crate::domain::Clock;
+use crate::evidence::journal::Journal;
+use crate::settings::gateway::GatewayLimits;
+use crate::token::keys::SigningKey;
+use crate::token::mint::GatewayIssuer;
+
+/// What the workers of a gateway share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) authority: Arc<authority::AuthorityClock>,
+    pub(crate) published: Arc<published::Published>,
+    pub(crate) registry: Arc<live::Registry>,
+    pub(crate) verifier: Arc<issuers::TokenVerifier>,
+    pub(crate) oauth: Arc<oauth::Oauth>,
+    pub(crate) journal: Journal,
+    pub(crate) refusals: record::RefusalCounter,
+    pub(crate) metrics: Arc<metrics::Metrics>,
+    pub(crate) limits: GatewayLimits,
+    pub(crate) issuer: GatewayIssuer,
+    pub(crate) upstream_key: Arc<SigningKey>,
+    /// Open connections of all workers.
+    pub(crate) connections: AtomicUsize,
+    pub(crate) connections_changed: Arc<Notify>,
+}

@@ -27,7 +27,7 @@ pub struct WireError {
 }
 
 impl WireError {
-    fn of(field: &'static str, why: impl ToString) -> Self {
+    pub(crate) fn of(field: &'static str, why: impl ToString) -> Self {
         Self { field, why: why.to_string() }
     }
 }

@@ -8,7 +8,6 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-
 use super::snapshot::{ActionIndex, ResourceIndex};
 use crate::domain::Reason;
 use crate::domain::name::{ActionName, ParameterName, RouteName};
@@ -19,12 +18,18 @@ use crate::domain::route::{Host, MAX_ACTIONS, Method, Route, Segment};
 pub struct CompiledRoute {
     route: Route,
     resource: ResourceIndex,
+    upstream: String,
 }
 
 impl CompiledRoute {
     /// The route.
     pub fn route(&self) -> &Route {
         &self.route
+    }
+
+    /// The upstream's URL, as text.
+    pub fn upstream_text(&self) -> &str {
+        &self.upstream
     }
 }
 
@@ -189,7 +194,8 @@ impl RouteTable {
                 continue;
             }
             let resource = places.resource(&route.spec.resource);
-            let route = Arc::new(CompiledRoute { route, resource });
+            let upstream = route.spec.upstream.to_string();
+            let route = Arc::new(CompiledRoute { route, resource, upstream });
             for (place, rule) in route.route.spec.actions.iter().enumerate() {
                 if rule.methods.is_empty() {
                     faults.push(RouteFault::Methods { route: route.route.name.clone(), action: rule.name.clone() });
@@ -239,7 +245,12 @@ impl RouteTable {
             }
             match parsed {
                 Some(method) if spec.methods.contains(&method) => {
-                    return Ok(Matched { route: rule.route.clone(), place: rule.place, action: rule.action, parameters });
+                    return Ok(Matched {
+                        route: rule.route.clone(),
+                        place: rule.place,
+                        action: rule.action,
+                        parameters,
+                    });
                 }
                 _ => refusal = Reason::MethodNotAllowed,
             }

@@ -5,6 +5,7 @@
 //! and a grant that nobody uses carries no state here.
 
 mod builder;
+mod overview;
 
 use std::collections::HashMap;
 use std::sync::Arc;

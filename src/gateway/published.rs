@@ -44,6 +44,12 @@ impl Published {
         before
     }
 
+    /// The same picture under another generation. For what is not in the snapshot and ends calls all the same: a call
+    /// between its decision and its last look decides again.
+    pub fn touch(&self) {
+        self.snapshot.rcu(|snapshot| Snapshot::clone(snapshot));
+    }
+
     /// Whether there is a snapshot of the control plane, and a way to wait for it.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
@@ -63,6 +69,9 @@ mod tests {
         let first = published.publish(SnapshotBuilder::new().build(1, 7).unwrap());
         assert!(Arc::ptr_eq(&first, &before) && !published.is_current(&before));
         assert_eq!(published.peek().revision(), 7);
+        let (first, revision) = (published.load(), published.peek().revision());
+        published.touch();
+        assert!(!published.is_current(&first) && published.peek().revision() == revision);
         assert!(*ready.wait_for(|ready| *ready).await.unwrap());
     }
 }

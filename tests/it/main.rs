@@ -9,4 +9,6 @@
     reason = "a test that cannot go on fails, and it stands outside of what the rules protect"
 )]
 
+mod cli;
+mod dev;
 mod tidy;

@@ -28,23 +28,42 @@ impl SnapshotBuilder {
         Self::from_snapshot(Snapshot::default())
     }
 
+    /// Starts from nothing, and gives every name the place that it had in `before`: running calls and cached tokens of
+    /// this process go by places.
+    pub fn afresh(before: &Snapshot) -> Self {
+        let names = &before.names;
+        let names = Names {
+            identities: vec![None; names.identities.len()],
+            identity_places: names.identity_places.clone(),
+            principals: super::Map::default(),
+            resources: vec![None; names.resources.len()],
+            resource_places: names.resource_places.clone(),
+            actions: names.actions.clone(),
+            action_places: names.action_places.clone(),
+        };
+        Self::from_snapshot(Snapshot { names: Arc::new(names), ..Snapshot::default() })
+    }
+
     pub(super) fn from_snapshot(snapshot: Snapshot) -> Self {
         Self { snapshot, routes: None }
     }
 
-    /// Adds or replaces an identity with its credentials. A credential that another identity had moves to this one; the
-    /// control plane refuses that before it gets here.
-    pub fn put_identity(&mut self, identity: &Identity) {
+    /// Adds or replaces identities with their credentials. A credential that another identity had moves to the new one;
+    /// the control plane refuses that before it gets here.
+    pub fn put_identities<'i>(&mut self, identities: impl IntoIterator<Item = &'i Identity> + Clone) {
         let names = Arc::make_mut(&mut self.snapshot.names);
-        let place = names.identity(&identity.name);
-        names.principals.retain(|_, owner| *owner != place);
-        for authenticator in &identity.spec.authenticate {
-            names.principals.insert(authenticator.principal(), place);
+        // One pass over the credentials for the whole batch.
+        let places: std::collections::HashSet<_> =
+            identities.clone().into_iter().map(|identity| names.identity(&identity.name)).collect();
+        names.principals.retain(|_, owner| !places.contains(owner));
+        for identity in identities {
+            names.put_identity(identity);
         }
-        let entry = IdentityEntry { name: identity.name.clone(), state: identity.state };
-        if let Some(slot) = names.identities.get_mut(place.0 as usize) {
-            *slot = Some(Arc::new(entry));
-        }
+    }
+
+    /// Adds or replaces one identity; see [`SnapshotBuilder::put_identities`].
+    pub fn put_identity(&mut self, identity: &Identity) {
+        self.put_identities([identity]);
     }
 
     /// Removes an identity. Its grants open nothing any more.
@@ -133,8 +152,15 @@ impl SnapshotBuilder {
     pub fn remove_grant(&mut self, id: GrantId) -> bool {
         let Some(gone) = self.snapshot.by_id.remove(id.bits()) else { return false };
         let key = pair(gone.identity, gone.resource);
-        let left: Vec<_> =
-            self.snapshot.grants.get(key).into_iter().flat_map(GrantSet::as_slice).filter(|g| g.id != id).cloned().collect();
+        let left: Vec<_> = self
+            .snapshot
+            .grants
+            .get(key)
+            .into_iter()
+            .flat_map(GrantSet::as_slice)
+            .filter(|g| g.id != id)
+            .cloned()
+            .collect();
         match <[_; 1]>::try_from(left) {
             Ok([one]) => drop(self.snapshot.grants.insert(key, GrantSet::One(one))),
             Err(left) if left.is_empty() => drop(self.snapshot.grants.remove(key)),
@@ -196,6 +222,17 @@ fn next_place(len: usize) -> u32 {
 }
 
 impl Names {
+    fn put_identity(&mut self, identity: &Identity) {
+        let place = self.identity(&identity.name);
+        for authenticator in &identity.spec.authenticate {
+            self.principals.insert(authenticator.principal(), place);
+        }
+        let entry = IdentityEntry { name: identity.name.clone(), state: identity.state };
+        if let Some(slot) = self.identities.get_mut(place.0 as usize) {
+            *slot = Some(Arc::new(entry));
+        }
+    }
+
     fn identity(&mut self, name: &IdentityName) -> IdentityIndex {
         let identities = &mut self.identities;
         *self.identity_places.entry(name.clone()).or_insert_with(|| {

@@ -1,0 +1,147 @@
+//! The control plane as a process: its keys made, its parts run.
+
+mod log;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub(super) use log::ControlLog;
+
+use super::signals::Signals;
+use super::{AppError, on_runtime};
+use crate::clock::SystemClock;
+use crate::control::enrol::{self, CertificateAuthority, PersonSpec, Subject};
+use crate::control::record::PersonRole;
+use crate::control::{ControlPlane, Core};
+use crate::domain::Clock;
+use crate::domain::name::{GatewayName, OwnerName};
+use crate::settings::ControlSettings;
+use crate::{files, telemetry};
+
+/// Whom `init` makes sure of, besides the administrator.
+#[derive(Clone, Debug, Default)]
+pub struct Enrol {
+    /// Host names and addresses in the control plane's certificate, besides those of loopback.
+    pub names: Vec<String>,
+    /// Gateways to register and certify.
+    pub gateways: Vec<GatewayName>,
+}
+
+/// What `init` made sure of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Enrolled {
+    /// The CA's certificate, for command lines and gateways to pin.
+    pub ca: PathBuf,
+    /// The administrator's token.
+    pub administrator: PathBuf,
+    /// Each gateway's directory with `gateway.pem`, `gateway.key` and `ca.pem`.
+    pub gateways: Vec<PathBuf>,
+}
+
+/// Makes sure of what the settings at `config` name: the CA in `STATE/ca`, the server's certificate and key, the store,
+/// the administrator with the token in `STATE/people/administrator`, and the gateways with their certificates in
+/// `STATE/gateways/NAME`. What is there and good stays.
+///
+/// # Errors
+/// When the settings are wrong, a file cannot be written, or what is there is not usable.
+pub fn init(config: &Path, enrol: &Enrol) -> Result<Enrolled, AppError> {
+    super::crypto();
+    let settings = ControlSettings::load(config)?;
+    on_runtime(async { initialize(&settings, enrol).await })
+}
+
+async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolled, AppError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
+    files::private_dir(&settings.state_dir).map_err(io(&settings.state_dir))?;
+    let ca_dir = settings.state_dir.join("ca");
+    files::private_dir(&ca_dir).map_err(io(&ca_dir))?;
+    let ca = CertificateAuthority::open_or_create(&ca_dir, &settings.trust_domain, &*clock).map_err(part)?;
+    let server = Subject::Server { names: enrol.names.clone() };
+    ca.issue(&server, &settings.tls.certificate_file, &settings.tls.key_file, &*clock).map_err(part)?;
+    if !settings.tls.client_ca_file.exists() {
+        let file = &settings.tls.client_ca_file;
+        files::write(file, ca.pem().as_bytes(), files::PUBLIC).map_err(io(file))?;
+    }
+    let core = Core::open(settings, clock.clone()).await.map_err(part)?;
+    let people = settings.state_dir.join("people");
+    let administrator = person(&core, "administrator", &[PersonRole::Administrator], &people).await;
+    let gateways = register(&core, &ca, settings, enrol, &*clock).await;
+    core.shutdown().await;
+    Ok(Enrolled { ca: ca.certificate_file(), administrator: administrator?, gateways: gateways? })
+}
+
+async fn register(
+    core: &Core,
+    ca: &CertificateAuthority,
+    settings: &ControlSettings,
+    enrol: &Enrol,
+    clock: &dyn Clock,
+) -> Result<Vec<PathBuf>, AppError> {
+    let mut made = Vec::new();
+    for name in &enrol.gateways {
+        let dir = settings.state_dir.join("gateways").join(name.as_str());
+        gateway(core, ca, name, &enrol.names, &dir, clock).await?;
+        made.push(dir);
+    }
+    Ok(made)
+}
+
+/// Makes sure of a person; answers where their token is.
+pub(super) async fn person(core: &Core, name: &str, roles: &[PersonRole], dir: &Path) -> Result<PathBuf, AppError> {
+    let name: OwnerName = name.parse().map_err(AppError::part("people"))?;
+    let file = dir.join(name.as_str());
+    let spec = PersonSpec { name, roles: roles.to_vec(), speaks_for: Vec::new() };
+    enrol::ensure_person(core.handle(), spec, &file).await.map_err(part)?;
+    Ok(file)
+}
+
+/// Makes sure of a gateway's record, and of `gateway.pem`, `gateway.key` and `ca.pem` in `dir`.
+pub(super) async fn gateway(
+    core: &Core,
+    ca: &CertificateAuthority,
+    name: &GatewayName,
+    names: &[String],
+    dir: &Path,
+    clock: &dyn Clock,
+) -> Result<(), AppError> {
+    let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
+    files::private_dir(dir).map_err(io(dir))?;
+    let subject = Subject::Gateway { name: name.clone(), names: names.to_vec() };
+    ca.issue(&subject, &dir.join("gateway.pem"), &dir.join("gateway.key"), clock).map_err(part)?;
+    files::write(&dir.join("ca.pem"), ca.pem().as_bytes(), files::PUBLIC).map_err(io(dir))?;
+    enrol::ensure_gateway(core.handle(), name, clock.now()).await.map_err(part)
+}
+
+/// Runs the control plane of the settings at `config` until a signal ends it.
+///
+/// # Errors
+/// When the settings are wrong or a part does not start.
+pub fn run(config: &Path) -> Result<(), AppError> {
+    super::crypto();
+    let settings = ControlSettings::load(config)?;
+    telemetry::start(settings.log).map_err(AppError::part("log"))?;
+    on_runtime(async {
+        let mut signals = Signals::listen()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log = Arc::new(ControlLog::open(&settings, clock.clone())?);
+        let plane = ControlPlane::start(&settings, clock, log.clone()).await.map_err(part)?;
+        tracing::info!(grpc = %plane.grpc_address(), http = %plane.http_address(), "the control plane is ready");
+        signals.next().await;
+        tracing::info!("ending: what runs has {:?}", settings.drain);
+        let ended = async {
+            plane.shutdown().await;
+            log.close().await;
+        };
+        tokio::select! {
+            () = ended => Ok(()),
+            () = signals.next() => Err(AppError::Impatient),
+        }
+    })
+}
+
+pub(super) fn part(why: impl std::fmt::Display) -> AppError {
+    AppError::Part { part: "control plane", why: why.to_string() }
+}

@@ -1,0 +1,150 @@
+//! The control plane's evidence: its outbox's events, as records of a log.
+//!
+//! The link between the two: it turns told changes into entries and reads from the log's end how far it has come.
+//! Whether and when that happens is the outbox's business.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::app::AppError;
+use crate::control::outbox::{Reached, Sink, SinkError, Told};
+use crate::domain::Clock;
+use crate::domain::name::OwnerName;
+use crate::evidence::EvidenceLog;
+use crate::evidence::checkpoint::{EvidenceKey, Origin};
+use crate::evidence::entry::{Change, Event, Kind};
+use crate::evidence::journal::{Durability, JournalOptions, Writer};
+use crate::evidence::query::{Filter, Query};
+use crate::evidence::read::segments;
+use crate::evidence::storage::{DiskStorage, Storage};
+use crate::settings::{self, ControlSettings, EvidenceSettings};
+
+/// The log of a control plane.
+#[derive(Debug)]
+pub(crate) struct ControlLog {
+    log: Arc<EvidenceLog>,
+    /// Read-only: for how far the log has come.
+    storage: Arc<dyn Storage>,
+}
+
+impl ControlLog {
+    /// Opens the log that the settings name, or creates it.
+    pub(crate) fn open(settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
+        let fail = |why: String| AppError::Part { part: "the control plane's evidence", why };
+        let key = EvidenceKey::load_or_create(&settings.state_dir.join("evidence.key"))
+            .map_err(|e| fail(e.to_string()))?;
+        let origin: Origin =
+            format!("portcullis/control/{}", settings.trust_domain).parse().map_err(|e| fail(format!("{e}")))?;
+        let (log, recovered) = EvidenceLog::open(
+            &settings.evidence.dir,
+            origin,
+            key,
+            &writer(),
+            options(&settings.evidence),
+            clock,
+        )
+        .map_err(|e| fail(e.to_string()))?;
+        tracing::debug!(?recovered, "the control plane's evidence is open");
+        Ok(Self { log: Arc::new(log), storage: Arc::new(DiskStorage::read_only(&settings.evidence.dir)) })
+    }
+
+    /// Takes everything under a last checkpoint.
+    pub(crate) async fn close(&self) {
+        let log = self.log.clone();
+        if tokio::task::spawn_blocking(move || log.shutdown()).await.is_err() {
+            tracing::error!("the control plane's evidence could not be closed");
+        }
+    }
+}
+
+/// This program, on this boot of the machine.
+fn writer() -> Writer {
+    // Without it (no /proc) two boots cannot be told apart in the log, and nothing else is lost.
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Writer {
+        program: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
+        boot_id: boot_id.trim().to_owned(),
+    }
+}
+
+fn options(settings: &EvidenceSettings) -> JournalOptions {
+    let durability = match settings.durability {
+        settings::Durability::Disk => Durability::Disk,
+        settings::Durability::Process => Durability::Process,
+    };
+    JournalOptions { durability, segment_bytes: settings.segment_bytes, ..JournalOptions::default() }
+}
+
+#[async_trait]
+impl Sink for ControlLog {
+    async fn reached(&self) -> Result<Reached, SinkError> {
+        let storage = self.storage.clone();
+        tokio::task::spawn_blocking(move || reached(&storage)).await.map_err(sink_error)?
+    }
+
+    async fn append(&self, told: &[Told]) -> Result<(), SinkError> {
+        let journal = self.log.journal().clone();
+        let changes: Vec<Event<'static>> = told.iter().map(|told| Event::Change(Box::new(change(told)))).collect();
+        let appended = tokio::task::spawn_blocking(move || {
+            let mut last = None;
+            for change in &changes {
+                last = Some(journal.append(change)?);
+            }
+            last.map_or(Ok(()), |ticket| journal.durable_blocking(ticket))
+        });
+        appended.await.map_err(sink_error)?.map_err(sink_error)
+    }
+}
+
+fn sink_error(error: impl std::fmt::Display) -> SinkError {
+    SinkError(error.to_string())
+}
+
+/// The last revision in the log and how many of its events are there, from the log's end backwards.
+fn reached(storage: &Arc<dyn Storage>) -> Result<Reached, SinkError> {
+    let mut last = Reached::default();
+    let mut end = None;
+    for first in segments(&**storage).map_err(sink_error)?.into_iter().rev() {
+        let mut query =
+            Query::new(storage.clone(), first, Filter { kind: Some(Kind::Change), ..Filter::default() });
+        let mut revisions = Vec::new();
+        while let Some(found) = query.next().map_err(sink_error)? {
+            if end.is_some_and(|end| found.entry.seq >= end) {
+                break;
+            }
+            if let Event::Change(change) = found.entry.event {
+                revisions.push(change.revision);
+            }
+        }
+        end = Some(first);
+        for revision in revisions.into_iter().rev() {
+            if last.events > 0 && revision != last.revision {
+                return Ok(last);
+            }
+            last = Reached { revision, events: last.events + 1 };
+        }
+    }
+    Ok(last)
+}
+
+fn change(told: &Told) -> Change<'static> {
+    let (kind, object) = told.event.object.split_once('/').unwrap_or(("", &told.event.object));
+    Change {
+        revision: told.revision,
+        actor: Cow::Owned(actor(&told.actor)),
+        operation: told.event.operation.clone().into(),
+        object_kind: kind.to_owned().into(),
+        object: object.to_owned().into(),
+        before_digest: told.event.before.clone().map(Cow::Owned),
+        after: told.event.after.clone().map(Cow::Owned),
+        reason: told.event.reason.clone().map(Cow::Owned),
+    }
+}
+
+/// The actor as a name: `gateway/NAME` is written `gateway.NAME`.
+fn actor(text: &str) -> OwnerName {
+    #[expect(clippy::unwrap_used, reason = "the literal is a name")]
+    text.replace('/', ".").parse().unwrap_or_else(|_| crate::control::authorize::SYSTEM.parse().unwrap())
+}

@@ -1,0 +1,40 @@
+//! A gateway as a process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::signals::Signals;
+use super::{AppError, on_runtime};
+use crate::clock::SystemClock;
+use crate::gateway::Gateway;
+use crate::settings::GatewaySettings;
+use crate::telemetry;
+
+/// Runs the gateway of the settings at `config` until a signal, or its admin endpoint, ends it.
+///
+/// # Errors
+/// When the settings are wrong or a part does not start.
+pub fn run(config: &Path) -> Result<(), AppError> {
+    super::crypto();
+    let settings = GatewaySettings::load(config)?;
+    telemetry::start(settings.log).map_err(AppError::part("log"))?;
+    on_runtime(async {
+        let mut signals = Signals::listen()?;
+        let gateway = start(&settings).await?;
+        tracing::info!(listeners = ?gateway.listeners(), admin = %gateway.admin(), "the gateway listens");
+        tokio::select! {
+            () = signals.next() => {}
+            () = gateway.drain_requested() => {}
+        }
+        tokio::select! {
+            () = gateway.shutdown() => Ok(()),
+            () = signals.next() => Err(AppError::Impatient),
+        }
+    })
+}
+
+/// Starts a gateway on this runtime.
+pub(super) async fn start(settings: &GatewaySettings) -> Result<Gateway, AppError> {
+    let runtime = tokio::runtime::Handle::current();
+    Gateway::start(settings, Arc::new(SystemClock), &runtime).await.map_err(AppError::part("gateway"))
+}

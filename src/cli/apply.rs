@@ -1,0 +1,132 @@
+//! `portcullis apply`: catalog documents into force, all or none; or what they would change.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+use tonic::Code;
+
+use super::Context;
+use super::failure::{Exit, Failure};
+use super::output::Human;
+use crate::settings::catalog::{self, Document, MAX_CATALOG_BYTES};
+use crate::wire::v1;
+
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    /// A file, a directory with *.yaml files, or `-` for standard input
+    #[arg(short, long = "file", value_name = "PATH")]
+    file: PathBuf,
+    /// Change nothing: show what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    dry_run: bool,
+    revision: u64,
+    objects: Vec<Difference>,
+}
+
+#[derive(Serialize)]
+struct Difference {
+    kind: String,
+    name: String,
+    change: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<Value>,
+}
+
+impl Apply {
+    pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let documents = self.documents()?;
+        let objects = documents.iter().map(|document| v1::CatalogObject {
+            kind: document.kind.to_string(),
+            name: document.name.clone(),
+            spec_json: document.spec.to_string(),
+            ..v1::CatalogObject::default()
+        });
+        let request = v1::ApplyRequest { objects: objects.collect(), dry_run: self.dry_run };
+        let applied = context.client().await?.apply(request).await.map_err(|error| {
+            // Documents that do not fit together are the user's to mend, as those that cannot be read.
+            let misfit = error.code() == Some(Code::FailedPrecondition);
+            let failure = Failure::from(error);
+            if misfit { Failure { exit: Exit::Usage, ..failure } } else { failure }
+        })?;
+        let answer = Answer {
+            dry_run: self.dry_run,
+            revision: applied.revision,
+            objects: applied.diffs.into_iter().map(difference).collect::<Result<_, _>>()?,
+        };
+        context.output.answer(&answer, || shown(&answer))?;
+        Ok(Exit::Done)
+    }
+
+    fn documents(&self) -> Result<Vec<Document>, Failure> {
+        if self.file.as_os_str() != "-" {
+            return Ok(catalog::load(&self.file)?);
+        }
+        let mut text = String::new();
+        std::io::stdin().lock().take(MAX_CATALOG_BYTES + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MAX_CATALOG_BYTES {
+            return Err(Failure::usage(format!("standard input: larger than {} MiB", MAX_CATALOG_BYTES >> 20)));
+        }
+        Ok(catalog::documents("-", &text)?)
+    }
+}
+
+fn difference(diff: v1::ObjectDiff) -> Result<Difference, Failure> {
+    let json = |text: &str| match text {
+        "" => Ok(None),
+        text => serde_json::from_str(text)
+            .map(Some)
+            .map_err(|e| Failure::new(Exit::Failed, format!("the control plane answered what cannot be read: {e}"))),
+    };
+    let (before, after) = (json(&diff.before_json)?, json(&diff.after_json)?);
+    Ok(Difference { kind: diff.kind, name: diff.name, change: diff.change, before, after })
+}
+
+fn shown(answer: &Answer) -> Human {
+    let row = |d: &Difference| vec![d.kind.clone(), d.name.clone(), d.change.clone()];
+    let mut parts = vec![Human::Table {
+        headers: &["KIND", "NAME", "CHANGE"],
+        rows: answer.objects.iter().map(row).collect(),
+        empty: "nothing to apply",
+    }];
+    if answer.dry_run {
+        let changed = answer.objects.iter().filter(|d| d.before != d.after);
+        parts.extend(changed.map(|d| {
+            let mut lines = vec![format!("{} {}", d.kind, d.name)];
+            lines.extend(field_lines(d.before.as_ref(), d.after.as_ref()));
+            Human::Lines(lines)
+        }));
+        parts.push(Human::Lines(vec!["nothing was changed (--dry-run)".to_owned()]));
+    } else {
+        parts.push(Human::Lines(vec![format!("revision {}", answer.revision)]));
+    }
+    Human::Parts(parts)
+}
+
+/// What differs, field by field of the spec: `-` before, `+` after.
+fn field_lines(before: Option<&Value>, after: Option<&Value>) -> Vec<String> {
+    let empty = serde_json::Map::new();
+    let object = |value: Option<&Value>| value.and_then(Value::as_object).unwrap_or(&empty).clone();
+    let (before, after) = (object(before), object(after));
+    let mut keys: Vec<_> = before.keys().chain(after.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let mut lines = Vec::new();
+    for key in keys {
+        let (old, new) = (before.get(key), after.get(key));
+        if old != new {
+            lines.extend(old.map(|value| format!("  - {key}: {value}")));
+            lines.extend(new.map(|value| format!("  + {key}: {value}")));
+        }
+    }
+    lines
+}

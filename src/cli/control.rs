@@ -1,0 +1,52 @@
+//! `portcullis control`: make a control plane's keys, and run it.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::Context;
+use super::failure::{Exit, Failure};
+use super::output::Human;
+use crate::app;
+use crate::domain::name::GatewayName;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Control {
+    /// Make the CA, the keys and the administrator's token that the settings name, where they are missing
+    Init {
+        /// Settings of the control plane
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// A host name or address in the control plane's and the gateways' certificates, besides those of loopback;
+        /// may be repeated
+        #[arg(long = "host", value_name = "HOST")]
+        names: Vec<String>,
+        /// Register a gateway and make its certificate; may be repeated
+        #[arg(long = "gateway", value_name = "NAME")]
+        gateways: Vec<GatewayName>,
+    },
+    /// Run a control plane until it is told to end (SIGTERM: drain)
+    Run {
+        /// Settings of the control plane
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+impl Control {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        match self {
+            Self::Init { config, names, gateways } => {
+                let made = app::control::init(&config, &app::control::Enrol { names, gateways })?;
+                let shown = |path: &PathBuf| path.display().to_string();
+                context.output.answer(&made, || {
+                    let mut pairs = vec![("CA", shown(&made.ca)), ("administrator's token", shown(&made.administrator))];
+                    pairs.extend(made.gateways.iter().map(|dir| ("gateway", shown(dir))));
+                    Human::Details(pairs)
+                })?;
+            }
+            Self::Run { config } => app::control::run(&config)?,
+        }
+        Ok(Exit::Done)
+    }
+}

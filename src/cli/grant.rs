@@ -1,0 +1,371 @@
+//! `portcullis grant`: make, list, show, revoke and watch grants.
+
+use std::collections::BTreeMap;
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
+
+use super::failure::{Exit, Failure};
+use super::output::{Human, note};
+use super::time::{both, millis, moment, relative};
+use super::{Context, receipt};
+use crate::client::answers::ShownGrant;
+use crate::client::{GrantRecord, Receipt};
+use crate::clock::SystemClock;
+use crate::domain::grant::{Binding, Limits};
+use crate::domain::name::{ActionName, GrantId, IdentityName, ParameterName, ResourceName, RoleName};
+use crate::domain::resource::{Span, SpanError};
+use crate::domain::{Clock as _, Timestamp};
+use crate::wire::v1;
+
+/// How long `--wait` waits unless told otherwise.
+const DEFAULT_WAIT: &str = "10s";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Grant {
+    /// Make a grant (administrators only)
+    Create(Box<Create>),
+    /// List grants: those scheduled or active, unless --state says otherwise
+    List(List),
+    /// Show one grant
+    Show {
+        /// The grant
+        id: GrantId,
+    },
+    /// End a grant now, and print the receipt
+    Revoke(Revoke),
+    /// Print changes of grants as they happen
+    Watch {
+        /// Begin after this revision rather than now
+        #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
+        from: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["role", "resource"]))]
+pub(super) struct Create {
+    /// Whose grant it is
+    #[arg(long, value_name = "NAME")]
+    identity: IdentityName,
+    /// Everything that this role gives
+    #[arg(long, value_name = "NAME", conflicts_with = "action")]
+    role: Option<RoleName>,
+    /// The resource that it opens
+    #[arg(long, value_name = "NAME", requires = "action")]
+    resource: Option<ResourceName>,
+    /// What may be done to the resource; may be repeated
+    #[arg(long, value_name = "NAME", requires = "resource")]
+    action: Vec<ActionName>,
+    /// How long it lives: 15m, 8h, 7d
+    #[arg(long)]
+    duration: Span,
+    /// Why, in your words
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// The ticket that it belongs to
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    ticket: String,
+    /// When it begins, RFC 3339; now if not given
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    starts: Option<Timestamp>,
+    /// Only calls with this parameter; repeated with one name: any of the values
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    parameter: Vec<(ParameterName, String)>,
+    /// Only calls from this network; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    network: Vec<ipnet::IpNet>,
+    /// Only with this credential: certificate:THUMBPRINT, spiffe:ID or issuer:ISSUER
+    #[arg(long, value_name = "CREDENTIAL", value_parser = binding)]
+    bind: Option<Binding>,
+    /// Answer when every connected gateway has it, or after this time
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+    wait: Option<Span>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only this identity's
+    #[arg(long, value_name = "NAME")]
+    identity: Option<IdentityName>,
+    /// Only of this resource
+    #[arg(long, value_name = "NAME")]
+    resource: Option<ResourceName>,
+    /// Only in this state; may be repeated
+    #[arg(long, value_parser = ["scheduled", "active", "expired", "revoked"])]
+    state: Vec<String>,
+    /// In every state
+    #[arg(long, conflicts_with = "state")]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Revoke {
+    /// The grant
+    #[arg(required_unless_present = "wait")]
+    id: Option<GrantId>,
+    /// Why, in your words
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Answer when every connected gateway enforces it, or after this time (exit 7 if one does not)
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+    wait: Option<WaitOrId>,
+}
+
+/// What stands behind `--wait`: a time, or, in `grant revoke --reason TEXT --wait ID`, already the grant.
+#[derive(Clone, Copy, Debug)]
+enum WaitOrId {
+    Wait(Span),
+    Id(GrantId),
+}
+
+impl std::str::FromStr for WaitOrId {
+    type Err = SpanError;
+    fn from_str(text: &str) -> Result<Self, SpanError> {
+        text.parse().map(Self::Id).or_else(|_| text.parse().map(Self::Wait))
+    }
+}
+
+/// For clap: `NAME=VALUE`.
+pub(super) fn pair(text: &str) -> Result<(ParameterName, String), String> {
+    let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
+    Ok((name.parse().map_err(|e| format!("{e}"))?, value.to_owned()))
+}
+
+fn binding(text: &str) -> Result<Binding, String> {
+    match text.split_once(':') {
+        Some(("certificate", thumbprint)) => thumbprint.parse().map(Binding::Certificate).map_err(|e| e.to_string()),
+        // `spiffe://…` is one too.
+        Some(("spiffe", id)) if id.starts_with("//") => text.parse().map(Binding::Spiffe).map_err(|e| e.to_string()),
+        Some(("spiffe", id)) => id.parse().map(Binding::Spiffe).map_err(|e| e.to_string()),
+        Some(("issuer", issuer)) if !issuer.is_empty() => Ok(Binding::Issuer(issuer.to_owned())),
+        _ => Err("not a credential: certificate:THUMBPRINT, spiffe:ID or issuer:ISSUER".into()),
+    }
+}
+
+#[derive(Serialize)]
+struct CreateAnswer {
+    grants: Vec<ShownGrant>,
+    revision: u64,
+    gateways: Vec<Receipt>,
+}
+
+#[derive(Serialize)]
+struct ListAnswer {
+    grants: Vec<ShownGrant>,
+}
+
+#[derive(Serialize)]
+struct RevokeAnswer {
+    grant: ShownGrant,
+    revision: u64,
+    /// Whether every gateway said that it is enforced; absent when it was not waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<bool>,
+    gateways: Vec<Receipt>,
+}
+
+#[derive(Serialize)]
+struct ChangeLine {
+    revision: u64,
+    event: String,
+    grant: ShownGrant,
+}
+
+impl Grant {
+    pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        match self {
+            Self::Create(command) => command.run(context).await,
+            Self::List(command) => command.run(context).await,
+            Self::Show { id } => show(context, id).await,
+            Self::Revoke(command) => command.run(context).await,
+            Self::Watch { from } => watch(context, from).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let mut parameters: BTreeMap<ParameterName, Vec<String>> = BTreeMap::new();
+        for (name, value) in self.parameter {
+            parameters.entry(name).or_default().push(value);
+        }
+        let limits = Limits { parameters, networks: self.network, binding: self.bind };
+        let request = v1::CreateGrantRequest {
+            identity: self.identity.to_string(),
+            role: self.role.map(String::from).unwrap_or_default(),
+            resource: self.resource.map(String::from).unwrap_or_default(),
+            actions: self.action.into_iter().map(String::from).collect(),
+            starts_unix_us: self.starts.map_or(0, Timestamp::unix_micros),
+            duration_ms: millis(self.duration),
+            limits: (!limits.is_empty()).then(|| (&limits).into()),
+            reason: self.reason,
+            ticket: self.ticket,
+            wait_ms: self.wait.map_or(0, millis),
+        };
+        let created = context.client().await?.create_grant(request).await?;
+        let now = SystemClock.now();
+        let waited = self.wait.is_some();
+        let grants: Vec<_> = created.grants.into_iter().map(|grant| grant.shown(now)).collect();
+        let answer = CreateAnswer { grants, revision: created.revision, gateways: created.gateways };
+        context.output.answer(&answer, || {
+            let mut parts = vec![table(&answer.grants, now)];
+            if waited {
+                parts.push(receipt::tables(&answer.gateways, now));
+            }
+            Human::Parts(parts)
+        })?;
+        if waited { enforced(&answer.gateways, "has the grant") } else { Ok(Exit::Done) }
+    }
+}
+
+/// Exit 7 while a gateway has not said that it enforces what was asked.
+fn enforced(gateways: &[Receipt], what: &str) -> Result<Exit, Failure> {
+    match receipt::outstanding(gateways) {
+        0 => Ok(Exit::Done),
+        outstanding => {
+            let message = format!("{outstanding} of {} gateways did not say in time that it {what}", gateways.len());
+            Err(Failure::new(Exit::Unavailable, message))
+        }
+    }
+}
+
+impl List {
+    async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let every = || ["scheduled", "active", "expired", "revoked"].map(str::to_owned).to_vec();
+        let request = v1::ListGrantsRequest {
+            identity: self.identity.map(String::from).unwrap_or_default(),
+            resource: self.resource.map(String::from).unwrap_or_default(),
+            states: if self.all { every() } else { self.state },
+            ..v1::ListGrantsRequest::default()
+        };
+        let grants = context.client().await?.list_grants(request).await?;
+        let now = SystemClock.now();
+        let answer = ListAnswer { grants: grants.into_iter().map(|grant| grant.shown(now)).collect() };
+        context.output.answer(&answer, || table(&answer.grants, now))?;
+        Ok(Exit::Done)
+    }
+}
+
+async fn show(context: &Context, id: GrantId) -> Result<Exit, Failure> {
+    let grant = context.client().await?.grant(id.bits().to_be_bytes().to_vec()).await?;
+    let now = SystemClock.now();
+    let shown = grant.shown(now);
+    context.output.answer(&shown, || details(&shown, now))?;
+    Ok(Exit::Done)
+}
+
+impl Revoke {
+    async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let (id, wait) = match (self.id, self.wait) {
+            (Some(id), None) => (id, None),
+            (Some(id), Some(WaitOrId::Wait(wait))) => (id, Some(wait)),
+            (None, Some(WaitOrId::Id(id))) => (id, DEFAULT_WAIT.parse().ok()),
+            (None, None | Some(WaitOrId::Wait(_))) => return Err(Failure::usage("which grant? Name its ID")),
+            (Some(_), Some(WaitOrId::Id(_))) => return Err(Failure::usage("one grant at a time")),
+        };
+        let request =
+            v1::RevokeGrantRequest { id: id.bits().to_be_bytes().to_vec(), reason: self.reason, wait_ms: wait.map_or(0, millis) };
+        let revoked = context.client().await?.revoke_grant(request).await?;
+        let now = SystemClock.now();
+        let answer = RevokeAnswer {
+            grant: revoked.grant.shown(now),
+            revision: revoked.revision,
+            enforced: wait.map(|_| receipt::outstanding(&revoked.gateways) == 0),
+            gateways: revoked.gateways,
+        };
+        context.output.answer(&answer, || {
+            let line = format!("grant {} revoked in revision {}", answer.grant.record.grant.id, answer.revision);
+            Human::Parts(vec![Human::Lines(vec![line]), receipt::tables(&answer.gateways, now)])
+        })?;
+        if wait.is_some() { enforced(&answer.gateways, "is enforced") } else { Ok(Exit::Done) }
+    }
+}
+
+async fn watch(context: &Context, from: u64) -> Result<Exit, Failure> {
+    let mut client = context.client().await?;
+    let mut changes = client.watch_grants(from).await?;
+    while let Some(change) = changes.next().await? {
+        let now = SystemClock.now();
+        let line =
+            ChangeLine { revision: change.revision, event: change.event, grant: change.grant.shown(now) };
+        context.output.element(&line, || {
+            let GrantRecord { grant, .. } = &line.grant.record;
+            let actions = grant.actions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            super::output::escaped(&format!(
+                "{} {} {} {} {} {actions} ends {}",
+                line.revision,
+                line.event,
+                grant.id,
+                grant.identity,
+                grant.resource,
+                both(grant.window.ends, now),
+            ))
+        })?;
+    }
+    note("the control plane ended the watch");
+    Err(Failure::new(Exit::Unavailable, "the control plane ended the watch"))
+}
+
+/// One line per grant.
+pub(super) fn table(grants: &[ShownGrant], now: Timestamp) -> Human {
+    let row = |shown: &ShownGrant| {
+        let grant = &shown.record.grant;
+        vec![
+            grant.id.to_string(),
+            grant.identity.to_string(),
+            grant.resource.to_string(),
+            grant.actions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            state(shown),
+            relative(grant.window.ends, now),
+            grant.lineage.reason.clone(),
+        ]
+    };
+    Human::Table {
+        headers: &["ID", "IDENTITY", "RESOURCE", "ACTIONS", "STATE", "ENDS", "REASON"],
+        rows: grants.iter().map(row).collect(),
+        empty: "no grants",
+    }
+}
+
+fn state(shown: &ShownGrant) -> String {
+    use crate::domain::grant::GrantState;
+    match shown.state {
+        GrantState::Scheduled => "scheduled",
+        GrantState::Active => "active",
+        GrantState::Expired => "expired",
+        GrantState::Revoked => "revoked",
+    }
+    .to_owned()
+}
+
+fn details(shown: &ShownGrant, now: Timestamp) -> Human {
+    let grant = &shown.record.grant;
+    let listed = |items: Vec<String>| items.join(", ");
+    let parameters =
+        grant.limits.parameters.iter().map(|(name, values)| format!("{name}={}", values.join("|"))).collect();
+    let bound = match &grant.limits.binding {
+        None => String::new(),
+        Some(Binding::Certificate(thumbprint)) => format!("certificate:{thumbprint}"),
+        Some(Binding::Spiffe(id)) => format!("spiffe:{id}"),
+        Some(Binding::Issuer(issuer)) => format!("issuer:{issuer}"),
+    };
+    let revoked = grant.revoked.as_ref().map(|r| format!("{} by {}: {}", both(r.at, now), r.by, r.reason));
+    Human::Details(vec![
+        ("id", grant.id.to_string()),
+        ("identity", grant.identity.to_string()),
+        ("resource", grant.resource.to_string()),
+        ("actions", listed(grant.actions.iter().map(ToString::to_string).collect())),
+        ("state", state(shown)),
+        ("starts", both(grant.window.starts, now)),
+        ("ends", both(grant.window.ends, now)),
+        ("parameters", listed(parameters)),
+        ("networks", listed(grant.limits.networks.iter().map(ToString::to_string).collect())),
+        ("bound to", bound),
+        ("reason", grant.lineage.reason.clone()),
+        ("ticket", grant.lineage.ticket.clone().unwrap_or_default()),
+        ("created", format!("{} by {}", both(grant.lineage.created, now), grant.lineage.created_by)),
+        ("revoked", revoked.unwrap_or_default()),
+        ("revision", shown.record.revision.to_string()),
+    ])
+}

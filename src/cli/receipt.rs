@@ -1,0 +1,49 @@
+//! What the gateways did about a change, for people: per gateway, then each call that was cut.
+
+use super::output::Human;
+use super::time::{both, measured};
+use crate::client::Receipt;
+use crate::client::answers::ReceiptState;
+use crate::domain::Timestamp;
+
+/// Tables of receipts and of cut calls.
+pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
+    let row = |receipt: &Receipt| {
+        let (state, took) = match receipt.state {
+            ReceiptState::Enforced => ("enforced", measured(receipt.took_us)),
+            ReceiptState::Pending => ("pending", String::new()),
+            ReceiptState::Unreachable => ("unreachable", String::new()),
+        };
+        let stops = receipt.stops_by.map(|at| both(at, now)).unwrap_or_default();
+        vec![receipt.gateway.clone(), state.into(), took, receipt.cut.len().to_string(), stops]
+    };
+    let cut = |receipt: &Receipt| {
+        let rows = receipt.cut.iter().map(|cut| {
+            vec![
+                cut.call.to_string(),
+                receipt.gateway.clone(),
+                cut.reason.clone(),
+                cut.evidence.to_string(),
+                cut.response_bytes.to_string(),
+            ]
+        });
+        rows.collect::<Vec<_>>()
+    };
+    Human::Parts(vec![
+        Human::Table {
+            headers: &["GATEWAY", "STATE", "TOOK", "CUT", "STOPS BY"],
+            rows: receipts.iter().map(row).collect(),
+            empty: "",
+        },
+        Human::Table {
+            headers: &["CALL CUT", "GATEWAY", "REASON", "EVIDENCE", "BYTES"],
+            rows: receipts.iter().flat_map(cut).collect(),
+            empty: "",
+        },
+    ])
+}
+
+/// How many gateways have not said that it is enforced.
+pub(super) fn outstanding(receipts: &[Receipt]) -> usize {
+    receipts.iter().filter(|receipt| receipt.state != ReceiptState::Enforced).count()
+}

@@ -1,0 +1,290 @@
+//! The control plane's client: finds the server, proves who is calling, asks, and reads the answers.
+//!
+//! The command line speaks to a control plane through this and nothing else. Answers come back as nouns of the domain,
+//! serialisable as the JSON that scripts rely on. The server's certificate must come from the pinned CA; no system
+//! trust is consulted. Nothing here prints, and nothing here knows how the control plane works inside.
+
+pub mod answers;
+mod context;
+pub mod gateway;
+pub mod jwt;
+pub mod target;
+
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status};
+
+use crate::wire::{WireError, v1};
+pub use answers::{CanI, Created, GrantChange, GrantRecord, Receipt, Revoked};
+pub use target::{Environment, Pointers, Target, TargetError};
+
+/// Longest wait for a connection: a control plane that takes longer is as good as gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer, on top of what the operation itself was asked to wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an idle watch asks whether the server is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Largest answer read: ten thousand grants with their limits.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// Grants asked for at once.
+const PAGE_SIZE: u32 = 1000;
+
+/// Why an operation did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server was not found or is not described well.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Nobody answers there.
+    #[error("no control plane at {address}: {why}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// The control plane said no.
+    #[error("{}", .0.message())]
+    Refused(#[source] Box<Status>),
+    /// The control plane's answer is not what it should be.
+    #[error("the control plane answered what cannot be read: {0}")]
+    Answer(#[from] WireError),
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+impl ClientError {
+    /// The status code, when the control plane answered.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused(status) => Some(status.code()),
+            Self::Target(_) | Self::Unreachable { .. } | Self::Answer(_) => None,
+        }
+    }
+}
+
+/// Puts the bearer token on each request.
+#[derive(Clone)]
+struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Service = InterceptedService<Channel, Bearer>;
+
+/// A connection to a control plane.
+pub struct Client {
+    access: v1::access_client::AccessClient<Service>,
+    catalog: v1::catalog_client::CatalogClient<Service>,
+}
+
+impl Client {
+    /// Connects to `target` and checks its certificate.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when nobody answers within five seconds or the certificate is another CA's.
+    pub async fn connect(target: &Target) -> Result<Self, ClientError> {
+        let unreachable = |why: String| ClientError::Unreachable { address: target.address.clone(), why };
+        let bearer = match &target.token {
+            None => None,
+            Some(token) => {
+                let mut value = MetadataValue::try_from(format!("Bearer {}", token.as_str()))
+                    .map_err(|_| TargetError::new("the token has characters that no token has"))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let endpoint = endpoint(target).map_err(|e| unreachable(causes(&e)))?;
+        let channel = endpoint.connect().await.map_err(|e| unreachable(causes(&e)))?;
+        let service = InterceptedService::new(channel, Bearer(bearer));
+        Ok(Self {
+            access: v1::access_client::AccessClient::new(service.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
+            catalog: v1::catalog_client::CatalogClient::new(service).max_decoding_message_size(MAX_ANSWER_BYTES),
+        })
+    }
+
+    /// Makes grants: one, or one per resource of a role.
+    ///
+    /// # Errors
+    /// As `Access.CreateGrant` says.
+    pub async fn create_grant(&mut self, request: v1::CreateGrantRequest) -> Result<Created, ClientError> {
+        let wait = request.wait_ms;
+        Ok(self.access.create_grant(bounded(request, wait)).await?.into_inner().try_into()?)
+    }
+
+    /// All grants that match, over all pages.
+    ///
+    /// # Errors
+    /// As `Access.ListGrants` says.
+    pub async fn list_grants(&mut self, mut request: v1::ListGrantsRequest) -> Result<Vec<GrantRecord>, ClientError> {
+        request.page_size = PAGE_SIZE;
+        let mut grants = Vec::new();
+        loop {
+            let page = self.access.list_grants(bounded(request.clone(), 0)).await?.into_inner();
+            for grant in page.grants {
+                grants.push(GrantRecord::try_from(grant)?);
+            }
+            if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
+                return Ok(grants);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// One grant, by its 16 bytes.
+    ///
+    /// # Errors
+    /// As `Access.GetGrant` says.
+    pub async fn grant(&mut self, id: Vec<u8>) -> Result<GrantRecord, ClientError> {
+        let answer = self.access.get_grant(bounded(v1::GetGrantRequest { id }, 0)).await?.into_inner();
+        Ok(answers::present("grant", answer.grant)?.try_into()?)
+    }
+
+    /// Ends a grant, and says what each gateway did about it.
+    ///
+    /// # Errors
+    /// As `Access.RevokeGrant` says.
+    pub async fn revoke_grant(&mut self, request: v1::RevokeGrantRequest) -> Result<Revoked, ClientError> {
+        let wait = request.wait_ms;
+        Ok(self.access.revoke_grant(bounded(request, wait)).await?.into_inner().try_into()?)
+    }
+
+    /// Changes of grants, as they happen. Ends only with the connection.
+    ///
+    /// # Errors
+    /// As `Access.WatchGrants` says.
+    pub async fn watch_grants(&mut self, from_revision: u64) -> Result<Watch, ClientError> {
+        let stream = self.access.watch_grants(v1::WatchGrantsRequest { from_revision }).await?.into_inner();
+        Ok(Watch(stream))
+    }
+
+    /// What decide would say.
+    ///
+    /// # Errors
+    /// As `Access.CanI` says.
+    pub async fn can_i(&mut self, request: v1::CanIRequest) -> Result<CanI, ClientError> {
+        Ok(self.access.can_i(bounded(request, 0)).await?.into_inner().try_into()?)
+    }
+
+    /// Declares a token dead everywhere; answers the revision of it.
+    ///
+    /// # Errors
+    /// As `Access.RevokeToken` says.
+    pub async fn revoke_token(&mut self, request: v1::RevokeTokenRequest) -> Result<u64, ClientError> {
+        Ok(self.access.revoke_token(bounded(request, 0)).await?.into_inner().revision)
+    }
+
+    /// Who the caller is.
+    ///
+    /// # Errors
+    /// As `Access.WhoAmI` says.
+    pub async fn who_am_i(&mut self) -> Result<v1::WhoAmIResponse, ClientError> {
+        Ok(self.access.who_am_i(bounded(v1::WhoAmIRequest {}, 0)).await?.into_inner())
+    }
+
+    /// Puts objects into the catalog, all or none.
+    ///
+    /// # Errors
+    /// As `Catalog.Apply` says.
+    pub async fn apply(&mut self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, ClientError> {
+        Ok(self.catalog.apply(bounded(request, 0)).await?.into_inner())
+    }
+
+    /// Every object of a kind.
+    ///
+    /// # Errors
+    /// As `Catalog.ListObjects` says.
+    pub async fn objects(&mut self, kind: &str) -> Result<Vec<v1::CatalogObject>, ClientError> {
+        let request = v1::ListObjectsRequest { kind: kind.to_owned() };
+        Ok(self.catalog.list_objects(bounded(request, 0)).await?.into_inner().objects)
+    }
+
+    /// One object.
+    ///
+    /// # Errors
+    /// As `Catalog.GetObject` says.
+    pub async fn object(&mut self, kind: &str, name: &str) -> Result<v1::CatalogObject, ClientError> {
+        let request = v1::GetObjectRequest { kind: kind.to_owned(), name: name.to_owned() };
+        let answer = self.catalog.get_object(bounded(request, 0)).await?.into_inner();
+        Ok(answers::present("object", answer.object)?)
+    }
+
+    /// Changes an identity's state.
+    ///
+    /// # Errors
+    /// As `Catalog.SetIdentityState` says.
+    pub async fn set_identity_state(
+        &mut self,
+        request: v1::SetIdentityStateRequest,
+    ) -> Result<(v1::CatalogObject, u64), ClientError> {
+        let answer = self.catalog.set_identity_state(bounded(request, 0)).await?.into_inner();
+        Ok((answers::present("object", answer.object)?, answer.revision))
+    }
+}
+
+/// A running watch of grants.
+pub struct Watch(tonic::Streaming<v1::GrantEvent>);
+
+impl Watch {
+    /// The next change; `None` when the server has ended the stream.
+    ///
+    /// # Errors
+    /// When the stream breaks.
+    pub async fn next(&mut self) -> Result<Option<GrantChange>, ClientError> {
+        match self.0.message().await? {
+            None => Ok(None),
+            Some(event) => Ok(Some(event.try_into()?)),
+        }
+    }
+}
+
+/// A request that the server may take `wait_ms` for, and a little longer to answer.
+fn bounded<T>(message: T, wait_ms: u64) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(ANSWER_TIMEOUT.saturating_add(Duration::from_millis(wait_ms)));
+    request
+}
+
+fn endpoint(target: &Target) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(target.address.clone())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .tcp_nodelay(true);
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&target.ca_pem))
+        .domain_name(target.server_name())
+        .timeout(CONNECT_TIMEOUT);
+    if let Some(certificate) = &target.certificate {
+        tls = tls.identity(Identity::from_pem(&certificate.chain_pem, certificate.key_pem.as_str()));
+    }
+    endpoint.tls_config(tls)
+}
+
+/// An error with everything that caused it: the outermost of these texts says nothing alone.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+        cause = inner.source();
+    }
+    texts.join(": ")
+}

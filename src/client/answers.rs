@@ -1,0 +1,222 @@
+//! What the control plane answers, as values that scripts can rely on.
+//!
+//! These are the JSON documents of the command line. They know the domain and the generated messages, not how they
+//! are shown.
+
+use serde::Serialize;
+
+use crate::domain::Timestamp;
+use crate::domain::grant::{Grant, GrantState};
+use crate::domain::name::CallId;
+use crate::wire::{WireError, bytes128, v1};
+
+/// A grant and the revision in which it was last changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct GrantRecord {
+    /// The grant.
+    #[serde(flatten)]
+    pub grant: Grant,
+    /// Revision of its last change.
+    pub revision: u64,
+}
+
+impl GrantRecord {
+    /// With its state at `now`, as it is shown.
+    pub fn shown(self, now: Timestamp) -> ShownGrant {
+        ShownGrant { state: self.grant.state(now), record: self }
+    }
+}
+
+/// A grant as it is shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShownGrant {
+    /// The grant.
+    #[serde(flatten)]
+    pub record: GrantRecord,
+    /// Where it stands now.
+    pub state: GrantState,
+}
+
+/// What one gateway did for a revision.
+#[derive(Clone, Debug, Serialize)]
+pub struct Receipt {
+    /// Which gateway.
+    pub gateway: String,
+    /// Whether it is enforced there.
+    pub state: ReceiptState,
+    /// From the message's arrival there to the last call gone, in microseconds.
+    pub took_us: u64,
+    /// Calls that were cut.
+    pub cut: Vec<Cut>,
+    /// Not enforced: the latest moment at which it can still allow calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stops_by: Option<Timestamp>,
+}
+
+/// Whether a gateway enforces a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiptState {
+    /// It said so.
+    Enforced,
+    /// Connected, and not heard in the time given.
+    Pending,
+    /// Not connected: it stops by itself.
+    Unreachable,
+}
+
+/// A call that was cut.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cut {
+    /// The call.
+    pub call: CallId,
+    /// The reason code it was cut with.
+    pub reason: String,
+    /// Position of its intent in the gateway's evidence.
+    pub evidence: u64,
+    /// Bytes of the response that had passed.
+    pub response_bytes: u64,
+}
+
+/// Grants that were made.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// The grants.
+    pub grants: Vec<GrantRecord>,
+    /// Revision of the change.
+    pub revision: u64,
+    /// What the gateways said, when it was waited for.
+    pub gateways: Vec<Receipt>,
+}
+
+/// A grant that was revoked.
+#[derive(Clone, Debug)]
+pub struct Revoked {
+    /// The grant.
+    pub grant: GrantRecord,
+    /// Revision of the change.
+    pub revision: u64,
+    /// What the gateways said, when it was waited for.
+    pub gateways: Vec<Receipt>,
+}
+
+/// One change of a grant.
+#[derive(Clone, Debug)]
+pub struct GrantChange {
+    /// Revision of the change.
+    pub revision: u64,
+    /// created, revoked or expired
+    pub event: String,
+    /// The grant after it.
+    pub grant: GrantRecord,
+}
+
+/// What decide would say.
+#[derive(Clone, Debug)]
+pub struct CanI {
+    /// Whether a call would go on.
+    pub allowed: bool,
+    /// The reason code when not.
+    pub reason: Option<String>,
+    /// What can be done about it.
+    pub detail: Option<String>,
+    /// The grant that allows it.
+    pub grant: Option<GrantRecord>,
+    /// Revision of the picture that was asked.
+    pub revision: u64,
+}
+
+/// A field that an answer must have.
+pub(super) fn present<T>(field: &'static str, value: Option<T>) -> Result<T, WireError> {
+    value.ok_or_else(|| WireError::of(field, "is missing"))
+}
+
+fn filled(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl TryFrom<v1::Grant> for GrantRecord {
+    type Error = WireError;
+    fn try_from(message: v1::Grant) -> Result<Self, WireError> {
+        Ok(Self { revision: message.revision, grant: message.try_into()? })
+    }
+}
+
+impl TryFrom<v1::GatewayReceipt> for Receipt {
+    type Error = WireError;
+    fn try_from(message: v1::GatewayReceipt) -> Result<Self, WireError> {
+        use v1::gateway_receipt::State;
+        let state = match message.state() {
+            State::Enforced => ReceiptState::Enforced,
+            // An unknown word is no promise.
+            State::Pending | State::Unspecified => ReceiptState::Pending,
+            State::Unreachable => ReceiptState::Unreachable,
+        };
+        let cut = message.cut.into_iter().map(Cut::try_from).collect::<Result<_, _>>()?;
+        let stops_by =
+            (message.stops_by_unix_us != 0).then(|| Timestamp::from_unix_micros(message.stops_by_unix_us));
+        Ok(Self { gateway: message.gateway, state, took_us: message.took_us, cut, stops_by })
+    }
+}
+
+impl TryFrom<v1::CutCallInfo> for Cut {
+    type Error = WireError;
+    fn try_from(message: v1::CutCallInfo) -> Result<Self, WireError> {
+        Ok(Self {
+            call: CallId::from_bits(bytes128("call_id", &message.call_id)?),
+            reason: message.reason,
+            evidence: message.intent_seq,
+            response_bytes: message.response_bytes,
+        })
+    }
+}
+
+fn receipts(messages: Vec<v1::GatewayReceipt>) -> Result<Vec<Receipt>, WireError> {
+    messages.into_iter().map(Receipt::try_from).collect()
+}
+
+impl TryFrom<v1::CreateGrantResponse> for Created {
+    type Error = WireError;
+    fn try_from(message: v1::CreateGrantResponse) -> Result<Self, WireError> {
+        Ok(Self {
+            grants: message.grants.into_iter().map(GrantRecord::try_from).collect::<Result<_, _>>()?,
+            revision: message.revision,
+            gateways: receipts(message.receipts)?,
+        })
+    }
+}
+
+impl TryFrom<v1::RevokeGrantResponse> for Revoked {
+    type Error = WireError;
+    fn try_from(message: v1::RevokeGrantResponse) -> Result<Self, WireError> {
+        Ok(Self {
+            grant: present("grant", message.grant)?.try_into()?,
+            revision: message.revision,
+            gateways: receipts(message.receipts)?,
+        })
+    }
+}
+
+impl TryFrom<v1::GrantEvent> for GrantChange {
+    type Error = WireError;
+    fn try_from(message: v1::GrantEvent) -> Result<Self, WireError> {
+        Ok(Self {
+            revision: message.revision,
+            event: message.event,
+            grant: present("grant", message.grant)?.try_into()?,
+        })
+    }
+}
+
+impl TryFrom<v1::CanIResponse> for CanI {
+    type Error = WireError;
+    fn try_from(message: v1::CanIResponse) -> Result<Self, WireError> {
+        Ok(Self {
+            allowed: message.allowed,
+            reason: filled(message.reason),
+            detail: filled(message.detail),
+            grant: message.grant.map(GrantRecord::try_from).transpose()?,
+            revision: message.revision,
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! What is known of a caller's connection before its first request.
+
+use std::net::SocketAddr;
+
+use crate::domain::Timestamp;
+use crate::domain::principal::{CertificateThumbprint, SpiffeId};
+
+/// A connection of a caller.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    /// The other end.
+    pub(crate) peer: SocketAddr,
+    /// The client certificate, when one was presented and verified.
+    pub(crate) certificate: Option<ClientCertificate>,
+}
+
+/// A verified X.509-SVID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientCertificate {
+    /// Its one URI.
+    pub(crate) spiffe: SpiffeId,
+    /// Of its DER.
+    pub(crate) thumbprint: CertificateThumbprint,
+    /// First second after its validity. A connection may outlive it; its calls do not.
+    pub(crate) valid_until: Timestamp,
+}
+
+/// Why a certificate is not an X.509-SVID of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SvidError {
+    #[error("the certificate cannot be read")]
+    Unreadable,
+    #[error("the certificate is one of an authority")]
+    Authority,
+    #[error("the certificate's key may sign certificates or may not sign at all")]
+    KeyUsage,
+    #[error("the certificate does not hold exactly one URI")]
+    OneUri,
+    #[error("{0}")]
+    Id(#[from] crate::domain::principal::SpiffeIdError),
+}
+
+impl ClientCertificate {
+    /// Of a leaf's DER that a chain to the trust domain's authority has been found for (SPIFFE X.509-SVID section 4).
+    ///
+    /// # Errors
+    /// When it is not the SVID of a workload.
+    pub(crate) fn of_leaf(der: &[u8]) -> Result<Self, SvidError> {
+        use x509_parser::extensions::GeneralName;
+        let (rest, certificate) = x509_parser::parse_x509_certificate(der).map_err(|_| SvidError::Unreadable)?;
+        if !rest.is_empty() {
+            return Err(SvidError::Unreadable);
+        }
+        if certificate.is_ca() {
+            return Err(SvidError::Authority);
+        }
+        let usage = certificate.key_usage().map_err(|_| SvidError::Unreadable)?.ok_or(SvidError::KeyUsage)?.value;
+        if !usage.digital_signature() || usage.key_cert_sign() || usage.crl_sign() {
+            return Err(SvidError::KeyUsage);
+        }
+        let names =
+            certificate.subject_alternative_name().map_err(|_| SvidError::Unreadable)?.ok_or(SvidError::OneUri)?;
+        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(SvidError::OneUri) };
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+        let mut thumbprint = [0; 32];
+        thumbprint.copy_from_slice(digest.as_ref());
+        let last_second = certificate.validity().not_after.timestamp();
+        Ok(Self {
+            spiffe: uri.parse()?,
+            thumbprint: CertificateThumbprint::from_bytes(thumbprint),
+            valid_until: Timestamp::from_unix_seconds(last_second.saturating_add(1)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
+
+    fn leaf(edit: impl FnOnce(&mut CertificateParams)) -> Result<ClientCertificate, SvidError> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI("spiffe://td/a".try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        edit(&mut params);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        ClientCertificate::of_leaf(certificate.der())
+    }
+
+    #[test]
+    fn only_the_svid_of_a_workload_names_a_caller() {
+        assert_eq!(leaf(|_| ()).unwrap().spiffe.as_str(), "spiffe://td/a");
+        let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+        assert_eq!(leaf(|p| p.subject_alt_names.push(uri("spiffe://td/b"))), Err(SvidError::OneUri));
+        assert_eq!(leaf(|p| p.subject_alt_names.clear()), Err(SvidError::OneUri));
+        assert!(matches!(leaf(|p| p.subject_alt_names = vec![uri("https://td/a")]), Err(SvidError::Id(_))));
+        assert!(matches!(leaf(|p| p.subject_alt_names = vec![uri("spiffe://td")]), Err(SvidError::Id(_))));
+        assert_eq!(leaf(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), Err(SvidError::Authority));
+        assert_eq!(leaf(|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)), Err(SvidError::KeyUsage));
+        assert_eq!(leaf(|p| p.key_usages = vec![KeyUsagePurpose::KeyEncipherment]), Err(SvidError::KeyUsage));
+        assert_eq!(leaf(|p| p.key_usages.clear()), Err(SvidError::KeyUsage));
+        assert_eq!(ClientCertificate::of_leaf(b"\x30\x00"), Err(SvidError::Unreadable));
+    }
+}

@@ -1,0 +1,17 @@
+//! HTTP, the only place that knows the proxy library.
+//!
+//! The gate reads each HTTP/1.1 head itself, checks it strictly and hands the library exactly the approved bytes; the
+//! library frames bodies, speaks HTTP/2 and keeps the pool of upstream connections. Around each call stands a race
+//! between the library's work and the call's cut. What may be forwarded, and why, is decided by the pipeline, which knows
+//! nothing of any of this.
+
+mod answer;
+mod endpoints;
+mod gate;
+mod head;
+mod hooks;
+mod io;
+mod serve;
+mod strip;
+
+pub(crate) use serve::Engine;

@@ -1,0 +1,37 @@
+//! Answers of the gate's own, written through the library's session.
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use pingora_error::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use crate::gateway::refusal::{Answer, Dialect};
+
+/// The protocol of a request: gRPC by its content type (gRPC over HTTP/2, "Content-Type").
+pub(super) fn dialect(request: &RequestHeader) -> Dialect {
+    match request.headers.get(CONTENT_TYPE) {
+        Some(kind) if kind.as_bytes().starts_with(b"application/grpc") => Dialect::Grpc,
+        _ => Dialect::Http,
+    }
+}
+
+/// Writes an answer. A connection whose request has a body that nobody read is closed after it: what is left of the body
+/// must never be read as a request.
+pub(super) async fn write(session: &mut Session, answer: Answer) -> Result<()> {
+    let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 1))?;
+    for (name, value) in answer.headers {
+        head.insert_header(name, value)?;
+    }
+    let headers_only = session.req_header().method == http::Method::HEAD || answer.body.is_empty();
+    if answer.status != 204 {
+        head.insert_header(CONTENT_LENGTH, answer.body.len())?;
+    }
+    if !session.is_http2() && !session.as_mut().is_body_done() {
+        session.set_keepalive(None);
+    }
+    session.write_response_header(Box::new(head), headers_only).await?;
+    if !headers_only {
+        session.write_response_body(Some(answer.body), true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! The gate around one call: the library's work raced against the call's cut and its end.
+//!
+//! Dropping the library's future is how a call is cut. It closes both sides, neither connection goes back to a pool, and
+//! an HTTP/2 neighbour notices nothing. The record of the outcome is written by the drop of what the call holds.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+
+use super::hooks::Hooks;
+use crate::domain::Reason;
+use crate::gateway::connection::Connection;
+use crate::gateway::live::Cut;
+
+tokio::task_local! {
+    /// The call that the current task works on.
+    static CALL: Arc<CallSlot>;
+}
+
+/// What the race and the hooks of one call share.
+#[derive(Debug)]
+pub(super) struct CallSlot {
+    pub(super) connection: Arc<Connection>,
+    pub(super) cut: Arc<Cut>,
+    /// Once set, a cut drops the call; before, the pipeline still answers the caller itself.
+    forwarding: AtomicBool,
+    ends: OnceLock<(Duration, Reason)>,
+}
+
+impl CallSlot {
+    /// The slot of the current task's call. `None` outside of one, which no hook is.
+    pub(super) fn current() -> Option<Arc<Self>> {
+        CALL.try_with(Clone::clone).ok()
+    }
+
+    /// From now on a cut, or the end after `left`, drops the call.
+    pub(super) fn forward(&self, left: Duration, reason: Reason) {
+        // The first permit of a call is its only one.
+        let _ = self.ends.set((left, reason));
+        self.forwarding.store(true, Ordering::Release);
+    }
+}
+
+/// The library's application for one connection.
+pub(super) struct Gate {
+    pub(super) proxy: Arc<HttpProxy<Hooks>>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) options: HttpServerOptions,
+}
+
+#[async_trait]
+impl HttpServerApp for Gate {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let slot = Arc::new(CallSlot {
+            connection: self.connection.clone(),
+            cut: Cut::new(),
+            forwarding: AtomicBool::new(false),
+            ends: OnceLock::new(),
+        });
+        let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
+        race(&slot, call).await.flatten()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+
+    async fn http_cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}
+
+/// Runs `call` until it is done, or until it is cut while it forwards (`None`). The cut comes first: when both are
+/// ready, the recorded reason is the true one.
+async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
+    let mut call = pin!(call);
+    let mut fired = pin!(slot.cut.fired());
+    let mut end = pin!(None::<tokio::time::Sleep>);
+    poll_fn(|cx| {
+        let mut armed = slot.forwarding.load(Ordering::Acquire);
+        let cut = fired.as_mut().poll(cx).is_ready();
+        if cut && armed {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(output) = call.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        armed |= slot.forwarding.load(Ordering::Acquire);
+        if !armed {
+            return Poll::Pending;
+        }
+        if slot.cut.reason().is_some() {
+            return Poll::Ready(None);
+        }
+        if let Some((left, reason)) = slot.ends.get() {
+            if end.is_none() {
+                end.set(Some(tokio::time::sleep(*left)));
+            }
+            if end.as_mut().as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
+                slot.cut.fire(*reason);
+                return Poll::Ready(None);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> CallSlot {
+        CallSlot {
+            connection: Arc::new(Connection { peer: "127.0.0.1:1".parse().unwrap(), certificate: None }),
+            cut: Cut::new(),
+            forwarding: AtomicBool::new(false),
+            ends: OnceLock::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forwarding_call_ends_when_it_is_cut_and_an_answered_one_does_not() {
+        let slot = slot();
+        slot.cut.fire(Reason::GrantRevoked);
+        assert_eq!(race(&slot, async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
+        slot.forward(Duration::from_secs(3600), Reason::GrantExpired);
+        assert_eq!(race(&slot, async { 7 }).await, None, "the cut comes first");
+        assert_eq!(slot.cut.reason(), Some(Reason::GrantRevoked));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_call_ends_with_its_grant() {
+        let slot = slot();
+        let call = async {
+            slot.forward(Duration::from_millis(1500), Reason::GrantExpired);
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(race(&slot, call).await, None);
+        assert_eq!(slot.cut.reason(), Some(Reason::GrantExpired));
+    }
+
+    #[tokio::test]
+    async fn a_cut_wakes_a_call_that_waits() {
+        let slot = slot();
+        slot.forward(Duration::from_secs(3600), Reason::GrantExpired);
+        let cut = slot.cut.clone();
+        let (result, ()) = tokio::join!(race(&slot, std::future::pending::<()>()), async move {
+            tokio::task::yield_now().await;
+            cut.fire(Reason::TokenRevoked);
+        });
+        assert_eq!((result, slot.cut.reason()), (None, Some(Reason::TokenRevoked)));
+    }
+}

@@ -1,0 +1,377 @@
+//! The library's hooks: thin, each leading to a stage of ours and back.
+//!
+//! In this library `Ok(true)` from a filter means "answered, stop here" and `Ok(false)` "go on". A panic in a hook is
+//! caught inside it and refuses the call; the library's own logging hook is no place for the record, since a cut and a
+//! panic skip it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderName, HeaderValue};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use super::gate::CallSlot;
+use super::{answer, endpoints, strip};
+use crate::decision::Authority;
+use crate::domain::name::CallId;
+use crate::domain::{Reason, Timestamp};
+use crate::evidence::entry::Ended;
+use crate::gateway::accept::{self, Fault};
+use crate::gateway::pipeline::{Admitted, Request, admit};
+use crate::gateway::refusal::{CALL_ID_HEADER, Refusal};
+use crate::gateway::worker::Worker;
+
+/// Kept connections to upstreams are closed after this long without a call.
+const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
+const CALL_ID: HeaderName = HeaderName::from_static(CALL_ID_HEADER);
+/// Carries a refusal through the library's errors.
+const REFUSED: ErrorType = ErrorType::new("Refused");
+
+/// The hooks of one worker.
+pub(super) struct Hooks {
+    worker: Arc<Worker>,
+}
+
+/// What the hooks of one call share.
+pub(super) struct CallContext {
+    slot: Option<Arc<CallSlot>>,
+    call: CallId,
+    started: Timestamp,
+    /// Why the call is refused, once that is known.
+    refusal: Option<Reason>,
+    running: Option<Running>,
+}
+
+struct Running {
+    call_id: HeaderValue,
+    // INVARIANT: the last one, dropped with the context: its drop records the outcome.
+    admitted: Admitted,
+}
+
+impl Hooks {
+    pub(super) fn new(worker: Arc<Worker>) -> Self {
+        Self { worker }
+    }
+
+    /// Everything before forwarding. `Ok(true)`: answered here.
+    async fn receive(&self, session: &mut Session, context: &mut CallContext) -> Result<bool> {
+        let Some(slot) = context.slot.clone() else {
+            return Error::e_explain(ErrorType::InternalError, "a call outside of its slot");
+        };
+        let refusal = match self.accept(session) {
+            Err(fault) => {
+                let peer = slot.connection.peer;
+                tracing::debug!(%peer, reason = %fault.reason, detail = fault.detail, "a request was refused");
+                self.worker.metrics.refused(fault.reason);
+                self.worker.shared.refusals.note(fault.reason, peer, "", "");
+                Refusal::new(fault.reason, context.call)
+            }
+            Ok(host) => {
+                if endpoints::is_ours(session.req_header().uri.path()) {
+                    let reply = endpoints::serve(&self.worker, session, context.call, &slot.connection).await?;
+                    answer::write(session, reply).await?;
+                    return Ok(true);
+                }
+                let header = session.req_header();
+                let request = Request {
+                    call: context.call,
+                    started: context.started,
+                    method: header.method.as_str(),
+                    host,
+                    path: header.uri.path(),
+                    authorization: header.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
+                    connection: &slot.connection,
+                    cut: &slot.cut,
+                };
+                match admit(&self.worker, &request).await {
+                    Ok(admitted) => {
+                        self.forward(context, &slot, admitted);
+                        return Ok(false);
+                    }
+                    Err(refusal) => refusal,
+                }
+            }
+        };
+        self.refuse(session, context, &refusal).await?;
+        Ok(true)
+    }
+
+    /// HTTP/1.1 heads were checked on their raw bytes; here HTTP/2 is, on the parsed values.
+    fn accept(&self, session: &Session) -> std::result::Result<crate::domain::route::Host, Fault> {
+        let header = session.req_header();
+        if matches!(header.method, http::Method::CONNECT | http::Method::TRACE) {
+            return Err(Fault { reason: Reason::MethodNotAllowed, detail: "a method that is never forwarded" });
+        }
+        if session.is_http2() {
+            accept::check_target(header.raw_path())?;
+            accept::check_headers(&header.headers)?;
+        }
+        let named = header.headers.get(HOST).map(HeaderValue::as_bytes);
+        let authority = header.uri.authority().map(|authority| authority.as_str().as_bytes());
+        match (authority, named) {
+            (Some(authority), Some(named)) if authority != named => Err(Fault::malformed("two hosts that differ")),
+            (Some(host), _) | (None, Some(host)) => accept::host(host),
+            (None, None) => Err(Fault::malformed("no host")),
+        }
+    }
+
+    /// From here on the call is raced against its cut.
+    fn forward(&self, context: &mut CallContext, slot: &CallSlot, admitted: Admitted) {
+        let now = self.worker.shared.authority.wall();
+        let left = admitted.permit.ends().saturating_since(now);
+        slot.forward(left, admitted.permit.end_reason());
+        let call_id = HeaderValue::from_str(&context.call.to_string()).unwrap_or(HeaderValue::from_static("-"));
+        context.running = Some(Running { call_id, admitted });
+    }
+
+    async fn refuse(&self, session: &mut Session, context: &mut CallContext, refusal: &Refusal) -> Result<()> {
+        context.refusal = Some(refusal.reason);
+        let dialect = answer::dialect(session.req_header());
+        answer::write(session, refusal.answer(dialect)).await
+    }
+
+    /// The last look before the first byte goes upstream: connecting may have taken a while.
+    fn last_look(&self, admitted: &Admitted) -> std::result::Result<(), Reason> {
+        if let Some(reason) = admitted.registration.cut().reason() {
+            return Err(reason);
+        }
+        let now = self.worker.shared.authority.now();
+        match now.authority {
+            Authority::Missing => return Err(Reason::AuthorityMissing),
+            Authority::Unknown => return Err(Reason::AuthorityStale),
+            Authority::Age(age) if age > admitted.permit.authority_bound() => return Err(Reason::AuthorityStale),
+            Authority::Age(_) => {}
+        }
+        if now.wall >= admitted.permit.ends() { Err(admitted.permit.end_reason()) } else { Ok(()) }
+    }
+
+    /// Makes the caller's request the upstream's.
+    fn prepare(&self, context: &mut CallContext, request: &mut RequestHeader) -> Result<()> {
+        let Some(running) = &mut context.running else {
+            return Error::e_explain(ErrorType::InternalError, "nothing was admitted");
+        };
+        if let Err(reason) = self.last_look(&running.admitted) {
+            context.refusal = Some(reason);
+            running.admitted.outcome.end(Ended::Cut, Some(reason));
+            return Error::e_explain(REFUSED, reason.code());
+        }
+        for name in strip::strip(&request.headers) {
+            request.remove_header(&name);
+        }
+        // The upstream that was decided on, not the host that the caller named: it could mean another there.
+        let upstream = &running.admitted.permit.route().route().spec.upstream;
+        request.insert_header(HOST, upstream.authority())?;
+        if let Some(credential) = running.admitted.credential.clone() {
+            request.insert_header(AUTHORIZATION, credential)?;
+        }
+        request.insert_header(CALL_ID, running.call_id.clone())?;
+        running.admitted.outcome.upstream_started = true;
+        Ok(())
+    }
+}
+
+/// Runs what a hook does; a panic in it becomes an error, and the call is refused.
+fn guarded<T>(hook: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked(hook)))
+}
+
+fn panicked(hook: &'static str) -> Box<Error> {
+    tracing::error!(hook, "a panic was caught");
+    Error::explain(ErrorType::InternalError, "a panic was caught")
+}
+
+/// Why a call failed, from the library's error.
+fn reason_of(error: &Error) -> Reason {
+    match (error.esource(), error.etype()) {
+        (_, ErrorType::ConnectTimedout | ErrorType::ConnectRefused | ErrorType::ConnectNoRoute)
+        | (_, ErrorType::ConnectError | ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout) => {
+            Reason::UpstreamUnreachable
+        }
+        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Reason::UpstreamTimeout,
+        (ErrorSource::Upstream, _) => Reason::UpstreamFault,
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::RequestTimeout,
+        (ErrorSource::Downstream, _) => Reason::RequestMalformed,
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Reason::InternalFault,
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Hooks {
+    type CTX = CallContext;
+
+    fn new_ctx(&self) -> CallContext {
+        CallContext {
+            slot: CallSlot::current(),
+            call: self.worker.next_call(),
+            started: self.worker.shared.clock.now(),
+            refusal: None,
+            running: None,
+        }
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, context: &mut CallContext) -> Result<bool> {
+        match AssertUnwindSafe(self.receive(session, context)).catch_unwind().await {
+            Ok(result) => result,
+            Err(_) => {
+                tracing::error!(call = %context.call, "a panic was caught; the call is refused");
+                let refusal = Refusal::new(Reason::InternalFault, context.call);
+                self.refuse(session, context, &refusal).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, context: &mut CallContext) -> Result<Box<HttpPeer>> {
+        let Some(running) = &context.running else {
+            return Error::e_explain(ErrorType::InternalError, "nothing was admitted");
+        };
+        let upstream = &running.admitted.permit.route().route().spec.upstream;
+        let address = match self.worker.resolver.resolve(upstream).await {
+            Ok(address) => address,
+            Err(reason) => {
+                context.refusal = Some(reason);
+                return Error::e_explain(ErrorType::ConnectError, "the upstream's name has no address");
+            }
+        };
+        let limits = &self.worker.shared.limits;
+        let name = upstream.host.as_str().trim_start_matches('[').trim_end_matches(']');
+        let mut peer = HttpPeer::new(address, upstream.tls, name.to_owned());
+        peer.options.connection_timeout = Some(limits.upstream_connect_timeout);
+        peer.options.total_connection_timeout = Some(limits.upstream_connect_timeout);
+        peer.options.read_timeout = limits.upstream_read_timeout;
+        peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+        Ok(Box::new(peer))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::fd::RawFd,
+        _digest: Option<&Digest>,
+        _context: &mut CallContext,
+    ) -> Result<()> {
+        if !reused {
+            self.worker.metrics.upstream_connected();
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut CallContext,
+    ) -> Result<()> {
+        guarded("upstream_request_filter", || self.prepare(context, request))
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut CallContext,
+    ) -> Result<()> {
+        if let (Some(running), Some(body)) = (&mut context.running, body) {
+            running.admitted.outcome.request_bytes += body.len() as u64;
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut CallContext,
+    ) -> Result<()> {
+        guarded("response_filter", || {
+            if let Some(running) = &mut context.running {
+                running.admitted.outcome.status = Some(response.status.as_u16());
+                response.insert_header(CALL_ID, running.call_id.clone())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut CallContext,
+    ) -> Result<Option<Duration>> {
+        if let (Some(running), Some(body)) = (&mut context.running, body) {
+            let bytes = body.len() as u64;
+            running.admitted.outcome.response_bytes += bytes;
+            running.admitted.registration.count_response(bytes);
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        _context: &mut CallContext,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        self.worker.metrics.upstream_failed(reason_of(&error));
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut CallContext) -> FailToProxy {
+        let reason = context.refusal.unwrap_or_else(|| reason_of(error));
+        if let Some(running) = &mut context.running {
+            let ended = match error.esource() {
+                ErrorSource::Downstream => Ended::ClientGone,
+                ErrorSource::Upstream => Ended::UpstreamFailed,
+                _ if reason == Reason::UpstreamUnreachable => Ended::UpstreamFailed,
+                _ => Ended::Unknown,
+            };
+            running.admitted.outcome.end(ended, Some(reason));
+        }
+        tracing::debug!(call = %context.call, %reason, %error, "a call failed");
+        let status = reason.info().status;
+        if session.response_written().is_none() {
+            let refusal = Refusal::new(reason, context.call);
+            if self.refuse(session, context, &refusal).await.is_ok()
+                && let Some(running) = &mut context.running
+            {
+                running.admitted.outcome.status = Some(status);
+            }
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, _session: &mut Session, error: Option<&Error>, context: &mut CallContext) {
+        let Some(running) = &mut context.running else { return };
+        let outcome = &mut running.admitted.outcome;
+        if error.is_none() {
+            outcome.end(Ended::Completed, None);
+        }
+    }
+
+    fn request_summary(&self, _session: &Session, context: &CallContext) -> String {
+        // The library's own summary names the path with its query, which may hold secrets.
+        format!("call {}", context.call)
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _context: &CallContext, _error: &Error) -> bool {
+        // The library would log the request's path and peer; the evidence has them, bounded.
+        true
+    }
+}

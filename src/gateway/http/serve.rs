@@ -1,0 +1,274 @@
+//! Connections: TLS, HTTP/1.1 or HTTP/2, and the loop that reads one head after another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderName;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp};
+use pingora_core::listeners::tls::Acceptor;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::tls::ALPN;
+use pingora_core::protocols::{Ssl as _, Stream};
+use pingora_core::server::ShutdownWatch;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::gate::Gate;
+use super::head::{HeadReader, Verdict};
+use super::hooks::Hooks;
+use super::io::CallerIo;
+use crate::domain::Reason;
+use crate::gateway::accept::Fault;
+use crate::gateway::connection::{ClientCertificate, Connection};
+use crate::gateway::refusal::{Answer, Dialect, Refusal};
+use crate::gateway::worker::Worker;
+
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A TLS handshake that takes longer is not one.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// Connections to upstreams that one worker keeps: a pool of four doubled the cost of a call.
+const UPSTREAM_POOL: usize = 512;
+/// One try, and one more when a kept connection had gone stale.
+const MAX_TRIES: usize = 2;
+/// What is read from a refused caller, so that closing does not destroy the answer on its way.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_LIMIT: Duration = Duration::from_millis(500);
+/// What is read at a time.
+const READ_BYTES: usize = 4096;
+
+/// The HTTP engine of one worker, with its own pool of upstream connections.
+pub(crate) struct Engine {
+    worker: Arc<Worker>,
+    proxy: Arc<HttpProxy<Hooks>>,
+}
+
+/// What a connection's first bytes are.
+enum First {
+    Http1,
+    Http2,
+}
+
+/// Why no head came.
+enum NoHead {
+    /// The caller is gone, or may go: nothing was said.
+    Closed,
+    /// It was bad.
+    Refused(Fault),
+}
+
+impl Engine {
+    pub(crate) fn new(worker: Arc<Worker>) -> Self {
+        let mut conf = ServerConf::default();
+        conf.threads = 1;
+        conf.upstream_keepalive_pool_size = UPSTREAM_POOL;
+        conf.max_retries = MAX_TRIES;
+        let proxy = Arc::new(http_proxy(&Arc::new(conf), Hooks::new(worker.clone())));
+        Self { worker, proxy }
+    }
+
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
+    /// Wakes idle HTTP/2 connections so that they can end.
+    pub(crate) async fn drain(&self) {
+        use pingora_core::apps::HttpServerApp as _;
+        self.proxy.http_cleanup().await;
+    }
+
+    /// Serves a connection to its end.
+    pub(crate) async fn serve(
+        &self,
+        tcp: TcpStream,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        shutdown: ShutdownWatch,
+    ) -> std::io::Result<()> {
+        let peer = tcp.peer_addr()?;
+        tcp.set_nodelay(true)?;
+        let established = std::time::UNIX_EPOCH
+            + Duration::from_micros(u64::try_from(self.worker.shared.clock.now().unix_micros()).unwrap_or(0));
+        let mut io = CallerIo::new(tcp, established);
+        let Some(config) = tls else {
+            let connection = Arc::new(Connection { peer, certificate: None });
+            let mut bytes = BytesMut::with_capacity(READ_BYTES);
+            match self.read_head(&mut io, &mut bytes, true, &mut shutdown.clone()).await {
+                Ok(First::Http2) => {
+                    io.unread(bytes.freeze());
+                    self.serve_http2(Box::new(io), connection, &shutdown).await;
+                }
+                Ok(First::Http1) => self.serve_http1(Box::new(io), bytes, connection, shutdown).await,
+                Err(NoHead::Refused(fault)) => self.refuse(&mut io, &connection, fault).await,
+                Err(NoHead::Closed) => {}
+            }
+            return Ok(());
+        };
+        let handshake = Acceptor::from_server_config(config);
+        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, handshake.tls_handshake(io)).await else {
+            self.worker.metrics.connection_refused();
+            return Ok(());
+        };
+        let leaf = stream.get_ssl().and_then(|tls| tls.peer_certificate_der().map(Bytes::copy_from_slice));
+        let certificate = match leaf.as_deref().map(ClientCertificate::of_leaf).transpose() {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a client certificate was refused");
+                self.worker.metrics.connection_refused();
+                return Ok(());
+            }
+        };
+        let connection = Arc::new(Connection { peer, certificate });
+        let mut stream: Stream = Box::new(stream);
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            self.serve_http2(stream, connection, &shutdown).await;
+            return Ok(());
+        }
+        let mut bytes = BytesMut::with_capacity(READ_BYTES);
+        match self.read_head(&mut stream, &mut bytes, false, &mut shutdown.clone()).await {
+            Ok(_) => self.serve_http1(stream, bytes, connection, shutdown).await,
+            Err(NoHead::Refused(fault)) => self.refuse(&mut stream, &connection, fault).await,
+            Err(NoHead::Closed) => {}
+        }
+        Ok(())
+    }
+
+    fn gate(&self, connection: Arc<Connection>) -> Arc<Gate> {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(self.worker.shared.limits.idle_timeout);
+        Arc::new(Gate { proxy: self.proxy.clone(), connection, options })
+    }
+
+    async fn serve_http2(&self, stream: Stream, connection: Arc<Connection>, shutdown: &ShutdownWatch) {
+        self.gate(connection).process_new(stream, shutdown).await;
+    }
+
+    /// `bytes` holds an approved head and perhaps the beginning of its body.
+    async fn serve_http1(
+        &self,
+        mut stream: Stream,
+        mut bytes: BytesMut,
+        connection: Arc<Connection>,
+        mut shutdown: ShutdownWatch,
+    ) {
+        let gate = self.gate(connection.clone());
+        let keep = self.worker.shared.limits.idle_timeout.as_secs().max(1);
+        let mut settings: Option<HttpPersistentSettings> = None;
+        loop {
+            let mut session = ServerSession::new_http1(stream);
+            session.set_keepalive((!*shutdown.borrow()).then_some(keep));
+            if let Some(settings) = settings.take() {
+                settings.apply_to_session(&mut session);
+            }
+            // The library parses exactly these bytes and reads nothing before them. Pipelining stays off: a second
+            // head behind this message would reach the library unchecked.
+            session.set_pipelined_prefix(std::mem::take(&mut bytes));
+            let Some(reused) = gate.process_new_http(session, &shutdown).await else { return };
+            (stream, settings) = reused.consume();
+            bytes.reserve(READ_BYTES);
+            match self.read_head(&mut stream, &mut bytes, false, &mut shutdown).await {
+                Ok(_) => {}
+                Err(NoHead::Refused(fault)) => return self.refuse(&mut stream, &connection, fault).await,
+                Err(NoHead::Closed) => return,
+            }
+        }
+    }
+
+    /// Reads one head. On the first of a plain connection, also tells HTTP/2 by its preface.
+    async fn read_head(
+        &self,
+        io: &mut (impl AsyncReadExt + Unpin),
+        bytes: &mut BytesMut,
+        first: bool,
+        shutdown: &mut ShutdownWatch,
+    ) -> Result<First, NoHead> {
+        let limits = &self.worker.shared.limits;
+        let mut reader = HeadReader::new(limits.max_head_bytes);
+        let patience = if first { limits.head_deadline } else { limits.idle_timeout };
+        let mut deadline = Instant::now() + patience;
+        let mut begun = false;
+        loop {
+            let preface = first && (PREFACE.starts_with(bytes) || bytes.starts_with(PREFACE));
+            if preface && bytes.len() >= PREFACE.len() {
+                return Ok(First::Http2);
+            }
+            if !preface {
+                match reader.read(bytes) {
+                    Verdict::Whole => return Ok(First::Http1),
+                    Verdict::Refused(fault) => return Err(NoHead::Refused(fault)),
+                    Verdict::Partial => {}
+                }
+            }
+            if !bytes.is_empty() && !begun {
+                begun = true;
+                deadline = Instant::now() + limits.head_deadline;
+            }
+            bytes.reserve(READ_BYTES);
+            tokio::select! {
+                biased;
+                read = io.read_buf(bytes) => match read {
+                    Ok(count) if count > 0 => {}
+                    _ => return Err(NoHead::Closed),
+                },
+                _ = shutdown.changed(), if !begun => return Err(NoHead::Closed),
+                () = tokio::time::sleep_until(deadline) => {
+                    let slow = Fault { reason: Reason::RequestTimeout, detail: "the head did not arrive in time" };
+                    return Err(if begun { NoHead::Refused(slow) } else { NoHead::Closed });
+                }
+            }
+        }
+    }
+
+    /// Answers a head that was not accepted, and closes.
+    async fn refuse(
+        &self,
+        io: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+        connection: &Connection,
+        fault: Fault,
+    ) {
+        let call = self.worker.next_call();
+        tracing::debug!(peer = %connection.peer, reason = %fault.reason, detail = fault.detail, "a request was refused");
+        self.worker.metrics.refused(fault.reason);
+        self.worker.shared.refusals.note(fault.reason, connection.peer, "", "");
+        let answer = Refusal::new(fault.reason, call).answer(Dialect::Http);
+        let bytes = http1(&answer);
+        let linger = async {
+            io.write_all(&bytes).await?;
+            io.flush().await?;
+            io.shutdown().await?;
+            let mut sink = [0; READ_BYTES];
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                match io.read(&mut sink).await? {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // Whether the caller still listens is its own affair.
+        let _ = tokio::time::timeout(LINGER_LIMIT, linger).await;
+    }
+}
+
+/// An answer in HTTP/1.1's own bytes, closing the connection.
+fn http1(answer: &Answer) -> Vec<u8> {
+    let status = http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::BAD_REQUEST);
+    let mut bytes =
+        format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or("Refused")).into_bytes();
+    let length = answer.body.len().to_string();
+    let ours = [("content-length", length.as_str()), ("connection", "close")];
+    for (name, value) in answer.headers.iter().map(|(n, v)| (*n, v.as_str())).chain(ours) {
+        // Our own constants and table texts: a name or value that is none never gets here.
+        if HeaderName::from_bytes(name.as_bytes()).is_ok() && http::HeaderValue::from_str(value).is_ok() {
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&answer.body);
+    bytes
+}

@@ -1,0 +1,117 @@
+//! The second stage: who is calling, by certificate or token, and whose identity that is.
+//!
+//! A token that is presented is the credential, whatever the connection; the certificate speaks for a call that brings no
+//! token. Verified tokens come from a cache that checks time, key and revocation again on each use.
+
+use std::sync::Arc;
+
+use super::connection::{ClientCertificate, Connection};
+use super::issuers::TokenVerifier;
+use crate::decision::Credential;
+use crate::decision::snapshot::{IdentityIndex, Snapshot};
+use crate::domain::principal::{CertificateThumbprint, Principal};
+use crate::domain::{Reason, Timestamp};
+use crate::token::verify::Verified;
+
+/// A caller whose credential has been verified.
+#[derive(Debug)]
+pub(crate) enum Caller<'a> {
+    /// By its client certificate.
+    Certificate(&'a ClientCertificate),
+    /// By a token, of a trusted issuer or of this gateway.
+    Token {
+        verified: Arc<Verified>,
+        /// Of the connection, whoever's it is.
+        certificate: Option<CertificateThumbprint>,
+    },
+}
+
+/// Verifies what the call brings.
+///
+/// # Errors
+/// The reason; it tells nothing about the inventory.
+pub(crate) async fn identify<'a>(
+    authorization: Option<&[u8]>,
+    connection: &'a Connection,
+    verifier: &TokenVerifier,
+    now: Timestamp,
+) -> Result<Caller<'a>, Reason> {
+    let certificate = connection.certificate.as_ref();
+    let Some(value) = authorization else {
+        let certificate = certificate.ok_or(Reason::CredentialMissing)?;
+        return if now < certificate.valid_until {
+            Ok(Caller::Certificate(certificate))
+        } else {
+            Err(Reason::CredentialExpired)
+        };
+    };
+    let token = bearer(value)?;
+    let verified = verifier.verify_awaiting_keys(token, now).await.map_err(|error| error.reason())?;
+    let certificate = certificate.map(|c| c.thumbprint);
+    // RFC 8705 section 3: a bound token counts over a connection with that very certificate.
+    if verified.thumbprint.is_some() && verified.thumbprint != certificate {
+        return Err(Reason::TokenBinding);
+    }
+    Ok(Caller::Token { verified, certificate })
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 section 2.1). The scheme is case-insensitive (RFC 9110 section 11.1).
+fn bearer(value: &[u8]) -> Result<&str, Reason> {
+    let text = std::str::from_utf8(value).map_err(|_| Reason::CredentialMalformed)?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => Ok(token),
+        _ => Err(Reason::CredentialMalformed),
+    }
+}
+
+impl Caller<'_> {
+    /// The identity that the credential belongs to.
+    ///
+    /// # Errors
+    /// [`Reason::IdentityUnknown`].
+    pub(crate) fn identity(&self, snapshot: &Snapshot) -> Result<IdentityIndex, Reason> {
+        let place = match self {
+            Self::Certificate(certificate) => snapshot.identify(&Principal::Spiffe(certificate.spiffe.clone())),
+            Self::Token { verified, .. } if verified.gate.is_some() => {
+                verified.subject.parse().ok().and_then(|name| snapshot.identity_place(&name))
+            }
+            Self::Token { verified, .. } => snapshot.identify(&verified.principal()),
+        };
+        place.ok_or(Reason::IdentityUnknown)
+    }
+
+    /// The credential as the decision looks at it.
+    pub(crate) fn credential(&self) -> Credential<'_> {
+        match self {
+            Self::Certificate(certificate) => {
+                Credential::Certificate { spiffe: &certificate.spiffe, thumbprint: certificate.thumbprint }
+            }
+            Self::Token { verified, certificate } => match &verified.gate {
+                Some(gate) => Credential::Gate { grant: gate.grant, certificate: *certificate },
+                None => Credential::Token { issuer: &verified.issuer, certificate: *certificate },
+            },
+        }
+    }
+
+    /// As the credential names the caller, for the evidence.
+    pub(crate) fn principal(&self) -> String {
+        match self {
+            Self::Certificate(certificate) => certificate.spiffe.to_string(),
+            Self::Token { verified, .. } => format!("{}@{}", verified.subject, verified.issuer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_form_of_authorization_is_a_bearer_token() {
+        assert_eq!(bearer(b"Bearer a.b.c"), Ok("a.b.c"));
+        assert_eq!(bearer(b"bEARER a"), Ok("a"));
+        for bad in [&b"Bearer"[..], b"Bearer ", b"Basic YTpi", b"a.b.c", b"Bearer\ta", b"\xff", b""] {
+            assert_eq!(bearer(bad), Err(Reason::CredentialMalformed), "{}", bad.escape_ascii());
+        }
+    }
+}

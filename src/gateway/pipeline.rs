@@ -1,0 +1,265 @@
+//! The way of a call, on one screen: identify, match, decide, register, credential, record.
+//!
+//! Each stage takes the result of the one before and gives the next one's, or a refusal. What comes out is an
+//! [`Admitted`] call: a permit, its place in the register, what the upstream gets, and a record on disk. Nothing here
+//! knows the proxy library; nothing there forwards without an [`Admitted`].
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::connection::Connection;
+use super::identify::{Caller, identify};
+use super::live::{Cut, KeyKey, Registration, Running, TokenKey};
+use super::record::{self, OutcomeRecord, Particulars};
+use super::refusal::{Refusal, Wanted};
+use super::worker::Worker;
+use crate::decision::routes::Matched;
+use crate::decision::snapshot::{IdentityIndex, Snapshot};
+use crate::decision::{Call, Decision, Now, Permit, decide};
+use crate::domain::name::CallId;
+use crate::domain::route::Host;
+use crate::domain::{Reason, Timestamp};
+use crate::evidence::entry::{CredentialKind, Denial, Parameters};
+
+/// A request whose form has been accepted.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) call: CallId,
+    pub(crate) started: Timestamp,
+    pub(crate) method: &'a str,
+    pub(crate) host: Host,
+    /// Canonical, without the query.
+    pub(crate) path: &'a str,
+    pub(crate) authorization: Option<&'a [u8]>,
+    pub(crate) connection: &'a Connection,
+    pub(crate) cut: &'a Arc<Cut>,
+}
+
+/// A call that may be forwarded. Dropping it deregisters the call and records its outcome.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) permit: Permit,
+    /// `Authorization` for the upstream.
+    pub(crate) credential: Option<HeaderValue>,
+    /// INVARIANT: before `registration`, so that the outcome is queued by the time the call counts as gone.
+    pub(crate) outcome: OutcomeRecord,
+    pub(crate) registration: Registration,
+}
+
+/// Takes a request through every stage before forwarding.
+pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admitted, Refusal> {
+    let shared = &worker.shared;
+    let caller = identify(request.authorization, request.connection, &shared.verifier, shared.authority.wall())
+        .await
+        .map_err(|reason| stranger(worker, request, reason))?;
+    let mut patience = std::pin::pin!(tokio::time::sleep(shared.limits.hold));
+    loop {
+        let snapshot = shared.published.load();
+        let now = shared.authority.now();
+        let permit = match judge(&caller, request, &snapshot, &now) {
+            Judged::Allow(identity, permit) => (identity, permit),
+            Judged::Deny(denied) => return Err(deny(worker, request, &caller, &snapshot, *denied).await),
+            Judged::Hold(hold, denied) => {
+                tokio::select! {
+                    () = shared.authority.renewed() => continue,
+                    () = &mut patience => {}
+                }
+                let denied = Denied { reason: hold.reason(), ..*denied };
+                return Err(deny(worker, request, &caller, &snapshot, denied).await);
+            }
+        };
+        let (identity, (permit, matched)) = permit;
+        let registration = register(worker, request, &caller, identity, &permit);
+        // INVARIANT: registered first, read again second. A change published before the first is seen by the second; one
+        // published after finds the call in the register.
+        if !shared.published.is_current(&snapshot) {
+            continue;
+        }
+        return prepare(worker, request, &caller, permit, &matched, registration, &now).await;
+    }
+}
+
+/// What the pure stages say.
+enum Judged<'a> {
+    Allow(IdentityIndex, (Permit, Matched<'a>)),
+    Deny(Box<Denied>),
+    Hold(crate::decision::Hold, Box<Denied>),
+}
+
+/// A denial and what was known when it was made.
+struct Denied {
+    reason: Reason,
+    identity: Option<IdentityIndex>,
+    target: Option<Target>,
+}
+
+struct Target {
+    route: crate::domain::name::RouteName,
+    resource: crate::domain::name::ResourceName,
+    action: crate::domain::name::ActionName,
+}
+
+fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, now: &Now) -> Judged<'a> {
+    let deny = |reason, identity, target| Judged::Deny(Box::new(Denied { reason, identity, target }));
+    let identity = match caller.identity(snapshot) {
+        Ok(identity) => identity,
+        Err(reason) => return deny(reason, None, None),
+    };
+    let matched = match snapshot.match_request(&request.host, request.method, request.path) {
+        Ok(matched) => matched,
+        Err(reason) => return deny(reason, Some(identity), None),
+    };
+    let peer = Some(request.connection.peer.ip().to_canonical());
+    let call = Call { identity, credential: caller.credential(), target: &matched, peer };
+    match decide(&call, snapshot, now) {
+        Decision::Allow(permit) => Judged::Allow(identity, (permit, matched)),
+        Decision::Deny(reason) => deny(reason, Some(identity), Some(Target::of(&matched))),
+        Decision::Hold(hold) => {
+            let denied = Denied { reason: hold.reason(), identity: Some(identity), target: Some(Target::of(&matched)) };
+            Judged::Hold(hold, Box::new(denied))
+        }
+    }
+}
+
+impl Target {
+    fn of(matched: &Matched<'_>) -> Self {
+        Self {
+            route: matched.route_name().clone(),
+            resource: matched.route().route().spec.resource.clone(),
+            action: matched.action_name().clone(),
+        }
+    }
+}
+
+fn register(
+    worker: &Worker,
+    request: &Request<'_>,
+    caller: &Caller<'_>,
+    identity: IdentityIndex,
+    permit: &Permit,
+) -> Registration {
+    let mut running = Running::of(request.call, identity, permit);
+    match caller {
+        Caller::Certificate(certificate) => running.key = Some(KeyKey::of(certificate.thumbprint.as_bytes())),
+        Caller::Token { verified, .. } => {
+            running.token = Some(TokenKey::of(&verified.issuer, verified.handle()));
+            running.key = verified.key().kid().map(|kid| KeyKey::of_issuer(&verified.issuer, kid));
+        }
+    }
+    worker.shared.registry.register(worker.index, running, request.cut.clone())
+}
+
+/// Credential and intent. A crash before the record is durable leaves nothing: no byte went upstream. A crash after it
+/// leaves an intent without an outcome, which says so itself.
+async fn prepare(
+    worker: &Worker,
+    request: &Request<'_>,
+    caller: &Caller<'_>,
+    permit: Permit,
+    matched: &Matched<'_>,
+    registration: Registration,
+    now: &Now,
+) -> Result<Admitted, Refusal> {
+    let refuse = |reason| Refusal::new(reason, request.call);
+    // A token can have been revoked between its check and the registration.
+    if let Caller::Token { verified, .. } = caller
+        && worker.shared.verifier.revoked().is_revoked(verified)
+    {
+        return Err(refuse(Reason::TokenRevoked));
+    }
+    let credential = worker.minter.outgoing(&permit, now).map_err(refuse)?;
+    let principal = caller.principal();
+    let upstream = permit.route().upstream_text();
+    let parameters = Parameters::new(
+        matched.parameters().iter().map(|(name, value)| (std::borrow::Cow::Borrowed(name), value.as_ref())),
+    );
+    let particulars = particulars(request, &principal, caller);
+    let intent = record::intent(&particulars, &permit, parameters, now, upstream);
+    let journal = worker.waiters.journal();
+    let (ticket, room) = journal.intent(&intent).map_err(|error| refuse(error.reason()))?;
+    registration.intent(ticket.seq);
+    let clock = worker.shared.clock.clone();
+    let mut outcome = OutcomeRecord::new(room, clock, worker.metrics.clone(), request.started, request.cut.clone());
+    worker.waiters.durable(ticket).await.map_err(|error| {
+        outcome.end(crate::evidence::entry::Ended::Unknown, Some(error.reason()));
+        refuse(error.reason())
+    })?;
+    if let Some(reason) = request.cut.reason() {
+        return Err(refuse(reason));
+    }
+    match permit.grant() {
+        Some(_) => worker.metrics.allowed(),
+        None => worker.metrics.observed(),
+    }
+    Ok(Admitted { permit, credential, outcome, registration })
+}
+
+fn particulars<'a>(request: &'a Request<'_>, principal: &'a str, caller: &Caller<'_>) -> Particulars<'a> {
+    Particulars {
+        call: request.call,
+        method: request.method,
+        host: request.host.as_str(),
+        path: request.path,
+        peer: request.connection.peer,
+        principal,
+        credential: credential_kind(caller),
+    }
+}
+
+fn credential_kind(caller: &Caller<'_>) -> CredentialKind {
+    match caller {
+        Caller::Certificate(_) => CredentialKind::Certificate,
+        Caller::Token { verified, .. } if verified.gate.is_some() => CredentialKind::GateToken,
+        Caller::Token { .. } => CredentialKind::Token,
+    }
+}
+
+/// Nobody known: counted, not recorded one by one.
+fn stranger(worker: &Worker, request: &Request<'_>, reason: Reason) -> Refusal {
+    worker.metrics.refused(reason);
+    worker.shared.refusals.note(reason, request.connection.peer, request.method, request.path);
+    Refusal::new(reason, request.call)
+}
+
+/// A verified caller is refused: on disk first, answered second.
+async fn deny(
+    worker: &Worker,
+    request: &Request<'_>,
+    caller: &Caller<'_>,
+    snapshot: &Snapshot,
+    denied: Denied,
+) -> Refusal {
+    use std::borrow::Cow;
+    let identity = denied.identity.and_then(|place| snapshot.identity(place));
+    let principal = caller.principal();
+    let target = denied.target.as_ref();
+    let record = Denial {
+        call: request.call,
+        reason: denied.reason,
+        identity: identity.map(|entry| Cow::Borrowed(&entry.name)),
+        principal: Some(principal.as_str().into()),
+        credential: Some(credential_kind(caller)),
+        route: target.map(|t| Cow::Borrowed(&t.route)),
+        resource: target.map(|t| Cow::Borrowed(&t.resource)),
+        action: target.map(|t| Cow::Borrowed(&t.action)),
+        method: request.method.into(),
+        host: request.host.as_str().into(),
+        path: request.path.into(),
+        peer: request.connection.peer,
+        epoch: snapshot.epoch(),
+        revision: snapshot.revision(),
+    };
+    worker.metrics.denied(denied.reason);
+    let written = match worker.waiters.journal().append(&record) {
+        Ok(ticket) => worker.waiters.durable(ticket).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
+        return Refusal::new(error.reason(), request.call);
+    }
+    let wanted = identity.zip(denied.target).map(|(identity, target)| {
+        Box::new(Wanted { identity: identity.name.clone(), resource: target.resource, action: target.action })
+    });
+    Refusal { reason: denied.reason, call: request.call, wanted }
+}

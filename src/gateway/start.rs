@@ -1,0 +1,276 @@
+//! Puts a gateway together from its settings, and takes it apart again.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::authority::{AuthorityClock, Memory};
+use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
+use super::live::Registry;
+use super::metrics::Metrics;
+use super::oauth::Oauth;
+use super::published::Published;
+use super::worker::{self, Listening};
+use super::{Shared, admin, record, sync, tls};
+use crate::domain::Clock;
+use crate::evidence::checkpoint::{EvidenceKey, Origin};
+use crate::evidence::journal::{Durability, JournalOptions, Writer};
+use crate::evidence::{EvidenceLog, LogError};
+use crate::settings::gateway::{GatewaySettings, IssuerSettings};
+use crate::token::keys::{KeyAlgorithm, KeySet, SigningKey};
+use crate::token::mint::GatewayIssuer;
+
+/// How often refusals of strangers are recorded, as one aggregate.
+const REFUSALS_EVERY: Duration = Duration::from_secs(10);
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A listener's address cannot be had.
+    #[error("{address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A thread or runtime cannot be had.
+    #[error("the runtime does not start: {0}")]
+    Runtime(#[source] std::io::Error),
+    /// The operating system gives no random bytes.
+    #[error("the operating system gives no random bytes")]
+    Random,
+    /// TLS of a listener.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// A file of its own.
+    #[error("{file}: {why}")]
+    State {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The evidence.
+    #[error("the evidence cannot be opened: {0}")]
+    Evidence(#[from] LogError),
+    /// The issuers.
+    #[error("issuer {issuer}: {why}")]
+    Issuer {
+        /// Its name.
+        issuer: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    evidence: Arc<EvidenceLog>,
+    listeners: Vec<SocketAddr>,
+    admin: SocketAddr,
+    workers: Vec<worker::Handle>,
+    drain: Duration,
+    shutdown: watch::Sender<bool>,
+    draining: Arc<watch::Sender<bool>>,
+    tasks: JoinSet<()>,
+}
+
+impl Gateway {
+    /// Starts a gateway: its workers on threads of their own, everything else on `runtime`.
+    ///
+    /// # Errors
+    /// When something that it needs cannot be had. Nothing is left running then.
+    pub async fn start(
+        settings: &GatewaySettings,
+        clock: Arc<dyn Clock>,
+        runtime: &Runtime,
+    ) -> Result<Self, GatewayError> {
+        private_dir(&settings.state_dir)?;
+        let evidence = Arc::new(open_evidence(settings, clock.clone())?);
+        let access_key = signing_key(&settings.state_dir.join("access-token.key"))?;
+        let upstream_key = Arc::new(signing_key(&settings.state_dir.join("upstream-token.key"))?);
+        let issuer = GatewayIssuer::new(&settings.audience);
+        let own_keys = KeySet::parse(access_key.jwks().as_bytes())
+            .map_err(|error| GatewayError::Issuer { issuer: settings.audience.clone(), why: error.to_string() })?;
+        let trusted = settings.issuers.iter().map(trusted).collect::<Result<Vec<_>, _>>()?;
+        let issuers = Issuers::new(&issuer, &settings.audience, own_keys, trusted, clock.clone())
+            .map_err(|error| GatewayError::Issuer { issuer: settings.audience.clone(), why: error.to_string() })?;
+        let mut tasks = issuers.keep_fresh(runtime);
+        let revoked = Arc::new(RevokedTokens::default());
+        let verifier = Arc::new(TokenVerifier::new(issuers.clone(), revoked, settings.limits.token_cache_bytes));
+        let memory = Memory::open(&settings.state_dir)
+            .map_err(|error| GatewayError::State { file: "authority".into(), why: error.to_string() })?;
+        let authority = AuthorityClock::new(clock.clone(), memory);
+        let published = Published::new();
+        let registry = Registry::new(settings.workers);
+        let metrics = Metrics::new(settings.workers);
+        let checkpoints = evidence.clone();
+        let stream = sync::Parts {
+            endpoint: settings.control.clone(),
+            clock: authority.clone(),
+            published: published.clone(),
+            registry: registry.clone(),
+            revoked: verifier.revoked().clone(),
+            journal: evidence.journal().clone(),
+            checkpoints: Arc::new(move || checkpoints.checkpoint().map(|(_, note)| note).unwrap_or_default()),
+            metrics: metrics.clone(),
+        };
+        let oauth = Arc::new(Oauth {});
+        let shared = Arc::new(Shared {
+            clock,
+            authority,
+            published,
+            registry,
+            verifier,
+            oauth,
+            journal: evidence.journal().clone(),
+            refusals: record::RefusalCounter::default(),
+            metrics,
+            limits: settings.limits,
+            issuer,
+            upstream_key,
+            connections: AtomicUsize::new(0),
+            connections_changed: Arc::default(),
+        });
+        let shutdown = watch::Sender::new(false);
+        let draining = Arc::new(watch::Sender::new(false));
+        let (listeners, workers) = start_workers(settings, &shared, &shutdown)?;
+        let admin = admin::serve(settings.admin_address, &shared, draining.clone(), &mut tasks, runtime).await?;
+        tasks.spawn_on(sync::run(stream, shutdown.subscribe()), runtime);
+        tasks.spawn_on(flush_refusals(shared.clone()), runtime);
+        Ok(Self { shared, evidence, listeners, admin, workers, drain: settings.drain, shutdown, draining, tasks })
+    }
+
+    /// Addresses in use, in the order of the settings' listeners.
+    pub fn listeners(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
+    /// Address of the admin endpoints.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Resolves when somebody asked for a drain through the admin endpoint.
+    pub async fn drain_requested(&self) {
+        // A dropped sender is this gateway itself, gone.
+        let _ = self.draining.subscribe().wait_for(|drain| *drain).await;
+    }
+
+    /// Stops accepting, lets running calls end for the drain's time, cuts the rest, and closes the evidence.
+    pub async fn shutdown(self) {
+        let Self { shared, evidence, workers, drain, shutdown, draining, mut tasks, .. } = self;
+        draining.send_replace(true);
+        shutdown.send_replace(true);
+        tracing::info!(running = shared.registry.len(), limit_seconds = drain.as_secs(), "draining");
+        let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::join));
+        if joined.await.is_err() {
+            tracing::error!("the workers could not be joined");
+        }
+        tasks.shutdown().await;
+        if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
+            tracing::warn!(%error, "the last refusals could not be recorded");
+        }
+        drop(tokio::task::spawn_blocking(move || evidence.shutdown()).await);
+    }
+}
+
+fn private_dir(path: &Path) -> Result<(), GatewayError> {
+    crate::files::private_dir(path)
+        .map_err(|error| GatewayError::State { file: path.display().to_string(), why: error.to_string() })
+}
+
+/// The signing key in `file`, made when there is none.
+fn signing_key(file: &Path) -> Result<SigningKey, GatewayError> {
+    let fault = |why: String| GatewayError::State { file: file.display().to_string(), why };
+    match std::fs::read_to_string(file) {
+        Ok(pem) => SigningKey::from_pkcs8_pem(&pem).map_err(|error| fault(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = SigningKey::generate(KeyAlgorithm::Es256).map_err(|error| fault(error.to_string()))?;
+            let pem = key.to_pkcs8_pem().map_err(|error| fault(error.to_string()))?;
+            crate::files::create_new(file, pem.as_bytes(), 0o600).map_err(|error| fault(error.to_string()))?;
+            Ok(key)
+        }
+        Err(error) => Err(fault(error.to_string())),
+    }
+}
+
+/// The log of this gateway, under its own name and key.
+fn open_evidence(settings: &GatewaySettings, clock: Arc<dyn Clock>) -> Result<EvidenceLog, GatewayError> {
+    let file = settings.state_dir.join("evidence.key");
+    let fault = |why: String| GatewayError::State { file: file.display().to_string(), why };
+    let key = EvidenceKey::load_or_create(&file).map_err(|error| fault(error.to_string()))?;
+    let origin: Origin =
+        format!("portcullis/gateway/{}", settings.name).parse().map_err(|error: _| fault(format!("{error}")))?;
+    let options = JournalOptions {
+        durability: match settings.evidence.durability {
+            crate::settings::Durability::Disk => Durability::Disk,
+            crate::settings::Durability::Process => Durability::Process,
+        },
+        segment_bytes: settings.evidence.segment_bytes,
+        ..JournalOptions::default()
+    };
+    let writer = Writer {
+        program: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+    };
+    let (log, report) = EvidenceLog::open(&settings.evidence.dir, origin, key, &writer, options, clock)?;
+    tracing::info!(?report, dir = %settings.evidence.dir.display(), "the evidence is open");
+    Ok(log)
+}
+
+fn trusted(settings: &IssuerSettings) -> Result<TrustedIssuer, GatewayError> {
+    TrustedIssuer::try_from(settings).map_err(|faults| GatewayError::Issuer {
+        issuer: settings.issuer.clone(),
+        why: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    })
+}
+
+/// Binds every listener for every worker and starts them. Port 0 is picked by the first worker and taken by the others.
+fn start_workers(
+    settings: &GatewaySettings,
+    shared: &Arc<Shared>,
+    shutdown: &watch::Sender<bool>,
+) -> Result<(Vec<SocketAddr>, Vec<worker::Handle>), GatewayError> {
+    let mut addresses = Vec::new();
+    let mut of_worker: Vec<Vec<Listening>> = (0..settings.workers).map(|_| Vec::new()).collect();
+    for listener in &settings.listen {
+        let tls = listener.tls.as_ref().map(tls::server_config).transpose()?;
+        let mut address = listener.address;
+        for (index, listening) in of_worker.iter_mut().enumerate() {
+            let bound = Listening::bind(address, tls.clone())?;
+            address = bound.address()?;
+            if index == 0 {
+                addresses.push(address);
+            }
+            listening.push(bound);
+        }
+    }
+    let workers = of_worker
+        .into_iter()
+        .enumerate()
+        .map(|(index, listeners)| {
+            worker::start(index, shared.clone(), listeners, shutdown.subscribe(), settings.drain)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((addresses, workers))
+}
+
+async fn flush_refusals(shared: Arc<Shared>) {
+    let mut every = tokio::time::interval(REFUSALS_EVERY);
+    loop {
+        every.tick().await;
+        if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
+            tracing::debug!(%error, "refusals could not be recorded yet");
+        }
+    }
+}
