@@ -65,10 +65,7 @@ fn grant(at: u32, id: u128) -> Grant {
         identity: format!("identity-{identity}").parse().unwrap(),
         resource: format!("api/r{resource}").parse().unwrap(),
         actions: vec!["read".parse().unwrap()],
-        window: Window {
-            starts: Timestamp::from_unix_seconds(0),
-            ends: Timestamp::from_unix_seconds(4_000_000_000),
-        },
+        window: Window { starts: Timestamp::from_unix_seconds(0), ends: Timestamp::from_unix_seconds(4_000_000_000) },
         limits: Limits::default(),
         lineage: Lineage { created: NOW, created_by: "b".parse().unwrap(), reason: "b".into(), ticket: None },
         revoked: None,

@@ -28,6 +28,7 @@ pub mod store;
 pub mod vault;
 
 pub use actor::{ControlHandle, Done};
+pub use api::ApiStartError;
 pub use plane::{ControlPlane, Core, StartError};
 
 /// Waits until somebody says stop, or nobody can any more.

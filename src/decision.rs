@@ -205,9 +205,10 @@ fn bound(binding: &Binding, credential: &Credential<'_>) -> bool {
     match (binding, credential) {
         (_, Credential::Assumed) => true,
         (Binding::Certificate(wanted), Credential::Certificate { thumbprint, .. }) => wanted == thumbprint,
-        (Binding::Certificate(wanted), Credential::Token { certificate, .. } | Credential::Gate { certificate, .. }) => {
-            certificate.as_ref() == Some(wanted)
-        }
+        (
+            Binding::Certificate(wanted),
+            Credential::Token { certificate, .. } | Credential::Gate { certificate, .. },
+        ) => certificate.as_ref() == Some(wanted),
         (Binding::Spiffe(wanted), Credential::Certificate { spiffe, .. }) => wanted == *spiffe,
         (Binding::Spiffe(_), Credential::Token { .. }) | (Binding::Issuer(_), Credential::Certificate { .. }) => false,
         (Binding::Issuer(wanted), Credential::Token { issuer, .. }) => wanted == issuer,

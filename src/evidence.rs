@@ -7,6 +7,150 @@
 pub mod checkpoint;
 pub mod entry;
 pub mod journal;
+pub mod key;
+pub mod query;
 pub mod read;
+pub mod sequencer;
 pub mod storage;
+pub mod tiles;
 pub mod tree;
+pub mod verify;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::checkpoint::{EvidenceKey, Origin, VerifierKey};
+use self::journal::{Journal, JournalOptions, OpenError, RecoveryReport, Writer};
+use self::key::LogFileError;
+use self::sequencer::{SequencerError, SequencerHandle, SequencerStatus};
+use self::storage::{DiskStorage, Storage};
+use self::tree::TreeHead;
+use crate::domain::Clock;
+
+/// Why a log cannot be opened for writing. Closed: without it no call is allowed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The directory cannot be used, or another process writes there.
+    #[error("the evidence directory cannot be opened: {0}")]
+    Directory(io::Error),
+    /// `log.json` cannot be used.
+    #[error(transparent)]
+    LogFile(#[from] LogFileError),
+    /// The directory's log has another key or name.
+    #[error("the evidence directory belongs to {found}, and this key is {expected}")]
+    OtherKey {
+        /// What stands there.
+        found: String,
+        /// What was given.
+        expected: String,
+    },
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// Tiles and checkpoint.
+    #[error(transparent)]
+    Sequencer(#[from] SequencerError),
+}
+
+/// A log that is being written: journal and sequencer over one directory.
+#[derive(Debug)]
+pub struct EvidenceLog {
+    journal: Journal,
+    sequencer: SequencerHandle,
+    key: VerifierKey,
+}
+
+impl EvidenceLog {
+    /// Opens the log in a directory, or creates it.
+    ///
+    /// # Errors
+    /// When the disk fails, another process writes there, or what is there is damaged, cut or another log's.
+    pub fn open(
+        directory: &Path,
+        origin: Origin,
+        key: EvidenceKey,
+        writer: &Writer,
+        options: JournalOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, RecoveryReport), LogError> {
+        let storage = DiskStorage::open(directory).map_err(LogError::Directory)?;
+        Self::open_in(Arc::new(storage), origin, key, writer, options, clock)
+    }
+
+    /// As [`open`](Self::open), on any storage.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_in(
+        storage: Arc<dyn Storage>,
+        origin: Origin,
+        key: EvidenceKey,
+        writer: &Writer,
+        options: JournalOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, RecoveryReport), LogError> {
+        let verifier = key.verifier(&origin);
+        match key::read_log_file(&*storage) {
+            Ok(found) if found == verifier => {}
+            Ok(found) => {
+                return Err(LogError::OtherKey { found: found.to_string(), expected: verifier.to_string() });
+            }
+            Err(LogFileError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {
+                key::write_log_file(&*storage, &verifier)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let durability = options.durability;
+        let (journal, report) = Journal::open(storage.clone(), origin, writer, options, clock.clone())?;
+        let sequencer = match SequencerHandle::start(storage, journal.clone(), key, durability, clock) {
+            Ok(sequencer) => sequencer,
+            Err(error) => {
+                journal.close();
+                return Err(error.into());
+            }
+        };
+        Ok((Self { journal, sequencer, key: verifier }, report))
+    }
+
+    /// Where records go.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The key that verifies the log's checkpoints.
+    pub fn verifier_key(&self) -> &VerifierKey {
+        &self.key
+    }
+
+    /// The last signed checkpoint: what it says, and the signed note.
+    pub fn checkpoint(&self) -> Option<(TreeHead, String)> {
+        self.sequencer.checkpoint()
+    }
+
+    /// Takes everything durable under a checkpoint and waits for that. Blocks for some disk writes.
+    pub fn checkpoint_now(&self) -> Option<(TreeHead, String)> {
+        self.sequencer.checkpoint_now()
+    }
+
+    /// How tiles and checkpoint are doing.
+    pub fn sequencer_status(&self) -> SequencerStatus {
+        self.sequencer.status()
+    }
+
+    /// Writes what is queued, publishes a last checkpoint and ends the threads. Appending fails from now on. Blocks.
+    pub fn shutdown(&self) {
+        self.journal.close();
+        self.sequencer.stop();
+    }
+}
+
+impl Drop for EvidenceLog {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+#[cfg(test)]
+#[path = "evidence/tests.rs"]
+mod tests;

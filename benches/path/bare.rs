@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark may stop at the first surprise")]
 
 use async_trait::async_trait;
-use pingora_core::listeners::{ListenerConfig, L4BufferSettings};
+use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::server::Server;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;

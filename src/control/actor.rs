@@ -69,13 +69,13 @@ struct Job {
 
 /// Draws identifiers that grow: their order is the order of events.
 #[derive(Debug, Default)]
-pub struct Identifiers {
+pub(super) struct Identifiers {
     last: u128,
 }
 
 impl Identifiers {
     /// One that was never drawn, larger than all before it.
-    pub fn draw(&mut self, now: Timestamp) -> GrantId {
+    pub(super) fn draw(&mut self, now: Timestamp) -> GrantId {
         let mut random = [0; 16];
         // Without randomness the count alone keeps them apart.
         let _ = aws_lc_rs::rand::fill(&mut random);

@@ -21,7 +21,7 @@ use crate::domain::Timestamp;
 
 pub(super) use error::ApiError;
 pub use server::ApiStartError;
-pub(super) use server::{Api, Listening};
+pub(super) use server::Api;
 
 /// Who made a request, as [`Identifier`] found.
 pub(super) fn caller_of<T>(request: &Request<T>) -> Option<Caller> {

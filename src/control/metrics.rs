@@ -16,7 +16,7 @@ const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 
 /// What is counted as it passes, and a place for what is read on demand.
 #[derive(Debug)]
-pub struct Metrics {
+pub(super) struct Metrics {
     registry: Registry,
     /// From handing a command to the writer until its answer, by command.
     pub(super) command_seconds: HistogramVec,

@@ -8,7 +8,6 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-
 use super::snapshot::{ActionIndex, ResourceIndex};
 use crate::domain::Reason;
 use crate::domain::name::{ActionName, ParameterName, RouteName};
@@ -246,7 +245,12 @@ impl RouteTable {
             }
             match parsed {
                 Some(method) if spec.methods.contains(&method) => {
-                    return Ok(Matched { route: rule.route.clone(), place: rule.place, action: rule.action, parameters });
+                    return Ok(Matched {
+                        route: rule.route.clone(),
+                        place: rule.place,
+                        action: rule.action,
+                        parameters,
+                    });
                 }
                 _ => refusal = Reason::MethodNotAllowed,
             }

@@ -465,4 +465,4 @@ impl Drop for OutcomeRoom {
 
 #[cfg(test)]
 #[path = "journal/tests.rs"]
-mod tests;
+pub(crate) mod tests;

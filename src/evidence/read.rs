@@ -21,7 +21,7 @@ pub struct Place {
     /// The record, or the one that should stand there.
     pub seq: u64,
     /// The segment, relative to the log's directory.
-    pub segment: String,
+    pub segment: Arc<str>,
     /// The byte in it.
     pub offset: u64,
 }
@@ -77,7 +77,7 @@ pub struct JournalReader {
 #[derive(Debug)]
 struct OpenSegment {
     header: SegmentHeader,
-    path: String,
+    path: Arc<str>,
     /// The record that stands at `start`.
     seq: u64,
     /// Where the next segment begins, if there is one.
@@ -142,7 +142,7 @@ impl JournalReader {
 
     /// The segment that was read last, the offset of what was not read, and those bytes as far as they are in memory.
     pub(crate) fn unread(&self) -> Option<(&str, u64)> {
-        self.at.as_ref().map(|at| (at.path.as_str(), at.offset()))
+        self.at.as_ref().map(|at| (&*at.path, at.offset()))
     }
 
     /// The next record, if there is one.
@@ -157,7 +157,7 @@ impl JournalReader {
             Step::Record { seq, offset, payload } => {
                 let (segment, bytes) = match &self.at {
                     Some(at) => (at.path.clone(), at.buffer.get(payload).unwrap_or_default()),
-                    None => (String::new(), <&[u8]>::default()),
+                    None => (Arc::from(""), <&[u8]>::default()),
                 };
                 Next::Record(Record { place: Place { seq, segment, offset }, bytes })
             }
@@ -229,10 +229,10 @@ impl JournalReader {
         let firsts = segments(&*self.storage)?;
         let Some(first) = firsts.iter().copied().filter(|first| *first <= self.next).max() else {
             let Some(first) = firsts.first() else { return Ok(Some(Step::CaughtUp { torn: 0 })) };
-            let place = Place { seq: self.next, segment: segment::path(*first), offset: 0 };
+            let place = Place { seq: self.next, segment: segment::path(*first).into(), offset: 0 };
             return Ok(Some(Step::Damaged { place, why: "the segment before is missing" }));
         };
-        let path = segment::path(first);
+        let path: Arc<str> = segment::path(first).into();
         let mut buffer = Vec::new();
         self.storage.read_at(&path, 0, READ_BYTES.max(MAX_HEADER_BYTES), &mut buffer)?;
         let decoded = SegmentHeader::decode(&buffer).filter(|(header, _)| header.first == first);

@@ -94,6 +94,11 @@ impl CompactRange {
         self.size += 1;
     }
 
+    /// The roots of its perfect subtrees, largest first.
+    pub(crate) fn into_peaks(self) -> Vec<Hash> {
+        self.peaks
+    }
+
     /// The root over all leaves so far.
     pub fn root(&self) -> Hash {
         let mut peaks = self.peaks.iter().rev();

@@ -18,7 +18,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use memory::{Highest, Memory};
+pub use memory::{Highest, Memory, MemoryError};
 
 use crate::decision::{Authority, Now};
 use crate::domain::{Clock, Timestamp};
@@ -140,6 +140,11 @@ impl AuthorityClock {
     /// The time, where authority does not matter.
     pub fn wall(&self) -> Timestamp {
         self.wall_at(micros(self.clock.since_boot()))
+    }
+
+    /// Time since boot, suspends included: for durations.
+    pub fn since_boot(&self) -> Duration {
+        self.clock.since_boot()
     }
 
     /// Says that the process is running. To be called every 100 ms by a task that does nothing slow.

@@ -58,7 +58,8 @@ impl ClientCertificate {
         if !usage.digital_signature() || usage.key_cert_sign() || usage.crl_sign() {
             return Err(SvidError::KeyUsage);
         }
-        let names = certificate.subject_alternative_name().map_err(|_| SvidError::Unreadable)?.ok_or(SvidError::OneUri)?;
+        let names =
+            certificate.subject_alternative_name().map_err(|_| SvidError::Unreadable)?.ok_or(SvidError::OneUri)?;
         let mut uris = names.value.general_names.iter().filter_map(|name| match name {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,

@@ -300,7 +300,8 @@ pub struct CutSet {
 }
 
 impl CutSet {
-    fn empty(registry: &Arc<Registry>) -> Self {
+    /// None.
+    pub fn empty(registry: &Arc<Registry>) -> Self {
         Self { registry: registry.clone(), calls: Vec::new() }
     }
 
@@ -328,6 +329,12 @@ impl CutSet {
 
     /// Waits until every one is over, at most `limit`. The second value is how many were still running then.
     pub async fn gone(mut self, limit: Duration) -> (Vec<CutCall>, usize) {
+        let running = self.wait(limit).await;
+        (self.calls(), running)
+    }
+
+    /// As [`CutSet::gone`], for those who go on waiting: how many still run.
+    pub async fn wait(&mut self, limit: Duration) -> usize {
         // One call can be told to end for two causes.
         self.calls.sort_by_key(|(call, _, _)| *call);
         self.calls.dedup_by_key(|(call, _, _)| *call);
@@ -344,8 +351,12 @@ impl CutSet {
         };
         // What is still running after the limit is counted below.
         let _ = tokio::time::timeout(limit, waiting).await;
-        let running = self.calls.iter().filter(|(_, _, cut)| !cut.is_gone()).count();
-        (self.calls.iter().filter_map(cut_call).collect(), running)
+        self.calls.iter().filter(|(_, _, cut)| !cut.is_gone()).count()
+    }
+
+    /// What was cut, as of now.
+    pub fn calls(&self) -> Vec<CutCall> {
+        self.calls.iter().filter_map(cut_call).collect()
     }
 }
 

@@ -179,14 +179,18 @@ async fn prepare(
     let journal = worker.waiters.journal();
     let (ticket, room) = journal.intent(&intent).map_err(|error| refuse(error.reason()))?;
     registration.intent(ticket.seq);
-    let mut outcome =
-        OutcomeRecord::new(room, worker.shared.clock.clone(), request.started, request.cut.clone());
+    let clock = worker.shared.clock.clone();
+    let mut outcome = OutcomeRecord::new(room, clock, worker.metrics.clone(), request.started, request.cut.clone());
     worker.waiters.durable(ticket).await.map_err(|error| {
         outcome.end(crate::evidence::entry::Ended::Unknown, Some(error.reason()));
         refuse(error.reason())
     })?;
     if let Some(reason) = request.cut.reason() {
         return Err(refuse(reason));
+    }
+    match permit.grant() {
+        Some(_) => worker.metrics.allowed(),
+        None => worker.metrics.observed(),
     }
     Ok(Admitted { permit, credential, outcome, registration })
 }
@@ -213,6 +217,7 @@ fn credential_kind(caller: &Caller<'_>) -> CredentialKind {
 
 /// Nobody known: counted, not recorded one by one.
 fn stranger(worker: &Worker, request: &Request<'_>, reason: Reason) -> Refusal {
+    worker.metrics.refused(reason);
     worker.shared.refusals.note(reason, request.connection.peer, request.method, request.path);
     Refusal::new(reason, request.call)
 }
@@ -245,6 +250,7 @@ async fn deny(
         epoch: snapshot.epoch(),
         revision: snapshot.revision(),
     };
+    worker.metrics.denied(denied.reason);
     let written = match worker.waiters.journal().append(&record) {
         Ok(ticket) => worker.waiters.durable(ticket).await,
         Err(error) => Err(error),

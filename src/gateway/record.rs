@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::live::Cut;
+use super::metrics::WorkerMetrics;
 use crate::decision::{Authority, Basis as PermitBasis, Now, Permit};
 use crate::domain::route::CredentialRule;
 use crate::domain::{Clock, Reason, Timestamp};
@@ -79,6 +80,7 @@ pub(crate) fn intent<'a>(
 pub(crate) struct OutcomeRecord {
     room: Option<OutcomeRoom>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<WorkerMetrics>,
     started: Timestamp,
     cut: Arc<Cut>,
     ended: Option<(Ended, Option<Reason>)>,
@@ -89,10 +91,17 @@ pub(crate) struct OutcomeRecord {
 }
 
 impl OutcomeRecord {
-    pub(crate) fn new(room: OutcomeRoom, clock: Arc<dyn Clock>, started: Timestamp, cut: Arc<Cut>) -> Self {
+    pub(crate) fn new(
+        room: OutcomeRoom,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<WorkerMetrics>,
+        started: Timestamp,
+        cut: Arc<Cut>,
+    ) -> Self {
         Self {
             room: Some(room),
             clock,
+            metrics,
             started,
             cut,
             ended: None,
@@ -118,16 +127,16 @@ impl OutcomeRecord {
             (None, None) => (Ended::ClientGone, None),
         }
     }
-
-    /// From accepting the head until now, in microseconds.
-    pub(crate) fn duration_us(&self) -> u64 {
-        u64::try_from(self.clock.now().saturating_since(self.started).as_micros()).unwrap_or(u64::MAX)
-    }
 }
 
 impl Drop for OutcomeRecord {
     fn drop(&mut self) {
         let (ended, reason) = self.ended();
+        let took = self.clock.now().saturating_since(self.started);
+        self.metrics.call_took(took);
+        if let (Ended::Cut, Some(reason)) = (ended, reason) {
+            self.metrics.cut(reason);
+        }
         let Some(room) = self.room.take() else { return };
         room.record(Ending {
             ended,
@@ -135,7 +144,7 @@ impl Drop for OutcomeRecord {
             reason,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
-            duration_us: self.duration_us(),
+            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             upstream_started: self.upstream_started,
         });
     }
@@ -176,7 +185,8 @@ impl RefusalCounter {
             state.from = Some(now);
             return Ok(());
         }
-        let counts = state.counts.iter().map(|(reason, count)| RefusalCount { reason: *reason, count: *count }).collect();
+        let counts =
+            state.counts.iter().map(|(reason, count)| RefusalCount { reason: *reason, count: *count }).collect();
         let record = Refusals { from, to: now, counts, samples: state.samples.clone() };
         let _ticket = journal.append(&record)?;
         *state = Counts { from: Some(now), ..Counts::default() };

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::domain::Reason;
 use crate::domain::name::{ActionName, CallId, IdentityName, ResourceName};
 use crate::domain::reason::Fault;
-use crate::domain::Reason;
 
 /// The header that carries the call id, towards the upstream and on the answer.
 pub(crate) const CALL_ID_HEADER: &str = "portcullis-call-id";
@@ -201,7 +201,9 @@ mod tests {
             assert_eq!(header("retry-after").is_some(), answer.status == 503);
             let grpc = refusal(reason).answer(Dialect::Grpc);
             assert_eq!(grpc.status, 200);
-            assert!(grpc.headers.iter().any(|(n, v)| *n == "grpc-status" && *v == (reason.info().grpc as u8).to_string()));
+            assert!(
+                grpc.headers.iter().any(|(n, v)| *n == "grpc-status" && *v == (reason.info().grpc as u8).to_string())
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::authority::{AuthorityClock, Memory};
-use super::issuers::{Issuers, JwksUrl, KeySource, RevokedTokens, TokenVerifier, TrustedIssuer};
+use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
 use super::live::Registry;
 use super::metrics::Metrics;
 use super::oauth::Oauth;
@@ -19,11 +19,12 @@ use super::published::Published;
 use super::worker::{self, Listening};
 use super::{Shared, admin, record, sync, tls};
 use crate::domain::Clock;
-use crate::evidence::{EvidenceError, EvidenceKey, EvidenceLog};
-use crate::settings::gateway::{GatewaySettings, IssuerSettings, KeySource as KeyFrom};
+use crate::evidence::checkpoint::{EvidenceKey, Origin};
+use crate::evidence::journal::{Durability, JournalOptions, Writer};
+use crate::evidence::{EvidenceLog, LogError};
+use crate::settings::gateway::{GatewaySettings, IssuerSettings};
 use crate::token::keys::{KeyAlgorithm, KeySet, SigningKey};
 use crate::token::mint::GatewayIssuer;
-use crate::token::verify::{IssuerProfile, TokenTypes};
 
 /// How often refusals of strangers are recorded, as one aggregate.
 const REFUSALS_EVERY: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ pub enum GatewayError {
     },
     /// The evidence.
     #[error("the evidence cannot be opened: {0}")]
-    Evidence(#[from] EvidenceError),
+    Evidence(#[from] LogError),
     /// The issuers.
     #[error("issuer {issuer}: {why}")]
     Issuer {
@@ -67,16 +68,13 @@ pub enum GatewayError {
         /// What is wrong with it.
         why: String,
     },
-    /// The stream from the control plane.
-    #[error("the stream from the control plane cannot be set up: {0}")]
-    Sync(#[from] sync::SyncError),
 }
 
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
-    evidence: EvidenceLog,
+    evidence: Arc<EvidenceLog>,
     listeners: Vec<SocketAddr>,
     admin: SocketAddr,
     workers: Vec<worker::Handle>,
@@ -97,14 +95,7 @@ impl Gateway {
         runtime: &Runtime,
     ) -> Result<Self, GatewayError> {
         private_dir(&settings.state_dir)?;
-        let key = EvidenceKey::load_or_create(&settings.state_dir.join("evidence.key"))?;
-        let evidence = EvidenceLog::open(
-            &settings.evidence.dir,
-            &format!("portcullis/gateway/{}", settings.name),
-            key,
-            settings.evidence.options(),
-            clock.clone(),
-        )?;
+        let evidence = Arc::new(open_evidence(settings, clock.clone())?);
         let access_key = signing_key(&settings.state_dir.join("access-token.key"))?;
         let upstream_key = Arc::new(signing_key(&settings.state_dir.join("upstream-token.key"))?);
         let issuer = GatewayIssuer::new(&settings.audience);
@@ -116,22 +107,23 @@ impl Gateway {
         let mut tasks = issuers.keep_fresh(runtime);
         let revoked = Arc::new(RevokedTokens::default());
         let verifier = Arc::new(TokenVerifier::new(issuers.clone(), revoked, settings.limits.token_cache_bytes));
-        let memory = Memory::load(&settings.state_dir)
+        let memory = Memory::open(&settings.state_dir)
             .map_err(|error| GatewayError::State { file: "authority".into(), why: error.to_string() })?;
         let authority = AuthorityClock::new(clock.clone(), memory);
         let published = Published::new();
         let registry = Registry::new(settings.workers);
-        let metrics = Arc::new(Metrics::new());
-        let parts = sync::Parts {
-            clock: clock.clone(),
-            authority: authority.clone(),
+        let metrics = Metrics::new(settings.workers);
+        let checkpoints = evidence.clone();
+        let stream = sync::Parts {
+            endpoint: settings.control.clone(),
+            clock: authority.clone(),
             published: published.clone(),
             registry: registry.clone(),
             revoked: verifier.revoked().clone(),
             journal: evidence.journal().clone(),
+            checkpoints: Arc::new(move || checkpoints.checkpoint().map(|(_, note)| note).unwrap_or_default()),
             metrics: metrics.clone(),
         };
-        let (control, stream) = sync::prepare(settings, parts)?;
         let oauth = Arc::new(Oauth {});
         let shared = Arc::new(Shared {
             clock,
@@ -149,12 +141,11 @@ impl Gateway {
             connections: AtomicUsize::new(0),
             connections_changed: Arc::default(),
         });
-        drop(control);
         let shutdown = watch::Sender::new(false);
         let draining = Arc::new(watch::Sender::new(false));
         let (listeners, workers) = start_workers(settings, &shared, &shutdown)?;
         let admin = admin::serve(settings.admin_address, &shared, draining.clone(), &mut tasks, runtime).await?;
-        tasks.spawn_on(stream, runtime);
+        tasks.spawn_on(sync::run(stream, shutdown.subscribe()), runtime);
         tasks.spawn_on(flush_refusals(shared.clone()), runtime);
         Ok(Self { shared, evidence, listeners, admin, workers, drain: settings.drain, shutdown, draining, tasks })
     }
@@ -213,20 +204,35 @@ fn signing_key(file: &Path) -> Result<SigningKey, GatewayError> {
     }
 }
 
-fn trusted(settings: &IssuerSettings) -> Result<TrustedIssuer, GatewayError> {
-    let fault = |why: String| GatewayError::Issuer { issuer: settings.issuer.clone(), why };
-    let list = |faults: Vec<String>| fault(faults.join("; "));
-    let audiences: Vec<&str> = settings.audiences.iter().map(String::as_str).collect();
-    let lifetime = Some(settings.max_lifetime);
-    let profile =
-        IssuerProfile::trusted(&settings.issuer, &audiences, TokenTypes::default(), settings.leeway, lifetime)
-            .map_err(|faults| list(faults.iter().map(ToString::to_string).collect()))?;
-    let source = match &settings.keys {
-        KeyFrom::File(path) => KeySource::File(path.clone()),
-        KeyFrom::Url(url) => KeySource::Url(url.parse::<JwksUrl>().map_err(|error| fault(error.to_string()))?),
+/// The log of this gateway, under its own name and key.
+fn open_evidence(settings: &GatewaySettings, clock: Arc<dyn Clock>) -> Result<EvidenceLog, GatewayError> {
+    let file = settings.state_dir.join("evidence.key");
+    let fault = |why: String| GatewayError::State { file: file.display().to_string(), why };
+    let key = EvidenceKey::load_or_create(&file).map_err(|error| fault(error.to_string()))?;
+    let origin: Origin =
+        format!("portcullis/gateway/{}", settings.name).parse().map_err(|error: _| fault(format!("{error}")))?;
+    let options = JournalOptions {
+        durability: match settings.evidence.durability {
+            crate::settings::Durability::Disk => Durability::Disk,
+            crate::settings::Durability::Process => Durability::Process,
+        },
+        segment_bytes: settings.evidence.segment_bytes,
+        ..JournalOptions::default()
     };
-    TrustedIssuer::new(profile, source, Some(settings.refresh), Some(settings.max_stale))
-        .map_err(|faults| list(faults.iter().map(ToString::to_string).collect()))
+    let writer = Writer {
+        program: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+    };
+    let (log, report) = EvidenceLog::open(&settings.evidence.dir, origin, key, &writer, options, clock)?;
+    tracing::info!(?report, dir = %settings.evidence.dir.display(), "the evidence is open");
+    Ok(log)
+}
+
+fn trusted(settings: &IssuerSettings) -> Result<TrustedIssuer, GatewayError> {
+    TrustedIssuer::try_from(settings).map_err(|faults| GatewayError::Issuer {
+        issuer: settings.issuer.clone(),
+        why: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    })
 }
 
 /// Binds every listener for every worker and starts them. Port 0 is picked by the first worker and taken by the others.

@@ -1,6 +1,125 @@
-//! sync (wip)
+//! The stream to the control plane: what a gateway decides by comes down on it, renewals and acknowledgements go up.
+//!
+//! A revision is published, then its calls are fired, then, when they are over and it is recorded, it is acknowledged.
+//! Messages are taken in the order in which they come; waiting for calls to end happens beside, in the same order, so
+//! that a slow ending delays its acknowledgement and no later revocation. What is not understood ends the stream, and
+//! the next one begins with a whole snapshot. Without a stream authority grows old, and that is all that happens here.
+//!
+//! Knows no callers and no upstreams.
+
 mod apply;
+mod connect;
+mod enforce;
 #[cfg(test)]
 mod fixture;
+mod heartbeat;
 mod object;
+mod outbox;
 mod review;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use self::enforce::{Enforcer, Follower};
+use self::outbox::Outbox;
+use self::session::{Session, SessionEnd};
+use crate::evidence::journal::Journal;
+use crate::gateway::authority::AuthorityClock;
+use crate::gateway::issuers::RevokedTokens;
+use crate::gateway::live::Registry;
+use crate::gateway::metrics::Metrics;
+use crate::gateway::published::Published;
+use crate::settings::gateway::ControlEndpoint;
+
+/// How often a gateway asks for authority. A resource can ask for five seconds, and one lost answer must not stop it.
+pub const RENEW_INTERVAL: Duration = Duration::from_secs(3);
+/// First pause before the stream is opened again; each next one is twice as long.
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+/// Longest pause: as long as between two renewals.
+const MAX_BACKOFF: Duration = Duration::from_secs(3);
+/// Revisions that wait for their calls to end; one more holds up the stream.
+const MAX_ENFORCEMENTS: usize = 1_024;
+
+/// Gives the latest signed checkpoint of the evidence, a C2SP signed note; empty when there is none yet.
+pub type Checkpoints = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the stream works on.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where the control plane is, and this gateway's certificate towards it.
+    pub endpoint: ControlEndpoint,
+    /// Time and authority.
+    pub clock: Arc<AuthorityClock>,
+    /// Where snapshots are put in force.
+    pub published: Arc<Published>,
+    /// The running calls.
+    pub registry: Arc<Registry>,
+    /// The revoked tokens.
+    pub revoked: Arc<RevokedTokens>,
+    /// Where enforcements are recorded.
+    pub journal: Journal,
+    /// The latest checkpoint of the evidence.
+    pub checkpoints: Checkpoints,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// Follows the control plane until `stop` becomes true. Never gives up; runs on the runtime for control work, which
+/// must not be a caller's.
+pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
+    let outbox = Arc::new(Outbox::default());
+    let (enforcements, waiting) = mpsc::channel(MAX_ENFORCEMENTS);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(heartbeat::run(parts.clock.clone(), parts.registry.clone(), parts.revoked.clone()));
+    tasks.spawn(Enforcer::new(&parts, outbox.clone()).run(waiting));
+    let mut follower = Follower::new(&parts, enforcements);
+    let follow = async {
+        let mut backoff = MIN_BACKOFF;
+        loop {
+            let end = attach(&parts, &mut follower, &outbox).await;
+            parts.metrics.stream(false);
+            if end.renewed {
+                backoff = MIN_BACKOFF;
+            }
+            tracing::warn!(error = %end.cause, "the stream to the control plane is over");
+            tokio::time::sleep(jittered(backoff)).await;
+            backoff = backoff.saturating_mul(2).min(MAX_BACKOFF);
+        }
+    };
+    tokio::select! {
+        () = follow => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    // What was seen is kept also when the next start is long after.
+    heartbeat::remember(&parts.clock).await;
+}
+
+async fn attach(parts: &Parts, follower: &mut Follower, outbox: &Arc<Outbox>) -> SessionEnd {
+    let mut client = match connect::connect(&parts.endpoint).await {
+        Ok(client) => client,
+        Err(error) => return SessionEnd { renewed: false, cause: error.into() },
+    };
+    Session::new(parts, follower, outbox).run(&mut client).await
+}
+
+/// Half of `pause` to all of it: gateways that lost the same control plane do not come back as one.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0u8; 1];
+    // Without randomness every gateway waits the same time, which is all that is lost.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let [random] = random;
+    pause / 2 + pause * u32::from(random) / 512
+}

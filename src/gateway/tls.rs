@@ -33,9 +33,8 @@ fn file_error(file: &std::path::Path, why: impl ToString) -> TlsError {
 
 /// The certificates in a PEM file, at least one.
 pub(crate) fn certificates(file: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let list: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|error| file_error(file, error))?;
+    let list: Vec<_> =
+        CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|error| file_error(file, error))?;
     if list.is_empty() { Err(file_error(file, "it holds no certificate")) } else { Ok(list) }
 }
 
@@ -45,8 +44,8 @@ pub(crate) fn certificates(file: &std::path::Path) -> Result<Vec<CertificateDer<
 /// When a file cannot be used or the parts do not fit.
 pub(crate) fn server_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&rustls::version::TLS13])?;
     let builder = match &tls.clients {
         None => builder.with_no_client_auth(),
         Some(clients) => {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::credential::Minter;
 use super::http::Engine;
+use super::metrics::WorkerMetrics;
 use super::upstream::Resolver;
 use super::{GatewayError, Shared};
 use crate::domain::name::CallId;
@@ -31,6 +32,7 @@ pub(crate) struct Worker {
     pub(crate) minter: Minter,
     pub(crate) resolver: Resolver,
     pub(crate) waiters: WorkerWaiters,
+    pub(crate) metrics: Arc<WorkerMetrics>,
     call_base: u64,
     call_count: AtomicU64,
 }
@@ -105,6 +107,7 @@ pub(crate) fn start(
                 minter: Minter::new(shared.upstream_key.clone(), shared.issuer.clone()),
                 resolver: Resolver::new(shared.clock.clone()),
                 waiters,
+                metrics: shared.metrics.worker(index),
                 call_base: u64::from_ne_bytes(base) >> 8,
                 call_count: AtomicU64::new(0),
                 shared,
@@ -112,7 +115,8 @@ pub(crate) fn start(
             run(worker, listeners, shutdown, drain).await;
         });
     };
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(work).map_err(GatewayError::Runtime)?;
+    let thread =
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(work).map_err(GatewayError::Runtime)?;
     Ok(Handle { thread })
 }
 
@@ -144,21 +148,26 @@ async fn run(worker: Arc<Worker>, listeners: Vec<Listening>, mut shutdown: watch
     };
     if tokio::time::timeout(drain, empty).await.is_err() {
         let left = open.load(Ordering::Acquire);
-        tracing::warn!(worker = worker.index, connections = left, "connections were still open at the end of the drain");
+        tracing::warn!(
+            worker = worker.index,
+            connections = left,
+            "connections were still open at the end of the drain"
+        );
     }
 }
 
 /// Counts a connection for as long as it lives.
 struct Open {
-    worker: Arc<AtomicUsize>,
-    shared: Arc<Shared>,
+    open: Arc<AtomicUsize>,
+    worker: Arc<Worker>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.worker.fetch_sub(1, Ordering::AcqRel);
-        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
-        self.shared.connections_changed.notify_waiters();
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.worker.shared.connections.fetch_sub(1, Ordering::AcqRel);
+        self.worker.shared.connections_changed.notify_waiters();
+        self.worker.metrics.connection_closed();
     }
 }
 
@@ -193,16 +202,17 @@ fn serve(
     open: &Arc<AtomicUsize>,
     shutdown: watch::Receiver<bool>,
 ) {
-    let shared = engine.shared().clone();
+    let worker = engine.worker();
+    let shared = &worker.shared;
     let count = shared.connections.fetch_add(1, Ordering::AcqRel);
     open.fetch_add(1, Ordering::AcqRel);
-    let counted = Open { worker: open.clone(), shared: shared.clone() };
+    worker.metrics.connection_opened();
+    let counted = Open { open: open.clone(), worker: worker.clone() };
     if count >= shared.limits.max_connections {
         // Closed at once: an answer would cost what the limit is there to save.
-        shared.metrics.connection_refused();
+        worker.metrics.connection_refused();
         return;
     }
-    shared.metrics.connection_opened();
     let engine = engine.clone();
     tokio::spawn(async move {
         let _counted = counted;

@@ -74,6 +74,8 @@ impl Api {
     /// Binds, and serves until stopped.
     pub(in super::super) async fn start(self, address: SocketAddr) -> Result<Listening, ApiStartError> {
         let bind = |source| ApiStartError::Bind { address, source };
+        // tonic takes the process's provider; another part may have set the same one before.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let bound = listener.local_addr().map_err(bind)?;
         let tls = ServerTlsConfig::new()

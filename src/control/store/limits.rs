@@ -61,7 +61,7 @@ pub(super) fn check_txn(txn: &Txn) -> Result<(), StoreError> {
 }
 
 /// A key has one fate in a branch: so a revision has at most one event for it.
-fn check_branch(ops: &[Op]) -> Result<(), StoreError> {
+pub(super) fn check_branch(ops: &[Op]) -> Result<(), StoreError> {
     let mut puts: HashSet<&Bytes> = HashSet::new();
     for op in ops {
         if let Op::Put { key, .. } = op

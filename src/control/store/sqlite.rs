@@ -21,9 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::reader::{Readers, Watching};
 use self::writer::{Answer, Job, Work, Writer};
 use super::limits::{check_lease, check_txn};
-use super::{
-    KeyRange, Lease, LeaseId, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchStream,
-};
+use super::{KeyRange, Lease, LeaseId, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchStream};
 use crate::domain::Clock;
 use crate::files;
 
@@ -165,3 +163,6 @@ fn unavailable(error: std::io::Error) -> StoreError {
 fn crossed() -> StoreError {
     StoreError::Unavailable { detail: "the writer answered something else".into() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! right when the two differ.
 
 mod changes;
+mod differential;
 mod leases;
 mod limits;
 mod reading;

@@ -152,8 +152,15 @@ impl SnapshotBuilder {
     pub fn remove_grant(&mut self, id: GrantId) -> bool {
         let Some(gone) = self.snapshot.by_id.remove(id.bits()) else { return false };
         let key = pair(gone.identity, gone.resource);
-        let left: Vec<_> =
-            self.snapshot.grants.get(key).into_iter().flat_map(GrantSet::as_slice).filter(|g| g.id != id).cloned().collect();
+        let left: Vec<_> = self
+            .snapshot
+            .grants
+            .get(key)
+            .into_iter()
+            .flat_map(GrantSet::as_slice)
+            .filter(|g| g.id != id)
+            .cloned()
+            .collect();
         match <[_; 1]>::try_from(left) {
             Ok([one]) => drop(self.snapshot.grants.insert(key, GrantSet::One(one))),
             Err(left) if left.is_empty() => drop(self.snapshot.grants.remove(key)),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::HeaderValue;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use pingora_error::Result;
 use pingora_proxy::Session;
 
@@ -35,6 +35,7 @@ pub(super) async fn serve(
     connection: &Connection,
 ) -> Result<Answer> {
     let refuse = |reason| {
+        worker.metrics.refused(reason);
         worker.shared.refusals.note(reason, connection.peer, "", "");
         Refusal::new(reason, call).answer(crate::gateway::refusal::Dialect::Http)
     };

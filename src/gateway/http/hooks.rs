@@ -72,6 +72,7 @@ impl Hooks {
             Err(fault) => {
                 let peer = slot.connection.peer;
                 tracing::debug!(%peer, reason = %fault.reason, detail = fault.detail, "a request was refused");
+                self.worker.metrics.refused(fault.reason);
                 self.worker.shared.refusals.note(fault.reason, peer, "", "");
                 Refusal::new(fault.reason, context.call)
             }
@@ -130,13 +131,11 @@ impl Hooks {
         let left = admitted.permit.ends().saturating_since(now);
         slot.forward(left, admitted.permit.end_reason());
         let call_id = HeaderValue::from_str(&context.call.to_string()).unwrap_or(HeaderValue::from_static("-"));
-        self.worker.shared.metrics.call_started();
         context.running = Some(Running { call_id, admitted });
     }
 
     async fn refuse(&self, session: &mut Session, context: &mut CallContext, refusal: &Refusal) -> Result<()> {
         context.refusal = Some(refusal.reason);
-        self.worker.shared.metrics.refused(refusal.reason);
         let dialect = answer::dialect(session.req_header());
         answer::write(session, refusal.answer(dialect)).await
     }
@@ -265,7 +264,9 @@ impl ProxyHttp for Hooks {
         _digest: Option<&Digest>,
         _context: &mut CallContext,
     ) -> Result<()> {
-        self.worker.shared.metrics.upstream_connected(reused);
+        if !reused {
+            self.worker.metrics.upstream_connected();
+        }
         Ok(())
     }
 
@@ -328,7 +329,7 @@ impl ProxyHttp for Hooks {
         _context: &mut CallContext,
         error: Box<Error>,
     ) -> Box<Error> {
-        self.worker.shared.metrics.upstream_failed();
+        self.worker.metrics.upstream_failed(reason_of(&error));
         error
     }
 
@@ -362,7 +363,11 @@ impl ProxyHttp for Hooks {
         if error.is_none() {
             outcome.end(Ended::Completed, None);
         }
-        self.worker.shared.metrics.call_done(outcome.duration_us());
+    }
+
+    fn request_summary(&self, _session: &Session, context: &CallContext) -> String {
+        // The library's own summary names the path with its query, which may hold secrets.
+        format!("call {}", context.call)
     }
 
     fn suppress_error_log(&self, _session: &Session, _context: &CallContext, _error: &Error) -> bool {

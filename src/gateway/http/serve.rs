@@ -7,9 +7,9 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderName;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp};
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::{Ssl as _, Stream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::tls::ALPN;
+use pingora_core::protocols::{Ssl as _, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
@@ -71,8 +71,8 @@ impl Engine {
         Self { worker, proxy }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<crate::gateway::Shared> {
-        &self.worker.shared
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
     }
 
     /// Wakes idle HTTP/2 connections so that they can end.
@@ -109,7 +109,7 @@ impl Engine {
         };
         let handshake = Acceptor::from_server_config(config);
         let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, handshake.tls_handshake(io)).await else {
-            self.worker.shared.metrics.handshake_failed();
+            self.worker.metrics.connection_refused();
             return Ok(());
         };
         let leaf = stream.get_ssl().and_then(|tls| tls.peer_certificate_der().map(Bytes::copy_from_slice));
@@ -117,7 +117,7 @@ impl Engine {
             Ok(certificate) => certificate,
             Err(error) => {
                 tracing::debug!(%peer, %error, "a client certificate was refused");
-                self.worker.shared.metrics.handshake_failed();
+                self.worker.metrics.connection_refused();
                 return Ok(());
             }
         };
@@ -224,9 +224,15 @@ impl Engine {
     }
 
     /// Answers a head that was not accepted, and closes.
-    async fn refuse(&self, io: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), connection: &Connection, fault: Fault) {
+    async fn refuse(
+        &self,
+        io: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+        connection: &Connection,
+        fault: Fault,
+    ) {
         let call = self.worker.next_call();
         tracing::debug!(peer = %connection.peer, reason = %fault.reason, detail = fault.detail, "a request was refused");
+        self.worker.metrics.refused(fault.reason);
         self.worker.shared.refusals.note(fault.reason, connection.peer, "", "");
         let answer = Refusal::new(fault.reason, call).answer(Dialect::Http);
         let bytes = http1(&answer);

@@ -5,7 +5,8 @@ use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName};
 
 /// Fields between two hops (RFC 9110 section 7.6.1), `upgrade` aside: a WebSocket asks for it end to end.
-const HOP_BY_HOP: [&str; 6] = ["keep-alive", "proxy-connection", "te", "trailer", "proxy-authorization", "proxy-authenticate"];
+const HOP_BY_HOP: [&str; 6] =
+    ["keep-alive", "proxy-connection", "te", "trailer", "proxy-authorization", "proxy-authenticate"];
 
 /// Fields by which upstreams are told who calls, from where and for what. From a caller they are lies, or may be.
 const CLAIMS: [&str; 16] = [

@@ -171,7 +171,7 @@ fn nobody_who_registers_and_then_checks_survives_a_publication() {
                     }
                     forwarding.fetch_add(1, SeqCst);
                     // Some are over by themselves.
-                    while registration.cut().reason().is_none() && call % 3 != 0 && !done.load(SeqCst) {
+                    while registration.cut().reason().is_none() && !call.is_multiple_of(3) && !done.load(SeqCst) {
                         std::thread::yield_now();
                     }
                     forwarding.fetch_sub(1, SeqCst);

@@ -57,7 +57,7 @@ impl Durations {
     pub(super) fn observe(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // A part of a microsecond counts as over.
-        let over = u64::from(took.subsec_nanos() % 1_000 != 0);
+        let over = u64::from(!took.subsec_nanos().is_multiple_of(1_000));
         let place = self.bounds.partition_point(|bound| *bound < micros.saturating_add(over));
         if let Some(count) = self.counts.get(place) {
             count.fetch_add(1, Relaxed);

@@ -148,6 +148,11 @@ impl SigningKey {
         self.jwk.clone()
     }
 
+    /// The JWKS document with this key alone.
+    pub fn jwks(&self) -> String {
+        Self::public_jwks([self]).to_string()
+    }
+
     /// The JWKS document of several keys.
     pub fn public_jwks<'k>(keys: impl IntoIterator<Item = &'k Self>) -> Value {
         json!({ "keys": keys.into_iter().map(|key| &key.jwk).collect::<Vec<_>>() })
@@ -194,6 +199,7 @@ impl fmt::Debug for SigningKey {
 
 #[cfg(test)]
 mod tests {
+    use super::super::KeySet;
     use super::*;
 
     #[test]
@@ -204,6 +210,8 @@ mod tests {
             assert!(pem.lines().all(|line| line.len() <= 64));
             let read = SigningKey::from_pkcs8_pem(&pem).unwrap();
             assert_eq!((read.kid(), read.public().algorithm()), (key.kid(), algorithm));
+            let published = KeySet::parse(key.jwks().as_bytes()).unwrap();
+            assert!(published.holds(read.public()));
             let token = read.access_token(b"{}").unwrap();
             let (message, signature) = token.rsplit_once('.').unwrap();
             assert!(key.public().signed(message.as_bytes(), signature));

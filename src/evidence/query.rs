@@ -1,0 +1,217 @@
+//! Looking into a log: filters, and following it while it grows.
+//!
+//! Reads without verifying: what an attacker changed is shown as it stands. Whoever must know calls `verify`.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use super::entry::{Basis, Entry, EntryError, Event, Kind};
+use super::read::{JournalReader, Next, Place, segments};
+use super::storage::Storage;
+use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceName};
+use crate::domain::{Reason, Timestamp};
+
+/// Which records are wanted: those for which everything given holds.
+///
+/// An outcome goes with its intent: it is wanted when the intent is, as far as it does not say otherwise itself.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Whose.
+    pub identity: Option<IdentityName>,
+    /// Under which grant.
+    pub grant: Option<GrantId>,
+    /// On what.
+    pub resource: Option<ResourceName>,
+    /// Doing what.
+    pub action: Option<ActionName>,
+    /// Refused, cut or failed for which reason.
+    pub reason: Option<Reason>,
+    /// Of which call.
+    pub call: Option<CallId>,
+    /// Of which kind.
+    pub kind: Option<Kind>,
+    /// Not before.
+    pub from: Option<Timestamp>,
+    /// Before.
+    pub to: Option<Timestamp>,
+}
+
+/// What of a record filters look at.
+#[derive(Default)]
+struct Facts<'e> {
+    identity: Option<&'e IdentityName>,
+    grants: Vec<GrantId>,
+    resource: Option<&'e ResourceName>,
+    action: Option<&'e ActionName>,
+    reasons: Vec<Reason>,
+    calls: Vec<CallId>,
+}
+
+fn facts<'e>(event: &'e Event<'static>) -> Facts<'e> {
+    match event {
+        Event::Intent(it) => Facts {
+            identity: Some(&it.identity),
+            grants: match &it.basis {
+                Basis::Grant(grant) => vec![*grant],
+                Basis::Exception(_) => Vec::new(),
+            },
+            resource: Some(&it.resource),
+            action: Some(&it.action),
+            reasons: it.would_refuse.into_iter().collect(),
+            calls: vec![it.call],
+        },
+        Event::Outcome(it) => Facts {
+            reasons: it.ending.reason.into_iter().collect(),
+            calls: vec![it.call],
+            ..Facts::default()
+        },
+        Event::Denial(it) => Facts {
+            identity: it.identity.as_deref(),
+            resource: it.resource.as_deref(),
+            action: it.action.as_deref(),
+            reasons: vec![it.reason],
+            calls: vec![it.call],
+            ..Facts::default()
+        },
+        Event::Refusals(it) => {
+            Facts { reasons: it.counts.iter().map(|count| count.reason).collect(), ..Facts::default() }
+        }
+        Event::TokenIssued(it) => Facts {
+            identity: Some(&it.identity),
+            grants: vec![it.grant],
+            calls: vec![it.call],
+            ..Facts::default()
+        },
+        Event::TokenRevoked(it) => Facts { calls: vec![it.call], ..Facts::default() },
+        Event::Enforced(it) => Facts {
+            grants: it.grants_revoked.clone(),
+            reasons: it.cut.iter().map(|cut| cut.reason).collect(),
+            calls: it.cut.iter().map(|cut| cut.call).collect(),
+            ..Facts::default()
+        },
+        Event::Change(it) => Facts { grants: it.object.parse().into_iter().collect(), ..Facts::default() },
+        Event::LogOpened(_) | Event::Recovered(_) => Facts::default(),
+    }
+}
+
+impl Filter {
+    fn of_call(&self, facts: &Facts<'_>) -> bool {
+        fn same<T: PartialEq>(wanted: Option<&T>, is: Option<&T>) -> bool {
+            wanted.is_none_or(|wanted| is == Some(wanted))
+        }
+        same(self.identity.as_ref(), facts.identity)
+            && same(self.resource.as_ref(), facts.resource)
+            && same(self.action.as_ref(), facts.action)
+            && self.grant.is_none_or(|grant| facts.grants.contains(&grant))
+    }
+
+    fn of_record(&self, entry: &Entry, facts: &Facts<'_>) -> bool {
+        self.call.is_none_or(|call| facts.calls.contains(&call))
+            && self.reason.is_none_or(|reason| facts.reasons.contains(&reason))
+            && self.kind.is_none_or(|kind| entry.event.kind() == kind)
+            && self.from.is_none_or(|from| entry.time >= from)
+            && self.to.is_none_or(|to| entry.time < to)
+    }
+}
+
+/// A record that was wanted.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Where it stands.
+    pub place: Place,
+    /// What it says.
+    pub entry: Entry,
+    /// Its bytes: one line of canonical JSON.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a log cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The disk fails.
+    #[error("the log cannot be read: {0}")]
+    Disk(#[from] io::Error),
+    /// Something stands there that the writer did not write.
+    #[error("{place} is damaged: {why}")]
+    Damaged {
+        /// Where.
+        place: Place,
+        /// In which way.
+        why: &'static str,
+    },
+    /// A record of another schema.
+    #[error("{place}: {error}")]
+    Entry {
+        /// Where.
+        place: Place,
+        /// In which way.
+        error: EntryError,
+    },
+}
+
+/// A way through a log.
+#[derive(Debug)]
+pub struct Query {
+    reader: JournalReader,
+    filter: Filter,
+    /// Intents of calls that are wanted, whose outcome has not come yet.
+    open: HashSet<u64>,
+}
+
+impl Query {
+    /// The records from `from` on that `filter` wants.
+    pub fn new(storage: Arc<dyn Storage>, from: u64, filter: Filter) -> Self {
+        Self { reader: JournalReader::new(storage, from), filter, open: HashSet::new() }
+    }
+
+    /// The next record that is wanted; `None` when there is none yet: asking again later follows the log.
+    ///
+    /// # Errors
+    /// When the log cannot be read on.
+    pub fn next(&mut self) -> Result<Option<Found>, QueryError> {
+        loop {
+            let record = match self.reader.next()? {
+                Next::Record(record) => record,
+                Next::CaughtUp { .. } => return Ok(None),
+                Next::Damaged { place, why } => return Err(QueryError::Damaged { place, why }),
+            };
+            let place = record.place;
+            let entry = match Entry::parse(record.bytes) {
+                Ok(entry) => entry,
+                Err(error) => return Err(QueryError::Entry { place, error }),
+            };
+            let bytes = record.bytes;
+            if wanted(&self.filter, &mut self.open, &entry) {
+                return Ok(Some(Found { place, entry, bytes: bytes.to_vec() }));
+            }
+        }
+    }
+}
+
+fn wanted(filter: &Filter, open: &mut HashSet<u64>, entry: &Entry) -> bool {
+    let facts = facts(&entry.event);
+    let of_call = match &entry.event {
+        // An outcome says whose it was by its intent; of one before the beginning nothing is known.
+        Event::Outcome(outcome) => open.remove(&outcome.intent_seq) || filter.of_call(&Facts::default()),
+        event => {
+            let of_call = filter.of_call(&facts);
+            if of_call && matches!(event, Event::Intent(_)) {
+                open.insert(entry.seq);
+            }
+            of_call
+        }
+    };
+    of_call && filter.of_record(entry, &facts)
+}
+
+/// How many records a log has just now, read from its last segment.
+///
+/// # Errors
+/// Those of the disk.
+pub fn records(storage: &Arc<dyn Storage>) -> io::Result<u64> {
+    let Some(first) = segments(&**storage)?.pop() else { return Ok(0) };
+    let mut reader = JournalReader::new(storage.clone(), first);
+    while let Next::Record(_) = reader.next()? {}
+    Ok(reader.position())
+}

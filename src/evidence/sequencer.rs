@@ -1,0 +1,394 @@
+//! From durable records to tiles and signed checkpoints, off the path of calls.
+//!
+//! Derives everything from the journal with the reader that the verifier uses, and remembers nothing that it could
+//! not derive again, except what it signed: that is on disk before it is published, and no second checkpoint that
+//! contradicts it is ever signed. A disk that is full or fails stalls it; the journal goes on, and this catches up.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::checkpoint::{Checkpoint, EvidenceKey, NoteError, Origin, VerifierKey};
+use super::journal::{Durability, Journal};
+use super::read::{JournalReader, Next, Place};
+use super::storage::{Persist, Storage, read_file};
+use super::tiles::{self, Edge, TILE_WIDTH, TileId};
+use super::tree::TreeHead;
+use crate::domain::Clock;
+
+/// The published checkpoint.
+pub const CHECKPOINT: &str = "checkpoint";
+/// What was signed last; written before it is published.
+pub const SIGNED: &str = "signed";
+/// Checkpoints are at least this far apart, except when somebody asks.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// How often new records are looked for.
+const INTEGRATE_EVERY: Duration = Duration::from_millis(100);
+
+/// Why tiles and checkpoints cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SequencerError {
+    /// The disk fails. Trying again may help.
+    #[error("tiles or checkpoint cannot be read or written: {0}")]
+    Disk(#[from] io::Error),
+    /// The journal cannot be read.
+    #[error("the journal is damaged at {place}: {why}")]
+    Damaged {
+        /// Where.
+        place: Place,
+        /// In which way.
+        why: &'static str,
+    },
+    /// The journal has fewer records than were signed: it was rolled back or cut.
+    #[error("the journal has {records} records, and {signed} were signed")]
+    Rollback {
+        /// What is there.
+        records: u64,
+        /// What was signed.
+        signed: u64,
+    },
+    /// The journal's records have another root than was signed.
+    #[error("the first {size} records are not those that were signed")]
+    Fork {
+        /// How many were signed.
+        size: u64,
+    },
+    /// What was signed last cannot be read, or the key made no signature.
+    #[error("the signed checkpoint: {0}")]
+    Note(#[from] NoteError),
+}
+
+/// The state of tiles and checkpoints.
+#[derive(Debug)]
+struct Sequencer {
+    storage: Arc<dyn Storage>,
+    journal: Journal,
+    key: EvidenceKey,
+    origin: Origin,
+    reader: JournalReader,
+    edge: Edge,
+    signed: Option<TreeHead>,
+    note: String,
+    published_at: Option<Duration>,
+    /// Segments written since the last checkpoint, to be synced first when the journal does not.
+    unsynced: Vec<Arc<str>>,
+    durability: Durability,
+    /// Partial tiles of the last checkpoint but one: readers of it may still want them.
+    stale: Vec<(TileId, usize)>,
+    current: Vec<(TileId, usize)>,
+}
+
+impl Sequencer {
+    /// Picks up where the last one stopped; derives the tiles again when they are not all there.
+    fn open(
+        storage: Arc<dyn Storage>,
+        journal: Journal,
+        key: EvidenceKey,
+        durability: Durability,
+    ) -> Result<Self, SequencerError> {
+        let origin = journal.origin().clone();
+        let signed = last_signed(&*storage, &key.verifier(&origin))?;
+        if let Some((head, _)) = &signed
+            && head.size > journal.durable_seq()
+        {
+            return Err(SequencerError::Rollback { records: journal.durable_seq(), signed: head.size });
+        }
+        let edge = match &signed {
+            Some((head, _)) if tiles_are_there(&*storage, head.size)? => Edge::load(&*storage, head.size)?
+                .filter(|edge| edge.root() == head.root)
+                .unwrap_or_default(),
+            Some(_) | None => Edge::default(),
+        };
+        let (signed, note) = signed.unzip();
+        let mut sequencer = Self {
+            reader: JournalReader::new(storage.clone(), edge.size()),
+            storage,
+            journal,
+            key,
+            origin,
+            edge,
+            signed,
+            note: note.unwrap_or_default(),
+            published_at: None,
+            unsynced: Vec::new(),
+            durability,
+            stale: Vec::new(),
+            current: Vec::new(),
+        };
+        sequencer.current = sequencer.partial_tiles();
+        if let Some(head) = sequencer.signed {
+            // From the journal again, when the tiles were not all there: it must lead to what was signed.
+            sequencer.integrate_to(head.size)?;
+            if sequencer.edge.root() != head.root {
+                return Err(SequencerError::Fork { size: head.size });
+            }
+        }
+        Ok(sequencer)
+    }
+
+    fn partial_tiles(&self) -> Vec<(TileId, usize)> {
+        self.edge.partial().map(|(tile, hashes)| (tile, hashes.len())).collect()
+    }
+
+    /// Takes the records before `end` into the tree, and writes the tiles that they fill.
+    fn integrate_to(&mut self, end: u64) -> Result<(), SequencerError> {
+        if self.reader.position() != self.edge.size() {
+            // A tile could not be written the last time.
+            self.reader = JournalReader::new(self.storage.clone(), self.edge.size());
+        }
+        while self.edge.size() < end {
+            match self.reader.next()? {
+                Next::Record(record) => {
+                    if self.durability == Durability::Process && self.unsynced.last() != Some(&record.place.segment) {
+                        self.unsynced.push(record.place.segment.clone());
+                    }
+                    let storage = &*self.storage;
+                    if self.edge.fills_next() {
+                        // The tree moves on when its tile is written, and not before.
+                        let mut next = self.edge.clone();
+                        next.append(record.bytes, |tile, hashes| tiles::write_tile(storage, tile, hashes))?;
+                        self.edge = next;
+                    } else {
+                        self.edge.append(record.bytes, |_, _| Ok::<(), io::Error>(()))?;
+                    }
+                }
+                Next::CaughtUp { .. } => {
+                    return Err(SequencerError::Rollback { records: self.edge.size(), signed: end });
+                }
+                Next::Damaged { place, why } => return Err(SequencerError::Damaged { place, why }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Signs and publishes what is in the tree.
+    fn publish(&mut self) -> Result<(), SequencerError> {
+        let head = TreeHead { size: self.edge.size(), root: self.edge.root() };
+        // INVARIANT: the tree only grows from what was signed last, so the two are consistent.
+        for segment in &self.unsynced {
+            self.storage.sync_file(segment)?;
+        }
+        self.unsynced.clear();
+        for (tile, hashes) in self.edge.partial() {
+            tiles::write_tile(&*self.storage, tile, hashes)?;
+        }
+        if self.signed != Some(head) {
+            let note = Checkpoint { origin: self.origin.clone(), head }.sign(&self.key)?;
+            self.storage.write_file(SIGNED, note.as_bytes(), Persist::Now)?;
+            self.signed = Some(head);
+            self.note = note;
+        }
+        // A crash here leaves a signed checkpoint that nobody has seen; the next opening publishes it.
+        self.storage.write_file(CHECKPOINT, self.note.as_bytes(), Persist::Later)?;
+        self.remove_stale();
+        Ok(())
+    }
+
+    /// Partial tiles go one checkpoint after their last use: readers take the checkpoint first.
+    fn remove_stale(&mut self) {
+        let now = self.partial_tiles();
+        for (tile, width) in std::mem::take(&mut self.stale) {
+            if !now.contains(&(tile, width)) && !self.current.contains(&(tile, width)) {
+                // Nothing depends on it; what stays is a few hundred bytes.
+                drop(self.storage.remove(&tile.path(width)));
+            }
+        }
+        self.stale = std::mem::replace(&mut self.current, now);
+        self.stale.retain(|tile| !self.current.contains(tile));
+    }
+
+    /// Everything durable into the tree; a checkpoint when one is due or `asked` for.
+    fn step(&mut self, now: Duration, asked: Asked) -> Result<(), SequencerError> {
+        self.integrate_to(self.journal.durable_seq())?;
+        let due = match self.published_at {
+            None => true,
+            Some(at) => now.saturating_sub(at) >= CHECKPOINT_EVERY || asked == Asked::Now,
+        };
+        let new = self.signed.map(|head| head.size) != Some(self.edge.size()) || self.published_at.is_none();
+        if due && new {
+            self.publish()?;
+            self.published_at = Some(now);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    No,
+    Now,
+}
+
+/// What was signed last. What was published may be newer only if somebody put back an old file; it then counts.
+fn last_signed(storage: &dyn Storage, key: &VerifierKey) -> Result<Option<(TreeHead, String)>, SequencerError> {
+    let signed = match read_note(storage, SIGNED)? {
+        Some(note) => Some((Checkpoint::verify(&note, key)?.head, String::from_utf8_lossy(&note).into_owned())),
+        None => None,
+    };
+    let Some(note) = read_note(storage, CHECKPOINT)? else { return Ok(signed) };
+    match (Checkpoint::verify(&note, key), signed) {
+        (Ok(published), signed) if signed.as_ref().is_none_or(|(head, _)| head.size < published.head.size) => {
+            Ok(Some((published.head, String::from_utf8_lossy(&note).into_owned())))
+        }
+        // It is not synced: a loss of power may have left anything. What was signed is published again.
+        (_, Some(signed)) => Ok(Some(signed)),
+        (Err(error), None) => Err(error.into()),
+        (Ok(_), None) => Ok(None),
+    }
+}
+
+/// A signed note, if it is there.
+pub(super) fn read_note(storage: &dyn Storage, path: &str) -> io::Result<Option<Vec<u8>>> {
+    match read_file(storage, path, super::checkpoint::MAX_NOTE_BYTES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        note => note.map(Some),
+    }
+}
+
+/// Whether every full tile is there in its size: they are not synced, and a loss of power may have taken some.
+fn tiles_are_there(storage: &dyn Storage, size: u64) -> io::Result<bool> {
+    for level in tiles::levels(size) {
+        let (full, _) = tiles::width_at(size, level);
+        // Tiles stand a thousand to a directory.
+        for thousand in 0..full.div_ceil(1000) {
+            let path = TileId { level, index: thousand * 1000 }.path(TILE_WIDTH);
+            let directory = path.rsplit_once('/').map_or(path.as_str(), |(directory, _)| directory);
+            let good = |item: &super::storage::Item| {
+                let digits = item.name.len() == 3 && item.name.bytes().all(|b| b.is_ascii_digit());
+                digits && item.bytes == (TILE_WIDTH * tiles::HASH_BYTES) as u64
+            };
+            let there = storage.list(directory)?.iter().filter(|item| good(item)).count();
+            let wanted = (full - thousand * 1000).min(1000);
+            if u64::try_from(there).unwrap_or(0) < wanted {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// How tiles and checkpoints are doing.
+#[derive(Clone, Debug, Default)]
+pub struct SequencerStatus {
+    /// Records under the last signed checkpoint.
+    pub signed: u64,
+    /// The last error, if the last step failed.
+    pub error: Option<String>,
+}
+
+#[derive(Debug)]
+struct Control {
+    stop: bool,
+    asked: u64,
+    answered: u64,
+    note: Option<(TreeHead, String)>,
+    status: SequencerStatus,
+}
+
+/// A handle to the sequencer's thread.
+#[derive(Debug)]
+pub struct SequencerHandle {
+    control: Arc<(Mutex<Control>, Condvar, Condvar)>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl SequencerHandle {
+    /// Opens tiles and checkpoint, publishes a first one, and starts the thread.
+    ///
+    /// # Errors
+    /// When the disk fails, or what is there contradicts what was signed.
+    pub fn start(
+        storage: Arc<dyn Storage>,
+        journal: Journal,
+        key: EvidenceKey,
+        durability: Durability,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SequencerError> {
+        let mut sequencer = Sequencer::open(storage, journal, key, durability)?;
+        sequencer.step(clock.since_boot(), Asked::Now)?;
+        let control = Control {
+            stop: false,
+            asked: 0,
+            answered: 0,
+            note: sequencer.signed.map(|head| (head, sequencer.note.clone())),
+            status: SequencerStatus { signed: sequencer.edge.size(), error: None },
+        };
+        let control = Arc::new((Mutex::new(control), Condvar::new(), Condvar::new()));
+        let shared = control.clone();
+        let thread = std::thread::Builder::new()
+            .name("sequencer".into())
+            .spawn(move || run(sequencer, &shared, &*clock))?;
+        Ok(Self { control, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The last signed checkpoint: what it says, and the note.
+    pub fn checkpoint(&self) -> Option<(TreeHead, String)> {
+        self.control.0.lock().note.clone()
+    }
+
+    /// Takes everything that is durable under a checkpoint, waits for it, and gives it.
+    pub fn checkpoint_now(&self) -> Option<(TreeHead, String)> {
+        let (control, wake, answered) = &*self.control;
+        let mut control = control.lock();
+        control.asked += 1;
+        let mine = control.asked;
+        wake.notify_one();
+        while control.answered < mine && !control.stop {
+            answered.wait(&mut control);
+        }
+        control.note.clone()
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> SequencerStatus {
+        self.control.0.lock().status.clone()
+    }
+
+    /// Publishes a last checkpoint and ends the thread.
+    pub fn stop(&self) {
+        self.control.0.lock().stop = true;
+        self.control.1.notify_one();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic in there has stopped it, which is what is wanted.
+            drop(thread.join());
+        }
+    }
+}
+
+fn run(mut sequencer: Sequencer, shared: &(Mutex<Control>, Condvar, Condvar), clock: &dyn Clock) {
+    let (control, wake, answered) = shared;
+    let mut lock = control.lock();
+    loop {
+        let idle = lock.asked == lock.answered && !lock.stop;
+        if idle {
+            let behind = sequencer.journal.durable_seq() > sequencer.edge.size();
+            wake.wait_for(&mut lock, if behind { INTEGRATE_EVERY } else { CHECKPOINT_EVERY / 2 });
+        }
+        let (stop, asked) = (lock.stop, lock.asked);
+        let now = if stop || asked > lock.answered { Asked::Now } else { Asked::No };
+        drop(lock);
+        let result = sequencer.step(clock.since_boot(), now);
+        lock = control.lock();
+        lock.answered = asked;
+        lock.note = sequencer.signed.map(|head| (head, sequencer.note.clone()));
+        lock.status.signed = sequencer.signed.map_or(0, |head| head.size);
+        let error = result.err().map(|error| error.to_string());
+        if error != lock.status.error {
+            match &error {
+                Some(error) => tracing::warn!(%error, "evidence: tiles and checkpoint stall"),
+                None => tracing::info!("evidence: tiles and checkpoint go on"),
+            }
+        }
+        lock.status.error = error;
+        answered.notify_all();
+        if stop {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "sequencer/tests.rs"]
+mod tests;

@@ -1,0 +1,462 @@
+//! Verifying a log, offline: from its directory and a key alone, also while somebody writes it.
+//!
+//! Recomputes every leaf from the journal, compares it with the tiles, the tiles with one another and the root with
+//! what was signed. The checkpoint is read first and the journal last, so that whatever a live writer adds meanwhile
+//! can only be more. Knows no network and no running journal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::checkpoint::{Checkpoint, NoteError, VerifierKey};
+use super::entry::{Entry, Event};
+use super::key::{LogFileError, read_log_file};
+use super::read::{JournalReader, Next, Place};
+use super::sequencer::{CHECKPOINT, SIGNED, read_note};
+use super::storage::{DiskStorage, Storage, read_file};
+use super::tiles::{self, Edge, HASH_BYTES, TILE_WIDTH, TileId};
+use super::tree::{Hash, TreeHead, leaf_hash};
+use crate::domain::Timestamp;
+use crate::domain::name::CallId;
+
+/// What is known from elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyOptions {
+    /// The key that must have signed. Without it the one in the directory is believed, which an attacker may have
+    /// replaced together with everything else.
+    pub key: Option<VerifierKey>,
+    /// What the log said before: it must only have grown.
+    pub against: Option<TreeHead>,
+}
+
+/// What a good log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The key that signed.
+    pub key: VerifierKey,
+    /// What was signed.
+    pub checkpoint: TreeHead,
+    /// Records in the journal.
+    pub records: u64,
+    /// Those that no checkpoint covers yet.
+    pub past_checkpoint: u64,
+    /// Allowed calls without an outcome: running, or cut off by a crash.
+    pub open_intents: u64,
+    /// Bytes at the end that are not a whole record: being written, or torn by a crash, and promised to nobody.
+    pub in_flight_bytes: u64,
+    /// How often the log was opened for writing.
+    pub incarnations: u64,
+    /// Time of the first and of the last record.
+    pub times: Option<(Timestamp, Timestamp)>,
+}
+
+/// What is wrong with a log.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The disk fails.
+    #[error("the log cannot be read: {0}")]
+    Disk(#[from] io::Error),
+    /// `log.json` cannot be used.
+    #[error(transparent)]
+    LogFile(#[from] LogFileError),
+    /// The directory names another key than the one that is known.
+    #[error("the log names the key {found}, and the key that must have signed is {expected}")]
+    OtherKey {
+        /// What stands there.
+        found: String,
+        /// What is known.
+        expected: String,
+    },
+    /// There is no checkpoint: somebody removed it, or the log is being created just now.
+    #[error("there is no signed checkpoint")]
+    NoCheckpoint,
+    /// A checkpoint does not hold.
+    #[error("{file}: {error}")]
+    Checkpoint {
+        /// Which file.
+        file: &'static str,
+        /// In which way.
+        error: NoteError,
+    },
+    /// A record is not what was recorded.
+    #[error("{place}: {why}")]
+    Record {
+        /// The first one.
+        place: Place,
+        /// In which way.
+        why: RecordFault,
+    },
+    /// A tile is not what the records lead to.
+    #[error("{path}: {why}; the records are {first} to {last}")]
+    Tile {
+        /// The file.
+        path: String,
+        /// In which way.
+        why: &'static str,
+        /// The first record under the first hash that is wrong.
+        first: u64,
+        /// The last one.
+        last: u64,
+    },
+    /// A file stands among the tiles that is none.
+    #[error("{path}: not a tile")]
+    NotATile {
+        /// The file.
+        path: String,
+    },
+    /// Records were cut off.
+    #[error("the log has {records} records, and {known} are known: {lost} are missing from record {records} on")]
+    Cut {
+        /// What is there.
+        records: u64,
+        /// What was signed, or is known from elsewhere.
+        known: u64,
+        /// The difference.
+        lost: u64,
+    },
+    /// Records and tiles agree with each other, and not with what was signed.
+    #[error("the first {size} records do not have the root that {by} says")]
+    Root {
+        /// How many.
+        size: u64,
+        /// Who says it.
+        by: &'static str,
+    },
+}
+
+impl Failure {
+    /// The record that is bad, when one can be named.
+    pub fn record(&self) -> Option<u64> {
+        match self {
+            Self::Record { place, .. } => Some(place.seq),
+            Self::Tile { first, .. } => Some(*first),
+            Self::Cut { records, .. } => Some(*records),
+            Self::Disk(_)
+            | Self::LogFile(_)
+            | Self::OtherKey { .. }
+            | Self::NoCheckpoint
+            | Self::Checkpoint { .. }
+            | Self::NotATile { .. }
+            | Self::Root { .. } => None,
+        }
+    }
+}
+
+/// What is wrong with a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordFault {
+    /// Its bytes in the segment do not hold.
+    Form(&'static str),
+    /// It is no entry of the schema.
+    Entry(String),
+    /// It is of another log.
+    Log(String),
+    /// It is older than the one before.
+    Time,
+    /// Its hash is not the one in the tile.
+    Leaf,
+    /// It ends a call that was not begun, or was ended before.
+    Outcome,
+}
+
+impl fmt::Display for RecordFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Form(why) => f.write_str(why),
+            Self::Entry(why) => f.write_str(why),
+            Self::Log(log) => write!(f, "the record is of the log {}", log.escape_default()),
+            Self::Time => f.write_str("the record is older than the one before"),
+            Self::Leaf => f.write_str("the record is not the one that was recorded: its hash is another"),
+            Self::Outcome => f.write_str("the record ends a call that is not open"),
+        }
+    }
+}
+
+/// Verifies the log in a directory.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(directory: &Path, options: &VerifyOptions) -> Result<Report, Failure> {
+    verify_in(Arc::new(DiskStorage::read_only(directory)), options)
+}
+
+/// As [`verify`], on any storage.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify_in(storage: Arc<dyn Storage>, options: &VerifyOptions) -> Result<Report, Failure> {
+    let key = the_key(&*storage, options)?;
+    // In this order: the signed one is written before it is published, and tiles before either.
+    let published = note(&*storage, CHECKPOINT, &key)?;
+    let signed = note(&*storage, SIGNED, &key)?;
+    let checkpoint = published.or(signed).ok_or(Failure::NoCheckpoint)?;
+    let mut known = vec![(checkpoint, "the checkpoint")];
+    known.extend(signed.map(|head| (head, "the last signature")));
+    known.extend(options.against.map(|head| (head, "the remembered checkpoint")));
+    let listed = list_tiles(&*storage)?;
+    let mut walk = Walk::new(&storage, key, listed, known);
+    let in_flight_bytes = walk.run()?;
+    walk.finish(checkpoint, in_flight_bytes)
+}
+
+fn the_key(storage: &dyn Storage, options: &VerifyOptions) -> Result<VerifierKey, Failure> {
+    let found = read_log_file(storage)?;
+    match &options.key {
+        Some(expected) if *expected != found => {
+            Err(Failure::OtherKey { found: found.to_string(), expected: expected.to_string() })
+        }
+        _ => Ok(found),
+    }
+}
+
+fn note(storage: &dyn Storage, file: &'static str, key: &VerifierKey) -> Result<Option<TreeHead>, Failure> {
+    let Some(note) = read_note(storage, file)? else { return Ok(None) };
+    let checkpoint = Checkpoint::verify(&note, key).map_err(|error| Failure::Checkpoint { file, error })?;
+    Ok(Some(checkpoint.head))
+}
+
+/// Every tile that is there, with its widths.
+type Listed = BTreeMap<TileId, Vec<usize>>;
+
+fn list_tiles(storage: &dyn Storage) -> Result<Listed, Failure> {
+    let mut listed = Listed::new();
+    let mut directories = vec![tiles::DIRECTORY.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for item in storage.list(&directory)? {
+            let path = format!("{directory}/{}", item.name);
+            if item.directory {
+                directories.push(path);
+            } else if let Some((tile, width)) = TileId::parse(&path) {
+                listed.entry(tile).or_default().push(width);
+            } else if !item.name.ends_with(".tmp") {
+                return Err(Failure::NotATile { path });
+            }
+        }
+    }
+    Ok(listed)
+}
+
+/// One way through the whole journal.
+struct Walk<'s> {
+    storage: &'s Arc<dyn Storage>,
+    key: VerifierKey,
+    listed: Listed,
+    /// Tree heads that must be met on the way.
+    known: Vec<(TreeHead, &'static str)>,
+    edge: Edge,
+    /// Where the records of the tile that is being filled stand.
+    places: Vec<Place>,
+    open: HashMap<u64, CallId>,
+    incarnations: u64,
+    times: Option<(Timestamp, Timestamp)>,
+}
+
+impl<'s> Walk<'s> {
+    fn new(
+        storage: &'s Arc<dyn Storage>,
+        key: VerifierKey,
+        listed: Listed,
+        known: Vec<(TreeHead, &'static str)>,
+    ) -> Self {
+        Self {
+            storage,
+            key,
+            listed,
+            known,
+            edge: Edge::default(),
+            places: Vec::new(),
+            open: HashMap::new(),
+            incarnations: 0,
+            times: None,
+        }
+    }
+
+    /// Takes every record; says how many bytes at the end are none.
+    fn run(&mut self) -> Result<u64, Failure> {
+        let mut reader = JournalReader::new(self.storage.clone(), 0);
+        loop {
+            match reader.next()? {
+                Next::Record(record) => {
+                    let leaf = leaf_hash(record.bytes);
+                    let entry = Entry::parse(record.bytes);
+                    let entry = entry.map_err(|error| RecordFault::Entry(error.to_string()));
+                    self.take(record.place, leaf, entry).map_err(|failure| self.earlier(failure))?;
+                }
+                Next::CaughtUp { torn } => return Ok(torn),
+                Next::Damaged { place, why } => {
+                    return Err(self.earlier(Failure::Record { place, why: RecordFault::Form(why) }));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, place: Place, leaf: Hash, entry: Result<Entry, RecordFault>) -> Result<(), Failure> {
+        let meaning = entry.and_then(|entry| self.judge(&entry));
+        if let Err(why) = meaning {
+            return Err(Failure::Record { place, why });
+        }
+        self.places.push(place);
+        let mut full = Vec::new();
+        self.edge.append_hash(leaf, |tile, hashes| {
+            full.push((tile, hashes.to_vec()));
+            Ok::<(), Failure>(())
+        })?;
+        for (tile, hashes) in full {
+            self.compare(tile, &hashes)?;
+            if tile.level == 0 {
+                self.places.clear();
+            }
+        }
+        let head = TreeHead { size: self.edge.size(), root: Hash([0; 32]) };
+        if self.known.iter().any(|(known, _)| known.size == head.size) {
+            self.meet(TreeHead { root: self.edge.root(), ..head })?;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, entry: &Entry) -> Result<(), RecordFault> {
+        if entry.log != self.key.name().as_str() {
+            return Err(RecordFault::Log(entry.log.clone()));
+        }
+        let (first, last) = self.times.unwrap_or((entry.time, entry.time));
+        if entry.time < last {
+            return Err(RecordFault::Time);
+        }
+        self.times = Some((first, entry.time));
+        match &entry.event {
+            Event::LogOpened(_) => self.incarnations += 1,
+            Event::Intent(intent) => drop(self.open.insert(entry.seq, intent.call)),
+            Event::Outcome(outcome) => {
+                if self.open.remove(&outcome.intent_seq) != Some(outcome.call) {
+                    return Err(RecordFault::Outcome);
+                }
+            }
+            Event::Denial(_)
+            | Event::Refusals(_)
+            | Event::TokenIssued(_)
+            | Event::TokenRevoked(_)
+            | Event::Enforced(_)
+            | Event::Change(_)
+            | Event::Recovered(_) => {}
+        }
+        Ok(())
+    }
+
+    /// At a size of which the root is known.
+    fn meet(&self, head: TreeHead) -> Result<(), Failure> {
+        let wrong = self.known.iter().find(|(known, _)| known.size == head.size && known.root != head.root);
+        let Some((_, by)) = wrong else { return Ok(()) };
+        Err(Failure::Root { size: head.size, by })
+    }
+
+    /// The first thing that is wrong: the tiles that are being filled may know of a record before the one that failed.
+    fn earlier(&mut self, failure: Failure) -> Failure {
+        match self.last_tiles() {
+            Err(found @ (Failure::Record { .. } | Failure::Tile { .. }))
+                if failure.record().is_none_or(|seq| found.record().is_some_and(|earlier| earlier < seq)) =>
+            {
+                found
+            }
+            _ => failure,
+        }
+    }
+
+    /// Every form of a tile that is there must begin as the records say.
+    fn compare(&mut self, tile: TileId, hashes: &[Hash]) -> Result<(), Failure> {
+        let mut covered = 0;
+        for width in self.listed.remove(&tile).unwrap_or_default() {
+            let path = tile.path(width);
+            let bytes = match read_file(&**self.storage, &path, TILE_WIDTH * HASH_BYTES) {
+                // A writer removes partial tiles that nobody needs any more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                bytes => bytes?,
+            };
+            let held = tiles::decode(&bytes).filter(|held| held.len() == width);
+            let Some(held) = held else { return Err(self.bad_tile(tile, path, 0, "not of its size")) };
+            let wrong = held.iter().zip(hashes).position(|(held, computed)| held != computed);
+            match wrong {
+                Some(at) => return Err(self.bad_tile(tile, path, at, "a hash is not the one of its records")),
+                None if held.len() > hashes.len() => {
+                    let (records, known) = (self.edge.size(), self.span(tile, held.len() - 1).1 + 1);
+                    return Err(Failure::Cut { records, known, lost: known.saturating_sub(records) });
+                }
+                None => covered = covered.max(width),
+            }
+        }
+        self.required(tile, hashes, covered)
+    }
+
+    /// What the checkpoint covers must be there as a tile.
+    fn required(&self, tile: TileId, hashes: &[Hash], covered: usize) -> Result<(), Failure> {
+        let Some((checkpoint, _)) = self.known.first() else { return Ok(()) };
+        let (full, width) = tiles::width_at(checkpoint.size, tile.level);
+        let needed = match tile.index.cmp(&full) {
+            std::cmp::Ordering::Less => TILE_WIDTH,
+            std::cmp::Ordering::Equal => width,
+            std::cmp::Ordering::Greater => 0,
+        };
+        if needed <= covered {
+            return Ok(());
+        }
+        // Not listed, or gone since: a writer replaced it by a wider one.
+        let there = tiles::read_tile(&**self.storage, tile, needed)?;
+        let good = there.is_some_and(|there| there.iter().zip(hashes).all(|(a, b)| a == b));
+        if good { Ok(()) } else { Err(self.bad_tile(tile, tile.path(needed), 0, "missing")) }
+    }
+
+    /// The records under one hash of a tile.
+    fn span(&self, tile: TileId, at: usize) -> (u64, u64) {
+        let at = u64::try_from(at).unwrap_or(u64::MAX);
+        let under = 1u64.checked_shl(8 * u32::from(tile.level)).unwrap_or(u64::MAX);
+        let first = tile.index.saturating_mul(256).saturating_add(at).saturating_mul(under);
+        (first, first.saturating_add(under - 1))
+    }
+
+    fn bad_tile(&self, tile: TileId, path: String, at: usize, why: &'static str) -> Failure {
+        let (first, last) = self.span(tile, at);
+        let record = self.places.iter().find(|place| place.seq == first);
+        match record {
+            // A leaf: either the record or the tile was changed, and the record is what people ask about.
+            Some(place) if tile.level == 0 && why != "missing" && why != "not of its size" => {
+                Failure::Record { place: place.clone(), why: RecordFault::Leaf }
+            }
+            _ => Failure::Tile { path, why, first, last },
+        }
+    }
+
+    /// The tiles that are not full.
+    fn last_tiles(&mut self) -> Result<(), Failure> {
+        let partial: Vec<(TileId, Vec<Hash>)> =
+            self.edge.partial().map(|(tile, hashes)| (tile, hashes.to_vec())).collect();
+        partial.iter().try_for_each(|(tile, hashes)| self.compare(*tile, hashes))
+    }
+
+    fn finish(mut self, checkpoint: TreeHead, in_flight_bytes: u64) -> Result<Report, Failure> {
+        let records = self.edge.size();
+        if let Some(known) = self.known.iter().map(|(head, _)| head.size).filter(|size| *size > records).max() {
+            return Err(Failure::Cut { records, known, lost: known - records });
+        }
+        if records == 0 || self.known.iter().any(|(head, _)| head.size == 0) {
+            let empty = TreeHead { size: 0, root: super::tree::empty_root() };
+            self.meet(empty)?;
+        }
+        self.last_tiles()?;
+        if let Some((tile, widths)) = self.listed.first_key_value() {
+            let path = tile.path(widths.first().copied().unwrap_or(TILE_WIDTH));
+            let (first, last) = self.span(*tile, 0);
+            return Err(Failure::Tile { path, why: "of records that are not there", first, last });
+        }
+        Ok(Report {
+            key: self.key,
+            checkpoint,
+            records,
+            past_checkpoint: records - checkpoint.size,
+            open_intents: u64::try_from(self.open.len()).unwrap_or(u64::MAX),
+            in_flight_bytes,
+            incarnations: self.incarnations,
+            times: self.times,
+        })
+    }
+}

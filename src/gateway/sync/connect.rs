@@ -1,0 +1,85 @@
+//! The connection to the control plane: mutual TLS, both ends named by the control plane's own authority.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::settings::gateway::ControlEndpoint;
+use crate::wire::v1::access_client::AccessClient;
+use crate::wire::v1::grant_stream_client::GrantStreamClient;
+
+/// Largest message taken: a delta or a part of a snapshot is half a MiB, and one object more at most.
+pub(super) const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A connection that answers no ping for this long is gone; half of it passes before one is sent.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How much of a snapshot may be on its way unread.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::gateway) enum ConnectError {
+    /// A file of this gateway's certificate cannot be read.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the file system says.
+        error: std::io::Error,
+    },
+    /// Not reachable, or not who it should be.
+    #[error("{}", chain(.0))]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// An error with all of its causes: the outermost says only `transport error`.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Opens a connection for the stream. Certificates are read each time: they are renewed beneath us.
+pub(super) async fn connect(endpoint: &ControlEndpoint) -> Result<GrantStreamClient<Channel>, ConnectError> {
+    let channel = channel(endpoint).await?.connect().await?;
+    Ok(GrantStreamClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// A client for the control plane's other operations, over a connection of its own.
+///
+/// # Errors
+/// When the certificate cannot be read or the control plane cannot be reached.
+pub(in crate::gateway) async fn access(endpoint: &ControlEndpoint) -> Result<AccessClient<Channel>, ConnectError> {
+    Ok(AccessClient::new(channel(endpoint).await?.connect().await?))
+}
+
+async fn channel(endpoint: &ControlEndpoint) -> Result<Endpoint, ConnectError> {
+    // This library takes the process's provider and no other; an error says that there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let ca = read(&endpoint.ca_file).await?;
+    let certificate = read(&endpoint.certificate_file).await?;
+    let key = zeroize::Zeroizing::new(read(&endpoint.key_file).await?);
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ca))
+        .identity(Identity::from_pem(certificate, key.as_slice()));
+    let uri = format!("https://{}", endpoint.address.authority());
+    Ok(Endpoint::from_shared(uri)?
+        .tls_config(tls)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE / 2)
+        .keep_alive_timeout(KEEP_ALIVE / 2)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(STREAM_WINDOW_BYTES)
+        .tcp_nodelay(true))
+}
+
+async fn read(path: &std::path::Path) -> Result<Vec<u8>, ConnectError> {
+    tokio::fs::read(path).await.map_err(|error| ConnectError::File { path: path.to_owned(), error })
+}

@@ -1,0 +1,344 @@
+//! The stream end to end: a real control plane's end of it in the test, over mutual TLS.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use tokio::sync::Mutex;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+use v1::control_message::Message as Down;
+use v1::gateway_message::Message as Up;
+
+use super::fixture::{catalog, delta, ended, grant, part, running};
+use super::*;
+use crate::clock::SystemClock;
+use crate::decision::Authority;
+use crate::domain::name::GrantId;
+use crate::domain::{Clock as _, Reason};
+use crate::evidence::checkpoint::Origin;
+use crate::evidence::journal::{JournalOptions, Writer};
+use crate::evidence::storage::DiskStorage;
+use crate::gateway::authority::Memory;
+use crate::gateway::live::{Cut, TokenKey};
+use crate::wire::v1;
+use crate::wire::v1::grant_stream_server::{GrantStream, GrantStreamServer};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One attached stream, as the control plane sees it.
+struct Attached {
+    hello: v1::Hello,
+    down: mpsc::Sender<Result<v1::ControlMessage, Status>>,
+    up: Streaming<v1::GatewayMessage>,
+}
+
+struct Control {
+    attached: mpsc::Sender<Attached>,
+}
+
+#[tonic::async_trait]
+impl GrantStream for Control {
+    type AttachStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::GatewayMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        assert!(request.peer_certs().is_some_and(|certs| !certs.is_empty()), "the gateway shows its certificate");
+        let mut up = request.into_inner();
+        let Some(Ok(v1::GatewayMessage { message: Some(Up::Hello(hello)) })) = up.next().await else {
+            return Err(Status::invalid_argument("the first message must be a hello"));
+        };
+        let (down, receiver) = mpsc::channel(16);
+        self.attached.send(Attached { hello, down, up }).await.map_err(|_| Status::aborted("over"))?;
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+impl Attached {
+    async fn send(&self, message: Down) {
+        self.down.send(Ok(v1::ControlMessage { message: Some(message) })).await.unwrap();
+    }
+
+    /// The next acknowledgement; renewals on the way are answered.
+    async fn applied(&mut self) -> v1::Applied {
+        loop {
+            if let Up::Applied(applied) = self.next().await {
+                return applied;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Up {
+        let message = tokio::time::timeout(PATIENCE, self.up.next()).await.unwrap().unwrap().unwrap().message.unwrap();
+        self.answer(&message).await;
+        message
+    }
+
+    async fn answer(&self, message: &Up) {
+        if let Up::Renew(renew) = message {
+            self.send(Down::Authority(v1::Authority {
+                nonce: renew.nonce.clone(),
+                epoch: 1,
+                revision: u64::MAX,
+                time_unix_us: SystemClock.now().unix_micros(),
+                ..Default::default()
+            }))
+            .await;
+        }
+    }
+}
+
+struct House {
+    _dir: tempfile::TempDir,
+    parts: Parts,
+    attached: Mutex<mpsc::Receiver<Attached>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.parts.journal.close();
+    }
+}
+
+struct Certificates {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn leaf(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
+    let path = dir.join(name);
+    crate::files::write(&path, text.as_bytes(), crate::files::PRIVATE).unwrap();
+    path
+}
+
+/// A control plane's end, and a gateway's parts that follow it.
+async fn house() -> House {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = Certificates::new();
+    let (server_certificate, server_key) = certificates.leaf("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    let (certificate, key) = certificates.leaf("gateway", ExtendedKeyUsagePurpose::ClientAuth);
+    let ca = certificates.issuer.pem();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, attached) = mpsc::channel(4);
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(server_certificate, server_key))
+        .client_ca_root(Certificate::from_pem(&ca));
+    let server = Server::builder()
+        .tls_config(tls)
+        .unwrap()
+        .add_service(GrantStreamServer::new(Control { attached: sender }))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(server);
+    let clock: Arc<dyn crate::domain::Clock> = Arc::new(SystemClock);
+    let writer = Writer { program: "test".into(), boot_id: "boot".into() };
+    let storage = Arc::new(DiskStorage::open(&dir.path().join("evidence")).unwrap());
+    let origin: Origin = "test.example/evidence".parse().unwrap();
+    let (journal, _) = Journal::open(storage, origin, &writer, JournalOptions::default(), clock.clone()).unwrap();
+    let parts = Parts {
+        endpoint: ControlEndpoint {
+            address: format!("https://localhost:{port}").parse().unwrap(),
+            ca_file: write(dir.path(), "ca.pem", &ca),
+            certificate_file: write(dir.path(), "cert.pem", &certificate),
+            key_file: write(dir.path(), "key.pem", &key),
+        },
+        clock: AuthorityClock::new(clock, Memory::open(dir.path()).unwrap()),
+        published: Published::new(),
+        registry: Registry::new(1),
+        revoked: Arc::default(),
+        journal,
+        checkpoints: Arc::new(|| "checkpoint".to_owned()),
+        metrics: Metrics::new(1),
+    };
+    House { _dir: dir, parts, attached: Mutex::new(attached), stop: watch::Sender::new(false) }
+}
+
+impl House {
+    fn follow(&self) {
+        tokio::spawn(run(self.parts.clone(), self.stop.subscribe()));
+    }
+
+    async fn attached(&self) -> Attached {
+        tokio::time::timeout(PATIENCE, self.attached.lock().await.recv()).await.unwrap().unwrap()
+    }
+
+    /// Follows, and applies a catalog with grants 1 and 2 as revision 7.
+    async fn started(&self) -> Attached {
+        self.follow();
+        let mut attached = self.attached().await;
+        assert_eq!((attached.hello.epoch, attached.hello.revision), (0, 0));
+        attached.send(Down::Snapshot(part(7, catalog(), vec![grant(1), grant(2)]))).await;
+        assert_eq!(attached.applied().await.revision, 7);
+        // A renewal may have been answered on the way, or comes with the next message.
+        while self.parts.clock.now().authority == Authority::Missing {
+            if let Ok(message) = tokio::time::timeout(Duration::from_millis(10), attached.up.next()).await {
+                attached.answer(&message.unwrap().unwrap().message.unwrap()).await;
+            }
+        }
+        attached
+    }
+
+    fn enter(&self, call: u128, grant: u128) -> (crate::gateway::live::Registration, Arc<Cut>) {
+        let cut = Cut::new();
+        let running = crate::gateway::live::Running {
+            token: Some(TokenKey::of("https://i", "one")),
+            ends: crate::domain::Timestamp::MAX,
+            ..running(&self.parts.published.load(), call, grant)
+        };
+        (self.parts.registry.register(0, running, cut.clone()), cut)
+    }
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let polling = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, polling).await.is_ok(), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_and_authority_come_down_and_an_acknowledgement_goes_up() {
+    let house = house().await;
+    assert_eq!(house.parts.clock.now().authority, Authority::Missing);
+    let _attached = house.started().await;
+    assert_eq!(house.parts.published.load().grant_count(), 2);
+    assert!(matches!(house.parts.clock.now().authority, Authority::Age(age) if age < PATIENCE));
+    assert!(house.parts.metrics.is_connected());
+    assert_eq!(house.parts.clock.memory().highest().revision, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_is_acknowledged_when_its_calls_are_gone_and_recorded() {
+    let house = house().await;
+    let mut attached = house.started().await;
+    let (registration, cut) = house.enter(1, 1);
+    let (_other, untouched) = house.enter(2, 2);
+    registration.intent(41);
+    let call = tokio::spawn(async move {
+        let reason = cut.fired().await;
+        registration.count_response(123);
+        drop(registration);
+        reason
+    });
+    attached.send(Down::Delta(delta(8, vec![ended(1)]))).await;
+    let applied = attached.applied().await;
+    assert_eq!(call.await.unwrap(), Reason::GrantRevoked);
+    assert_eq!(untouched.reason(), None);
+    assert_eq!((applied.revision, applied.cut.len()), (8, 1));
+    let told = &applied.cut[0];
+    assert_eq!((told.reason.as_str(), told.intent_seq, told.response_bytes), ("grant_revoked", 41, 123));
+    assert!(house.parts.published.load().grant(GrantId::from_bits(1)).is_none());
+    assert!(house.parts.journal.durable_seq() >= 2, "the log's opening and the enforcement");
+    let remembered = Memory::open(house._dir.path()).unwrap().highest();
+    assert_eq!((remembered.epoch, remembered.revision), (1, 8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_whose_calls_still_run_is_not_acknowledged_and_later_ones_take_effect() {
+    let house = house().await;
+    let mut attached = house.started().await;
+    let (stuck, cut) = house.enter(1, 1);
+    attached.send(Down::Delta(delta(8, vec![ended(1)]))).await;
+    attached.send(Down::Delta(delta(9, vec![ended(2)]))).await;
+    eventually("the later revision is in force", || house.parts.published.peek().revision() == 9).await;
+    assert_eq!(cut.fired().await, Reason::GrantRevoked);
+    // A renewal comes every three seconds: one without an acknowledgement before it says enough.
+    match attached.next().await {
+        Up::Renew(renew) => assert_eq!(renew.applied_revision, 7),
+        other => panic!("{other:?} before the call was over"),
+    }
+    drop(stuck);
+    assert_eq!(attached.applied().await.revision, 8);
+    assert_eq!(attached.applied().await.revision, 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_is_refused_and_its_calls_are_cut() {
+    let house = house().await;
+    let mut attached = house.started().await;
+    let (registration, cut) = house.enter(1, 1);
+    let expires_unix_us = SystemClock.now().saturating_add(PATIENCE).unix_micros();
+    let token = v1::RevokedToken { issuer: "https://i".into(), jti: "one".into(), expires_unix_us };
+    attached.send(Down::Delta(delta(8, vec![v1::change::Change::TokenRevoked(token)]))).await;
+    assert_eq!(cut.fired().await, Reason::TokenRevoked);
+    assert_eq!(house.parts.revoked.len(), 1);
+    drop(registration);
+    assert_eq!(attached.applied().await.cut[0].reason, "token_revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_understood_is_answered_with_a_resync() {
+    let house = house().await;
+    let attached = house.started().await;
+    let (_registration, cut) = house.enter(1, 1);
+    let unknown = v1::Delta { changes: vec![v1::Change { change: None }], ..delta(8, Vec::new()) };
+    attached.send(Down::Delta(unknown)).await;
+    let mut again = house.attached().await;
+    assert_eq!((again.hello.epoch, again.hello.revision), (0, 0));
+    assert_eq!(house.parts.published.peek().revision(), 7, "what was in force stays");
+    assert_eq!(again.applied().await.revision, 7, "and is told");
+    again.send(Down::Snapshot(part(9, catalog(), vec![grant(2)]))).await;
+    assert_eq!(cut.fired().await, Reason::GrantRevoked, "a snapshot without the grant ends its calls");
+    drop(_registration);
+    assert_eq!(again.applied().await.cut.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_stream_is_resumed_and_its_acknowledgements_are_sent_again() {
+    let house = house().await;
+    let mut attached = house.started().await;
+    attached.send(Down::Delta(delta(8, vec![ended(1)]))).await;
+    assert_eq!(attached.applied().await.revision, 8);
+    drop(attached);
+    let mut again = house.attached().await;
+    assert_eq!((again.hello.epoch, again.hello.revision), (1, 8));
+    let mut told = again.applied().await.revision;
+    while told < 8 {
+        told = again.applied().await.revision;
+    }
+    assert_eq!(told, 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_is_refused() {
+    let house = house().await;
+    house.parts.clock.memory().saw(1, 100);
+    house.follow();
+    let attached = house.attached().await;
+    attached.send(Down::Snapshot(part(7, catalog(), vec![grant(1)]))).await;
+    let again = house.attached().await;
+    assert_eq!((again.hello.epoch, again.hello.revision), (0, 0));
+    assert_eq!(house.parts.published.peek().grant_count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_of_another_authority_is_not_followed() {
+    let house = house().await;
+    let other = Certificates::new();
+    write(house._dir.path(), "ca.pem", &other.issuer.pem());
+    let error = connect::connect(&house.parts.endpoint).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
