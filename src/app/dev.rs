@@ -11,7 +11,7 @@ mod screen;
 mod settings;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::domain::Clock;
 use crate::domain::name::GatewayName;
 use crate::domain::route::UpstreamUrl;
 use crate::gateway::Gateway;
-use crate::settings::{ControlSettings, GatewaySettings, LogSettings};
+use crate::settings::{ControlSettings, LogSettings};
 use crate::{files, telemetry};
 
 /// The trust domain of the sample identities and of the parts.
@@ -50,6 +50,9 @@ const PEOPLE: [(&str, PersonRole); 4] = [
 ];
 /// Longest wait for the gateway to have the control plane's picture.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often it is asked.
+const READY_LOOK: Duration = Duration::from_millis(10);
 
 /// What `dev` was asked for.
 #[derive(Clone, Debug)]
@@ -115,7 +118,7 @@ pub fn run(options: &Options) -> Result<(), AppError> {
             started = Parts::start(options, &directory) => started?,
             () = signals.next() => return Ok(()),
         };
-        let file = started.addresses(&directory);
+        let file = started.addresses();
         let json = serde_json::to_vec(&file).map_err(AppError::part("dev.json"))?;
         directory.write("dev.json", &json, files::PRIVATE)?;
         screen::print(&file, options);
@@ -154,13 +157,13 @@ impl Parts {
         sample_catalog::apply(directory, &address, sample.address, options.upstream.as_ref()).await?;
         let settings = settings::gateway(directory, &options.addresses, &address)?;
         let gateway = super::gateway::start(&settings).await?;
-        ready(&gateway).await?;
+        ready(gateway.admin()).await?;
         let renewing = issuer.keep(directory.clone());
         let evidence = settings.evidence.dir;
         Ok(Self { gateway, control, log, _sample: sample, renewing, evidence })
     }
 
-    fn addresses(&self, _: &Directory) -> DevFile {
+    fn addresses(&self) -> DevFile {
         let listener = |index: usize| self.gateway.listeners().get(index).map(ToString::to_string).unwrap_or_default();
         DevFile {
             gateway: format!("http://{}", listener(0)),
@@ -203,4 +206,24 @@ fn workload(directory: &Directory, ca: &CertificateAuthority, name: &str, clock:
     let subject = Subject::Workload(sample_catalog::spiffe_id(name).parse().map_err(part)?);
     ca.issue(&subject, &dir.join("cert.pem"), &dir.join("key.pem"), clock).map_err(part)?;
     Ok(())
+}
+
+/// Waits until the gateway has the control plane's picture and its authority.
+async fn ready(admin: SocketAddr) -> Result<(), AppError> {
+    let url = format!("http://{admin}/readyz");
+    let client = reqwest::Client::builder().no_proxy().build().map_err(AppError::part("gateway"))?;
+    let asking = async {
+        let mut every = tokio::time::interval(READY_LOOK);
+        loop {
+            every.tick().await;
+            match client.get(&url).send().await {
+                Ok(answer) if answer.status().is_success() => return,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(READY_WITHIN, asking).await.map_err(|_| AppError::Part {
+        part: "gateway",
+        why: format!("did not get the control plane's picture within {} seconds", READY_WITHIN.as_secs()),
+    })
 }

@@ -20,6 +20,8 @@ use crate::domain::name::OwnerName;
 use crate::domain::Timestamp;
 
 pub(super) use error::ApiError;
+#[cfg(test)]
+pub(super) use identify::gateway_name;
 pub use server::ApiStartError;
 pub(super) use server::Api;
 

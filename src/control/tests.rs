@@ -2,6 +2,7 @@
 
 mod gateway;
 mod plane;
+pub(in crate::control) mod sample;
 
 mod access;
 mod stream;

@@ -15,10 +15,10 @@ use crate::domain::name::OwnerName;
 use crate::evidence::EvidenceLog;
 use crate::evidence::checkpoint::{EvidenceKey, Origin};
 use crate::evidence::entry::{Change, Event, Kind};
-use crate::evidence::journal::{JournalOptions, Writer};
+use crate::evidence::journal::{Durability, JournalOptions, Writer};
 use crate::evidence::query::{Filter, Query};
 use crate::evidence::read::segments;
-use crate::evidence::storage::{DiskStorage, Durability, Storage};
+use crate::evidence::storage::{DiskStorage, Storage};
 use crate::settings::{self, ControlSettings, EvidenceSettings};
 
 /// The log of a control plane.

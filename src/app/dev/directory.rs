@@ -50,11 +50,6 @@ impl Directory {
         Ok(Self { root, _lock: lock })
     }
 
-    /// The directory, as an absolute path.
-    pub(super) fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// A path in it.
     pub(super) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root.join(path)

@@ -12,6 +12,7 @@ use tonic::{Request, Status};
 use super::super::enrol::{self, CertificateAuthority, PersonSpec, Subject};
 use super::super::outbox::{Reached, Sink, SinkError, Told};
 use super::super::record::PersonRole;
+use super::sample;
 use super::super::{ControlHandle, ControlPlane, Core};
 use crate::domain::Clock;
 use crate::domain::clock::ManualClock;
@@ -39,24 +40,6 @@ impl Sink for MemorySink {
     }
 }
 
-pub(super) const CATALOG: &[(&str, &str, &str)] = &[
-    (
-        "Identity",
-        "billing",
-        r#"{"kind":"service","owner":"payments","purpose":"charges customers","environment":"production",
-            "authenticate":[{"spiffe":"spiffe://example.org/sa/billing"}]}"#,
-    ),
-    ("Resource", "api/orders", r#"{"owner":"orders","sensitivity":"high","authority":"10s"}"#),
-    (
-        "Route",
-        "orders",
-        r#"{"upstream":"http://127.0.0.1:9000","resource":"api/orders","actions":[
-            {"name":"read","methods":["GET","HEAD"],"path":"/v1/orders/**"},
-            {"name":"write","methods":["POST","DELETE"],"path":"/v1/orders/{order}"}]}"#,
-    ),
-    ("Role", "orders-reader", r#"{"permissions":[{"resource":"api/orders","actions":["read"]}]}"#),
-];
-
 pub(super) fn objects() -> Vec<v1::CatalogObject> {
     let object = |(kind, name, spec): &(&str, &str, &str)| v1::CatalogObject {
         kind: (*kind).to_owned(),
@@ -64,7 +47,7 @@ pub(super) fn objects() -> Vec<v1::CatalogObject> {
         spec_json: (*spec).to_owned(),
         ..Default::default()
     };
-    CATALOG.iter().map(object).collect()
+    sample::CATALOG.iter().map(object).collect()
 }
 
 pub(super) struct Bench {
@@ -162,7 +145,7 @@ impl Bench {
         if let Some(subject) = subject {
             let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
             let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-            self.ca.issue(&subject, &certificate, &key, self.clock.as_ref()).unwrap();
+            self.ca.issue(&subject, &certificate, &key, &crate::clock::SystemClock).unwrap();
             let read = |path: &Path| std::fs::read(path).unwrap();
             tls = tls.identity(Identity::from_pem(read(&certificate), read(&key)));
         }
