@@ -317,7 +317,7 @@ pub(super) fn table(grants: &[ShownGrant], now: Timestamp) -> Human {
             grant.resource.to_string(),
             grant.actions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             state(shown),
-            relative(grant.window.ends, now),
+            relative(grant.revoked.as_ref().map_or(grant.window.ends, |revoked| revoked.at), now),
             grant.lineage.reason.clone(),
         ]
     };

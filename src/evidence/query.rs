@@ -61,11 +61,9 @@ fn facts<'e>(event: &'e Event<'static>) -> Facts<'e> {
             reasons: it.would_refuse.into_iter().collect(),
             calls: vec![it.call],
         },
-        Event::Outcome(it) => Facts {
-            reasons: it.ending.reason.into_iter().collect(),
-            calls: vec![it.call],
-            ..Facts::default()
-        },
+        Event::Outcome(it) => {
+            Facts { reasons: it.ending.reason.into_iter().collect(), calls: vec![it.call], ..Facts::default() }
+        }
         Event::Denial(it) => Facts {
             identity: it.identity.as_deref(),
             resource: it.resource.as_deref(),
@@ -77,12 +75,9 @@ fn facts<'e>(event: &'e Event<'static>) -> Facts<'e> {
         Event::Refusals(it) => {
             Facts { reasons: it.counts.iter().map(|count| count.reason).collect(), ..Facts::default() }
         }
-        Event::TokenIssued(it) => Facts {
-            identity: Some(&it.identity),
-            grants: vec![it.grant],
-            calls: vec![it.call],
-            ..Facts::default()
-        },
+        Event::TokenIssued(it) => {
+            Facts { identity: Some(&it.identity), grants: vec![it.grant], calls: vec![it.call], ..Facts::default() }
+        }
         Event::TokenRevoked(it) => Facts { calls: vec![it.call], ..Facts::default() },
         Event::Enforced(it) => Facts {
             grants: it.grants_revoked.clone(),
@@ -169,6 +164,7 @@ impl Query {
     ///
     /// # Errors
     /// When the log cannot be read on.
+    #[expect(clippy::should_implement_trait, reason = "none is not the end: the log may grow")]
     pub fn next(&mut self) -> Result<Option<Found>, QueryError> {
         loop {
             let record = match self.reader.next()? {

@@ -96,9 +96,9 @@ impl Sequencer {
             return Err(SequencerError::Rollback { records: journal.durable_seq(), signed: head.size });
         }
         let edge = match &signed {
-            Some((head, _)) if tiles_are_there(&*storage, head.size)? => Edge::load(&*storage, head.size)?
-                .filter(|edge| edge.root() == head.root)
-                .unwrap_or_default(),
+            Some((head, _)) if tiles_are_there(&*storage, head.size)? => {
+                Edge::load(&*storage, head.size)?.filter(|edge| edge.root() == head.root).unwrap_or_default()
+            }
             Some(_) | None => Edge::default(),
         };
         let (signed, note) = signed.unzip();
@@ -317,9 +317,8 @@ impl SequencerHandle {
         };
         let control = Arc::new((Mutex::new(control), Condvar::new(), Condvar::new()));
         let shared = control.clone();
-        let thread = std::thread::Builder::new()
-            .name("sequencer".into())
-            .spawn(move || run(sequencer, &shared, &*clock))?;
+        let thread =
+            std::thread::Builder::new().name("sequencer".into()).spawn(move || run(sequencer, &shared, &*clock))?;
         Ok(Self { control, thread: Mutex::new(Some(thread)) })
     }
 

@@ -353,14 +353,13 @@ impl<'s> Walk<'s> {
 
     /// The first thing that is wrong: the tiles that are being filled may know of a record before the one that failed.
     fn earlier(&mut self, failure: Failure) -> Failure {
-        match self.last_tiles() {
-            Err(found @ (Failure::Record { .. } | Failure::Tile { .. }))
-                if failure.record().is_none_or(|seq| found.record().is_some_and(|earlier| earlier < seq)) =>
-            {
-                found
-            }
-            _ => failure,
-        }
+        let Err(found) = self.last_tiles() else { return failure };
+        let last = match &found {
+            Failure::Record { place, .. } => place.seq,
+            Failure::Tile { last, .. } => *last,
+            _ => return failure,
+        };
+        if failure.record().is_none_or(|seq| last < seq) { found } else { failure }
     }
 
     /// Every form of a tile that is there must begin as the records say.

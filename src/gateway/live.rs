@@ -146,6 +146,8 @@ impl Registry {
     /// Enters a call. The caller reads snapshot and authority again afterwards, and only then goes on.
     pub fn register(self: &Arc<Self>, shard: usize, running: Running, cut: Arc<Cut>) -> Registration {
         let shard = shard % self.shards.len();
+        // A call that decides again enters again, with the cut that it had.
+        cut.enter();
         let place = self.shard(shard).map_or(0, |calls| calls.lock().insert(running, cut.clone()));
         Registration { registry: self.clone(), shard, place, cut }
     }

@@ -452,6 +452,37 @@ pub(crate) fn try_curl(arguments: &[&str]) -> Done {
     Done::of(command.output().expect("curl is installed"))
 }
 
+/// An upstream that answers every request with the same bytes and then closes.
+pub(crate) struct Service {
+    pub(crate) url: String,
+    /// The head of each request, as it came.
+    pub(crate) heads: Receiver<String>,
+}
+
+/// Starts one on loopback. It ends with the test's process.
+pub(crate) fn service(answer: &'static str) -> Service {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, heads) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                let _ = stream.set_read_timeout(Some(PATIENCE));
+                let mut reader = BufReader::new(&stream);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && matches!(reader.read_line(&mut head), Ok(1..)) {}
+                // A probe that sends nothing is not a request.
+                if !head.is_empty() && sender.send(head).is_ok() {
+                    let _ = (&stream).write_all(answer.as_bytes());
+                }
+            });
+        }
+    });
+    Service { url, heads }
+}
+
 /// A connection on which every byte is the test's own.
 pub(crate) struct Raw {
     stream: TcpStream,

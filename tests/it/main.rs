@@ -10,5 +10,7 @@
 )]
 
 mod cli;
+mod cli_dev;
+mod cli_first_screen;
 mod dev;
 mod tidy;

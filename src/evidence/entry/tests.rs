@@ -134,7 +134,10 @@ fn every_kind_is_canonical_and_comes_back() {
         assert_canonical(&bytes);
         let entry = Entry::parse(&bytes).unwrap();
         assert_eq!(entry.event, event);
-        assert_eq!((entry.seq, entry.time, entry.log.as_str()), (seq as u64, Timestamp::from_unix_micros(-5), "gate.example/log"));
+        assert_eq!(
+            (entry.seq, entry.time, entry.log.as_str()),
+            (seq as u64, Timestamp::from_unix_micros(-5), "gate.example/log")
+        );
         assert_eq!(Entry::place(&bytes), Some((seq as u64, Timestamp::from_unix_micros(-5))));
     }
 }
@@ -153,11 +156,17 @@ fn keys_sort_by_utf16_and_escapes_are_those_of_rfc_8785() {
 #[test]
 fn an_outcome_fits_the_room_that_its_intent_reserves() {
     let longest = Reason::ALL.iter().max_by_key(|reason| reason.code().len()).copied();
-    let outcome = Outcome { call: call(u128::MAX), intent_seq: u64::MAX, ending: Ending { reason: longest, status: Some(65535), ..ending() } };
+    let outcome = Outcome {
+        call: call(u128::MAX),
+        intent_seq: u64::MAX,
+        ending: Ending { reason: longest, status: Some(65535), ..ending() },
+    };
     let mut out = Vec::new();
     encode_body(&outcome, &"o".repeat(crate::evidence::checkpoint::MAX_ORIGIN_BYTES), &mut out);
     encode_suffix(u64::MAX, i64::MIN, &mut out);
-    let frame = out.len() + crate::evidence::journal::segment::FRAME_HEADER_BYTES + crate::evidence::journal::segment::MARK_BYTES;
+    let frame = out.len()
+        + crate::evidence::journal::segment::FRAME_HEADER_BYTES
+        + crate::evidence::journal::segment::MARK_BYTES;
     assert!(frame as u64 <= crate::evidence::journal::OUTCOME_ROOM_BYTES, "{frame}");
 }
 
@@ -171,7 +180,9 @@ fn long_values_are_kept_as_their_digest_and_long_texts_cut() {
     let parameters: Vec<_> = read.parameters.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     assert_eq!(parameters[0], ("a", ParameterValue::Text("1".into())));
     let sha256 = "9a3a8a9bb2d46bd5d1f3b44d5f4f7b9a".len();
-    assert!(matches!(&parameters[1], ("b", ParameterValue::Digest { bytes: 257, sha256: hex }) if hex.len() == sha256 * 2));
+    assert!(
+        matches!(&parameters[1], ("b", ParameterValue::Digest { bytes: 257, sha256: hex }) if hex.len() == sha256 * 2)
+    );
     assert!(read.path.starts_with("/\u{1}\u{20ac}") && read.path.contains("[36001 bytes, sha256 "));
     let encoded = serde_json::to_string(&read.path).unwrap();
     assert!(encoded.len() <= MAX_PATH_BYTES + 2, "{}", encoded.len());
@@ -180,7 +191,9 @@ fn long_values_are_kept_as_their_digest_and_long_texts_cut() {
 #[test]
 fn unknown_versions_kinds_and_members_are_refused() {
     let good = String::from_utf8(encode(&every_kind()[6], 0, 0)).unwrap();
-    for (from, to) in [("\"v\":1", "\"v\":2"), ("token_revoked", "token_removed"), ("\"log\"", "\"lag\""), ("{\"by\"", "{\"bye\"")] {
+    for (from, to) in
+        [("\"v\":1", "\"v\":2"), ("token_revoked", "token_removed"), ("\"log\"", "\"lag\""), ("{\"by\"", "{\"bye\"")]
+    {
         assert!(Entry::parse(good.replace(from, to).as_bytes()).is_err(), "{to}");
     }
 }
@@ -210,10 +223,12 @@ proptest! {
 #[test]
 fn the_longest_intent_fits() {
     let hostile = "\u{1}".repeat(20_000);
-    let values: Vec<(String, String)> = (0..64).map(|n| (format!("{}{n}", "p".repeat(126)), "\u{1}".repeat(256))).collect();
+    let values: Vec<(String, String)> =
+        (0..64).map(|n| (format!("{}{n}", "p".repeat(126)), "\u{1}".repeat(256))).collect();
     let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let mut event = intent(&hostile, &hostile, &values);
-    (event.host, event.method, event.upstream) = (hostile.as_str().into(), hostile.as_str().into(), hostile.as_str().into());
+    (event.host, event.method, event.upstream) =
+        (hostile.as_str().into(), hostile.as_str().into(), hostile.as_str().into());
     let bytes = encode(&event, u64::MAX, i64::MIN);
     assert_canonical(&bytes);
     assert!(bytes.len() <= MAX_ENTRY_BYTES, "{}", bytes.len());

@@ -81,7 +81,7 @@ impl Queue {
     }
 
     /// The bytes to write, when everything before `synced` is on disk.
-    pub(super) fn to_write(&mut self, synced: u64) -> &[u8] {
+    pub(super) fn sealed(&mut self, synced: u64) -> &[u8] {
         if let Some(place) = self.bytes.get_mut(..MARK_BYTES) {
             place.copy_from_slice(&mark(synced));
         }

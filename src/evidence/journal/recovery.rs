@@ -117,10 +117,8 @@ pub(super) fn open(
     });
     let size = u64::try_from(header.encode().len()).unwrap_or(0);
     let thread = WriterThread::new(shared.clone(), storage, incarnation, file, found.records, size, size + room);
-    let thread = std::thread::Builder::new()
-        .name("journal".into())
-        .spawn(move || thread.run())
-        .map_err(OpenError::Thread)?;
+    let thread =
+        std::thread::Builder::new().name("journal".into()).spawn(move || thread.run()).map_err(OpenError::Thread)?;
     let journal = Journal { shared, thread: Arc::new(Mutex::new(Some(thread))) };
     let report = RecoveryReport { resumed_from: found.records, incarnation, discarded_bytes: discarded };
     if let Err(error) = begin(&journal, writer, &report) {

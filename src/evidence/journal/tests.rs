@@ -148,16 +148,14 @@ fn nothing_is_promised_before_it_is_synced() {
 fn run_calls(journal: &Journal, from: u64, calls: u64) -> (Vec<String>, Vec<CallId>) {
     let (mut notes, mut intents) = (Vec::new(), Vec::new());
     for n in from..from + calls {
-        if let Ok(ticket) = journal.append(&note(n)) {
-            if journal.durable_blocking(ticket).is_ok() {
-                notes.push(n.to_string());
-            }
+        if journal.append(&note(n)).is_ok_and(|ticket| journal.durable_blocking(ticket).is_ok()) {
+            notes.push(n.to_string());
         }
-        if let Ok((ticket, room)) = journal.intent(&intent(n)) {
-            if journal.durable_blocking(ticket).is_ok() {
-                intents.push(CallId::from_bits(n.into()));
-                room.record(completed());
-            }
+        if let Ok((ticket, room)) = journal.intent(&intent(n))
+            && journal.durable_blocking(ticket).is_ok()
+        {
+            intents.push(CallId::from_bits(n.into()));
+            room.record(completed());
         }
     }
     (notes, intents)
@@ -234,7 +232,8 @@ fn every_fault_at_every_step_refuses_what_it_must_and_heals_by_itself() {
                 // Each intent that was promised has its outcome, however the disk did in between.
                 let found = entries(&disk.reboot(None));
                 for call in promised.1.iter().chain(&more.1) {
-                    let outcomes = found.iter().filter(|entry| matches!(&entry.event, Event::Outcome(it) if it.call == *call));
+                    let outcomes =
+                        found.iter().filter(|entry| matches!(&entry.event, Event::Outcome(it) if it.call == *call));
                     assert_eq!(outcomes.count(), 1, "{context}: {call}");
                 }
                 assert_eq!(journal.status().outcomes_lost, 0, "{context}");
@@ -296,10 +295,13 @@ fn outcomes_wait_for_a_broken_disk_and_follow_their_intents() {
     eventually("recovered", || journal.status().broken.is_none());
     journal.flush().unwrap();
     let found = entries(&disk.reboot(None));
-    let outcomes: Vec<_> = found.iter().filter_map(|entry| match &entry.event {
-        Event::Outcome(it) => Some(it.intent_seq),
-        _ => None,
-    }).collect();
+    let outcomes: Vec<_> = found
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::Outcome(it) => Some(it.intent_seq),
+            _ => None,
+        })
+        .collect();
     assert_eq!(outcomes, [ticket.seq]);
     assert!(found.iter().any(|entry| matches!(&entry.event, Event::Recovered(it) if it.discarded_frames == 1)));
     assert_eq!(journal.outcome_of(failed), Some(Err(JournalError::Unavailable)), "a late question has the same answer");
@@ -321,10 +323,13 @@ fn a_room_that_is_dropped_says_that_nobody_knows() {
     });
     assert!(panicked.join().is_err());
     journal.flush().unwrap();
-    let ended: Vec<_> = entries(&disk).iter().filter_map(|entry| match &entry.event {
-        Event::Outcome(it) => Some(it.ending.ended),
-        _ => None,
-    }).collect();
+    let ended: Vec<_> = entries(&disk)
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::Outcome(it) => Some(it.ending.ended),
+            _ => None,
+        })
+        .collect();
     assert_eq!(ended, [Ended::Unknown, Ended::Panicked]);
 }
 
@@ -408,13 +413,15 @@ fn a_worker_is_woken_once_per_batch() {
             while !disk.reboot(Some(0)).files().is_empty() && journal.status().queued_bytes > 0 {
                 tokio::task::yield_now().await;
             }
-            let tasks: Vec<_> = (0..20).map(|n| {
-                let waiters = waiters.clone();
-                tokio::spawn(async move {
-                    let ticket = waiters.journal().append(&note(n)).unwrap();
-                    waiters.durable(ticket).await
+            let tasks: Vec<_> = (0..20)
+                .map(|n| {
+                    let waiters = waiters.clone();
+                    tokio::spawn(async move {
+                        let ticket = waiters.journal().append(&note(n)).unwrap();
+                        waiters.durable(ticket).await
+                    })
                 })
-            }).collect();
+                .collect();
             tokio::task::yield_now().await;
             let before = journal.status().batches;
             disk.release();

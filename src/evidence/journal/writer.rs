@@ -62,7 +62,17 @@ impl WriterThread {
         allocated: u64,
     ) -> Self {
         let segment = Some(Segment { file, path: segment::path(first), written, allocated });
-        Self { shared, storage, incarnation, segment, stolen: false, failed: None, discarded: 0, last_try: false, spare: Queue::new() }
+        Self {
+            shared,
+            storage,
+            incarnation,
+            segment,
+            stolen: false,
+            failed: None,
+            discarded: 0,
+            last_try: false,
+            spare: Queue::new(),
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -157,7 +167,7 @@ impl WriterThread {
             return Err(WriteError::Room(io::Error::other("no segment")));
         };
         // Without fdatasync nothing is known to be on disk, and recovery must take every tear for one.
-        segment.file.append(batch.to_write(if disk { durable } else { 0 })).map_err(WriteError::Poisoned)?;
+        segment.file.append(batch.sealed(if disk { durable } else { 0 })).map_err(WriteError::Poisoned)?;
         segment.written += bytes;
         // A crash here leaves any part of the batch. Nobody was promised any of it.
         if disk {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain::clock::ManualClock;
-use crate::evidence::journal::tests::{clock, eventually, note, open as open_journal, origin, small};
 use crate::evidence::journal::JournalOptions;
+use crate::evidence::journal::tests::{clock, eventually, note, open as open_journal, origin, small};
 use crate::evidence::storage::{FakeStorage, Fault, Operation};
 
 pub(crate) fn key() -> (EvidenceKey, Vec<u8>) {
@@ -60,9 +60,10 @@ fn tiles_that_are_missing_or_short_are_derived_again() {
         disk.files().into_iter().filter(|(path, _)| path.starts_with("tile/")).collect()
     };
     let whole = tiles(&disk);
-    assert_eq!(whole.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), [
-        "tile/0/000", "tile/0/001", "tile/0/002", "tile/0/003.p/233", "tile/1/000.p/3",
-    ]);
+    assert_eq!(
+        whole.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(),
+        ["tile/0/000", "tile/0/001", "tile/0/002", "tile/0/003.p/233", "tile/1/000.p/3",]
+    );
     let lost = disk.reboot(None);
     assert!(tiles(&lost).is_empty(), "they are not synced");
     let (journal, _) = open_journal(&lost, small()).unwrap();

@@ -54,6 +54,10 @@ impl Cut {
         })
     }
 
+    pub(super) fn enter(&self) {
+        self.gone.store(false, SeqCst);
+    }
+
     pub(super) fn leave(&self) {
         self.gone.store(true, SeqCst);
     }

@@ -112,6 +112,17 @@ async fn a_call_that_is_ending_for_another_cause_is_waited_for_too() {
     assert_eq!((cut.len(), cut[0].reason, running), (1, Reason::GrantExpired, 0), "the first reason stays");
 }
 
+#[tokio::test]
+async fn a_call_that_left_and_entered_again_is_waited_for() {
+    let registry = Registry::new(1);
+    let cut = Cut::new();
+    drop(registry.register(0, running(1), cut.clone()));
+    let again = registry.register(0, running(1), cut);
+    let set = registry.cut(&Selector::All, Reason::GrantRevoked);
+    assert_eq!(set.gone(Duration::from_millis(10)).await.1, 1);
+    drop(again);
+}
+
 #[test]
 fn a_sweep_ends_what_is_past_its_end_or_its_authority() {
     let registry = Registry::new(1);

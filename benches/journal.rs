@@ -1,0 +1,225 @@
+//! Durable records per second, CPU per record and added latency, beside plain `fdatasync` in the same directory.
+//!
+//! Each appender does what a call does: an intent, a wait until it is durable, an outcome. One worker thread with its
+//! own runtime runs them all; journal and sequencer have their threads. CPU is of the whole process.
+
+use std::borrow::Cow;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use portcullis::clock::SystemClock;
+use portcullis::domain::name::{CallId, GrantId, ParameterName};
+use portcullis::evidence::EvidenceLog;
+use portcullis::evidence::checkpoint::EvidenceKey;
+use portcullis::evidence::entry::{Basis, CredentialKind, CredentialOut, Decision, Ended, Ending, Intent, Parameters};
+use portcullis::evidence::journal::{Durability, JournalOptions, WorkerWaiters, Writer};
+use rustix::time::{ClockId, clock_gettime};
+
+const ROUND: Duration = Duration::from_millis(2500);
+const PROBE: Duration = Duration::from_millis(1000);
+
+fn clock(id: ClockId) -> Duration {
+    let at = clock_gettime(id);
+    Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
+}
+
+fn now() -> Duration {
+    clock(ClockId::Monotonic)
+}
+
+fn quantile(sorted: &[Duration], q: f64) -> Duration {
+    let at = (sorted.len().saturating_sub(1)) as f64 * q;
+    sorted.get(at as usize).copied().unwrap_or_default()
+}
+
+/// 4 KiB appended and synced, again and again.
+fn raw(directory: &Path) -> Result<Vec<Duration>> {
+    let file = std::fs::File::create(directory.join("raw"))?;
+    let (mut took, begun, mut at) = (Vec::new(), now(), 0u64);
+    while now() - begun < PROBE {
+        let from = now();
+        file.write_all_at(&[7; 4096], at)?;
+        rustix::fs::fdatasync(&file)?;
+        took.push(now() - from);
+        at += 4096;
+    }
+    took.sort_unstable();
+    Ok(took)
+}
+
+/// CPU time so far of the threads of this name (their kernel clocks, nanoseconds).
+fn thread_cpu(name: &str) -> Duration {
+    let mut sum = 0;
+    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        if read("comm").trim() == name {
+            sum += read("schedstat").split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0u64);
+        }
+    }
+    Duration::from_nanos(sum)
+}
+
+struct Names {
+    identity: portcullis::domain::name::IdentityName,
+    route: portcullis::domain::name::RouteName,
+    resource: portcullis::domain::name::ResourceName,
+    action: portcullis::domain::name::ActionName,
+    order: ParameterName,
+}
+
+impl Names {
+    fn intent(&self, n: u128) -> Result<Intent<'_>> {
+        Ok(Intent {
+            call: CallId::from_bits(n),
+            decision: Decision::Allow,
+            basis: Basis::Grant(GrantId::from_bits(7)),
+            would_refuse: None,
+            identity: Cow::Borrowed(&self.identity),
+            principal: "spiffe://example.org/ns/prod/sa/billing".into(),
+            credential: CredentialKind::Token,
+            route: Cow::Borrowed(&self.route),
+            resource: Cow::Borrowed(&self.resource),
+            action: Cow::Borrowed(&self.action),
+            parameters: Parameters::new([(Cow::Borrowed(&self.order), "8812")]),
+            method: "GET".into(),
+            host: "orders.internal".into(),
+            path: "/v1/orders/8812".into(),
+            peer: "10.1.2.3:45678".parse()?,
+            epoch: 1,
+            revision: 4711,
+            authority_age_ms: 1500,
+            upstream: "http://127.0.0.1:9000".into(),
+            credential_out: CredentialOut::Mint,
+        })
+    }
+}
+
+struct Row {
+    records: u64,
+    took: Duration,
+    cpu: Duration,
+    journal_cpu: Duration,
+    sequencer_cpu: Duration,
+    waits: Vec<Duration>,
+    batches: u64,
+    wakes: u64,
+}
+
+fn round(directory: &Path, appenders: usize, durability: Durability) -> Result<Row> {
+    let (key, _) = EvidenceKey::generate()?;
+    let writer = Writer { program: "bench".into(), boot_id: "bench".into() };
+    let options = JournalOptions { durability, ..JournalOptions::default() };
+    let origin = "bench.example/log".parse()?;
+    let (log, _) = EvidenceLog::open(directory, origin, key, &writer, options, Arc::new(SystemClock))?;
+    let names = Rc::new(Names {
+        identity: "billing".parse()?,
+        route: "orders".parse()?,
+        resource: "api/orders".parse()?,
+        action: "read".parse()?,
+        order: "order".parse()?,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let local = tokio::task::LocalSet::new();
+    let (waiters, driver) = WorkerWaiters::new(log.journal());
+    let (begun, cpu, before) = (now(), clock(ClockId::ProcessCPUTime), log.journal().status());
+    let waits = local.block_on(&runtime, async {
+        tokio::task::spawn_local(driver);
+        let tasks: Vec<_> = (0..appenders)
+            .map(|task| {
+                let (waiters, names) = (waiters.clone(), names.clone());
+                tokio::task::spawn_local(async move {
+                    let mut waits = Vec::new();
+                    let mut n = (task as u128) << 64;
+                    while now() - begun < ROUND {
+                        n += 1;
+                        let from = now();
+                        let (ticket, room) = waiters.journal().intent(&names.intent(n)?)?;
+                        waiters.durable(ticket).await?;
+                        waits.push(now() - from);
+                        room.record(Ending {
+                            ended: Ended::Completed,
+                            status: Some(200),
+                            reason: None,
+                            request_bytes: 0,
+                            response_bytes: 512,
+                            duration_us: 900,
+                            upstream_started: true,
+                        });
+                    }
+                    anyhow::Ok(waits)
+                })
+            })
+            .collect();
+        let mut waits = Vec::new();
+        for task in tasks {
+            waits.extend(task.await.context("an appender panicked")??);
+        }
+        anyhow::Ok(waits)
+    })?;
+    log.journal().flush()?;
+    log.checkpoint_now();
+    let (took, cpu) = (now() - begun, clock(ClockId::ProcessCPUTime) - cpu);
+    let (journal_cpu, sequencer_cpu) = (thread_cpu("journal"), thread_cpu("sequencer"));
+    let after = log.journal().status();
+    let mut waits = waits;
+    waits.sort_unstable();
+    log.shutdown();
+    Ok(Row {
+        records: after.durable - before.durable,
+        took,
+        cpu,
+        journal_cpu,
+        sequencer_cpu,
+        waits,
+        batches: after.batches - before.batches,
+        wakes: waiters.wakes(),
+    })
+}
+
+fn main() -> Result<()> {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let took = raw(home.path())?;
+    let (p50, p99) = (quantile(&took, 0.5), quantile(&took, 0.99));
+    println!("fdatasync alone, 4 KiB appended: p50 {p50:?}, p99 {p99:?}, {} of them", took.len());
+    println!(
+        "{:<9} {:>9} {:>10} {:>10} {:>8} {:>9} {:>9} {:>7} {:>11} {:>11}",
+        "durable",
+        "appenders",
+        "records/s",
+        "CPU us/rec",
+        "journal",
+        "sequencer",
+        "rec/batch",
+        "wakes",
+        "wait p50",
+        "wait p99"
+    );
+    let rounds = [1, 64, 512, 4096].map(|n| (n, Durability::Disk)).into_iter();
+    for (appenders, durability) in rounds.chain([(64, Durability::Process), (4096, Durability::Process)]) {
+        let directory = home.path().join(format!("{appenders}-{durability:?}"));
+        let row = round(&directory, appenders, durability)?;
+        println!(
+            "{:<9} {:>9} {:>10.0} {:>10.2} {:>8.2} {:>9.2} {:>9.1} {:>7} {:>9.2}ms {:>9.2}ms",
+            format!("{durability:?}"),
+            appenders,
+            row.records as f64 / row.took.as_secs_f64(),
+            row.cpu.as_secs_f64() * 1e6 / row.records as f64,
+            row.journal_cpu.as_secs_f64() * 1e6 / row.records as f64,
+            row.sequencer_cpu.as_secs_f64() * 1e6 / row.records as f64,
+            row.records as f64 / row.batches as f64,
+            row.wakes,
+            quantile(&row.waits, 0.5).as_secs_f64() * 1e3,
+            quantile(&row.waits, 0.99).as_secs_f64() * 1e3,
+        );
+        std::fs::remove_dir_all(&directory)?;
+    }
+    println!(
+        "goal: 30,000 records/s on 2 cores; p99 at most {:?} (twice fdatasync's p99 + 0.5 ms)",
+        p99 * 2 + Duration::from_micros(500)
+    );
+    Ok(())
+}
