@@ -163,7 +163,9 @@ const MAX_REVOKED_TOKENS: usize = 100_000;
 /// [`Refused::Invalid`] when it is not a token that could be remembered, [`Refused::TooMuch`] when too many are.
 pub fn plan_revoke_token(model: &Model, context: &Context<'_>, token: &RevokedToken) -> Result<Plan<()>, Refused> {
     let bad = |text: &str, most: usize| {
-        text.is_empty() || text.len() > most || text.chars().any(|c| c.is_control() || c == '/' && most == MAX_JTI_BYTES)
+        text.is_empty()
+            || text.len() > most
+            || text.chars().any(|c| c.is_control() || c == '/' && most == MAX_JTI_BYTES)
     };
     let mut faults = Vec::new();
     if bad(&token.issuer, MAX_ISSUER_BYTES) {
