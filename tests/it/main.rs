@@ -12,5 +12,6 @@
 mod cli;
 mod cli_dev;
 mod cli_first_screen;
+mod cli_processes;
 mod dev;
 mod tidy;
