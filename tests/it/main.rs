@@ -15,5 +15,6 @@ mod cli_dev;
 mod cli_first_screen;
 mod cli_processes;
 mod dev;
+mod readme;
 mod tidy;
 mod world;
