@@ -30,6 +30,7 @@ pub(crate) struct Minter {
 struct Kept {
     header: HeaderValue,
     renew_at: Timestamp,
+    expires: Timestamp,
 }
 
 impl Minter {
@@ -46,6 +47,8 @@ impl Minter {
         let key = (grant.id, permit.action().clone());
         if let Some(kept) = self.kept.lock().get(&key)
             && now.wall < kept.renew_at
+            // A grant's end can have come nearer since.
+            && kept.expires <= permit.ends()
         {
             return Ok(Some(kept.header.clone()));
         }
@@ -87,6 +90,7 @@ impl Minter {
             HeaderValue::try_from(format!("Bearer {}", minted.token)).map_err(|_| Reason::InternalFault)?;
         header.set_sensitive(true);
         let life = minted.expires.saturating_since(now.wall);
-        Ok(Kept { header, renew_at: now.wall.saturating_add(life / 2).min(minted.expires) })
+        let renew_at = now.wall.saturating_add(life / 2).min(minted.expires);
+        Ok(Kept { header, renew_at, expires: minted.expires })
     }
 }

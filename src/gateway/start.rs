@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use super::authority::{AuthorityClock, Memory};
 use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
@@ -26,6 +27,8 @@ use crate::settings::gateway::{GatewaySettings, IssuerSettings};
 use crate::token::keys::{KeyAlgorithm, KeySet, SigningKey};
 use crate::token::mint::GatewayIssuer;
 
+/// A PEM file with one private key.
+const MAX_KEY_FILE_BYTES: u64 = 16 * 1024;
 /// How often refusals of strangers are recorded, as one aggregate.
 const REFUSALS_EVERY: Duration = Duration::from_secs(10);
 
@@ -206,8 +209,11 @@ fn private_dir(path: &Path) -> Result<(), GatewayError> {
 /// The signing key in `file`, made when there is none.
 fn signing_key(file: &Path) -> Result<SigningKey, GatewayError> {
     let fault = |why: String| GatewayError::State { file: file.display().to_string(), why };
-    match std::fs::read_to_string(file) {
-        Ok(pem) => SigningKey::from_pkcs8_pem(&pem).map_err(|error| fault(error.to_string())),
+    match crate::files::read_private(file, MAX_KEY_FILE_BYTES).map(Zeroizing::new) {
+        Ok(pem) => {
+            let pem = std::str::from_utf8(&pem).map_err(|error| fault(error.to_string()))?;
+            SigningKey::from_pkcs8_pem(pem).map_err(|error| fault(error.to_string()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = SigningKey::generate(KeyAlgorithm::Es256).map_err(|error| fault(error.to_string()))?;
             let pem = key.to_pkcs8_pem().map_err(|error| fault(error.to_string()))?;
@@ -272,9 +278,7 @@ fn start_workers(
     let workers = of_worker
         .into_iter()
         .enumerate()
-        .map(|(index, listeners)| {
-            worker::start(index, shared.clone(), listeners, shutdown.subscribe(), settings.drain)
-        })
+        .map(|(index, listeners)| worker::start(index, shared.clone(), listeners, shutdown.subscribe(), settings.drain))
         .collect::<Result<Vec<_>, _>>()?;
     Ok((addresses, workers))
 }

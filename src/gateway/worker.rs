@@ -13,14 +13,18 @@ use tokio::sync::watch;
 
 use super::credential::Minter;
 use super::http::Engine;
+use super::live::Selector;
 use super::metrics::WorkerMetrics;
 use super::upstream::Resolver;
 use super::{GatewayError, Shared};
+use crate::domain::Reason;
 use crate::domain::name::CallId;
 use crate::evidence::journal::WorkerWaiters;
 
 /// Connections that may wait to be accepted, per listener.
 const BACKLOG: i32 = 1024;
+/// Time for cut calls to be over when the drain's time is.
+const CUT_LIMIT: Duration = Duration::from_secs(1);
 /// After a failed accept (no file descriptors left) nothing is gained by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -146,13 +150,14 @@ async fn run(worker: Arc<Worker>, listeners: Vec<Listening>, mut shutdown: watch
             changed.await;
         }
     };
-    if tokio::time::timeout(drain, empty).await.is_err() {
-        let left = open.load(Ordering::Acquire);
-        tracing::warn!(
-            worker = worker.index,
-            connections = left,
-            "connections were still open at the end of the drain"
-        );
+    tokio::pin!(empty);
+    if tokio::time::timeout(drain, &mut empty).await.is_err() {
+        let connections = open.load(Ordering::Acquire);
+        tracing::warn!(worker = worker.index, connections, "connections were still open at the end of the drain");
+        // Every worker does this at the same moment; the first reason of a call counts.
+        drop(worker.shared.registry.cut(&Selector::All, Reason::Draining));
+        // What does not end now ends with the runtime.
+        drop(tokio::time::timeout(CUT_LIMIT, &mut empty).await);
     }
 }
 

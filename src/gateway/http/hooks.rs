@@ -68,6 +68,8 @@ impl Hooks {
         let Some(slot) = context.slot.clone() else {
             return Error::e_explain(ErrorType::InternalError, "a call outside of its slot");
         };
+        // A caller that is silent within its request's body for as long as between requests is gone.
+        session.as_mut().set_read_timeout(Some(self.worker.shared.limits.idle_timeout));
         let refusal = match self.accept(session) {
             Err(fault) => {
                 let peer = slot.connection.peer;
@@ -226,6 +228,9 @@ impl ProxyHttp for Hooks {
             Ok(result) => result,
             Err(_) => {
                 tracing::error!(call = %context.call, "a panic was caught; the call is refused");
+                if let Some(running) = &mut context.running {
+                    running.admitted.outcome.end(Ended::Panicked, Some(Reason::InternalFault));
+                }
                 let refusal = Refusal::new(Reason::InternalFault, context.call);
                 self.refuse(session, context, &refusal).await?;
                 Ok(true)
@@ -294,7 +299,7 @@ impl ProxyHttp for Hooks {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut CallContext,
     ) -> Result<()> {
@@ -302,6 +307,10 @@ impl ProxyHttp for Hooks {
             if let Some(running) = &mut context.running {
                 running.admitted.outcome.status = Some(response.status.as_u16());
                 response.insert_header(CALL_ID, running.call_id.clone())?;
+            }
+            if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                // The library would end a WebSocket whose caller is silent for a minute. Its grant ends it.
+                session.as_mut().set_read_timeout(None);
             }
             Ok(())
         })

@@ -53,6 +53,17 @@ enum First {
     Http2,
 }
 
+/// What may come next on a connection.
+#[derive(Clone, Copy)]
+enum Expect {
+    /// The first bytes of a plain connection: HTTP/1.1 or HTTP/2.
+    Preface,
+    /// The first head of a connection that is HTTP/1.1.
+    FirstHead,
+    /// The next head of a kept connection.
+    NextHead,
+}
+
 /// Why no head came.
 enum NoHead {
     /// The caller is gone, or may go: nothing was said.
@@ -98,7 +109,7 @@ impl Engine {
         let Some(config) = tls else {
             let connection = Arc::new(Connection { peer, certificate: None });
             let mut bytes = BytesMut::with_capacity(READ_BYTES);
-            match self.read_head(&mut io, &mut bytes, true, &mut shutdown.clone()).await {
+            match self.read_head(&mut io, &mut bytes, Expect::Preface, &mut shutdown.clone()).await {
                 Ok(First::Http2) => {
                     io.unread(bytes.freeze());
                     self.serve_http2(Box::new(io), connection, &shutdown).await;
@@ -130,7 +141,7 @@ impl Engine {
             return Ok(());
         }
         let mut bytes = BytesMut::with_capacity(READ_BYTES);
-        match self.read_head(&mut stream, &mut bytes, false, &mut shutdown.clone()).await {
+        match self.read_head(&mut stream, &mut bytes, Expect::FirstHead, &mut shutdown.clone()).await {
             Ok(_) => self.serve_http1(stream, bytes, connection, shutdown).await,
             Err(NoHead::Refused(fault)) => self.refuse(&mut stream, &connection, fault).await,
             Err(NoHead::Closed) => {}
@@ -142,7 +153,7 @@ impl Engine {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.worker.shared.limits.idle_timeout);
-        Arc::new(Gate { proxy: self.proxy.clone(), connection, options })
+        Arc::new(Gate { proxy: self.proxy.clone(), connection, options, limits: self.worker.shared.limits })
     }
 
     async fn serve_http2(&self, stream: Stream, connection: Arc<Connection>, shutdown: &ShutdownWatch) {
@@ -172,7 +183,7 @@ impl Engine {
             let Some(reused) = gate.process_new_http(session, &shutdown).await else { return };
             (stream, settings) = reused.consume();
             bytes.reserve(READ_BYTES);
-            match self.read_head(&mut stream, &mut bytes, false, &mut shutdown).await {
+            match self.read_head(&mut stream, &mut bytes, Expect::NextHead, &mut shutdown).await {
                 Ok(_) => {}
                 Err(NoHead::Refused(fault)) => return self.refuse(&mut stream, &connection, fault).await,
                 Err(NoHead::Closed) => return,
@@ -185,12 +196,16 @@ impl Engine {
         &self,
         io: &mut (impl AsyncReadExt + Unpin),
         bytes: &mut BytesMut,
-        first: bool,
+        expect: Expect,
         shutdown: &mut ShutdownWatch,
     ) -> Result<First, NoHead> {
         let limits = &self.worker.shared.limits;
         let mut reader = HeadReader::new(limits.max_head_bytes);
-        let patience = if first { limits.head_deadline } else { limits.idle_timeout };
+        let patience = match expect {
+            Expect::Preface | Expect::FirstHead => limits.head_deadline,
+            Expect::NextHead => limits.idle_timeout,
+        };
+        let first = matches!(expect, Expect::Preface);
         let mut deadline = Instant::now() + patience;
         let mut begun = false;
         loop {
