@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::head::{HeadReader, Verdict};
 use super::hooks::Hooks;
-use super::io::CallerIo;
+use super::io::{Ahead, CallerIo};
 use crate::domain::Reason;
 use crate::gateway::accept::Fault;
 use crate::gateway::connection::{ClientCertificate, Connection};
@@ -111,8 +111,7 @@ impl Engine {
             let mut bytes = BytesMut::with_capacity(READ_BYTES);
             match self.read_head(&mut io, &mut bytes, Expect::Preface, &mut shutdown.clone()).await {
                 Ok(First::Http2) => {
-                    io.unread(bytes.freeze());
-                    self.serve_http2(Box::new(io), connection, &shutdown).await;
+                    self.serve_http2(Box::new(Ahead::new(io, bytes.freeze())), connection, &shutdown).await;
                 }
                 Ok(First::Http1) => self.serve_http1(Box::new(io), bytes, connection, shutdown).await,
                 Err(NoHead::Refused(fault)) => self.refuse(&mut io, &connection, fault).await,
@@ -135,12 +134,18 @@ impl Engine {
             }
         };
         let connection = Arc::new(Connection { peer, certificate });
-        let mut stream: Stream = Box::new(stream);
+        let mut stream = stream;
+        let mut bytes = BytesMut::with_capacity(READ_BYTES);
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            self.serve_http2(stream, connection, &shutdown).await;
+            // Our deadline, not the library's, which has none: silence must not hold a connection.
+            if let Ok(First::Http2) =
+                self.read_head(&mut stream, &mut bytes, Expect::Preface, &mut shutdown.clone()).await
+            {
+                self.serve_http2(Box::new(Ahead::new(stream, bytes.freeze())), connection, &shutdown).await;
+            }
             return Ok(());
         }
-        let mut bytes = BytesMut::with_capacity(READ_BYTES);
+        let mut stream: Stream = Box::new(stream);
         match self.read_head(&mut stream, &mut bytes, Expect::FirstHead, &mut shutdown.clone()).await {
             Ok(_) => self.serve_http1(stream, bytes, connection, shutdown).await,
             Err(NoHead::Refused(fault)) => self.refuse(&mut stream, &connection, fault).await,
