@@ -85,7 +85,7 @@ impl Raw {
 
     /// Reads until the peer closes: everything.
     #[track_caller]
-    pub(crate) fn to_end(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         let mut chunk = [0; 4096];
         loop {
             match self.stream.read(&mut chunk) {
