@@ -82,10 +82,11 @@ impl Oauth {
                 Some(_) => Err(Refused::Stranger(Reason::CredentialExpired)),
             },
             Proof::SubjectToken(token) => {
-                let verified = self.parts.verifier.verify_awaiting_keys(token.as_str(), now).await.map_err(|error| {
-                    tracing::debug!(call = %request.call, %error, "a subject token does not hold");
-                    Refused::Stranger(subject_token_reason(error))
-                })?;
+                let verified =
+                    self.parts.verifier.verify_awaiting_keys(token.as_str(), now).await.map_err(|error| {
+                        tracing::debug!(call = %request.call, %error, "a subject token does not hold");
+                        Refused::Stranger(subject_token_reason(error))
+                    })?;
                 let certificate = certificate.filter(|c| now < c.valid_until).map(|c| c.thumbprint);
                 // Exchanging a token of ours could only prolong it; and a bound one counts over its certificate alone.
                 if verified.gate.is_some() || (verified.thumbprint.is_some() && verified.thumbprint != certificate) {
