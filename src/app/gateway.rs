@@ -45,7 +45,7 @@ pub(super) async fn start(settings: &GatewaySettings) -> Result<Gateway, AppErro
 
 /// The workers share their ports among each other (SO_REUSEPORT), and the kernel would share them with another gateway
 /// of the same user too: callers would meet now the one, now the other. So nobody may listen there yet.
-fn alone(address: SocketAddr) -> Result<(), AppError> {
+pub(super) fn alone(address: SocketAddr) -> Result<(), AppError> {
     if address.port() == 0 {
         return Ok(());
     }

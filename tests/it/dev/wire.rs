@@ -85,7 +85,8 @@ impl Raw {
 
     /// Reads until the peer closes: everything.
     #[track_caller]
-    pub(crate) fn rest(&mut self) -> String {
+    #[expect(clippy::wrong_self_convention, reason = "it reads, it does not convert")]
+    pub(crate) fn to_end(&mut self) -> String {
         let mut chunk = [0; 4096];
         loop {
             match self.stream.read(&mut chunk) {
