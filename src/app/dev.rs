@@ -83,23 +83,38 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// # Errors
-    /// When one of them can be reached from outside of this machine.
-    fn check(&self) -> Result<(), AppError> {
-        let all = [
+    const fn named(&self) -> [(&'static str, SocketAddr); 5] {
+        [
             ("--gateway-address", self.gateway),
             ("--gateway-tls-address", self.gateway_tls),
             ("--admin-address", self.admin),
             ("--control-address", self.control),
             ("--http-address", self.http),
-        ];
-        match all.iter().find(|(_, address)| !address.ip().is_loopback()) {
+        ]
+    }
+
+    /// # Errors
+    /// When one of them can be reached from outside of this machine.
+    fn check_loopback(&self) -> Result<(), AppError> {
+        match self.named().iter().find(|(_, address)| !address.ip().is_loopback()) {
             None => Ok(()),
             Some((flag, address)) => Err(AppError::Usage(format!(
                 "{flag} {address}: `portcullis dev` is for loopback alone; its keys and tokens are made to be read. \
                  For anything else there are `control run` and `gateway run`"
             ))),
         }
+    }
+
+    /// # Errors
+    /// When somebody listens at one of them.
+    fn check_free(&self) -> Result<(), AppError> {
+        for (flag, address) in self.named() {
+            super::gateway::alone(address).map_err(|error| match error {
+                AppError::Conflict(why) => AppError::Conflict(format!("{flag} {why}; port 0 picks a free one")),
+                other => other,
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -109,8 +124,9 @@ impl Addresses {
 /// When an address is not loopback or taken, the directory is somebody else's or in use, or a part does not start.
 pub fn run(options: &Options) -> Result<(), AppError> {
     super::crypto();
-    options.addresses.check()?;
+    options.addresses.check_loopback()?;
     let directory = Arc::new(Directory::take(&options.dir, options.fresh)?);
+    options.addresses.check_free()?;
     telemetry::start(LogSettings::default()).map_err(AppError::part("log"))?;
     on_runtime(async {
         let mut signals = Signals::listen()?;
