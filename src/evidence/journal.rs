@@ -315,14 +315,19 @@ impl Shared {
             let crc = crc32c::crc32c(body);
             let now = self.clock.now().unix_micros();
             let mut state = self.state.lock();
+            if let Class::Outcome { intent } = class {
+                state.rooms = state.rooms.saturating_sub(1);
+                // Asked with the lock held: after a failure the intent's position belongs to another record.
+                if let Some(Err(error)) = self.outcome_with(&state, intent) {
+                    return Err(error);
+                }
+            }
             self.admit(&state, class)?;
             let ticket = Ticket { seq: state.next_seq, epoch: self.epoch.load(Ordering::Relaxed) };
             state.push(body, crc, class, now);
             let urgent = !matches!(class, Class::Outcome { .. });
-            match class {
-                Class::Intent => state.rooms += 1,
-                Class::Outcome { .. } => state.rooms = state.rooms.saturating_sub(1),
-                Class::Promise | Class::Note => {}
+            if class == Class::Intent {
+                state.rooms += 1;
             }
             state.urgent |= urgent;
             self.wake_writer(&mut state, urgent);
