@@ -246,7 +246,7 @@ fn a_log_that_is_being_written_verifies_without_false_alarms() {
     let path = directory.path().join("evidence");
     let key = EvidenceKey::load_or_create(&directory.path().join("key")).unwrap();
     let options = JournalOptions { segment_bytes: 64 << 10, ..JournalOptions::default() };
-    let clock = Arc::new(crate::clock::SystemClock);
+    let clock = clock();
     let (log, _) = EvidenceLog::open(&path, origin(), key, &writer(), options.clone(), clock.clone()).unwrap();
     let busy = EvidenceKey::load_or_create(&directory.path().join("key")).unwrap();
     assert!(matches!(
@@ -270,6 +270,7 @@ fn a_log_that_is_being_written_verifies_without_false_alarms() {
             });
         }
         for round in 0..12 {
+            clock.advance(Duration::from_secs(1));
             if round % 4 == 0 {
                 log.checkpoint_now();
             }
@@ -294,10 +295,9 @@ fn a_log_that_is_being_written_verifies_without_false_alarms() {
 #[test]
 fn a_deleted_segment_refuses_calls_on_a_real_disk() {
     let directory = tempfile::tempdir().unwrap();
-    let clock = Arc::new(crate::clock::SystemClock);
     let (key, _) = EvidenceKey::generate().unwrap();
     let (log, _) =
-        EvidenceLog::open(directory.path(), origin(), key, &writer(), JournalOptions::default(), clock).unwrap();
+        EvidenceLog::open(directory.path(), origin(), key, &writer(), JournalOptions::default(), clock()).unwrap();
     assert_eq!(calls(log.journal(), 0, 2), 2);
     for entry in std::fs::read_dir(directory.path().join("journal")).unwrap() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();
