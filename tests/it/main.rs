@@ -13,4 +13,5 @@ mod cli;
 mod cli_dev;
 mod cli_first_screen;
 mod dev;
+mod durability;
 mod tidy;
