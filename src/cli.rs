@@ -130,7 +130,6 @@ struct Context {
     output: Output,
     pointers: Pointers,
     environment: Environment,
-    as_person: Option<String>,
 }
 
 impl Context {
@@ -138,7 +137,6 @@ impl Context {
         let environment = Environment::read();
         Self {
             output: Output::new(global.output, !global.no_headers, environment.no_color),
-            as_person: global.as_person.clone(),
             pointers: Pointers {
                 dir: global.dir,
                 address: global.address,

@@ -15,6 +15,7 @@ pub mod enrol;
 pub mod fleet;
 pub mod grant;
 mod http;
+mod listen;
 mod metrics;
 pub mod model;
 pub mod outbox;

@@ -9,6 +9,8 @@ pub mod admin;
 pub mod authority;
 mod connection;
 mod credential;
+#[cfg(test)]
+mod fixture;
 mod http;
 mod identify;
 pub mod issuers;

@@ -37,8 +37,8 @@ pub(super) enum Token {
 pub(super) struct Exchange {
     /// The resource that the token is for
     #[arg(long, value_name = "NAME")]
-    resource: Option<ResourceName>,
-    /// The action that it is for; may be repeated
+    resource: ResourceName,
+    /// The action that it is for; may be repeated. Without any, everything that the grant gives
     #[arg(long, value_name = "NAME")]
     action: Vec<ActionName>,
     /// Be this identity of the dev directory
@@ -113,7 +113,7 @@ impl Exchange {
             Vec::new()
         };
         let wanted = Wanted {
-            audience: self.resource.into_iter().map(String::from).collect(),
+            audience: self.resource.to_string(),
             scope: self.action.into_iter().map(String::from).collect(),
         };
         let issued = gateway::exchange(&base, &ca_pem, subject, &wanted).await?;

@@ -54,8 +54,8 @@ pub enum Subject {
 /// What a token is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Resources, the `audience` of RFC 8693.
-    pub audience: Vec<String>,
+    /// The resource, the `audience` of RFC 8693.
+    pub audience: String,
     /// Actions, the `scope`.
     pub scope: Vec<String>,
 }
@@ -107,7 +107,7 @@ pub async fn exchange(base: &str, ca_pem: &[u8], subject: Subject, wanted: &Want
             Some(certificate)
         }
     };
-    form.extend(wanted.audience.iter().map(|audience| ("audience", audience.clone())));
+    form.push(("audience", wanted.audience.clone()));
     if !wanted.scope.is_empty() {
         form.push(("scope", wanted.scope.join(" ")));
     }

@@ -16,14 +16,14 @@ use tonic::{Request, Status};
 
 use super::actor::ControlHandle;
 use super::authorize::{Caller, Denied, Operation, authorize};
-use crate::domain::name::OwnerName;
 use crate::domain::Timestamp;
+use crate::domain::name::OwnerName;
 
 pub(super) use error::ApiError;
 #[cfg(test)]
 pub(super) use identify::gateway_name;
-pub use server::ApiStartError;
 pub(super) use server::Api;
+pub use server::ApiStartError;
 
 /// Who made a request, as [`Identifier`] found.
 pub(super) fn caller_of<T>(request: &Request<T>) -> Option<Caller> {
@@ -81,7 +81,6 @@ impl Budget {
         Some(std::mem::take(suppressed))
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -53,7 +53,8 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
     let caller = identify(request.authorization, request.connection, &shared.verifier, shared.authority.wall())
         .await
         .map_err(|reason| stranger(worker, request, reason))?;
-    let mut patience = std::pin::pin!(tokio::time::sleep(shared.limits.hold));
+    // A call is held seldom, and never longer than this in all.
+    let mut patience = None;
     loop {
         let snapshot = shared.published.load();
         let now = shared.authority.now();
@@ -61,9 +62,10 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
             Judged::Allow(identity, permit) => (identity, permit),
             Judged::Deny(denied) => return Err(deny(worker, request, &caller, &snapshot, *denied).await),
             Judged::Hold(hold, denied) => {
+                let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(shared.limits.hold)));
                 tokio::select! {
                     () = shared.authority.renewed() => continue,
-                    () = &mut patience => {}
+                    () = patience => {}
                 }
                 let denied = Denied { reason: hold.reason(), ..*denied };
                 return Err(deny(worker, request, &caller, &snapshot, denied).await);

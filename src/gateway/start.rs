@@ -14,7 +14,7 @@ use super::authority::{AuthorityClock, Memory};
 use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
 use super::live::Registry;
 use super::metrics::Metrics;
-use super::oauth::Oauth;
+use super::oauth::{Oauth, OauthParts};
 use super::published::Published;
 use super::worker::{self, Listening};
 use super::{Shared, admin, record, sync, tls};
@@ -96,7 +96,7 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         private_dir(&settings.state_dir)?;
         let evidence = Arc::new(open_evidence(settings, clock.clone())?);
-        let access_key = signing_key(&settings.state_dir.join("access-token.key"))?;
+        let access_key = Arc::new(signing_key(&settings.state_dir.join("access-token.key"))?);
         let upstream_key = Arc::new(signing_key(&settings.state_dir.join("upstream-token.key"))?);
         let issuer = GatewayIssuer::new(&settings.audience);
         let own_keys = KeySet::parse(access_key.jwks().as_bytes())
@@ -124,7 +124,21 @@ impl Gateway {
             checkpoints: Arc::new(move || checkpoints.checkpoint().map(|(_, note)| note).unwrap_or_default()),
             metrics: metrics.clone(),
         };
-        let oauth = Arc::new(Oauth {});
+        let oauth = Oauth::new(OauthParts {
+            authority: authority.clone(),
+            published: published.clone(),
+            registry: registry.clone(),
+            verifier: verifier.clone(),
+            journal: evidence.journal().clone(),
+            metrics: metrics.worker(0),
+            issuer: issuer.clone(),
+            audience: settings.audience.clone(),
+            access_key,
+            upstream_key: upstream_key.clone(),
+            control: settings.control.clone(),
+            hold: settings.limits.hold,
+            runtime: runtime.clone(),
+        });
         let shared = Arc::new(Shared {
             clock,
             authority,

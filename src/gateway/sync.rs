@@ -27,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+pub(super) use self::connect::access;
 use self::enforce::{Enforcer, Follower};
 use self::outbox::Outbox;
 use self::session::{Session, SessionEnd};

@@ -35,7 +35,8 @@ fn help_is_the_golden_file() {
         std::fs::write(&golden, &help).unwrap();
     }
     let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-    assert_eq!(help, expected, "the help changed: UPDATE_GOLDEN=1 writes it anew");
+    let differs = help.lines().zip(expected.lines()).find(|(now, then)| now != then);
+    assert!(help == expected, "the help changed: UPDATE_GOLDEN=1 writes it anew; the first line: {differs:?}");
 }
 
 #[test]

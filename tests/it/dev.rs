@@ -335,7 +335,7 @@ fn log(home: &Path) -> String {
     std::fs::read_to_string(home.join("dev.log")).unwrap_or_default()
 }
 
-fn lines_of(reader: impl std::io::Read + Send + 'static) -> Receiver<String> {
+pub(crate) fn lines_of(reader: impl std::io::Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(reader).lines() {

@@ -12,8 +12,8 @@ use tonic::{Request, Status};
 use super::super::enrol::{self, CertificateAuthority, PersonSpec, Subject};
 use super::super::outbox::{Reached, Sink, SinkError, Told};
 use super::super::record::PersonRole;
-use super::sample;
 use super::super::{ControlHandle, ControlPlane, Core};
+use super::sample;
 use crate::domain::Clock;
 use crate::domain::clock::ManualClock;
 use crate::settings::ControlSettings;
@@ -139,9 +139,8 @@ impl Bench {
 
     /// A connection, with a client certificate for `subject` if there is one.
     pub(super) async fn channel(&self, subject: Option<Subject>) -> Channel {
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.ca.pem()))
-            .domain_name("localhost");
+        let mut tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.ca.pem())).domain_name("localhost");
         if let Some(subject) = subject {
             let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
             let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));

@@ -34,7 +34,6 @@ pub(in crate::control) const CATALOG: &[(&str, &str, &str)] = &[
     ("Role", "orders-reader", r#"{"permissions":[{"resource":"api/orders","actions":["read"]}]}"#),
 ];
 
-
 pub(in crate::control) fn document(kind: &str, name: &str, spec: &str) -> Document {
     Document { kind: kind.to_owned(), name: name.to_owned(), spec_json: spec.to_owned() }
 }

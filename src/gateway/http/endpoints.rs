@@ -57,13 +57,16 @@ pub(super) async fn serve(
         authorization: text(AUTHORIZATION),
         body,
         peer: connection.peer,
-        certificate: connection.certificate.as_ref().map(|c| (c.spiffe.clone(), c.thumbprint)),
+        certificate: connection.certificate.clone(),
     };
-    Ok(from_oauth(worker.shared.oauth.handle(endpoint).await))
-}
-
-fn from_oauth(answer: oauth::Answer) -> Answer {
-    Answer { status: answer.status, headers: answer.headers, body: answer.body }
+    let path = endpoint.path.clone();
+    let method = endpoint.method.clone();
+    let oauth::Answer { status, headers, body, refused } = worker.shared.oauth.handle(endpoint).await;
+    if let Some(reason) = refused {
+        worker.metrics.refused(reason);
+        worker.shared.refusals.note(reason, connection.peer, &method, &path);
+    }
+    Ok(Answer { status, headers, body })
 }
 
 /// The whole body; `None`: it is too large.

@@ -63,10 +63,12 @@ enum NoHead {
 
 impl Engine {
     pub(crate) fn new(worker: Arc<Worker>) -> Self {
-        let mut conf = ServerConf::default();
-        conf.threads = 1;
-        conf.upstream_keepalive_pool_size = UPSTREAM_POOL;
-        conf.max_retries = MAX_TRIES;
+        let conf = ServerConf {
+            threads: 1,
+            upstream_keepalive_pool_size: UPSTREAM_POOL,
+            max_retries: MAX_TRIES,
+            ..ServerConf::default()
+        };
         let proxy = Arc::new(http_proxy(&Arc::new(conf), Hooks::new(worker.clone())));
         Self { worker, proxy }
     }

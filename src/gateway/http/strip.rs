@@ -52,7 +52,7 @@ fn is_claim(name: &str) -> bool {
         known.len() == name.len()
             && known.bytes().zip(name.bytes()).all(|(known, byte)| known == byte || (known == b'-' && byte == b'_'))
     };
-    CLAIMS.iter().any(|known| same(&known)) || HOP_BY_HOP.iter().any(|known| same(&known))
+    CLAIMS.iter().any(same) || HOP_BY_HOP.iter().any(same)
 }
 
 #[cfg(test)]
