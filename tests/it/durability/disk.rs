@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::{Caller, Upstream, calls, records, verified};
-use crate::dev::{Dev, PATIENCE, eventually, run};
+use crate::dev::{Dev, PATIENCE, Stream, command, eventually};
 
 /// The first segment and the room that is reserved ahead fit, and little else.
 const DISK: &str = "8m";
@@ -165,13 +165,16 @@ fn a_segment_that_vanished_stops_the_gate_and_no_restart_covers_it_up() {
     }
     dev.cli(&["evidence", "verify", &log]).exits(8);
     dev.stop();
-    let ports = ["--gateway-address", "--gateway-tls-address", "--admin-address", "--control-address", "--http-address"];
+    let ports =
+        ["--gateway-address", "--gateway-tls-address", "--admin-address", "--control-address", "--http-address"];
     let ports = ports.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]);
     let arguments: Vec<_> = ["dev", "--dir", "state"].into_iter().chain(ports).collect();
     // More often than records are missing: what each start writes must not make up for them.
     for start in 0..4 {
-        let done = run(dev.home.path(), &arguments).exits(1);
-        assert!(done.stderr.contains("were signed") || done.stderr.contains("root"), "start {start}: {}", done.stderr);
+        let mut command = command(dev.home.path());
+        command.args(&arguments);
+        let (code, said) = Stream::of(command).ended();
+        assert!(code == 1 && said.contains("were signed"), "start {start}: {code}: {said}");
     }
     dev.cli(&["evidence", "verify", &log]).exits(8);
 }
