@@ -124,7 +124,11 @@ pub async fn exchange(base: &str, ca_pem: &[u8], subject: Subject, wanted: &Want
     Err(TokenError::Refused {
         status,
         reason: first([problem.reason, problem.error.clone(), String::new()]),
-        description: first([problem.error_description, problem.detail, first([problem.title, problem.error, String::new()])]),
+        description: first([
+            problem.error_description,
+            problem.detail,
+            first([problem.title, problem.error, String::new()]),
+        ]),
     })
 }
 

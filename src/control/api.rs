@@ -7,6 +7,7 @@ mod access;
 mod catalog;
 mod error;
 mod identify;
+mod push;
 mod server;
 
 use std::time::Duration;
@@ -83,7 +84,10 @@ impl Budget {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod budget {
     use super::*;
 
     #[test]

@@ -11,7 +11,6 @@ use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// How long to wait after a failed accept: what makes it fail (no file descriptors) does not pass at once.
 const RETRY: Duration = Duration::from_millis(100);
@@ -70,6 +69,13 @@ impl Listener {
     }
 }
 
+impl Connection {
+    /// The connection itself, to ask it who is at its ends.
+    pub(super) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
 impl axum::serve::Listener for Listener {
     type Io = Connection;
     type Addr = SocketAddr;
@@ -80,14 +86,6 @@ impl axum::serve::Listener for Listener {
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         Ok(self.address)
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
     }
 }
 

@@ -16,5 +16,6 @@ mod cli_first_screen;
 mod cli_processes;
 mod dev;
 mod durability;
+mod readme;
 mod tidy;
 mod world;

@@ -1,13 +1,15 @@
+//! The writer over SQLite, with a clock of the test's own and stores that fail.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
 use super::super::model::Ended;
+use super::super::sample::{NOW, core, documents, furnished, request};
 use super::super::store::sealed::SealKey;
 use super::super::store::{
     Compare, KeyRange, Lease, LeaseId, Op, RangeResult, Revision, SqliteStore, Store, Txn, TxnResult, WatchStream,
 };
-use super::super::tests::sample::{NOW, core, documents, furnished, request};
 use super::super::{ControlHandle, Core};
 use super::*;
 use crate::domain::clock::ManualClock;

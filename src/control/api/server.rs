@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tonic::service::interceptor::InterceptorLayer;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::super::actor::ControlHandle;
-use super::super::listen::Listener;
-use super::super::push::GrantStreamService;
+use super::super::listen::{Connection, Listener};
 use super::access::AccessService;
 use super::catalog::CatalogService;
 use super::identify::Identifier;
+use super::push::GrantStreamService;
 use crate::wire::v1;
 
 /// Requests at the same time on one connection; a gateway needs two, the command line one.
@@ -128,6 +129,14 @@ impl Api {
             }
         });
         Ok(Listening { address: bound, task })
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream().connect_info()
     }
 }
 

@@ -1,6 +1,8 @@
+//! Documents against a model: every fault, every rule.
+
 use std::time::Duration;
 
-use super::super::tests::sample::{NOW, carried_out, context, document, documents, model};
+use super::super::sample::{NOW, carried_out, context, document, documents, model};
 use super::*;
 
 fn unfit(documents: &[Document]) -> Vec<String> {

@@ -1,9 +1,11 @@
+//! Files, certificates and tokens, run again and again.
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::api::gateway_name;
-use super::super::tests::sample::{NOW, core};
+use super::super::sample::{NOW, core};
 use super::*;
 use crate::control::record::{PersonRole, TokenDigest};
 use crate::domain::clock::ManualClock;

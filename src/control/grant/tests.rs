@@ -1,5 +1,7 @@
+//! Requests against a model: every bound, every end.
+
 use super::super::catalog::{plan_apply, plan_state};
-use super::super::tests::sample::{NOW, carried_out, context, document, model, request};
+use super::super::sample::{NOW, carried_out, context, document, model, request};
 use super::*;
 use crate::domain::grant::{Binding, GrantState, MAX_GRANT_DAYS};
 use crate::domain::identity::IdentityState;

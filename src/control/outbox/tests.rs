@@ -1,9 +1,11 @@
+//! Draining into logs that die.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::authorize::Caller;
+use super::super::sample::{NOW, furnished, request};
 use super::super::store::Compare;
-use super::super::tests::sample::{NOW, furnished, request};
 use super::*;
 use crate::domain::clock::ManualClock;
 

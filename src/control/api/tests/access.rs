@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
-use super::super::enrol::Subject;
+use super::super::super::enrol::Subject;
 use super::plane::{Bench, grant_request};
 use crate::wire::v1;
 use v1::access_client::AccessClient;

@@ -14,12 +14,12 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::actor::{ControlHandle, Shared};
-use super::api::ApiError;
-use super::authorize::{Caller, Operation};
-use super::encode;
-use super::record::Standing;
-use super::ring::{self, Head, Next};
+use super::super::actor::{ControlHandle, Shared};
+use super::super::authorize::{Caller, Operation};
+use super::super::encode;
+use super::super::record::Standing;
+use super::super::ring::{self, Head, Next};
+use super::ApiError;
 use crate::domain::name::GatewayName;
 use crate::wire::v1;
 use v1::control_message::Message as Down;
@@ -55,7 +55,7 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
         &self,
         request: Request<Streaming<v1::GatewayMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let caller = super::api::authorized(&self.handle, &request, Operation::Attach, None).await?;
+        let caller = super::authorized(&self.handle, &request, Operation::Attach, None).await?;
         let Caller::Gateway(name) = caller else { return Err(ApiError::unauthenticated().into()) };
         let mut incoming = request.into_inner();
         let hello = match tokio::time::timeout(HELLO_PATIENCE, incoming.message()).await {
@@ -180,7 +180,7 @@ impl Session {
             }
         };
         tokio::select! {
-            () = super::stopped(&mut stop) => {
+            () = super::super::stopped(&mut stop) => {
                 let _ = self.sender.try_send(Err(ApiError::stopping().into()));
             }
             () = self.sender.closed() => {}

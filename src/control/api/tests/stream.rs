@@ -160,7 +160,7 @@ async fn a_store_older_than_what_a_gateway_saw_is_refused_until_it_is_declared()
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert_eq!(refused.metadata().get("x-portcullis-reason").unwrap(), "store_behind");
     }
-    bench.handle().begin_epoch(&super::super::authorize::Caller::System, 3).await.unwrap();
+    bench.handle().begin_epoch(&super::super::super::authorize::Caller::System, 3).await.unwrap();
     let mut one = Gateway::attach(&bench, "one", 2, 999).await.unwrap();
     one.next().await.unwrap();
     assert_eq!((one.snapshots, one.epoch), (1, 3));
@@ -204,8 +204,8 @@ async fn a_second_stream_of_a_gateway_ends_the_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expelled_gateway_is_answered_no_more() {
-    use super::super::authorize::Caller;
-    use super::super::record::{GatewayRecord, Standing};
+    use super::super::super::authorize::Caller;
+    use super::super::super::record::{GatewayRecord, Standing};
     let bench = Bench::start().await;
     bench.apply().await;
     let mut one = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
