@@ -30,7 +30,7 @@ use crate::domain::Clock;
 use crate::domain::name::GatewayName;
 use crate::domain::route::UpstreamUrl;
 use crate::gateway::Gateway;
-use crate::settings::{ControlSettings, LogSettings};
+use crate::settings::{ControlSettings, Durability, LogSettings};
 use crate::{files, telemetry};
 
 /// The trust domain of the sample identities and of the parts.
@@ -65,6 +65,10 @@ pub struct Options {
     pub upstream: Option<UpstreamUrl>,
     /// Where everything listens.
     pub addresses: Addresses,
+    /// Threads of the gateway that serve callers; the machine's cores if not given.
+    pub workers: Option<u64>,
+    /// When a record of the gateway's evidence counts as written.
+    pub durability: Durability,
 }
 
 /// Where everything listens; port 0 picks one.
@@ -171,7 +175,7 @@ impl Parts {
         let sample = Sample::start().await.map_err(AppError::io("cannot start the sample upstream"))?;
         let address = format!("https://{}", control.grpc_address());
         sample_catalog::apply(directory, &address, sample.address, options.upstream.as_ref()).await?;
-        let settings = settings::gateway(directory, &options.addresses, &address)?;
+        let settings = settings::gateway(directory, options, &address)?;
         let gateway = super::gateway::start(&settings).await?;
         ready(gateway.admin()).await?;
         let renewing = issuer.keep(directory.clone());

@@ -306,6 +306,36 @@ fn a_deleted_segment_refuses_calls_on_a_real_disk() {
 }
 
 #[test]
+fn a_log_that_lost_signed_records_does_not_open_however_often_it_is_tried() {
+    let lose_all = |bytes: &mut Vec<u8>| bytes.clear();
+    let lose_last = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
+    let change_last = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    for (n, lose) in [lose_all, lose_last, change_last].into_iter().enumerate() {
+        let disk = tempfile::tempdir().unwrap();
+        let open = || {
+            let key = EvidenceKey::load_or_create(&disk.path().join("key")).unwrap();
+            let directory = disk.path().join("evidence");
+            EvidenceLog::open(&directory, origin(), key, &writer(), JournalOptions::default(), clock())
+        };
+        let (log, _) = open().unwrap();
+        assert_eq!(calls(log.journal(), 0, 3), 3);
+        log.shutdown();
+        let signed = log.checkpoint().unwrap().0.size;
+        drop(log);
+        let segment = disk.path().join("evidence/journal/00000000000000000000.log");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        lose(&mut bytes);
+        match bytes.is_empty() {
+            true => std::fs::remove_file(&segment).unwrap(),
+            false => std::fs::write(&segment, bytes).unwrap(),
+        }
+        for start in 0..=signed {
+            assert!(matches!(open(), Err(LogError::Sequencer(_))), "loss {n}, start {start}");
+        }
+    }
+}
+
+#[test]
 fn queries_filter_follow_and_give_outcomes_with_their_intents() {
     let disk = FakeStorage::new();
     let log = open(&disk, &key()).unwrap();

@@ -15,6 +15,7 @@ mod cli_dev;
 mod cli_first_screen;
 mod cli_processes;
 mod dev;
+mod durability;
 mod readme;
 mod tidy;
 mod world;
