@@ -180,9 +180,17 @@ fn networks_and_bindings_narrow() {
 #[test]
 fn a_gate_token_opens_its_own_grant_only() {
     let snapshot = with(&[grant(1), grant(2)]);
-    let gate = |id| Ask { credential: Credential::Gate { grant: GrantId::from_bits(id), certificate: None }, ..READ };
+    let scoped = |id, scope| Ask {
+        credential: Credential::Gate { grant: GrantId::from_bits(id), scope, certificate: None },
+        ..READ
+    };
+    let gate = |id| scoped(id, "write read");
     assert_eq!(ask(&snapshot, &gate(2)).unwrap().grant().unwrap().id, GrantId::from_bits(2));
     assert_eq!(ask(&snapshot, &gate(3)).unwrap_err(), Reason::GrantMissing);
+    // The grant gives reading; a token that was asked for without it does not.
+    for scope in ["", "write", "rea", "readonly"] {
+        assert_eq!(ask(&snapshot, &scoped(2, scope)).unwrap_err(), Reason::ActionNotGranted, "{scope}");
+    }
 }
 
 #[test]

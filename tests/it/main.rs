@@ -9,8 +9,12 @@
     reason = "a test that cannot go on fails, and it stands outside of what the rules protect"
 )]
 
+mod call;
 mod cli;
 mod cli_dev;
 mod cli_first_screen;
+mod cli_processes;
 mod dev;
+mod readme;
 mod tidy;
+mod world;

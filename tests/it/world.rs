@@ -1,0 +1,638 @@
+//! More of the harness: an upstream and an issuer of the test's own, and the gate's parts as separate processes.
+//!
+//! The issuer signs with a library that is not the gate's code. Everything listens on ports that the system picked.
+
+#![allow(dead_code, reason = "tests of several subjects use different parts of it")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer as CertificateIssuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::dev::{Answer, BINARY, Dev, Done, PATIENCE, START, Stream, command, curl, eventually};
+
+/// What dev's issuer is called, and what its tokens are for.
+pub(crate) const DEV_ISSUER: &str = "https://issuer.dev.portcullis.local";
+pub(crate) const DEV_AUDIENCE: &str = "https://gateway.dev.portcullis.local";
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
+}
+
+/// An address of loopback that nobody listens on: it was free just now.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Claims of a token without verifying it.
+pub(crate) fn claims(token: &str) -> Value {
+    let part = token.split('.').nth(1).unwrap_or_else(|| panic!("no token: {token}"));
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+/// Header of a token without verifying it.
+pub(crate) fn header(token: &str) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap()
+}
+
+/// A signing key of the test's own.
+pub(crate) struct Key {
+    pub(crate) kid: String,
+    pair: KeyPair,
+}
+
+impl Key {
+    pub(crate) fn es256(kid: &str) -> Self {
+        Self { kid: kid.to_owned(), pair: KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap() }
+    }
+
+    pub(crate) fn ed25519(kid: &str) -> Self {
+        Self { kid: kid.to_owned(), pair: KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap() }
+    }
+
+    pub(crate) fn rs256(kid: &str) -> Self {
+        let pair = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+        Self { kid: kid.to_owned(), pair }
+    }
+
+    /// The key that `dev`'s issuer signs with, under the name that its set gives it.
+    pub(crate) fn of_dev(dev: &Dev) -> Self {
+        let set: Value = serde_json::from_slice(&std::fs::read(dev.dir().join("issuer/jwks.json")).unwrap()).unwrap();
+        let pem = std::fs::read_to_string(dev.dir().join("issuer/key.pem")).unwrap();
+        Self { kid: set["keys"][0]["kid"].as_str().unwrap().to_owned(), pair: KeyPair::from_pem(&pem).unwrap() }
+    }
+
+    fn algorithm(&self) -> jsonwebtoken::Algorithm {
+        let algorithm = self.pair.algorithm();
+        if algorithm == &rcgen::PKCS_ED25519 {
+            jsonwebtoken::Algorithm::EdDSA
+        } else if algorithm == &rcgen::PKCS_ECDSA_P256_SHA256 {
+            jsonwebtoken::Algorithm::ES256
+        } else {
+            jsonwebtoken::Algorithm::RS256
+        }
+    }
+
+    /// The public half as a JWK.
+    pub(crate) fn jwk(&self) -> Value {
+        use x509_parser::prelude::FromDer as _;
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let raw = self.pair.public_key_raw();
+        match self.algorithm() {
+            jsonwebtoken::Algorithm::ES256 => json!({
+                "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid,
+                "x": encode(&raw[1..33]), "y": encode(&raw[33..65]),
+            }),
+            jsonwebtoken::Algorithm::EdDSA => json!({
+                "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": self.kid, "x": encode(raw),
+            }),
+            _ => {
+                let info = rcgen::PublicKeyData::subject_public_key_info(&self.pair);
+                let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&info).unwrap();
+                let x509_parser::public_key::PublicKey::RSA(key) = info.parsed().unwrap() else { panic!("not RSA") };
+                let modulus = key.modulus.strip_prefix(&[0]).unwrap_or(key.modulus);
+                json!({
+                    "kty": "RSA", "alg": "RS256", "use": "sig", "kid": self.kid,
+                    "n": encode(modulus), "e": encode(key.exponent),
+                })
+            }
+        }
+    }
+
+    /// Signs these claims.
+    pub(crate) fn sign(&self, claims: &Value) -> String {
+        self.sign_as(&self.kid, claims)
+    }
+
+    /// Signs these claims under another key's name.
+    pub(crate) fn sign_as(&self, kid: &str, claims: &Value) -> String {
+        let mut header = jsonwebtoken::Header::new(self.algorithm());
+        header.kid = Some(kid.to_owned());
+        let pem = self.pair.serialize_pem();
+        let key = match self.algorithm() {
+            jsonwebtoken::Algorithm::ES256 => jsonwebtoken::EncodingKey::from_ec_pem(pem.as_bytes()),
+            jsonwebtoken::Algorithm::EdDSA => jsonwebtoken::EncodingKey::from_ed_pem(pem.as_bytes()),
+            _ => jsonwebtoken::EncodingKey::from_rsa_pem(pem.as_bytes()),
+        };
+        jsonwebtoken::encode(&header, claims, &key.unwrap()).unwrap()
+    }
+}
+
+/// A set of keys.
+pub(crate) fn jwks(keys: &[&Key]) -> String {
+    json!({ "keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() }).to_string()
+}
+
+/// Claims of a good token of dev's issuer, for five minutes.
+pub(crate) fn dev_claims(subject: &str) -> Value {
+    plain_claims(DEV_ISSUER, DEV_AUDIENCE, subject)
+}
+
+/// Claims of a good token, for five minutes.
+pub(crate) fn plain_claims(issuer: &str, audience: &str, subject: &str) -> Value {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let jti = format!("t-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    json!({ "iss": issuer, "sub": subject, "aud": audience, "iat": now(), "exp": now() + 300, "jti": jti })
+}
+
+/// `claims` with one of them changed; null removes it.
+pub(crate) fn with(mut claims: Value, name: &str, value: Value) -> Value {
+    let members = claims.as_object_mut().unwrap();
+    if value.is_null() {
+        members.remove(name);
+    } else {
+        members.insert(name.to_owned(), value);
+    }
+    claims
+}
+
+/// A client certificate and its key in PEM files.
+pub(crate) struct Certificate {
+    _dir: TempDir,
+    pub(crate) cert: String,
+    pub(crate) key: String,
+    /// SHA-256 of its DER, base64url.
+    pub(crate) thumbprint: String,
+}
+
+/// The parameters of a workload's certificate with these URIs.
+pub(crate) fn workload(uris: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params
+}
+
+/// The parameters of an authority's certificate.
+pub(crate) fn authority(uris: &[&str]) -> CertificateParams {
+    let mut params = workload(uris);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params
+}
+
+impl Certificate {
+    /// One that the CA in these files signed.
+    pub(crate) fn signed(ca_pem: &Path, ca_key: &Path, params: &CertificateParams) -> Self {
+        let key = KeyPair::from_pem(&std::fs::read_to_string(ca_key).unwrap()).unwrap();
+        let issuer = CertificateIssuer::from_ca_cert_pem(&std::fs::read_to_string(ca_pem).unwrap(), key).unwrap();
+        let own = KeyPair::generate().unwrap();
+        Self::write(&params.signed_by(&own, &issuer).unwrap(), &own)
+    }
+
+    /// One that dev's CA signed.
+    pub(crate) fn of_dev(dev: &Dev, params: &CertificateParams) -> Self {
+        Self::signed(&dev.dir().join("control/ca.pem"), &dev.dir().join("control/ca.key"), params)
+    }
+
+    /// One that nobody but itself signed.
+    pub(crate) fn self_signed(params: &CertificateParams) -> Self {
+        let own = KeyPair::generate().unwrap();
+        Self::write(&params.self_signed(&own).unwrap(), &own)
+    }
+
+    fn write(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: String| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (cert, key) = (put("cert.pem", certificate.pem()), put("key.pem", key.serialize_pem()));
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate.der());
+        Self { cert, key, thumbprint: URL_SAFE_NO_PAD.encode(digest), _dir: dir }
+    }
+}
+
+type Handler = dyn Fn(&str, &mut TcpStream) + Send + Sync;
+
+/// An upstream of the test's own: it counts requests, keeps their heads, and answers by the test's function. One request
+/// per connection.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Upstream {
+    pub(crate) fn start(handler: impl Fn(&str, &mut TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (kept, handler): (_, Arc<Handler>) = (heads.clone(), Arc::new(handler));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(stream), kept, handler) = (stream, kept.clone(), handler.clone()) else { return };
+                std::thread::spawn(move || serve(stream, &kept, &*handler));
+            }
+        });
+        Self { address, heads }
+    }
+
+    /// Answers every request with 200 and `ok`.
+    pub(crate) fn ok() -> Self {
+        Self::start(|_, stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+        })
+    }
+
+    /// How many requests it has seen.
+    pub(crate) fn seen(&self) -> usize {
+        self.heads.lock().unwrap().len()
+    }
+
+    /// The heads of all requests.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, heads: &Mutex<Vec<String>>, handler: &Handler) {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    heads.lock().unwrap().push(head.clone());
+    handler(&head, &mut stream);
+}
+
+/// The rest of what a peer sends, until it closes or resets: whether it ended within the patience of tests.
+pub(crate) fn ends(stream: &mut TcpStream) -> bool {
+    let _ = stream.set_read_timeout(Some(PATIENCE));
+    let mut sink = [0; 4096];
+    loop {
+        match stream.read(&mut sink) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+/// A process of ours that logs JSON lines.
+pub(crate) struct Process {
+    child: Option<Child>,
+    log: Arc<Mutex<String>>,
+    lines: Receiver<Value>,
+}
+
+impl Process {
+    #[track_caller]
+    pub(crate) fn spawn(home: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(home);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (sender, lines) = channel();
+        let log: Arc<Mutex<String>> = Arc::default();
+        let (kept, stderr) = (log.clone(), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+                drop(kept);
+                if let Ok(value) = serde_json::from_str(&line) {
+                    let _ = sender.send(value);
+                }
+            }
+        });
+        Self { child: Some(child), log, lines }
+    }
+
+    /// Waits for a log line with this message.
+    #[track_caller]
+    pub(crate) fn says(&self, message: &str) -> Value {
+        loop {
+            match self.lines.recv_timeout(START) {
+                Ok(line) if line["message"].as_str().is_some_and(|text| text.contains(message)) => return line,
+                Ok(_) => {}
+                Err(_) => panic!("did not say `{message}`:\n{}", self.log()),
+            }
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), signal).unwrap();
+    }
+
+    /// Waits until it has ended: its exit code.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        let mut status = None;
+        eventually("the process has ended", Duration::from_secs(30), || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log ---\n{}", self.log());
+        }
+        self.kill();
+    }
+}
+
+/// A control plane as a process of its own, and what gateways beside it need.
+pub(crate) struct Fleet {
+    pub(crate) home: TempDir,
+    pub(crate) control: Process,
+    pub(crate) address: String,
+    pub(crate) key: Key,
+}
+
+/// Audience and issuer of a fleet's gateways.
+pub(crate) const AUDIENCE: &str = "https://gate.test";
+pub(crate) const ISSUER: &str = "https://issuer.test";
+
+impl Fleet {
+    /// A control plane with the gateway `edge` registered and a catalog with one route to `upstream`.
+    #[track_caller]
+    pub(crate) fn start(upstream: SocketAddr) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let key = Key::es256("k1");
+        let at = |name: &str| home.path().join(name);
+        std::fs::write(at("jwks.json"), jwks(&[&key])).unwrap();
+        let config = json!({
+            "role": "control", "trust_domain": "test.example", "state_dir": "control",
+            "grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0",
+            "tls": {
+                "certificate_file": "control/control.pem", "key_file": "control/control.key",
+                "client_ca_file": "control/clients.pem",
+            },
+            "log": { "format": "json" },
+        });
+        std::fs::write(at("control.yaml"), config.to_string()).unwrap();
+        let init = ["control", "init", "-c", "control.yaml", "--gateway", "edge"];
+        crate::dev::run(home.path(), &init).exits(0);
+        let control = Process::spawn(home.path(), &["control", "run", "-c", "control.yaml"]);
+        let ready = control.says("the control plane is ready");
+        let address = format!("https://{}", ready["grpc"].as_str().unwrap());
+        let fleet = Self { home, control, address, key };
+        fleet.apply(&catalog(upstream));
+        fleet
+    }
+
+    /// SIGKILLs the control plane, or starts it again at the same address.
+    pub(crate) fn restart_control(&mut self) {
+        let path = self.home.path().join("control.yaml");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["grpc_address"] = self.address.trim_start_matches("https://").into();
+        std::fs::write(&path, config.to_string()).unwrap();
+        self.control = Process::spawn(self.home.path(), &["control", "run", "-c", "control.yaml"]);
+        self.control.says("the control plane is ready");
+    }
+
+    /// Starts the gateway `edge` with settings that `edit` has changed.
+    #[track_caller]
+    pub(crate) fn gateway(&self, edit: impl FnOnce(&mut Value)) -> Gate {
+        let at = |name: &str| self.home.path().join(name).display().to_string();
+        let mut config = json!({
+            "role": "gateway", "name": "edge", "state_dir": "edge", "audience": AUDIENCE,
+            "listen": [
+                { "address": "127.0.0.1:0" },
+                { "address": "127.0.0.1:0", "tls": {
+                    "certificate_file": at("control/gateways/edge/gateway.pem"),
+                    "key_file": at("control/gateways/edge/gateway.key"),
+                    "client_ca_file": at("control/ca/ca.pem"), "client_certificate": "optional",
+                } },
+            ],
+            "admin_address": "127.0.0.1:0", "workers": 1,
+            "control": {
+                "address": self.address, "ca_file": at("control/ca/ca.pem"),
+                "certificate_file": at("control/gateways/edge/gateway.pem"),
+                "key_file": at("control/gateways/edge/gateway.key"),
+            },
+            "issuers": [{ "issuer": ISSUER, "jwks_file": at("jwks.json") }],
+            "log": { "format": "json" },
+        });
+        edit(&mut config);
+        std::fs::write(self.home.path().join("gateway.yaml"), config.to_string()).unwrap();
+        let process = Process::spawn(self.home.path(), &["gateway", "run", "-c", "gateway.yaml"]);
+        let line = process.says("the gateway listens");
+        let listeners = line["listeners"].as_str().unwrap().trim_matches(['[', ']']).to_owned();
+        let mut listeners = listeners.split(", ").map(str::to_owned);
+        let (plain, tls) = (listeners.next().unwrap(), listeners.next().unwrap_or_default());
+        let admin = format!("http://{}", line["admin"].as_str().unwrap());
+        let gate = Gate { process, url: format!("http://{plain}"), tls: format!("https://{tls}"), admin };
+        gate
+    }
+
+    /// The command line towards this control plane, to be run.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let token = std::fs::read_to_string(self.home.path().join("control/people/administrator")).unwrap();
+        let mut command = command(self.home.path());
+        command.env("PORTCULLIS_ADDRESS", &self.address).env("PORTCULLIS_TOKEN", token.trim());
+        command.env("PORTCULLIS_CA", self.home.path().join("control/ca/ca.pem")).args(arguments);
+        command
+    }
+
+    #[track_caller]
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Done {
+        Done::of(self.command(arguments).output().unwrap())
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let arguments: Vec<_> = ["-o", "json"].iter().chain(arguments).copied().collect();
+        self.cli(&arguments).exits(0).json()
+    }
+
+    #[track_caller]
+    pub(crate) fn apply(&self, documents: &str) {
+        let file = self.home.path().join("catalog.yaml");
+        std::fs::write(&file, documents).unwrap();
+        self.cli(&["apply", "-f", file.to_str().unwrap()]).exits(0);
+    }
+
+    /// Grants `billing` reading for 15 minutes: the grant's id.
+    #[track_caller]
+    pub(crate) fn grant(&self, wait: &str) -> String {
+        let create = ["grant", "create", "--identity", "billing", "--resource", "api/orders", "--action", "read"];
+        let more = ["--duration", "15m", "--reason", "test"];
+        let mut arguments = [&create[..], &more].concat();
+        arguments.extend((!wait.is_empty()).then_some(wait));
+        self.json(&arguments)["grants"][0]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// `Authorization` of `billing`.
+    pub(crate) fn bearer(&self) -> String {
+        format!("Authorization: Bearer {}", self.key.sign(&plain_claims(ISSUER, AUDIENCE, "billing")))
+    }
+}
+
+/// One identity, one sensitive resource, one that is not, and a route to each at `upstream`.
+pub(crate) fn catalog(upstream: SocketAddr) -> String {
+    format!(
+        "kind: Identity\nname: billing\nspec: {{ kind: service, owner: payments, purpose: tests, environment: test,\n  \
+         authenticate: [ {{ spiffe: \"spiffe://test.example/billing\" }}, {{ issuer: \"{ISSUER}\", subject: billing }} ] }}\n\
+         ---\nkind: Resource\nname: api/orders\nspec: {{ owner: orders, sensitivity: high, authority: 10s }}\n\
+         ---\nkind: Route\nname: orders\nspec:\n  upstream: http://{upstream}\n  resource: api/orders\n  actions:\n    \
+         - {{ name: read, methods: [GET, HEAD], path: \"/v1/orders/**\" }}\n"
+    )
+}
+
+/// A gateway as a process of its own.
+pub(crate) struct Gate {
+    pub(crate) process: Process,
+    pub(crate) url: String,
+    pub(crate) tls: String,
+    pub(crate) admin: String,
+}
+
+impl Gate {
+    /// Waits until it has its picture and authority.
+    #[track_caller]
+    pub(crate) fn ready(self) -> Self {
+        eventually("the gateway is ready", START, || curl(&[&format!("{}/readyz", self.admin)]).status == 200);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, authorization: &str, path: &str) -> Answer {
+        curl(&["-H", authorization, &format!("{}{path}", self.url)])
+    }
+
+    /// Opens a stream by curl.
+    pub(crate) fn open(&self, authorization: &str, path: &str) -> Stream {
+        let mut command = Command::new("curl");
+        command.args(["-sSN", "--max-time", "120", "-H", authorization, &format!("{}{path}", self.url)]);
+        Stream::of(command)
+    }
+}
+
+/// nginx in the foreground, on a free port, with a location block of the test's.
+pub(crate) struct Nginx {
+    child: Child,
+    pub(crate) url: String,
+    _dir: TempDir,
+}
+
+impl Nginx {
+    #[track_caller]
+    pub(crate) fn start(location: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let root = dir.path().display();
+        let config = format!(
+            "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\n\
+             events {{}}\nhttp {{ access_log off; client_body_temp_path {root}/b; proxy_temp_path {root}/p;\n\
+             fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s; root {root};\n\
+             server {{ listen {address}; {location} }} }}\n"
+        );
+        std::fs::write(dir.path().join("nginx.conf"), config).unwrap();
+        let mut nginx = Command::new("/usr/sbin/nginx");
+        nginx.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
+        let child = nginx.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nginx");
+        let nginx = Self { child, url: format!("http://{address}"), _dir: dir };
+        eventually("nginx listens", PATIENCE, || TcpStream::connect(address).is_ok());
+        nginx
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes a catalog file and applies it beside a dev.
+#[track_caller]
+pub(crate) fn apply(dev: &Dev, documents: &str) -> Done {
+    let file = dev.home.path().join("more.yaml");
+    std::fs::write(&file, documents).unwrap();
+    dev.cli(&["apply", "-f", file.to_str().unwrap()])
+}
+
+/// A route of dev's resource `api/orders` at a host of its own, to `upstream`.
+pub(crate) fn route(name: &str, host: &str, upstream: &str) -> String {
+    format!(
+        "kind: Route\nname: {name}\nspec:\n  host: {host}\n  upstream: {upstream}\n  resource: api/orders\n  actions:\n    \
+         - {{ name: read, methods: [GET, HEAD], path: \"/**\" }}\n    \
+         - {{ name: write, methods: [POST, PUT, DELETE], path: \"/**\" }}\n"
+    )
+}
+
+/// Records of the gateway's log, as `evidence query` prints them.
+#[track_caller]
+pub(crate) fn evidence(dev: &Dev, arguments: &[&str]) -> Vec<Value> {
+    let arguments: Vec<_> = ["-o", "json", "evidence", "query"].iter().chain(arguments).copied().collect();
+    let done = dev.cli(&arguments).exits(0);
+    done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The record of this kind about a call; waits for it, as an outcome follows the answer.
+#[track_caller]
+pub(crate) fn record(dev: &Dev, call: &str, kind: &str) -> Value {
+    let mut found = None;
+    eventually(&format!("a record of kind {kind} for call {call}"), PATIENCE, || {
+        found = evidence(dev, &["--call", call, "--kind", kind]).into_iter().next();
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// Every byte of the gateway's and the control plane's logs, and of what the process said.
+pub(crate) fn everything_written(dev: &Dev) -> Vec<u8> {
+    fn walk(dir: &Path, out: &mut Vec<u8>) {
+        for entry in std::fs::read_dir(dir).unwrap().filter_map(Result::ok) {
+            let path: PathBuf = entry.path();
+            if path.is_dir() {
+                walk(&path, out);
+            } else {
+                out.extend(std::fs::read(&path).unwrap_or_default());
+            }
+        }
+    }
+    let mut out = dev.log().into_bytes();
+    walk(&dev.dir().join("gateway/evidence"), &mut out);
+    walk(&dev.dir().join("control/evidence"), &mut out);
+    out
+}
+
+pub(crate) fn holds(bytes: &[u8], part: &str) -> bool {
+    bytes.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+/// The binary, for tests that run it by themselves.
+pub(crate) fn binary() -> &'static str {
+    BINARY
+}
