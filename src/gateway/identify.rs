@@ -9,7 +9,6 @@ use super::connection::{ClientCertificate, Connection};
 use super::issuers::TokenVerifier;
 use crate::decision::Credential;
 use crate::decision::snapshot::{IdentityIndex, Snapshot};
-use crate::domain::name::ActionName;
 use crate::domain::principal::{CertificateThumbprint, Principal};
 use crate::domain::{Reason, Timestamp};
 use crate::token::TokenError;
@@ -111,17 +110,6 @@ impl Caller<'_> {
         })
     }
 
-    /// Whether the credential is good for this action. A token of this gateway says which ones it was given for, and its
-    /// grant may have more; all others say nothing of our actions.
-    pub(crate) fn covers(&self, action: &ActionName) -> bool {
-        match self {
-            Self::Token { verified, .. } if verified.gate.is_some() => {
-                verified.scopes().any(|scope| scope == action.as_str())
-            }
-            Self::Certificate(_) | Self::Token { .. } => true,
-        }
-    }
-
     /// As the credential names the caller, for the evidence.
     pub(crate) fn principal(&self) -> String {
         match self {
@@ -141,13 +129,11 @@ mod tests {
     use crate::token::mint::{AccessToken, GatewayIssuer, access_token};
 
     #[tokio::test]
-    async fn a_token_of_ours_is_good_for_what_it_was_given_for_and_no_more() {
+    async fn a_token_of_ours_carries_its_grant_and_scope_to_the_decision() {
         let fixture = Fixture::new(&[]).await;
-        let caller = |token: &str| Caller::Token {
-            verified: fixture.verifier.verify(token, NOW).unwrap(),
-            certificate: None,
-        };
-        let (read, write) = ("read".parse().unwrap(), "write".parse().unwrap());
+        let caller =
+            |token: &str| Caller::Token { verified: fixture.verifier.verify(token, NOW).unwrap(), certificate: None };
+        let read = "read".parse().unwrap();
         let token = AccessToken {
             issuer: &GatewayIssuer::new(GATE),
             audience: GATE,
@@ -160,9 +146,12 @@ mod tests {
             random: [1; 16],
         };
         let own = caller(&access_token(&fixture.access_key, &token, NOW).unwrap().token);
-        assert!(own.covers(&read) && !own.covers(&write));
+        let gate = Credential::Gate { grant: GrantId::from_bits(1), scope: "read", certificate: None };
+        assert_eq!(own.credential(), Ok(gate));
         let foreign = caller(&fixture.token("billing", std::time::Duration::from_secs(60)));
-        assert!(foreign.covers(&read) && foreign.covers(&write));
+        assert!(matches!(foreign.credential(), Ok(Credential::Token { .. })));
+        let Caller::Token { verified, .. } = own else { panic!("made above") };
+        assert_eq!(Caller::Revoked(verified).credential(), Err(Reason::TokenRevoked));
     }
 
     #[test]

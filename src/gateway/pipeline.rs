@@ -122,9 +122,6 @@ fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, no
         Ok(matched) => matched,
         Err(reason) => return deny(reason, Some(identity), None),
     };
-    if !caller.covers(matched.action_name()) {
-        return deny(Reason::ActionNotGranted, Some(identity), Some(Target::of(&matched)));
-    }
     let peer = Some(request.connection.peer.ip().to_canonical());
     let credential = match caller.credential() {
         Ok(credential) => credential,
@@ -217,7 +214,7 @@ async fn prepare(
     // The disk took its time, and the process may have stood still: the last look before the first byte.
     if let Some(reason) = lapsed(&permit, &worker.shared.authority.now()) {
         outcome.end(crate::evidence::entry::Ended::Cut, Some(reason));
-        return Err(refuse(reason));
+        return Err(Unready::Recorded(reason));
     }
     match permit.grant() {
         Some(_) => worker.metrics.allowed(),
@@ -227,7 +224,7 @@ async fn prepare(
 }
 
 /// Why a permit does not hold at `now`, by time and authority alone: all else that ends it fires the call's cut.
-fn lapsed(permit: &Permit, now: &Now) -> Option<Reason> {
+pub(crate) fn lapsed(permit: &Permit, now: &Now) -> Option<Reason> {
     if now.wall >= permit.ends() {
         return Some(permit.end_reason());
     }
