@@ -124,6 +124,35 @@ impl Caller<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::name::GrantId;
+    use crate::gateway::fixture::{Fixture, GATE, NOW};
+    use crate::token::mint::{AccessToken, GatewayIssuer, access_token};
+
+    #[tokio::test]
+    async fn a_token_of_ours_carries_its_grant_and_scope_to_the_decision() {
+        let fixture = Fixture::new(&[]).await;
+        let caller =
+            |token: &str| Caller::Token { verified: fixture.verifier.verify(token, NOW).unwrap(), certificate: None };
+        let read = "read".parse().unwrap();
+        let token = AccessToken {
+            issuer: &GatewayIssuer::new(GATE),
+            audience: GATE,
+            identity: &"billing".parse().unwrap(),
+            grant: GrantId::from_bits(1),
+            resource: &"api/orders".parse().unwrap(),
+            actions: std::slice::from_ref(&read),
+            thumbprint: None,
+            not_after: Timestamp::MAX,
+            random: [1; 16],
+        };
+        let own = caller(&access_token(&fixture.access_key, &token, NOW).unwrap().token);
+        let gate = Credential::Gate { grant: GrantId::from_bits(1), scope: "read", certificate: None };
+        assert_eq!(own.credential(), Ok(gate));
+        let foreign = caller(&fixture.token("billing", std::time::Duration::from_secs(60)));
+        assert!(matches!(foreign.credential(), Ok(Credential::Token { .. })));
+        let Caller::Token { verified, .. } = own else { panic!("made above") };
+        assert_eq!(Caller::Revoked(verified).credential(), Err(Reason::TokenRevoked));
+    }
 
     #[test]
     fn only_one_form_of_authorization_is_a_bearer_token() {

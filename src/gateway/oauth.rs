@@ -118,7 +118,7 @@ impl Oauth {
     pub(crate) fn new(parts: OauthParts) -> Arc<Self> {
         let jwks = SigningKey::public_jwks([parts.access_key.as_ref(), parts.upstream_key.as_ref()]).to_string().into();
         let metadata = metadata::document(parts.issuer.access()).map(Into::into);
-        let teller = Teller::start(parts.control.clone(), &parts.runtime);
+        let teller = Teller::start(parts.control.clone(), parts.authority.clone(), &parts.runtime);
         Arc::new(Self { parts, teller, jwks, metadata })
     }
 

@@ -16,7 +16,7 @@ use super::refusal::{Refusal, Wanted};
 use super::worker::Worker;
 use crate::decision::routes::Matched;
 use crate::decision::snapshot::{IdentityIndex, Snapshot};
-use crate::decision::{Call, Decision, Now, Permit, decide};
+use crate::decision::{Authority, Call, Decision, Now, Permit, decide};
 use crate::domain::name::CallId;
 use crate::domain::route::Host;
 use crate::domain::{Reason, Timestamp};
@@ -211,11 +211,28 @@ async fn prepare(
     if let Some(reason) = request.cut.reason() {
         return Err(Unready::Recorded(reason));
     }
+    // The disk took its time, and the process may have stood still: the last look before the first byte.
+    if let Some(reason) = lapsed(&permit, &worker.shared.authority.now()) {
+        outcome.end(crate::evidence::entry::Ended::Cut, Some(reason));
+        return Err(Unready::Recorded(reason));
+    }
     match permit.grant() {
         Some(_) => worker.metrics.allowed(),
         None => worker.metrics.observed(),
     }
     Ok(Admitted { permit, credential, outcome, registration })
+}
+
+/// Why a permit does not hold at `now`, by time and authority alone: all else that ends it fires the call's cut.
+pub(crate) fn lapsed(permit: &Permit, now: &Now) -> Option<Reason> {
+    if now.wall >= permit.ends() {
+        return Some(permit.end_reason());
+    }
+    match now.authority {
+        Authority::Missing => Some(Reason::AuthorityMissing),
+        Authority::Unknown => Some(Reason::AuthorityStale),
+        Authority::Age(age) => (age > permit.authority_bound()).then_some(Reason::AuthorityStale),
+    }
 }
 
 fn particulars<'a>(request: &'a Request<'_>, principal: &'a str, caller: &Caller<'_>) -> Particulars<'a> {

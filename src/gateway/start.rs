@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
 
 use super::authority::{AuthorityClock, Memory};
@@ -84,6 +84,7 @@ pub struct Gateway {
     drain: Duration,
     shutdown: watch::Sender<bool>,
     draining: Arc<watch::Sender<bool>>,
+    stream: (watch::Sender<bool>, JoinHandle<()>),
     tasks: JoinSet<()>,
 }
 
@@ -162,9 +163,12 @@ impl Gateway {
         let draining = Arc::new(watch::Sender::new(false));
         let (listeners, workers) = start_workers(settings, &shared, &shutdown)?;
         let admin = admin::serve(settings.admin_address, &shared, draining.clone(), &mut tasks, runtime).await?;
-        tasks.spawn_on(sync::run(stream, shutdown.subscribe()), runtime);
+        // Ends after the workers: what is revoked while they drain ends their calls too.
+        let stop_stream = watch::Sender::new(false);
+        let stream = (stop_stream.clone(), runtime.spawn(sync::run(stream, stop_stream.subscribe())));
         tasks.spawn_on(flush_refusals(shared.clone()), runtime);
-        Ok(Self { shared, evidence, listeners, admin, workers, drain: settings.drain, shutdown, draining, tasks })
+        let drain = settings.drain;
+        Ok(Self { shared, evidence, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
     }
 
     /// Addresses in use, in the order of the settings' listeners.
@@ -185,13 +189,18 @@ impl Gateway {
 
     /// Stops accepting, lets running calls end for the drain's time, cuts the rest, and closes the evidence.
     pub async fn shutdown(self) {
-        let Self { shared, evidence, workers, drain, shutdown, draining, mut tasks, .. } = self;
+        let Self { shared, evidence, workers, drain, shutdown, draining, stream, mut tasks, .. } = self;
         draining.send_replace(true);
         shutdown.send_replace(true);
         tracing::info!(running = shared.registry.len(), limit_seconds = drain.as_secs(), "draining");
         let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::join));
         if joined.await.is_err() {
             tracing::error!("the workers could not be joined");
+        }
+        let (stop_stream, following) = stream;
+        stop_stream.send_replace(true);
+        if following.await.is_err() {
+            tracing::error!("the stream to the control plane ended in a panic");
         }
         tasks.shutdown().await;
         if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {

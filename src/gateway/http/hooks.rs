@@ -22,12 +22,11 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::gate::CallSlot;
 use super::{answer, endpoints, strip};
-use crate::decision::Authority;
 use crate::domain::name::CallId;
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::Ended;
 use crate::gateway::accept::{self, Fault};
-use crate::gateway::pipeline::{Admitted, Request, admit};
+use crate::gateway::pipeline::{Admitted, Request, admit, lapsed};
 use crate::gateway::refusal::{CALL_ID_HEADER, Refusal};
 use crate::gateway::worker::Worker;
 
@@ -147,27 +146,15 @@ impl Hooks {
         answer::write(session, refusal.answer(dialect)).await
     }
 
-    /// The last look before the first byte goes upstream: connecting may have taken a while.
-    fn last_look(&self, admitted: &Admitted) -> std::result::Result<(), Reason> {
-        if let Some(reason) = admitted.registration.cut().reason() {
-            return Err(reason);
-        }
-        let now = self.worker.shared.authority.now();
-        match now.authority {
-            Authority::Missing => return Err(Reason::AuthorityMissing),
-            Authority::Unknown => return Err(Reason::AuthorityStale),
-            Authority::Age(age) if age > admitted.permit.authority_bound() => return Err(Reason::AuthorityStale),
-            Authority::Age(_) => {}
-        }
-        if now.wall >= admitted.permit.ends() { Err(admitted.permit.end_reason()) } else { Ok(()) }
-    }
-
     /// Makes the caller's request the upstream's.
     fn prepare(&self, context: &mut CallContext, request: &mut RequestHeader) -> Result<()> {
         let Some(running) = &mut context.running else {
             return Error::e_explain(ErrorType::InternalError, "nothing was admitted");
         };
-        if let Err(reason) = self.last_look(&running.admitted) {
+        // The last look before the first byte goes upstream: connecting may have taken a while.
+        let admitted = &running.admitted;
+        let cut = admitted.registration.cut().reason();
+        if let Some(reason) = cut.or_else(|| lapsed(&admitted.permit, &self.worker.shared.authority.now())) {
             context.refusal = Some(reason);
             running.admitted.outcome.end(Ended::Cut, Some(reason));
             return Error::e_explain(REFUSED, reason.code());
