@@ -34,10 +34,8 @@ fn main() {
         println!("bare: needs LISTEN and UPSTREAM; run by benches/path/run");
         return;
     };
-    let mut conf = ServerConf::default();
-    conf.threads = 1;
-    conf.work_stealing = false;
-    conf.upstream_keepalive_pool_size = 512;
+    let conf =
+        ServerConf { threads: 1, work_stealing: false, upstream_keepalive_pool_size: 512, ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut service = http_proxy_service(&server.configuration, Bare { upstream: upstream.parse().unwrap() });

@@ -327,7 +327,7 @@ fn a_log_that_lost_signed_records_does_not_open_however_often_it_is_tried() {
         lose(&mut bytes);
         match bytes.is_empty() {
             true => std::fs::remove_file(&segment).unwrap(),
-            false => std::fs::write(&segment, bytes).unwrap(),
+            false => crate::files::write(&segment, &bytes, crate::files::PRIVATE).unwrap(),
         }
         for start in 0..=signed {
             assert!(matches!(open(), Err(LogError::Sequencer(_))), "loss {n}, start {start}");

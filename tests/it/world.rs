@@ -266,8 +266,7 @@ impl Fleet {
         let mut listeners = listeners.split(", ").map(str::to_owned);
         let (plain, tls) = (listeners.next().unwrap(), listeners.next().unwrap_or_default());
         let admin = format!("http://{}", line["admin"].as_str().unwrap());
-        let gate = Gate { process, url: format!("http://{plain}"), tls: format!("https://{tls}"), admin };
-        gate
+        Gate { process, url: format!("http://{plain}"), tls: format!("https://{tls}"), admin }
     }
 
     /// The command line towards this control plane, to be run.
