@@ -13,6 +13,8 @@ mod call;
 mod cli;
 mod cli_dev;
 mod cli_first_screen;
+mod cut;
 mod dev;
 mod tidy;
+mod token;
 mod world;
