@@ -58,6 +58,8 @@ pub enum Credential<'a> {
     Gate {
         /// The grant.
         grant: GrantId,
+        /// The actions that it was asked for, parted by spaces: it opens no other, whatever the grant gives.
+        scope: &'a str,
         /// Of the connection's client certificate, when there is one.
         certificate: Option<CertificateThumbprint>,
     },
@@ -170,10 +172,13 @@ const fn nearness(refusal: Reason) -> u8 {
 }
 
 fn check(grant: &LiveGrant, call: &Call<'_>, now: Timestamp) -> Result<(), Reason> {
-    if let Credential::Gate { grant: bound, .. } = call.credential
-        && bound != grant.id
-    {
-        return Err(Reason::GrantMissing);
+    if let Credential::Gate { grant: bound, scope, .. } = call.credential {
+        if bound != grant.id {
+            return Err(Reason::GrantMissing);
+        }
+        if !scope.split(' ').any(|action| action == call.target.action_name().as_str()) {
+            return Err(Reason::ActionNotGranted);
+        }
     }
     if !grant.actions.contains(&call.target.action()) {
         return Err(Reason::ActionNotGranted);

@@ -87,7 +87,11 @@ impl Caller<'_> {
                 Credential::Certificate { spiffe: &certificate.spiffe, thumbprint: certificate.thumbprint }
             }
             Self::Token { verified, certificate } => match &verified.gate {
-                Some(gate) => Credential::Gate { grant: gate.grant, certificate: *certificate },
+                Some(gate) => Credential::Gate {
+                    grant: gate.grant,
+                    scope: verified.scope.as_deref().unwrap_or_default(),
+                    certificate: *certificate,
+                },
                 None => Credential::Token { issuer: &verified.issuer, certificate: *certificate },
             },
         }
