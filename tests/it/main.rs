@@ -15,6 +15,8 @@ mod cli_dev;
 mod cli_first_screen;
 mod cut;
 mod dev;
+mod grants;
+mod identify;
 mod tidy;
 mod token;
 mod world;
