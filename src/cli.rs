@@ -130,7 +130,6 @@ struct Context {
     output: Output,
     pointers: Pointers,
     environment: Environment,
-    as_person: Option<String>,
 }
 
 impl Context {
@@ -138,7 +137,6 @@ impl Context {
         let environment = Environment::read();
         Self {
             output: Output::new(global.output, !global.no_headers, environment.no_color),
-            as_person: global.as_person.clone(),
             pointers: Pointers {
                 dir: global.dir,
                 address: global.address,
@@ -215,7 +213,9 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 fn wants_json(arguments: &[OsString]) -> bool {
     let texts: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     texts.iter().any(|t| matches!(t.as_ref(), "-ojson" | "-o=json" | "--output=json"))
-        || texts.windows(2).any(|pair| matches!(pair, [flag, value] if (flag == "-o" || flag == "--output") && value == "json"))
+        || texts
+            .windows(2)
+            .any(|pair| matches!(pair, [flag, value] if (flag == "-o" || flag == "--output") && value == "json"))
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {

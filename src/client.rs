@@ -30,6 +30,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Largest answer read: ten thousand grants with their limits.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// The metadata key of a refusal's reason.
+const REASON: &str = "x-portcullis-reason";
 /// Grants asked for at once.
 const PAGE_SIZE: u32 = 1000;
 
@@ -48,24 +50,69 @@ pub enum ClientError {
         why: String,
     },
     /// The control plane said no.
-    #[error("{}", .0.message())]
-    Refused(#[source] Box<Status>),
+    #[error("{message}")]
+    Refused {
+        /// In which way.
+        refusal: Refusal,
+        /// What it said.
+        message: String,
+        /// The stable code of its reason, when it gave one.
+        reason: Option<String>,
+    },
     /// The control plane's answer is not what it should be.
     #[error("the control plane answered what cannot be read: {0}")]
     Answer(#[from] WireError),
 }
 
+/// In which way a control plane says no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What was asked is not well formed.
+    Invalid,
+    /// What was asked does not fit what is there.
+    Unfit,
+    /// The caller may not.
+    Denied,
+    /// It is not there.
+    NotFound,
+    /// Something is in the way, or changed meanwhile.
+    Conflict,
+    /// Nobody knows who is asking.
+    Unauthenticated,
+    /// Not now.
+    Unavailable,
+    /// It failed.
+    Failed,
+}
+
 impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
-        Self::Refused(Box::new(status))
+        let refusal = match status.code() {
+            Code::InvalidArgument => Refusal::Invalid,
+            Code::FailedPrecondition => Refusal::Unfit,
+            Code::PermissionDenied => Refusal::Denied,
+            Code::NotFound => Refusal::NotFound,
+            Code::AlreadyExists | Code::Aborted | Code::OutOfRange => Refusal::Conflict,
+            Code::Unauthenticated => Refusal::Unauthenticated,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {
+                Refusal::Unavailable
+            }
+            Code::Ok | Code::Unknown | Code::Internal | Code::Unimplemented | Code::DataLoss => Refusal::Failed,
+        };
+        let message = match status.message() {
+            "" => status.code().description(),
+            message => message,
+        };
+        let reason = status.metadata().get(REASON).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self::Refused { refusal, message: message.to_owned(), reason }
     }
 }
 
 impl ClientError {
-    /// The status code, when the control plane answered.
-    pub fn code(&self) -> Option<Code> {
+    /// In which way the control plane said no, if it did.
+    pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Refused(status) => Some(status.code()),
+            Self::Refused { refusal, .. } => Some(*refusal),
             Self::Target(_) | Self::Unreachable { .. } | Self::Answer(_) => None,
         }
     }

@@ -1,10 +1,10 @@
 //! The control plane: what is allowed is decided here, and pushed to every gateway.
 //!
-//! In the order of the way: [`api`] knows who calls and whether they may; [`catalog`], [`grant`] and [`registry`] plan
-//! what a command changes, as pure functions of the [`model`]; the [`actor`] makes plans true, one store transaction for
-//! each ([`vault`], over [`store`]), with the events that tell of them; [`push`] sends what gateways miss from the
-//! [`ring`], and [`fleet`] knows how far each has come; [`outbox`] takes the events to the evidence. It never reaches
-//! into a gateway.
+//! In the order of the way: `api` knows who calls and whether they may; [`catalog`], [`grant`] and [`registry`] plan what
+//! a command changes, as pure functions of the [`model`]; the `actor` makes plans true, one store transaction for each
+//! group ([`vault`], over [`store`]), with the events that tell of them; the stream of `api` sends gateways what they
+//! miss from the `ring`, and [`fleet`] knows how far each has come; [`outbox`] takes the events to the evidence. It never
+//! reaches into a gateway.
 
 mod actor;
 mod api;
@@ -15,12 +15,12 @@ pub mod enrol;
 pub mod fleet;
 pub mod grant;
 mod http;
+mod listen;
 mod metrics;
 pub mod model;
 pub mod outbox;
 pub mod plan;
 mod plane;
-mod push;
 pub mod record;
 pub mod registry;
 mod ring;
@@ -37,4 +37,4 @@ async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
 }
 
 #[cfg(test)]
-mod tests;
+mod sample;

@@ -58,7 +58,7 @@ pub enum Credential<'a> {
     Gate {
         /// The grant.
         grant: GrantId,
-        /// The actions that it was asked for, parted by spaces: it opens no other, whatever the grant gives.
+        /// Its `scope`: the actions that it was issued for, parted by spaces. Never more than the grant's.
         scope: &'a str,
         /// Of the connection's client certificate, when there is one.
         certificate: Option<CertificateThumbprint>,

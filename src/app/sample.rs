@@ -179,7 +179,8 @@ mod tests {
     #[tokio::test]
     async fn shows_what_it_received() {
         let sample = Sample::start().await.unwrap();
-        let request = "POST /v1/orders/42?x=1 HTTP/1.1\r\nhost: a\r\nx-seen: one\r\nx-seen: two\r\ncontent-length: 3\r\n\r\nabc";
+        let request =
+            "POST /v1/orders/42?x=1 HTTP/1.1\r\nhost: a\r\nx-seen: one\r\nx-seen: two\r\ncontent-length: 3\r\n\r\nabc";
         let answer = call(sample.address, request, "body_bytes\":3}").await;
         assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
         for part in ["\"order\":\"42\"", "\"x-seen\":\"one, two\"", "\"method\":\"POST\"", "\"query\":\"x=1\""] {

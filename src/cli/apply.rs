@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
-use tonic::Code;
 
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Human;
+use crate::client::Refusal;
 use crate::settings::catalog::{self, Document, MAX_CATALOG_BYTES};
 use crate::wire::v1;
 
@@ -54,7 +54,7 @@ impl Apply {
         let request = v1::ApplyRequest { objects: objects.collect(), dry_run: self.dry_run };
         let applied = context.client().await?.apply(request).await.map_err(|error| {
             // Documents that do not fit together are the user's to mend, as those that cannot be read.
-            let misfit = error.code() == Some(Code::FailedPrecondition);
+            let misfit = error.refusal() == Some(Refusal::Unfit);
             let failure = Failure::from(error);
             if misfit { Failure { exit: Exit::Usage, ..failure } } else { failure }
         })?;

@@ -40,7 +40,8 @@ impl Control {
                 let made = app::control::init(&config, &app::control::Enrol { names, gateways })?;
                 let shown = |path: &PathBuf| path.display().to_string();
                 context.output.answer(&made, || {
-                    let mut pairs = vec![("CA", shown(&made.ca)), ("administrator's token", shown(&made.administrator))];
+                    let mut pairs =
+                        vec![("CA", shown(&made.ca)), ("administrator's token", shown(&made.administrator))];
                     pairs.extend(made.gateways.iter().map(|dir| ("gateway", shown(dir))));
                     Human::Details(pairs)
                 })?;

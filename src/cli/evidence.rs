@@ -187,12 +187,7 @@ impl Log {
     }
 }
 
-fn check(
-    context: &Context,
-    log: PathBuf,
-    key: Option<VerifierKey>,
-    against: Option<PathBuf>,
-) -> Result<Exit, Failure> {
+fn check(context: &Context, log: PathBuf, key: Option<VerifierKey>, against: Option<PathBuf>) -> Result<Exit, Failure> {
     let against = match (&key, against) {
         (Some(key), Some(file)) => {
             let shown = file.display().to_string();

@@ -6,11 +6,10 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use tonic::Code;
 
 use super::output::{Format, escaped, harmless_json};
 use crate::app::AppError;
-use crate::client::{ClientError, TargetError};
+use crate::client::{ClientError, Refusal, TargetError};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -121,31 +120,24 @@ impl From<ClientError> for Failure {
             ClientError::Unreachable { .. } => {
                 Self::new(Exit::Unavailable, format!("{error}\nIs `portcullis dev`, or the control plane, running?"))
             }
-            ClientError::Refused(ref status) => {
-                let reason = status.metadata().get("portcullis-reason").and_then(|value| value.to_str().ok());
-                let reason = reason.unwrap_or_default().to_owned();
-                let message = match status.message() {
-                    "" => status.code().description(),
-                    message => message,
-                };
-                Self::new(exit_of(status.code()), message).with_reason(reason)
+            ClientError::Refused { refusal, message, reason } => {
+                Self { reason, ..Self::new(exit_of(refusal), message) }
             }
             ClientError::Answer(_) => Self::new(Exit::Failed, error.to_string()),
         }
     }
 }
 
-/// What a gRPC status means for the one at the prompt.
-fn exit_of(code: Code) -> Exit {
-    match code {
-        Code::Ok => Exit::Done,
-        Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
-        Code::PermissionDenied => Exit::Denied,
-        Code::NotFound => Exit::NotFound,
-        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => Exit::Conflict,
-        Code::Unauthenticated => Exit::Unauthenticated,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => Exit::Unavailable,
-        Code::Unknown | Code::Internal | Code::Unimplemented | Code::DataLoss => Exit::Failed,
+/// What a refusal means for the one at the prompt.
+fn exit_of(refusal: Refusal) -> Exit {
+    match refusal {
+        Refusal::Invalid => Exit::Usage,
+        Refusal::Denied => Exit::Denied,
+        Refusal::NotFound => Exit::NotFound,
+        Refusal::Conflict | Refusal::Unfit => Exit::Conflict,
+        Refusal::Unauthenticated => Exit::Unauthenticated,
+        Refusal::Unavailable => Exit::Unavailable,
+        Refusal::Failed => Exit::Failed,
     }
 }
 

@@ -264,8 +264,11 @@ impl Revoke {
             (None, None | Some(WaitOrId::Wait(_))) => return Err(Failure::usage("which grant? Name its ID")),
             (Some(_), Some(WaitOrId::Id(_))) => return Err(Failure::usage("one grant at a time")),
         };
-        let request =
-            v1::RevokeGrantRequest { id: id.bits().to_be_bytes().to_vec(), reason: self.reason, wait_ms: wait.map_or(0, millis) };
+        let request = v1::RevokeGrantRequest {
+            id: id.bits().to_be_bytes().to_vec(),
+            reason: self.reason,
+            wait_ms: wait.map_or(0, millis),
+        };
         let revoked = context.client().await?.revoke_grant(request).await?;
         let now = SystemClock.now();
         let answer = RevokeAnswer {
@@ -287,8 +290,7 @@ async fn watch(context: &Context, from: u64) -> Result<Exit, Failure> {
     let mut changes = client.watch_grants(from).await?;
     while let Some(change) = changes.next().await? {
         let now = SystemClock.now();
-        let line =
-            ChangeLine { revision: change.revision, event: change.event, grant: change.grant.shown(now) };
+        let line = ChangeLine { revision: change.revision, event: change.event, grant: change.grant.shown(now) };
         context.output.element(&line, || {
             let GrantRecord { grant, .. } = &line.grant.record;
             let actions = grant.actions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

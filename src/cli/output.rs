@@ -140,7 +140,11 @@ impl Human {
     fn render(&self, headers: bool, color: bool) -> String {
         match self {
             Self::Table { rows, empty, .. } if rows.is_empty() => {
-                if headers && !empty.is_empty() { format!("{empty}\n") } else { String::new() }
+                if headers && !empty.is_empty() {
+                    format!("{empty}\n")
+                } else {
+                    String::new()
+                }
             }
             Self::Table { headers: names, rows, .. } => table(names, rows, headers, color),
             Self::Details(pairs) => {

@@ -28,7 +28,7 @@ fn rough(span: Duration) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, 1..=4) if seconds % 60 != 0 => format!("{minutes}m{}s", seconds % 60),
+        (0, 0, 1..=4) if !seconds.is_multiple_of(60) => format!("{minutes}m{}s", seconds % 60),
         (0, 0, _) => format!("{minutes}m"),
         (0, _, 0) => format!("{hours}h"),
         (0, ..) => format!("{hours}h{minutes}m"),

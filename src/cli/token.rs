@@ -37,8 +37,8 @@ pub(super) enum Token {
 pub(super) struct Exchange {
     /// The resource that the token is for
     #[arg(long, value_name = "NAME")]
-    resource: Option<ResourceName>,
-    /// The action that it is for; may be repeated
+    resource: ResourceName,
+    /// The action that it is for; may be repeated. Without any, everything that the grant gives
     #[arg(long, value_name = "NAME")]
     action: Vec<ActionName>,
     /// Be this identity of the dev directory
@@ -96,7 +96,9 @@ impl Exchange {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
         let dir = context.dir();
         let subject = match (&self.identity, &self.token_file, &self.cert_file, &self.key_file) {
-            (Some(name), ..) => Subject::Token(target::client_token(&dir.join("identities").join(name.as_str()).join("token"))?),
+            (Some(name), ..) => {
+                Subject::Token(target::client_token(&dir.join("identities").join(name.as_str()).join("token"))?)
+            }
             (_, Some(file), ..) => Subject::Token(target::client_token(file)?),
             (_, _, Some(cert), Some(key)) => Subject::Certificate(target::client_certificate(cert, key)?),
             _ => return Err(Failure::usage("who asks? Name an identity, a token file or a certificate with its key")),
@@ -112,10 +114,8 @@ impl Exchange {
         } else {
             Vec::new()
         };
-        let wanted = Wanted {
-            audience: self.resource.into_iter().map(String::from).collect(),
-            scope: self.action.into_iter().map(String::from).collect(),
-        };
+        let wanted =
+            Wanted { audience: self.resource.to_string(), scope: self.action.into_iter().map(String::from).collect() };
         let issued = gateway::exchange(&base, &ca_pem, subject, &wanted).await?;
         let line = |issued: &Issued| vec![issued.access_token.clone()];
         context.output.answer(&issued, || Human::Lines(line(&issued)))?;
@@ -200,16 +200,15 @@ async fn revoke(context: &Context, source: &Source) -> Result<Exit, Failure> {
     let look = jwt::look(&source.read()?, SystemClock.now()).map_err(|e| Failure::usage(e.to_string()))?;
     let claim = |name: &str| match look.claims.get(name).and_then(serde_json::Value::as_str) {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(Failure::usage(format!("the token has no `{name}`: it cannot be named, so it cannot be revoked alone"))),
+        _ => {
+            Err(Failure::usage(format!("the token has no `{name}`: it cannot be named, so it cannot be revoked alone")))
+        }
     };
     let (issuer, jti) = (claim("iss")?, claim("jti")?);
     let expires = jwt::time(&look.claims, "exp")
         .ok_or_else(|| Failure::usage("the token has no `exp`: a gate refuses it as it is"))?;
-    let request = v1::RevokeTokenRequest {
-        issuer: issuer.clone(),
-        jti: jti.clone(),
-        expires_unix_us: expires.unix_micros(),
-    };
+    let request =
+        v1::RevokeTokenRequest { issuer: issuer.clone(), jti: jti.clone(), expires_unix_us: expires.unix_micros() };
     let revision = context.client().await?.revoke_token(request).await?;
     let answer = Revocation { issuer, jti, revision };
     let line = format!("token {} of {} revoked in revision {revision}", answer.jti, answer.issuer);

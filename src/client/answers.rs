@@ -153,8 +153,7 @@ impl TryFrom<v1::GatewayReceipt> for Receipt {
             State::Unreachable => ReceiptState::Unreachable,
         };
         let cut = message.cut.into_iter().map(Cut::try_from).collect::<Result<_, _>>()?;
-        let stops_by =
-            (message.stops_by_unix_us != 0).then(|| Timestamp::from_unix_micros(message.stops_by_unix_us));
+        let stops_by = (message.stops_by_unix_us != 0).then(|| Timestamp::from_unix_micros(message.stops_by_unix_us));
         Ok(Self { gateway: message.gateway, state, took_us: message.took_us, cut, stops_by })
     }
 }

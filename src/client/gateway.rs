@@ -54,8 +54,8 @@ pub enum Subject {
 /// What a token is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Resources, the `audience` of RFC 8693.
-    pub audience: Vec<String>,
+    /// The resource, the `audience` of RFC 8693.
+    pub audience: String,
     /// Actions, the `scope`.
     pub scope: Vec<String>,
 }
@@ -107,7 +107,7 @@ pub async fn exchange(base: &str, ca_pem: &[u8], subject: Subject, wanted: &Want
             Some(certificate)
         }
     };
-    form.extend(wanted.audience.iter().map(|audience| ("audience", audience.clone())));
+    form.push(("audience", wanted.audience.clone()));
     if !wanted.scope.is_empty() {
         form.push(("scope", wanted.scope.join(" ")));
     }
@@ -124,7 +124,11 @@ pub async fn exchange(base: &str, ca_pem: &[u8], subject: Subject, wanted: &Want
     Err(TokenError::Refused {
         status,
         reason: first([problem.reason, problem.error.clone(), String::new()]),
-        description: first([problem.error_description, problem.detail, first([problem.title, problem.error, String::new()])]),
+        description: first([
+            problem.error_description,
+            problem.detail,
+            first([problem.title, problem.error, String::new()]),
+        ]),
     })
 }
 

@@ -20,7 +20,7 @@ use super::fleet::Fleet;
 use super::metrics::Metrics;
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
-use super::record::{Change, OUTBOX};
+use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
 use super::{grant, store::StoreError};
@@ -221,7 +221,8 @@ impl Actor {
                 tracing::error!(%error, "a commit failed");
                 self.stale = matches!(
                     error,
-                    VaultError::Conflict | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
+                    VaultError::Conflict
+                        | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
                 );
                 let refused = match error {
                     VaultError::Conflict => Refused::Conflict("the store changed meanwhile; try again".to_owned()),
@@ -241,8 +242,8 @@ impl Actor {
         for change in changes {
             model.apply(change, revision);
             match change {
-                Change::Put(super::record::Record::Gateway(gateway)) => self.shared.fleet.record(&gateway.name),
-                Change::Delete(super::record::Record::Gateway(gateway)) => self.shared.fleet.forget(&gateway.name),
+                Change::Put(Record::Gateway(gateway)) => self.shared.fleet.record(&gateway.name),
+                Change::Delete(Record::Gateway(gateway)) => self.shared.fleet.forget(&gateway.name),
                 _ => {}
             }
         }
@@ -251,6 +252,11 @@ impl Actor {
         }
         let head = Head { epoch: model.epoch, revision: model.revision };
         self.shared.model.store(Arc::new(model));
+        for change in changes {
+            if let Change::Put(Record::Gateway(GatewayRecord { name, standing: Standing::Expelled, .. })) = change {
+                self.shared.fleet.cut_off(name);
+            }
+        }
         if audience == Audience::Gateways {
             self.shared.ring.push(head, changes, self.shared.clock.now());
         }
@@ -291,13 +297,7 @@ pub(super) fn outbox_id(key: &[u8]) -> Option<GrantId> {
     key.strip_prefix(OUTBOX)?.parse().ok()
 }
 
-fn planned<T>(
-    plan: Plan<T>,
-    caller: &Caller,
-    now: Timestamp,
-    identifiers: &mut Identifiers,
-    done: Tell,
-) -> Planned {
+fn planned<T>(plan: Plan<T>, caller: &Caller, now: Timestamp, identifiers: &mut Identifiers, done: Tell) -> Planned {
     let outbox = (!plan.events.is_empty()).then(|| {
         let record = OutboxRecord { at: now, actor: caller.to_string(), events: plan.events };
         (format!("{OUTBOX}{}", identifiers.draw(now)), record)
@@ -364,7 +364,8 @@ impl Group {
 
 /// A plan of events alone, for what is recorded without changing anything.
 pub(super) fn note(operation: &str, object: String, reason: String) -> Plan<()> {
-    let event = ChangeEvent { operation: operation.to_owned(), object, before: None, after: None, reason: Some(reason) };
+    let event =
+        ChangeEvent { operation: operation.to_owned(), object, before: None, after: None, reason: Some(reason) };
     Plan { changes: Vec::new(), events: vec![event], audience: Audience::Control, answer: () }
 }
 

@@ -7,6 +7,7 @@ mod access;
 mod catalog;
 mod error;
 mod identify;
+mod push;
 mod server;
 
 use std::time::Duration;
@@ -16,14 +17,14 @@ use tonic::{Request, Status};
 
 use super::actor::ControlHandle;
 use super::authorize::{Caller, Denied, Operation, authorize};
-use crate::domain::name::OwnerName;
 use crate::domain::Timestamp;
+use crate::domain::name::OwnerName;
 
 pub(super) use error::ApiError;
 #[cfg(test)]
 pub(super) use identify::gateway_name;
-pub use server::ApiStartError;
 pub(super) use server::Api;
+pub use server::ApiStartError;
 
 /// Who made a request, as [`Identifier`] found.
 pub(super) fn caller_of<T>(request: &Request<T>) -> Option<Caller> {
@@ -82,9 +83,11 @@ impl Budget {
     }
 }
 
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
-mod tests {
+mod budget {
     use super::*;
 
     #[test]

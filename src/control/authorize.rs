@@ -204,11 +204,7 @@ pub fn authorize(caller: &Caller, operation: Operation, owner: Option<&OwnerName
             Rule::Deny => false,
         }),
     };
-    if allowed {
-        Ok(())
-    } else {
-        Err(Denied { caller: caller.to_string(), operation, needed: needed(operation) })
-    }
+    if allowed { Ok(()) } else { Err(Denied { caller: caller.to_string(), operation, needed: needed(operation) }) }
 }
 
 fn needed(operation: Operation) -> String {

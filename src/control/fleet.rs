@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
@@ -29,12 +29,19 @@ struct Acknowledgement {
 
 #[derive(Debug)]
 struct Gateway {
-    /// Of the stream that counts; an older one of the same gateway is told to end.
-    session: Option<u64>,
+    /// The stream that counts.
+    session: Option<Session>,
     applied: u64,
     answered: Timestamp,
     acknowledgements: VecDeque<Acknowledgement>,
     cuts: usize,
+}
+
+/// A stream. Dropped, it is told to end: another one took its place, or the gateway may have none.
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    _alive: oneshot::Sender<()>,
 }
 
 /// A gateway's standing, for people and metrics.
@@ -64,7 +71,6 @@ struct Gateways {
     by_name: BTreeMap<GatewayName, Gateway>,
     next_session: u64,
 }
-
 
 /// What is asked of a receipt.
 #[derive(Clone, Debug)]
@@ -104,28 +110,33 @@ impl Fleet {
         self.touch();
     }
 
-    /// A stream begins; earlier ones of the gateway no longer count. `holds` is what it says it has.
-    pub(super) fn attach(&self, name: &GatewayName, holds: u64) -> Option<u64> {
+    /// A gateway's stream is to end.
+    pub fn cut_off(&self, name: &GatewayName) {
+        if let Some(gateway) = self.gateways.lock().by_name.get_mut(name) {
+            gateway.session = None;
+        }
+        self.touch();
+    }
+
+    /// A stream begins; an earlier one of the gateway ends. `holds` is what it says it has. The receiver wakes when the
+    /// stream is to end.
+    pub(super) fn attach(&self, name: &GatewayName, holds: u64) -> Option<(u64, oneshot::Receiver<()>)> {
         let mut gateways = self.gateways.lock();
         gateways.next_session += 1;
-        let session = gateways.next_session;
+        let number = gateways.next_session;
         let gateway = gateways.by_name.get_mut(name)?;
-        gateway.session = Some(session);
+        let (alive, ended) = oneshot::channel();
+        gateway.session = Some(Session { number, _alive: alive });
         // A process that lost its state enforces no more than what it holds.
         gateway.applied = gateway.applied.min(holds);
         drop(gateways);
         self.touch();
-        Some(session)
+        Some((number, ended))
     }
 
     /// A stream ended.
     pub(super) fn detach(&self, name: &GatewayName, session: u64) {
         self.with(name, session, |gateway| gateway.session = None);
-    }
-
-    /// Whether the stream is the one that counts.
-    pub(super) fn is_current(&self, name: &GatewayName, session: u64) -> bool {
-        self.gateways.lock().by_name.get(name).is_some_and(|gateway| gateway.session == Some(session))
     }
 
     /// A gateway says that a revision is enforced.
@@ -162,7 +173,9 @@ impl Fleet {
 
     fn with(&self, name: &GatewayName, session: u64, change: impl FnOnce(&mut Gateway)) {
         let mut gateways = self.gateways.lock();
-        if let Some(gateway) = gateways.by_name.get_mut(name).filter(|g| g.session == Some(session)) {
+        if let Some(gateway) =
+            gateways.by_name.get_mut(name).filter(|g| g.session.as_ref().is_some_and(|s| s.number == session))
+        {
             change(gateway);
         }
         drop(gateways);
@@ -302,7 +315,7 @@ mod tests {
         let (_clock, fleet) = fleet();
         let edge = "edge".parse().unwrap();
         fleet.record(&edge);
-        let session = fleet.attach(&edge, 4).unwrap();
+        let (session, _alive) = fleet.attach(&edge, 4).unwrap();
         assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
         fleet.applied(&edge, session, applied(5, 8));
         fleet.applied(&edge, session, applied(6, 7));
@@ -316,13 +329,15 @@ mod tests {
         let (_clock, fleet) = fleet();
         let edge = "edge".parse().unwrap();
         fleet.record(&edge);
-        let old = fleet.attach(&edge, 4).unwrap();
-        let new = fleet.attach(&edge, 4).unwrap();
+        let (old, mut ended) = fleet.attach(&edge, 4).unwrap();
+        assert!(ended.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
+        let (_new, mut lives) = fleet.attach(&edge, 4).unwrap();
         fleet.applied(&edge, old, applied(5, 7));
         fleet.detach(&edge, old);
-        assert!(!fleet.is_current(&edge, old) && fleet.is_current(&edge, new));
+        assert!(ended.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
+        assert!(lives.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
         assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
-        assert_eq!(fleet.attach(&"other".parse().unwrap(), 0), None);
+        assert!(fleet.attach(&"other".parse().unwrap(), 0).is_none());
     }
 
     #[test]
@@ -330,7 +345,7 @@ mod tests {
         let (_clock, fleet) = fleet();
         let edge = "edge".parse().unwrap();
         fleet.record(&edge);
-        let session = fleet.attach(&edge, 4).unwrap();
+        let (session, _alive) = fleet.attach(&edge, 4).unwrap();
         fleet.applied(&edge, session, applied(5, 7));
         fleet.attach(&edge, 0).unwrap();
         assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
@@ -342,8 +357,8 @@ mod tests {
         let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
         fleet.record(&one);
         fleet.record(&two);
-        let first = fleet.attach(&one, 4).unwrap();
-        let second = fleet.attach(&two, 4).unwrap();
+        let (first, _one) = fleet.attach(&one, 4).unwrap();
+        let (second, _two) = fleet.attach(&two, 4).unwrap();
         let fleet = Arc::new(fleet);
         let waiting = tokio::spawn({
             let fleet = fleet.clone();
@@ -360,7 +375,7 @@ mod tests {
         let (_clock, fleet) = fleet();
         let edge = "edge".parse().unwrap();
         fleet.record(&edge);
-        let session = fleet.attach(&edge, 0).unwrap();
+        let (session, _alive) = fleet.attach(&edge, 0).unwrap();
         for revision in 1..1000 {
             let one = v1::CutCall::default();
             fleet.applied(&edge, session, v1::Applied { revision, cut: vec![one; 100], ..Default::default() });

@@ -151,8 +151,9 @@ pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
 const MAX_JTI_BYTES: usize = 256;
 /// Longest issuer that is kept.
 const MAX_ISSUER_BYTES: usize = 512;
-/// Tokens end by themselves within minutes; nothing that claims to live longer than a day is remembered.
-const MAX_TOKEN_LIFE: Duration = Duration::from_secs(86_400);
+/// Our own tokens end by themselves within minutes; those of other issuers live as long as settings may allow, and
+/// nothing that claims to live longer is remembered.
+const MAX_TOKEN_LIFE: Duration = Duration::from_secs(366 * 86_400);
 /// Revoked tokens remembered at once, so that revoking cannot grow the store without end.
 const MAX_REVOKED_TOKENS: usize = 100_000;
 
@@ -162,7 +163,9 @@ const MAX_REVOKED_TOKENS: usize = 100_000;
 /// [`Refused::Invalid`] when it is not a token that could be remembered, [`Refused::TooMuch`] when too many are.
 pub fn plan_revoke_token(model: &Model, context: &Context<'_>, token: &RevokedToken) -> Result<Plan<()>, Refused> {
     let bad = |text: &str, most: usize| {
-        text.is_empty() || text.len() > most || text.chars().any(|c| c.is_control() || c == '/' && most == MAX_JTI_BYTES)
+        text.is_empty()
+            || text.len() > most
+            || text.chars().any(|c| c.is_control() || c == '/' && most == MAX_JTI_BYTES)
     };
     let mut faults = Vec::new();
     if bad(&token.issuer, MAX_ISSUER_BYTES) {
@@ -172,7 +175,7 @@ pub fn plan_revoke_token(model: &Model, context: &Context<'_>, token: &RevokedTo
         faults.push(format!("jti: 1 to {MAX_JTI_BYTES} printable bytes, without /"));
     }
     if token.expires > context.now.saturating_add(MAX_TOKEN_LIFE) {
-        faults.push("expires: more than a day ahead".to_owned());
+        faults.push("expires: more than 366 days ahead".to_owned());
     }
     if !faults.is_empty() {
         return Err(Refused::Invalid(faults));

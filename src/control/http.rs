@@ -1,6 +1,7 @@
 //! The HTTP address: health, readiness and metrics, on loopback. Nothing here says anything about access.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,11 +9,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::actor::ControlHandle;
+use super::listen::Listener;
 
 /// How long the store may take to answer and still count as ready.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
@@ -24,10 +25,11 @@ const READY_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) async fn start(
     handle: ControlHandle,
     address: SocketAddr,
+    places: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = TcpListener::bind(address).await?;
-    let bound = listener.local_addr()?;
+    let listener = Listener::bind(address, places).await?;
+    let bound = listener.address();
     let router = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))

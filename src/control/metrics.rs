@@ -3,8 +3,8 @@
 //! What can be read off the model and the fleet is read when somebody asks; only what passes is counted here.
 
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
+    Opts, Registry, TextEncoder, core::Collector,
 };
 
 use super::fleet::GatewayStatus;
@@ -49,7 +49,10 @@ impl Metrics {
             command_seconds: keep(
                 &registry,
                 HistogramVec::new(
-                    timed("command_duration_seconds", "Time from handing a command to the writer until its answer, refusals included."),
+                    timed(
+                        "command_duration_seconds",
+                        "Time from handing a command to the writer until its answer, refusals included.",
+                    ),
                     &["command"],
                 ),
             ),
@@ -63,14 +66,20 @@ impl Metrics {
             resyncs: keep(
                 &registry,
                 IntCounterVec::new(
-                    opts("stream_resyncs_total", "Whole snapshots sent to gateways: new ones, ones that were away for too long, ones too slow to keep up."),
+                    opts(
+                        "stream_resyncs_total",
+                        "Whole snapshots sent to gateways: new ones, ones that were away for too long, ones too slow to keep up.",
+                    ),
                     &["cause"],
                 ),
             ),
             renewals: keep(
                 &registry,
                 IntCounterVec::new(
-                    opts("renewals_total", "Renewals of authority that gateways asked for: answered, or withheld because the gateway lags."),
+                    opts(
+                        "renewals_total",
+                        "Renewals of authority that gateways asked for: answered, or withheld because the gateway lags.",
+                    ),
                     &["result"],
                 ),
             ),
@@ -80,30 +89,45 @@ impl Metrics {
             ),
             unauthenticated: keep(
                 &registry,
-                IntCounter::with_opts(opts("unauthenticated_total", "Requests without a credential that is known here.")),
+                IntCounter::with_opts(opts(
+                    "unauthenticated_total",
+                    "Requests without a credential that is known here.",
+                )),
             ),
             grants: keep(
                 &registry,
                 IntGaugeVec::new(
-                    opts("grants", "Grants by state, at this moment's clock; expired and revoked ones are all there ever were."),
+                    opts(
+                        "grants",
+                        "Grants by state, at this moment's clock; expired and revoked ones are all there ever were.",
+                    ),
                     &["state"],
                 ),
             ),
             gateways: keep(
                 &registry,
-                IntGaugeVec::new(opts("gateways", "Recorded gateways, by whether a stream of theirs lives."), &["state"]),
+                IntGaugeVec::new(
+                    opts("gateways", "Recorded gateways, by whether a stream of theirs lives."),
+                    &["state"],
+                ),
             ),
             lag: keep(
                 &registry,
                 IntGaugeVec::new(
-                    opts("gateway_lag_revisions", "Newest revision less the one that the gateway said is enforced; revisions have gaps."),
+                    opts(
+                        "gateway_lag_revisions",
+                        "Newest revision less the one that the gateway said is enforced; revisions have gaps.",
+                    ),
                     &["gateway"],
                 ),
             ),
             answered: keep(
                 &registry,
                 GaugeVec::new(
-                    opts("gateway_answered_timestamp_seconds", "When the gateway's last renewal was answered; at a start, the start."),
+                    opts(
+                        "gateway_answered_timestamp_seconds",
+                        "When the gateway's last renewal was answered; at a start, the start.",
+                    ),
                     &["gateway"],
                 ),
             ),
@@ -111,7 +135,10 @@ impl Metrics {
             epoch: keep(&registry, Gauge::with_opts(opts("epoch", "Which life of the store this is."))),
             backlog: keep(
                 &registry,
-                Gauge::with_opts(opts("outbox_backlog", "Commits whose events are not in the evidence yet, when last looked; counted up to 120.")),
+                Gauge::with_opts(opts(
+                    "outbox_backlog",
+                    "Commits whose events are not in the evidence yet, when last looked; counted up to 120.",
+                )),
             ),
             registry,
         }

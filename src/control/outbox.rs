@@ -98,7 +98,8 @@ pub(super) async fn run(shared: Arc<Shared>, sink: Arc<dyn Sink>, mut stop: watc
 async fn drain(shared: &Shared, sink: &dyn Sink) -> Result<(), DrainError> {
     let mut reached = None;
     loop {
-        let page = shared.vault.store().range(KeyRange::prefix(OUTBOX), Some(BATCH), None).await.map_err(VaultError::from)?;
+        let page =
+            shared.vault.store().range(KeyRange::prefix(OUTBOX), Some(BATCH), None).await.map_err(VaultError::from)?;
         shared.metrics.backlog.set(count(page.kvs.len()));
         let mut kvs = page.kvs;
         // Keys grow with revisions, so this is their order already; it is what the order is about, though.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::actor::{Actor, ControlHandle};
@@ -150,12 +150,12 @@ impl ControlPlane {
     /// # Errors
     /// When a part does not start.
     pub async fn serve(core: Core, settings: &ControlSettings, evidence: Arc<dyn Sink>) -> Result<Self, StartError> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source })
-        };
+        let read =
+            |path: &PathBuf| std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source });
         let (stop, stopped) = watch::channel(false);
         let (settle, settled) = watch::channel(false);
         let handle = core.handle.clone();
+        let places = Arc::new(Semaphore::new(settings.limits.max_connections));
         let api = Api {
             handle: handle.clone(),
             trust_domain: settings.trust_domain.clone(),
@@ -163,11 +163,12 @@ impl ControlPlane {
             key: read_secret(&settings.tls.key_file)?,
             client_ca: read(&settings.tls.client_ca_file)?,
             max_message_bytes: settings.limits.max_message_bytes,
+            places: places.clone(),
             stop: stopped.clone(),
         };
         let listening = api.start(settings.grpc_address).await?;
         let address = settings.http_address;
-        let started = super::http::start(handle.clone(), address, stopped).await;
+        let started = super::http::start(handle.clone(), address, places, stopped).await;
         let (http_address, http) = started.map_err(|source| StartError::Http { address, source })?;
         let shared = handle.shared().clone();
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));

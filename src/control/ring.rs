@@ -138,6 +138,7 @@ pub(super) fn parts(
     grants: impl Iterator<Item = v1::Grant>,
     tokens: Vec<v1::RevokedToken>,
 ) -> impl Iterator<Item = v1::SnapshotPart> {
+    #[expect(clippy::large_enum_variant, reason = "one at a time, on its way through an iterator")]
     enum Item {
         Object(v1::CatalogObject),
         Grant(v1::Grant),

@@ -16,7 +16,7 @@ use super::refusal::{Refusal, Wanted};
 use super::worker::Worker;
 use crate::decision::routes::Matched;
 use crate::decision::snapshot::{IdentityIndex, Snapshot};
-use crate::decision::{Call, Decision, Now, Permit, decide};
+use crate::decision::{Authority, Call, Decision, Now, Permit, decide};
 use crate::domain::name::CallId;
 use crate::domain::route::Host;
 use crate::domain::{Reason, Timestamp};
@@ -104,6 +104,10 @@ struct Target {
 
 fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, now: &Now) -> Judged<'a> {
     let deny = |reason, identity, target| Judged::Deny(Box::new(Denied { reason, identity, target }));
+    // Before the first picture has come nobody is known, which says nothing about the caller.
+    if now.authority == Authority::Missing {
+        return deny(Reason::AuthorityMissing, None, None);
+    }
     let identity = match caller.identity(snapshot) {
         Ok(identity) => identity,
         Err(reason) => return deny(reason, None, None),

@@ -61,7 +61,8 @@ fn exit_codes_say_what_went_wrong() {
     let dev = Dev::start();
     dev.cli(&["grant", "show", NO_GRANT]).exits(4);
     dev.cli(&["identity", "show", "nobody"]).exits(4);
-    let denied = ["--as-person", "alice", "-ojson", "grant", "create", "--identity", "billing", "--role", "orders-reader"];
+    let denied =
+        ["--as-person", "alice", "-ojson", "grant", "create", "--identity", "billing", "--role", "orders-reader"];
     let denied = [&denied[..], &["--duration", "1m", "--reason", "mine"]].concat();
     assert_eq!(dev.cli(&denied).exits(3).error()["code"], "denied");
     let stranger = Done::of(dev.command(&["-ojson", "grant", "list"]).env("PORTCULLIS_TOKEN", "x").output().unwrap());
@@ -149,7 +150,16 @@ fn hostile_reasons_are_shown_harmless() {
     let dev = Dev::start();
     let hostile = "looks\u{202e}fine\u{200b}";
     let made = dev.cli(&[
-        "grant", "create", "--identity", "billing", "--role", "orders-reader", "--duration", "1m", "--reason", hostile,
+        "grant",
+        "create",
+        "--identity",
+        "billing",
+        "--role",
+        "orders-reader",
+        "--duration",
+        "1m",
+        "--reason",
+        hostile,
     ]);
     if made.code == 0 {
         for format in ["table", "json", "yaml"] {
@@ -203,7 +213,8 @@ fn one_dev_per_directory_and_only_on_loopback() {
         assert!(done.stderr.contains("another `portcullis dev` runs"), "{}", done.stderr);
     }
     create(&dev, &[]);
-    for flag in ["--gateway-address", "--gateway-tls-address", "--admin-address", "--control-address", "--http-address"] {
+    for flag in ["--gateway-address", "--gateway-tls-address", "--admin-address", "--control-address", "--http-address"]
+    {
         run(dev.home.path(), &["dev", "--dir", "other", flag, "0.0.0.0:0"]).exits(2);
     }
     assert!(!dev.home.path().join("other").exists());

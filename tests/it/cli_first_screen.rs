@@ -27,6 +27,54 @@ fn denied_granted_allowed_cut_and_proven() {
     assert_eq!(dev.json(&["evidence", "verify"])["verified"], true);
     let denials = dev.cli(&["-ojson", "evidence", "query", "--reason", "grant_missing"]).exits(0);
     assert_eq!(denials.stdout.lines().count(), 2, "{}", denials.stdout);
+
+    let journal = dev.dir().join("gateway/evidence/journal");
+    let segment = std::fs::read_dir(&journal).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(10).position(|window| window == b"/v1/orders").expect("the path is in the log");
+    bytes[at + 1] = b'w';
+    std::fs::write(&segment, bytes).unwrap();
+    let done = dev.cli(&["-ojson", "evidence", "verify"]).exits(8);
+    assert!(done.error()["message"].as_str().unwrap().contains("record 1"), "{done:?}");
+}
+
+#[test]
+fn an_idle_websocket_is_cut_by_the_revocation() {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+    let dev = Dev::start();
+    let grant = dev.grant("billing", "api/orders", &["read"]);
+    let url = format!("{}/v1/orders/socket", dev.addresses.gateway.replace("http://", "ws://"));
+    let mut request = url.into_client_request().unwrap();
+    let bearer = format!("Bearer {}", dev.token("billing"));
+    request.headers_mut().insert("authorization", bearer.parse().unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+        let receipt = dev.revoke(&grant);
+        assert_eq!(receipt["gateways"][0]["cut"].as_array().map(Vec::len), Some(1), "{receipt}");
+        let ended = tokio::time::timeout(crate::dev::PATIENCE, socket.next()).await.expect("the socket was cut");
+        assert!(!matches!(ended, Some(Ok(Message::Text(_) | Message::Binary(_)))), "{ended:?}");
+    });
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut dev = Dev::start();
+    dev.grant("billing", "api/orders", &["read"]);
+    let events = dev.open("billing", "/v1/orders/events");
+    events.line("data:");
+    dev.signal(rustix::process::Signal::INT);
+    crate::dev::eventually("it drains", crate::dev::PATIENCE, || dev.log().contains("ending"));
+    events.line("data:");
+    let asked = std::time::Instant::now();
+    dev.signal(rustix::process::Signal::INT);
+    assert_eq!(dev.ended().code(), Some(1));
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
 }
 
 #[test]

@@ -3,19 +3,25 @@
 //! [`Dev`] is a running `portcullis dev` in a directory of its own, on ports that were free; it ends with the value.
 //! Nothing here sleeps to wait: readiness is the process's first line, everything else is waited for with a bound.
 
-#![allow(dead_code, reason = "tests of several subjects use different parts of it")]
+#![allow(dead_code, unused_imports, reason = "tests of several subjects use different parts of it")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+mod curl;
+mod stream;
+mod wire;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use portcullis::client::target::DevFile;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub(crate) use curl::{Answer, curl, try_curl};
+pub(crate) use stream::{Stream, lines_of};
+pub(crate) use wire::{Raw, Service, service};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
@@ -316,234 +322,4 @@ fn spawn(home: &Path, arguments: &[&str]) -> (Child, Receiver<String>) {
 
 fn log(home: &Path) -> String {
     std::fs::read_to_string(home.join("dev.log")).unwrap_or_default()
-}
-
-fn lines_of(reader: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(reader).lines() {
-            let Ok(line) = line else { return };
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// A command whose output is read while it runs.
-pub(crate) struct Stream {
-    child: Child,
-    lines: Receiver<String>,
-    errors: Receiver<String>,
-}
-
-impl Stream {
-    pub(crate) fn of(mut command: Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = lines_of(child.stdout.take().unwrap());
-        let errors = lines_of(child.stderr.take().unwrap());
-        Self { child, lines, errors }
-    }
-
-    /// The next line that holds `part`.
-    #[track_caller]
-    pub(crate) fn line(&self, part: &str) -> String {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(part) => return line,
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => panic!("no line with `{part}` within {PATIENCE:?}"),
-                Err(RecvTimeoutError::Disconnected) => {
-                    let errors: Vec<_> = self.errors.iter().collect();
-                    panic!("ended before a line with `{part}`: {errors:?}")
-                }
-            }
-        }
-    }
-
-    /// Waits until it has ended by itself: its exit code, and what it wrote to standard error.
-    #[track_caller]
-    pub(crate) fn ended(mut self) -> (i32, String) {
-        let mut status = None;
-        eventually("the command has ended", PATIENCE, || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let errors: Vec<_> = self.errors.iter().collect();
-        (status.and_then(|status| status.code()).unwrap_or(-1), errors.join("\n"))
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What curl got.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) version: String,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    /// The first header of this name, in lower case.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The body as JSON.
-    #[track_caller]
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
-
-    /// Fails the test unless it has this status.
-    #[track_caller]
-    pub(crate) fn is(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{self:?}");
-        self
-    }
-
-    /// Fails the test unless it is a refusal of the gate with this status and reason, and a call id.
-    #[track_caller]
-    pub(crate) fn refuses(self, status: u16, reason: &str) -> Self {
-        let answer = self.is(status);
-        assert_eq!(answer.json()["reason"], reason, "{answer:?}");
-        answer
-    }
-}
-
-/// Runs curl to its end; it must get an answer.
-#[track_caller]
-pub(crate) fn curl(arguments: &[&str]) -> Answer {
-    let done = try_curl(arguments);
-    assert_eq!(done.code, 0, "curl {arguments:?}: {}", done.stderr);
-    let mut rest = done.stdout.as_str();
-    loop {
-        let (head, body) = rest.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {}", done.stdout));
-        let mut lines = head.lines();
-        let mut status_line = lines.next().unwrap_or_default().splitn(3, ' ');
-        let version = status_line.next().unwrap_or_default().to_owned();
-        let status: u16 = status_line.next().and_then(|code| code.parse().ok()).unwrap_or_default();
-        if (100..200).contains(&status) {
-            rest = body;
-            continue;
-        }
-        let header = |line: &str| {
-            line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-        };
-        return Answer { status, version, headers: lines.filter_map(header).collect(), body: body.to_owned() };
-    }
-}
-
-/// Runs curl with `-i` to its end, whatever becomes of it.
-#[track_caller]
-pub(crate) fn try_curl(arguments: &[&str]) -> Done {
-    let mut command = Command::new("curl");
-    command.args(["-sS", "-i", "--max-time", "20"]).args(arguments).stdin(Stdio::null());
-    Done::of(command.output().expect("curl is installed"))
-}
-
-/// An upstream that answers every request with the same bytes and then closes.
-pub(crate) struct Service {
-    pub(crate) url: String,
-    /// The head of each request, as it came.
-    pub(crate) heads: Receiver<String>,
-}
-
-/// Starts one on loopback. It ends with the test's process.
-pub(crate) fn service(answer: &'static str) -> Service {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let (sender, heads) = channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { return };
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                let _ = stream.set_read_timeout(Some(PATIENCE));
-                let mut reader = BufReader::new(&stream);
-                let mut head = String::new();
-                while !head.ends_with("\r\n\r\n") && matches!(reader.read_line(&mut head), Ok(1..)) {}
-                // A probe that sends nothing is not a request.
-                if !head.is_empty() && sender.send(head).is_ok() {
-                    let _ = (&stream).write_all(answer.as_bytes());
-                }
-            });
-        }
-    });
-    Service { url, heads }
-}
-
-/// A connection on which every byte is the test's own.
-pub(crate) struct Raw {
-    stream: TcpStream,
-    pub(crate) seen: Vec<u8>,
-}
-
-impl Raw {
-    /// Connects to `http://HOST:PORT`.
-    #[track_caller]
-    pub(crate) fn connect(url: &str) -> Self {
-        let address = url.split_once("://").map_or(url, |(_, rest)| rest);
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, seen: Vec::new() }
-    }
-
-    /// Sends bytes; a peer that has closed already is not a failure, its answer is what counts.
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        let _ = self.stream.write_all(bytes.as_ref());
-        self
-    }
-
-    /// No more will be sent.
-    pub(crate) fn finish(&mut self) -> &mut Self {
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
-        self
-    }
-
-    /// Reads until `part` was seen: everything so far.
-    #[track_caller]
-    pub(crate) fn until(&mut self, part: &str) -> String {
-        let mut chunk = [0; 4096];
-        loop {
-            let text = self.text();
-            if text.contains(part) {
-                return text;
-            }
-            match self.stream.read(&mut chunk) {
-                Ok(0) => panic!("closed before `{part}`: {text}"),
-                Ok(read) => self.seen.extend_from_slice(&chunk[..read]),
-                Err(error) => panic!("{error} before `{part}`: {text}"),
-            }
-        }
-    }
-
-    /// Reads until the peer closes: everything.
-    #[track_caller]
-    pub(crate) fn to_end(&mut self) -> String {
-        let mut chunk = [0; 4096];
-        loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return self.text(),
-                Ok(read) => self.seen.extend_from_slice(&chunk[..read]),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return self.text(),
-                Err(error) => panic!("{error}: not closed within {PATIENCE:?}: {}", self.text()),
-            }
-        }
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.seen).into_owned()
-    }
 }

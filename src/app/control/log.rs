@@ -33,19 +33,13 @@ impl ControlLog {
     /// Opens the log that the settings name, or creates it.
     pub(crate) fn open(settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
         let fail = |why: String| AppError::Part { part: "the control plane's evidence", why };
-        let key = EvidenceKey::load_or_create(&settings.state_dir.join("evidence.key"))
-            .map_err(|e| fail(e.to_string()))?;
+        let key =
+            EvidenceKey::load_or_create(&settings.state_dir.join("evidence.key")).map_err(|e| fail(e.to_string()))?;
         let origin: Origin =
             format!("portcullis/control/{}", settings.trust_domain).parse().map_err(|e| fail(format!("{e}")))?;
-        let (log, recovered) = EvidenceLog::open(
-            &settings.evidence.dir,
-            origin,
-            key,
-            &writer(),
-            options(&settings.evidence),
-            clock,
-        )
-        .map_err(|e| fail(e.to_string()))?;
+        let (log, recovered) =
+            EvidenceLog::open(&settings.evidence.dir, origin, key, &writer(), options(&settings.evidence), clock)
+                .map_err(|e| fail(e.to_string()))?;
         tracing::debug!(?recovered, "the control plane's evidence is open");
         Ok(Self { log: Arc::new(log), storage: Arc::new(DiskStorage::read_only(&settings.evidence.dir)) })
     }
@@ -63,10 +57,7 @@ impl ControlLog {
 fn writer() -> Writer {
     // Without it (no /proc) two boots cannot be told apart in the log, and nothing else is lost.
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Writer {
-        program: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
-        boot_id: boot_id.trim().to_owned(),
-    }
+    Writer { program: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(), boot_id: boot_id.trim().to_owned() }
 }
 
 fn options(settings: &EvidenceSettings) -> JournalOptions {
@@ -107,8 +98,7 @@ fn reached(storage: &Arc<dyn Storage>) -> Result<Reached, SinkError> {
     let mut last = Reached::default();
     let mut end = None;
     for first in segments(&**storage).map_err(sink_error)?.into_iter().rev() {
-        let mut query =
-            Query::new(storage.clone(), first, Filter { kind: Some(Kind::Change), ..Filter::default() });
+        let mut query = Query::new(storage.clone(), first, Filter { kind: Some(Kind::Change), ..Filter::default() });
         let mut revisions = Vec::new();
         while let Some(found) = query.next().map_err(sink_error)? {
             if end.is_some_and(|end| found.entry.seq >= end) {

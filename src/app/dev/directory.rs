@@ -37,8 +37,12 @@ impl Directory {
         }
         files::private_dir(root).map_err(io("cannot use"))?;
         // Whatever the process ends of, from here on --fresh may clear up.
-        files::write(&root.join(MARKER), b"Made by portcullis dev, which may remove everything here.\n", files::PRIVATE)
-            .map_err(io("cannot write into"))?;
+        files::write(
+            &root.join(MARKER),
+            b"Made by portcullis dev, which may remove everything here.\n",
+            files::PRIVATE,
+        )
+        .map_err(io("cannot write into"))?;
         let lock = lock(root)?;
         if fresh {
             clear(root).map_err(io("cannot empty"))?;
@@ -81,8 +85,13 @@ fn is_empty(path: &Path) -> io::Result<bool> {
 fn lock(root: &Path) -> Result<File, AppError> {
     let path = root.join(LOCK);
     let cannot = || AppError::io(format!("cannot lock {}", path.display()));
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(files::PRIVATE).open(&path).map_err(cannot())?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(files::PRIVATE)
+        .open(&path)
+        .map_err(cannot())?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(AppError::Conflict(format!(

@@ -11,7 +11,7 @@ use super::directory::Directory;
 use super::{TRUST_DOMAIN, issuer};
 use crate::app::AppError;
 use crate::client::target::client_token;
-use crate::client::{Client, ClientError, Target};
+use crate::client::{Client, ClientError, Refusal, Target};
 use crate::domain::route::UpstreamUrl;
 use crate::files;
 use crate::wire::v1;
@@ -74,7 +74,7 @@ async fn connect(directory: &Directory, control: &str) -> Result<Client, AppErro
 async fn missing(client: &mut Client, kind: &str, name: &str) -> Result<bool, AppError> {
     match client.object(kind, name).await {
         Ok(_) => Ok(false),
-        Err(error) if error.code() == Some(tonic::Code::NotFound) => Ok(true),
+        Err(error) if error.refusal() == Some(Refusal::NotFound) => Ok(true),
         Err(error) => Err(fail(error)),
     }
 }
@@ -87,7 +87,7 @@ async fn ours(client: &mut Client, before: &str) -> Result<bool, AppError> {
             let upstream = spec.get("upstream").and_then(Value::as_str).unwrap_or_default();
             Ok(before.lines().any(|address| !address.is_empty() && address == upstream))
         }
-        Err(error) if error.code() == Some(tonic::Code::NotFound) => Ok(true),
+        Err(error) if error.refusal() == Some(Refusal::NotFound) => Ok(true),
         Err(error) => Err(fail(error)),
     }
 }

@@ -190,7 +190,8 @@ impl ControlHandle {
     /// # Errors
     /// As [`grant::plan_revoke_token`].
     pub async fn revoke_token(&self, caller: &Caller, token: RevokedToken) -> Result<Done<()>, Refused> {
-        self.run(caller, "revoke_token", move |model, context, _| grant::plan_revoke_token(model, context, &token)).await
+        self.run(caller, "revoke_token", move |model, context, _| grant::plan_revoke_token(model, context, &token))
+            .await
     }
 
     /// Records a person, or changes them.

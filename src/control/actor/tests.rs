@@ -1,14 +1,16 @@
+//! The writer over SQLite, with a clock of the test's own and stores that fail.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
 use super::super::model::Ended;
+use super::super::sample::{NOW, core, documents, furnished, request};
 use super::super::store::sealed::SealKey;
 use super::super::store::{
     Compare, KeyRange, Lease, LeaseId, Op, RangeResult, Revision, SqliteStore, Store, Txn, TxnResult, WatchStream,
 };
-use super::super::tests::sample::{NOW, core, documents, furnished, request};
-use super::super::{Core, ControlHandle};
+use super::super::{ControlHandle, Core};
 use super::*;
 use crate::domain::clock::ManualClock;
 
@@ -48,8 +50,6 @@ async fn a_restart_finds_everything_as_it_was() {
     assert_eq!(record.grant.revoked.unwrap().reason, "over");
     assert!(after.revision < second.handle().apply(&system(), documents(), false).await.unwrap().revision + 1);
 }
-
-
 
 #[tokio::test]
 async fn a_change_and_its_event_are_one_commit() {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::Stream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Response, Status};
 
 use super::super::actor::ControlHandle;
@@ -13,9 +13,9 @@ use super::super::authorize::{Caller, Operation};
 use super::super::encode;
 use super::super::fleet::Wanted;
 use super::super::grant::{Access as Asked, GrantRequest};
-use super::super::push::MAX_LAG;
 use super::super::record::RevokedToken;
 use super::error::{malformed, refused};
+use super::push::MAX_LAG;
 use super::{ApiError, authorized};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState, Limits};
@@ -37,11 +37,13 @@ const MAX_WATCHES: usize = 64;
 pub(super) struct AccessService {
     handle: ControlHandle,
     watches: std::sync::Arc<Semaphore>,
+    /// Watches end when the process is about to, waits for gateways too.
+    stop: watch::Receiver<bool>,
 }
 
 impl AccessService {
-    pub(super) fn new(handle: ControlHandle) -> Self {
-        Self { handle, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)) }
+    pub(super) fn new(handle: ControlHandle, stop: watch::Receiver<bool>) -> Self {
+        Self { handle, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)), stop }
     }
 
     /// What every gateway has to show for a revision, waiting for those that are connected.
@@ -59,7 +61,12 @@ impl AccessService {
             authority: authority.duration(),
             lag: MAX_LAG,
         };
-        self.handle.fleet().wait(&wanted, Duration::from_millis(wait_ms).min(MAX_WAIT)).await
+        let fleet = self.handle.fleet();
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            receipts = fleet.wait(&wanted, Duration::from_millis(wait_ms).min(MAX_WAIT)) => receipts,
+            () = super::super::stopped(&mut stop) => fleet.receipts(&wanted),
+        }
     }
 }
 
@@ -124,7 +131,9 @@ impl v1::access_server::Access for AccessService {
         let Ok(place) = self.watches.clone().try_acquire_owned() else {
             return Err(ApiError::limit(format!("{MAX_WATCHES} watches are open already")).into());
         };
-        watching::watch(&self.handle, request.get_ref().from_revision, place).await.map(Response::new)
+        watching::watch(&self.handle, request.get_ref().from_revision, place, self.stop.clone())
+            .await
+            .map(Response::new)
     }
 
     async fn can_i(&self, request: Request<v1::CanIRequest>) -> Result<Response<v1::CanIResponse>, Status> {

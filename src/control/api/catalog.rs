@@ -23,10 +23,8 @@ impl v1::catalog_server::Catalog for CatalogService {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::Apply, None).await?;
         let v1::ApplyRequest { objects, dry_run } = request.into_inner();
-        let documents = objects
-            .into_iter()
-            .map(|o| Document { kind: o.kind, name: o.name, spec_json: o.spec_json })
-            .collect();
+        let documents =
+            objects.into_iter().map(|o| Document { kind: o.kind, name: o.name, spec_json: o.spec_json }).collect();
         let done = self.handle.apply(&caller, documents, dry_run).await.map_err(refused)?;
         let diffs = done.answer.into_iter().map(|diff| v1::ObjectDiff {
             kind: diff.kind.to_owned(),

@@ -43,6 +43,11 @@ impl ApiError {
         Self::new(Code::Unavailable, "unavailable", "the control plane is stopping".to_owned())
     }
 
+    /// Another stream of the same gateway took this one's place.
+    pub(in super::super) fn replaced() -> Self {
+        Self::new(Code::Aborted, "replaced", "another stream of this gateway took the place of this one".to_owned())
+    }
+
     /// Too much of something at once.
     pub(in super::super) fn limit(text: impl Into<String>) -> Self {
         Self::new(Code::ResourceExhausted, "limit", text.into())
@@ -83,10 +88,21 @@ impl From<WireError> for ApiError {
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        let mut status = Self::new(error.code, error.text);
+        let mut status = Self::new(error.code, bounded(error.text));
         status.metadata_mut().insert(REASON, MetadataValue::from_static(error.reason));
         status
     }
+}
+
+/// Longest text of a status: it travels in a header, percent-encoded, and clients take 16 KiB of headers.
+const MAX_TEXT_BYTES: usize = 4 * 1024;
+
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_TEXT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+        text.push_str(" … and more");
+    }
+    text
 }
 
 /// A refusal of the writer as a status.

@@ -1,20 +1,21 @@
 //! The gRPC server: TLS, limits, and every service behind the one check of who calls.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tonic::service::interceptor::InterceptorLayer;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::super::actor::ControlHandle;
-use super::super::push::GrantStreamService;
+use super::super::listen::{Connection, Listener};
 use super::access::AccessService;
 use super::catalog::CatalogService;
 use super::identify::Identifier;
+use super::push::GrantStreamService;
 use crate::wire::v1;
 
 /// Requests at the same time on one connection; a gateway needs two, the command line one.
@@ -39,6 +40,8 @@ pub(in super::super) struct Api {
     /// PEM: whose client certificates are taken.
     pub(in super::super) client_ca: Vec<u8>,
     pub(in super::super) max_message_bytes: usize,
+    /// One per connection.
+    pub(in super::super) places: Arc<Semaphore>,
     pub(in super::super) stop: watch::Receiver<bool>,
 }
 
@@ -76,8 +79,8 @@ impl Api {
         let bind = |source| ApiStartError::Bind { address, source };
         // tonic takes the process's provider; another part may have set the same one before.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let listener = TcpListener::bind(address).await.map_err(bind)?;
-        let bound = listener.local_addr().map_err(bind)?;
+        let listener = Listener::bind(address, self.places.clone()).await.map_err(bind)?;
+        let bound = listener.address();
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(&self.certificate, &*self.key))
             .client_ca_root(Certificate::from_pem(&self.client_ca))
@@ -102,7 +105,7 @@ impl Api {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(InterceptorLayer::new(identifier.clone()))
             .add_service(
-                v1::access_server::AccessServer::new(AccessService::new(self.handle.clone()))
+                v1::access_server::AccessServer::new(AccessService::new(self.handle.clone(), self.stop.clone()))
                     .max_decoding_message_size(limit)
                     .max_encoding_message_size(usize::MAX),
             )
@@ -120,13 +123,20 @@ impl Api {
             .add_service(tonic::service::interceptor::InterceptedService::new(reflection, describe(&identifier)));
         let mut stop = self.stop;
         let task = tokio::spawn(async move {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let stopped = async move { super::super::stopped(&mut stop).await };
-            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+            if let Err(error) = router.serve_with_incoming_shutdown(listener.connections(), stopped).await {
                 tracing::error!(%error, "the gRPC server ended");
             }
         });
         Ok(Listening { address: bound, task })
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream().connect_info()
     }
 }
 

@@ -87,7 +87,9 @@ fn resource(resource: &Resource, faults: &mut Vec<String>) {
     let authority = resource.spec.authority;
     if !(MIN_AUTHORITY..=MAX_AUTHORITY).contains(&authority) {
         let name = &resource.name;
-        faults.push(format!("Resource {name}: authority: {authority} is not between {MIN_AUTHORITY} and {MAX_AUTHORITY}"));
+        faults.push(format!(
+            "Resource {name}: authority: {authority} is not between {MIN_AUTHORITY} and {MAX_AUTHORITY}"
+        ));
     }
 }
 

@@ -1,6 +1,8 @@
+//! Documents against a model: every fault, every rule.
+
 use std::time::Duration;
 
-use super::super::tests::sample::{NOW, carried_out, context, document, documents, model};
+use super::super::sample::{NOW, carried_out, context, document, documents, model};
 use super::*;
 
 fn unfit(documents: &[Document]) -> Vec<String> {
@@ -44,7 +46,8 @@ fn applying_the_same_again_changes_nothing() {
     assert!(plan.is_empty());
     assert!(plan.answer.iter().all(|diff| diff.change() == "unchanged"));
     // Another spelling of the same: defaults written out.
-    let spelled = document("Resource", "api/orders", r#"{"authority":"10000ms","sensitivity":"high","owner":"orders"}"#);
+    let spelled =
+        document("Resource", "api/orders", r#"{"authority":"10000ms","sensitivity":"high","owner":"orders"}"#);
     assert!(plan_apply(&model, &context(NOW), &[spelled]).unwrap().is_empty());
 }
 
@@ -84,9 +87,8 @@ fn what_is_named_must_be_there_and_fit() {
     assert!(unfit(&[role(r#"{"resource":"api/orders","actions":["fly"]}"#)])[0].contains("no route of api/orders"));
     assert!(unfit(&[role(r#"{"resource":"api/orders","actions":[]}"#)])[0].contains("no actions"));
     assert!(unfit(&[role("")])[0].contains("permissions: 1 to"));
-    let resource = |authority: &str| {
-        document("Resource", "api/x", &format!(r#"{{"owner":"o","authority":"{authority}"}}"#))
-    };
+    let resource =
+        |authority: &str| document("Resource", "api/x", &format!(r#"{{"owner":"o","authority":"{authority}"}}"#));
     assert!(unfit(&[resource("4s")])[0].contains("not between 5s and 1d"));
     assert!(unfit(&[resource("2d")])[0].contains("not between 5s and 1d"));
 }

@@ -68,7 +68,7 @@ fn token(path: &Path) -> Result<Zeroizing<String>, EnrolError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut random = Zeroizing::new([0; 32]);
             aws_lc_rs::rand::fill(&mut *random).map_err(|_| EnrolError::NoRandomness)?;
-            let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&*random);
+            let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(*random);
             let token = Zeroizing::new(format!("{TOKEN_PREFIX}{encoded}"));
             if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
                 files::private_dir(dir).map_err(file)?;

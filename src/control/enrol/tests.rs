@@ -1,9 +1,11 @@
+//! Files, certificates and tokens, run again and again.
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::api::gateway_name;
-use super::super::tests::sample::{NOW, core};
+use super::super::sample::{NOW, core};
 use super::*;
 use crate::control::record::{PersonRole, TokenDigest};
 use crate::domain::clock::ManualClock;
@@ -54,9 +56,9 @@ fn certificates_are_issued_anew_when_a_third_of_their_life_is_left() {
     assert_eq!(ca.issue(&subject, &certificate, &key, &clock).unwrap(), Issued::New);
     assert_eq!(std::fs::read(&key).unwrap(), first_key);
     // A certificate that is not one is replaced, a key that is not one is not.
-    std::fs::write(&certificate, "x").unwrap();
+    files::write(&certificate, b"x", files::PUBLIC).unwrap();
     assert_eq!(ca.issue(&subject, &certificate, &key, &clock).unwrap(), Issued::New);
-    std::fs::write(&key, "x").unwrap();
+    files::write(&key, b"x", files::PRIVATE).unwrap();
     assert!(matches!(ca.issue(&subject, &certificate, &key, &clock), Err(EnrolError::Unusable { .. })));
 }
 
@@ -105,11 +107,8 @@ async fn a_persons_token_is_made_once_and_only_its_digest_is_kept() {
     let clock = Arc::new(ManualClock::at(NOW));
     let core = core(dir.path(), &clock).await;
     let file = dir.path().join("people/alice");
-    let person = || PersonSpec {
-        name: "alice".parse().unwrap(),
-        roles: vec![PersonRole::Developer],
-        speaks_for: Vec::new(),
-    };
+    let person =
+        || PersonSpec { name: "alice".parse().unwrap(), roles: vec![PersonRole::Developer], speaks_for: Vec::new() };
     ensure_person(core.handle(), person(), &file).await.unwrap();
     let token = std::fs::read_to_string(&file).unwrap();
     assert!(token.starts_with("pcp_") && token.len() == 47, "{token}");

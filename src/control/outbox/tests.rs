@@ -1,9 +1,11 @@
+//! Draining into logs that die.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::authorize::Caller;
+use super::super::sample::{NOW, furnished, request};
 use super::super::store::Compare;
-use super::super::tests::sample::{NOW, furnished, request};
 use super::*;
 use crate::domain::clock::ManualClock;
 
@@ -40,8 +42,11 @@ async fn a_log_that_dies_anywhere_has_no_gap_and_no_double_in_the_end() {
     let (_core, handle) = furnished(dir.path(), &clock).await;
     // Several events in one revision, several commands in one revision, several pages of keys.
     let made: Vec<_> = (0..300).map(|_| handle.create_grants(&Caller::System, request())).collect();
-    let mut grants: Vec<String> =
-        futures_util::future::join_all(made).await.into_iter().map(|d| format!("grant/{}", d.unwrap().answer[0].id)).collect();
+    let mut grants: Vec<String> = futures_util::future::join_all(made)
+        .await
+        .into_iter()
+        .map(|d| format!("grant/{}", d.unwrap().answer[0].id))
+        .collect();
     let shared = handle.shared();
     let log = Mortal::default();
     let mut lives = 0;
@@ -53,7 +58,7 @@ async fn a_log_that_dies_anywhere_has_no_gap_and_no_double_in_the_end() {
         }
     }
     assert!(lives > 30);
-    let told = log.told.lock().unwrap();
+    let told = log.told.lock().unwrap().clone();
     assert!(told.is_sorted_by_key(|t| t.revision));
     let mut objects: Vec<String> =
         told.iter().filter(|t| t.event.operation == "grant.created").map(|t| t.event.object.clone()).collect();

@@ -1,5 +1,6 @@
 //! Lists of grants, in pages: the live ones from the model, the ended ones from the store.
 
+use prost::Message as _;
 use tonic::Status;
 
 use super::super::super::actor::ControlHandle;
@@ -19,6 +20,8 @@ use crate::wire::v1;
 const DEFAULT_PAGE: usize = 100;
 /// Grants on a page at most.
 const MAX_PAGE: usize = 1_000;
+/// Bytes of a page at most, encoded, but for its last grant: clients take 4 MiB.
+const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Records read for one page: a page may be short, and even empty, with more to come.
 const MAX_SCANNED: usize = 5_000;
 
@@ -41,6 +44,27 @@ impl Filter {
     }
 }
 
+struct Page {
+    grants: Vec<v1::Grant>,
+    bytes: usize,
+    size: usize,
+}
+
+impl Page {
+    const fn new(size: usize) -> Self {
+        Self { grants: Vec::new(), bytes: 0, size }
+    }
+
+    fn push(&mut self, grant: v1::Grant) {
+        self.bytes += grant.encoded_len();
+        self.grants.push(grant);
+    }
+
+    const fn is_full(&self) -> bool {
+        self.grants.len() >= self.size || self.bytes >= MAX_PAGE_BYTES
+    }
+}
+
 /// One page, oldest grants first.
 pub(super) async fn list(
     handle: &ControlHandle,
@@ -60,7 +84,11 @@ pub(super) async fn list(
         0 => DEFAULT_PAGE,
         size => size.min(MAX_PAGE),
     };
-    if filter.wants_ended() { from_store(handle, &filter, after, size).await } else { Ok(from_model(handle, &filter, after, size)) }
+    if filter.wants_ended() {
+        from_store(handle, &filter, after, size).await
+    } else {
+        Ok(from_model(handle, &filter, after, size))
+    }
 }
 
 fn states(names: &[String]) -> Result<Vec<GrantState>, ApiError> {
@@ -81,14 +109,14 @@ fn from_model(handle: &ControlHandle, filter: &Filter, after: Option<GrantId>, s
         Some(name) => Box::new(model.grants_of.get(name).into_iter().flat_map(move |ids| ids.range((from, Unbounded)))),
         None => Box::new(model.grants.range((from, Unbounded)).map(|(id, _)| id)),
     };
-    let mut grants = Vec::new();
+    let mut page = Page::new(size);
     let mut next = None;
     for (scanned, id) in ids.enumerate() {
         let Some(kept) = model.grants.get(id) else { continue };
         if filter.takes(&kept.value) {
-            grants.push(encode::grant(&kept.value, kept.revision));
+            page.push(encode::grant(&kept.value, kept.revision));
         }
-        if grants.len() == size || scanned >= MAX_SCANNED {
+        if page.is_full() || scanned >= MAX_SCANNED {
             next = Some(*id);
             break;
         }
@@ -96,7 +124,7 @@ fn from_model(handle: &ControlHandle, filter: &Filter, after: Option<GrantId>, s
     // The last page may be full without anything after it.
     let more = next.filter(|id| model.grants.get_max().is_some_and(|(last, _)| last > id));
     v1::ListGrantsResponse {
-        grants,
+        grants: page.grants,
         next_page_token: more.map(|id| id.to_string()).unwrap_or_default(),
         revision: model.revision,
     }
@@ -112,12 +140,12 @@ async fn from_store(
     let mut from = after.map_or_else(|| GRANTS.to_owned(), |id| format!("{}\0", record::grant_key(id)));
     let end = format!("{}0", GRANTS.trim_end_matches('/'));
     let revision = handle.model().revision;
-    let mut grants = Vec::new();
+    let mut page = Page::new(size);
     let mut scanned = 0;
     loop {
         let range = KeyRange::span(&from, &end);
-        let page = vault.store().range(range, Some(MAX_PAGE), None).await.map_err(|e| refused(Refused::from(e)))?;
-        for kv in &page.kvs {
+        let read = vault.store().range(range, Some(MAX_PAGE), None).await.map_err(|e| refused(Refused::from(e)))?;
+        for kv in &read.kvs {
             scanned += 1;
             let Record::Grant(record) = vault.record(kv).map_err(|error| {
                 tracing::error!(%error, "a grant cannot be read");
@@ -128,15 +156,15 @@ async fn from_store(
             };
             let id = record.grant.id;
             if filter.takes(&record.grant) {
-                grants.push(encode::grant(&record.grant, kv.mod_revision));
+                page.push(encode::grant(&record.grant, kv.mod_revision));
             }
-            if grants.len() == size || scanned >= MAX_SCANNED {
-                return Ok(v1::ListGrantsResponse { grants, next_page_token: id.to_string(), revision });
+            if page.is_full() || scanned >= MAX_SCANNED {
+                return Ok(v1::ListGrantsResponse { grants: page.grants, next_page_token: id.to_string(), revision });
             }
             from = format!("{}\0", record::grant_key(id));
         }
-        if !page.more {
-            return Ok(v1::ListGrantsResponse { grants, next_page_token: String::new(), revision });
+        if !read.more {
+            return Ok(v1::ListGrantsResponse { grants: page.grants, next_page_token: String::new(), revision });
         }
     }
 }

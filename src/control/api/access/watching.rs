@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 
 use super::super::super::actor::ControlHandle;
@@ -19,7 +19,12 @@ use crate::wire::v1;
 type Events = Pin<Box<dyn Stream<Item = Result<v1::GrantEvent, Status>> + Send>>;
 
 /// Changes of grants from a revision on, or from now on for 0. `place` is held as long as the watch lives.
-pub(super) async fn watch(handle: &ControlHandle, from: u64, place: OwnedSemaphorePermit) -> Result<Events, Status> {
+pub(super) async fn watch(
+    handle: &ControlHandle,
+    from: u64,
+    place: OwnedSemaphorePermit,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Events, Status> {
     let shared = handle.shared().clone();
     let batches = shared.vault.store().watch(KeyRange::prefix(GRANTS), from).await.map_err(stopped)?;
     let events = batches.flat_map(move |batch| {
@@ -30,7 +35,9 @@ pub(super) async fn watch(handle: &ControlHandle, from: u64, place: OwnedSemapho
         };
         futures_util::stream::iter(events)
     });
-    Ok(Box::pin(events))
+    let stopping = futures_util::stream::once(async { Err(ApiError::stopping().into()) });
+    let ended = async move { super::super::super::stopped(&mut stop).await };
+    Ok(Box::pin(events.take_until(ended).chain(stopping)))
 }
 
 fn events(vault: &Vault, batch: &WatchBatch) -> Vec<Result<v1::GrantEvent, Status>> {

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tonic::{Code, Status};
 use tokio_stream::StreamExt as _;
+use tonic::{Code, Status};
 
-use super::super::enrol::Subject;
+use super::super::super::enrol::Subject;
 use super::plane::{Bench, grant_request};
 use crate::wire::v1;
 use v1::access_client::AccessClient;
@@ -28,9 +28,9 @@ async fn who_is_not_known_gets_nothing() {
         unknown(tonic_health::pb::health_client::HealthClient::new(client.clone()).check(health).await.unwrap_err());
         let ask = tonic_reflection::pb::v1::ServerReflectionRequest {
             host: String::new(),
-            message_request: Some(
-                tonic_reflection::pb::v1::server_reflection_request::MessageRequest::ListServices(String::new()),
-            ),
+            message_request: Some(tonic_reflection::pb::v1::server_reflection_request::MessageRequest::ListServices(
+                String::new(),
+            )),
         };
         let mut reflection = tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(client);
         unknown(reflection.server_reflection_info(tokio_stream::once(ask)).await.unwrap_err());
@@ -47,7 +47,8 @@ async fn who_is_not_known_gets_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everyone_is_who_their_credential_says() {
     let bench = Bench::start().await;
-    for (person, role) in [("admin", "administrator"), ("carol", "security"), ("bob", "owner"), ("alice", "developer")] {
+    for (person, role) in [("admin", "administrator"), ("carol", "security"), ("bob", "owner"), ("alice", "developer")]
+    {
         let answer = bench.access(person).await.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
         assert_eq!((answer.kind.as_str(), answer.name.as_str()), ("person", person));
         assert_eq!(answer.roles, [role]);

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::actor::{ControlHandle, Shared};
-use super::api::ApiError;
-use super::authorize::{Caller, Operation};
-use super::encode;
-use super::record::Standing;
-use super::ring::{self, Head, Next};
+use super::super::actor::{ControlHandle, Shared};
+use super::super::authorize::{Caller, Operation};
+use super::super::encode;
+use super::super::record::Standing;
+use super::super::ring::{self, Head, Next};
+use super::ApiError;
 use crate::domain::name::GatewayName;
 use crate::wire::v1;
 use v1::control_message::Message as Down;
@@ -31,6 +31,8 @@ const MAX_IN_FLIGHT: usize = 4;
 const SEND_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a gateway may take to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest nonce that is echoed; gateways send 16 bytes.
+const MAX_NONCE_BYTES: usize = 64;
 /// How long a connected gateway may lag behind a revision and still have its renewals answered. With it every
 /// revocation is bounded, also on a gateway that renews and does not apply.
 pub(super) const MAX_LAG: Duration = Duration::from_secs(10);
@@ -53,7 +55,7 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
         &self,
         request: Request<Streaming<v1::GatewayMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let caller = super::api::authorized(&self.handle, &request, Operation::Attach, None).await?;
+        let caller = super::authorized(&self.handle, &request, Operation::Attach, None).await?;
         let Caller::Gateway(name) = caller else { return Err(ApiError::unauthenticated().into()) };
         let mut incoming = request.into_inner();
         let hello = match tokio::time::timeout(HELLO_PATIENCE, incoming.message()).await {
@@ -67,16 +69,16 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
         in_good_standing(&shared, &name)?;
         plausible(&hello, shared.ring.head())?;
         let holds = if hello.epoch == shared.ring.head().epoch { hello.revision } else { 0 };
-        let Some(session) = shared.fleet.attach(&name, holds) else {
+        let Some((id, replaced)) = shared.fleet.attach(&name, holds) else {
             return Err(ApiError::denied(format!("gateway {name} is not recorded")).into());
         };
         tracing::info!(gateway = %name, revision = hello.revision, version = %hello.version, "a gateway attached");
         let (sender, receiver) = mpsc::channel(MAX_IN_FLIGHT);
         let (renewals, renewed) = watch::channel(None);
-        let session = Session { shared, name, id: session, holds, sender, stop: self.stop.clone() };
+        let session = Session { shared, name, id, holds, sender, stop: self.stop.clone() };
         let reading = tokio::spawn(read(session.shared.clone(), session.name.clone(), session.id, incoming, renewals));
         tokio::spawn(async move {
-            session.run(&hello, renewed).await;
+            session.run(&hello, renewed, replaced).await;
             reading.abort();
             session.shared.fleet.detach(&session.name, session.id);
             tracing::info!(gateway = %session.name, "a gateway's stream ended");
@@ -86,11 +88,11 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
 }
 
 /// The gateway is recorded and may have authority.
-fn in_good_standing(shared: &Shared, name: &GatewayName) -> Result<(), Status> {
+fn in_good_standing(shared: &Shared, name: &GatewayName) -> Result<(), ApiError> {
     match shared.model.load().gateways.get(name).map(|kept| kept.value.standing) {
         Some(Standing::Good) => Ok(()),
-        Some(Standing::Expelled) => Err(ApiError::denied(format!("gateway {name} was expelled")).into()),
-        None => Err(ApiError::denied(format!("gateway {name} is not recorded")).into()),
+        Some(Standing::Expelled) => Err(ApiError::denied(format!("gateway {name} was expelled"))),
+        None => Err(ApiError::denied(format!("gateway {name} is not recorded"))),
     }
 }
 
@@ -101,7 +103,10 @@ fn plausible(hello: &v1::Hello, head: Head) -> Result<(), Status> {
         return Ok(());
     }
     tracing::error!(
-        hello.epoch, hello.revision, epoch = head.epoch, revision = head.revision,
+        hello.epoch,
+        hello.revision,
+        epoch = head.epoch,
+        revision = head.revision,
         "a gateway has seen a later state than this store: was an old copy put back without declaring it restored?"
     );
     Err(ApiError::store_behind().into())
@@ -122,6 +127,7 @@ async fn read(
             }
             Some(Up::Applied(_)) => {}
             // Only the latest matters: an answer to an older one would be older authority.
+            Some(Up::Renew(renew)) if renew.nonce.len() > MAX_NONCE_BYTES => break,
             Some(Up::Renew(renew)) => drop(renewals.send_replace(Some(renew))),
             Some(Up::Hello(_)) | None => break,
         }
@@ -142,10 +148,14 @@ struct Session {
 struct Ended;
 
 impl Session {
-    async fn run(&self, hello: &v1::Hello, mut renewals: watch::Receiver<Option<v1::Renew>>) {
+    async fn run(
+        &self,
+        hello: &v1::Hello,
+        mut renewals: watch::Receiver<Option<v1::Renew>>,
+        replaced: oneshot::Receiver<()>,
+    ) {
         let mut stop = self.stop.clone();
         let mut head = self.shared.ring.watch();
-        let mut fleet = self.shared.fleet.watch();
         let began = self.shared.clock.now();
         let work = async {
             let mut cursor = self.resume(hello).await?;
@@ -160,25 +170,23 @@ impl Session {
                         self.answer(&renew, cursor, began).await?;
                     }
                 }
-                loop {
-                    tokio::select! {
-                        changed = renewals.changed() => {
-                            due = true;
-                            break changed.map_err(|_| Ended)?;
-                        }
-                        changed = head.changed() => break changed.map_err(|_| Ended)?,
-                        _ = fleet.changed() => if !self.shared.fleet.is_current(&self.name, self.id) {
-                            return Err(Ended);
-                        },
+                tokio::select! {
+                    changed = renewals.changed() => {
+                        due = true;
+                        changed.map_err(|_| Ended)?;
                     }
+                    changed = head.changed() => changed.map_err(|_| Ended)?,
                 }
             }
         };
         tokio::select! {
-            () = super::stopped(&mut stop) => {
+            () = super::super::stopped(&mut stop) => {
                 let _ = self.sender.try_send(Err(ApiError::stopping().into()));
             }
             () = self.sender.closed() => {}
+            _ = replaced => {
+                let _ = self.sender.try_send(Err(self.ended().into()));
+            }
             ended = work => {
                 let ended: Result<(), Ended> = ended;
                 drop(ended);
@@ -186,13 +194,18 @@ impl Session {
         }
     }
 
+    /// What a stream that is told to end tells its gateway.
+    fn ended(&self) -> ApiError {
+        match in_good_standing(&self.shared, &self.name) {
+            Ok(()) => ApiError::replaced(),
+            Err(denied) => denied,
+        }
+    }
+
     /// Where to go on from: the gateway's own revision if the changes since are at hand, otherwise a snapshot's.
     async fn resume(&self, hello: &v1::Hello) -> Result<u64, Ended> {
         let head = self.shared.ring.head();
-        if hello.revision > 0
-            && hello.epoch == head.epoch
-            && self.shared.ring.after(hello.revision) != Next::Behind
-        {
+        if hello.revision > 0 && hello.epoch == head.epoch && self.shared.ring.after(hello.revision) != Next::Behind {
             return Ok(hello.revision);
         }
         self.snapshot(if hello.revision == 0 { "new" } else { "away" }).await
@@ -227,15 +240,10 @@ impl Session {
         }
     }
 
-    async fn answer(
-        &self,
-        renew: &v1::Renew,
-        cursor: u64,
-        began: crate::domain::Timestamp,
-    ) -> Result<(), Ended> {
+    async fn answer(&self, renew: &v1::Renew, cursor: u64, began: crate::domain::Timestamp) -> Result<(), Ended> {
         let shared = &self.shared;
-        if in_good_standing(shared, &self.name).is_err() {
-            let _ = self.sender.try_send(Err(ApiError::denied(format!("gateway {} is expelled", self.name)).into()));
+        if let Err(denied) = in_good_standing(shared, &self.name) {
+            let _ = self.sender.try_send(Err(denied.into()));
             return Err(Ended);
         }
         let now = shared.clock.now();

@@ -9,11 +9,11 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Request, Status};
 
-use super::super::enrol::{self, CertificateAuthority, PersonSpec, Subject};
-use super::super::outbox::{Reached, Sink, SinkError, Told};
-use super::super::record::PersonRole;
-use super::sample;
-use super::super::{ControlHandle, ControlPlane, Core};
+use super::super::super::enrol::{self, CertificateAuthority, PersonSpec, Subject};
+use super::super::super::outbox::{Reached, Sink, SinkError, Told};
+use super::super::super::record::PersonRole;
+use super::super::super::sample;
+use super::super::super::{ControlHandle, ControlPlane, Core};
 use crate::domain::Clock;
 use crate::domain::clock::ManualClock;
 use crate::settings::ControlSettings;
@@ -21,8 +21,8 @@ use crate::wire::v1;
 
 /// A log in memory.
 #[derive(Debug, Default)]
-pub(in super::super) struct MemorySink {
-    pub(in super::super) told: Mutex<Vec<Told>>,
+pub(super) struct MemorySink {
+    pub(super) told: Mutex<Vec<Told>>,
 }
 
 #[async_trait]
@@ -139,9 +139,8 @@ impl Bench {
 
     /// A connection, with a client certificate for `subject` if there is one.
     pub(super) async fn channel(&self, subject: Option<Subject>) -> Channel {
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.ca.pem()))
-            .domain_name("localhost");
+        let mut tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.ca.pem())).domain_name("localhost");
         if let Some(subject) = subject {
             let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
             let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));

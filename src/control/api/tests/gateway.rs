@@ -39,7 +39,8 @@ impl Gateway {
 
     /// The next message, taken in.
     pub(super) async fn next(&mut self) -> Result<Down, Status> {
-        let message = tokio::time::timeout(Duration::from_secs(20), self.down.message()).await.expect("a message in time")?;
+        let message =
+            tokio::time::timeout(Duration::from_secs(20), self.down.message()).await.expect("a message in time")?;
         let message = message.ok_or_else(|| Status::unavailable("the stream ended"))?.message.unwrap();
         match &message {
             Down::Snapshot(part) => {
@@ -53,7 +54,9 @@ impl Gateway {
                 self.changes += delta.changes.len();
                 for change in &delta.changes {
                     match change.change.as_ref().unwrap() {
-                        v1::change::Change::GrantPut(grant) => drop(self.grants.insert(grant.id.clone(), grant.clone())),
+                        v1::change::Change::GrantPut(grant) => {
+                            drop(self.grants.insert(grant.id.clone(), grant.clone()))
+                        }
                         v1::change::Change::GrantEnded(ended) => drop(self.grants.remove(&ended.grant_id)),
                         _ => {}
                     }

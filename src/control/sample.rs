@@ -4,19 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::authorize::Caller;
-use super::super::catalog::{Document, plan_apply};
-use super::super::grant::{Access, GrantRequest};
-use super::super::model::Model;
-use super::super::plan::{Context, Plan};
-use super::super::store::SqliteStore;
-use super::super::store::sealed::SealKey;
-use super::super::{ControlHandle, Core};
+use super::authorize::Caller;
+use super::catalog::{Document, plan_apply};
+use super::grant::{Access, GrantRequest};
+use super::model::Model;
+use super::plan::{Context, Plan};
+use super::store::SqliteStore;
+use super::store::sealed::SealKey;
+use super::{ControlHandle, Core};
 use crate::domain::Timestamp;
 use crate::domain::clock::ManualClock;
 use crate::domain::grant::Limits;
 
-pub(in crate::control) const CATALOG: &[(&str, &str, &str)] = &[
+pub(super) const CATALOG: &[(&str, &str, &str)] = &[
     (
         "Identity",
         "billing",
@@ -34,23 +34,22 @@ pub(in crate::control) const CATALOG: &[(&str, &str, &str)] = &[
     ("Role", "orders-reader", r#"{"permissions":[{"resource":"api/orders","actions":["read"]}]}"#),
 ];
 
-
-pub(in crate::control) fn document(kind: &str, name: &str, spec: &str) -> Document {
+pub(super) fn document(kind: &str, name: &str, spec: &str) -> Document {
     Document { kind: kind.to_owned(), name: name.to_owned(), spec_json: spec.to_owned() }
 }
 
-pub(in crate::control) fn documents() -> Vec<Document> {
+pub(super) fn documents() -> Vec<Document> {
     CATALOG.iter().map(|(kind, name, spec)| document(kind, name, spec)).collect()
 }
 
-pub(in crate::control) const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 
-pub(in crate::control) fn context(now: Timestamp) -> Context<'static> {
+pub(super) fn context(now: Timestamp) -> Context<'static> {
     Context { caller: &Caller::System, now }
 }
 
 /// What a plan leaves of a model.
-pub(in crate::control) fn carried_out<T>(model: &Model, plan: &Plan<T>) -> Model {
+pub(super) fn carried_out<T>(model: &Model, plan: &Plan<T>) -> Model {
     let mut after = model.clone();
     plan.changes.iter().for_each(|change| after.apply(change, model.revision + 1));
     after.revision += 1;
@@ -58,14 +57,14 @@ pub(in crate::control) fn carried_out<T>(model: &Model, plan: &Plan<T>) -> Model
 }
 
 /// The sample catalog.
-pub(in crate::control) fn model() -> Model {
+pub(super) fn model() -> Model {
     let empty = Model { epoch: 1, revision: 1, ..Model::default() };
     let plan = plan_apply(&empty, &context(NOW), &documents()).unwrap();
     carried_out(&empty, &plan)
 }
 
 /// Billing reads orders for an hour.
-pub(in crate::control) fn request() -> GrantRequest {
+pub(super) fn request() -> GrantRequest {
     GrantRequest {
         identity: "billing".parse().unwrap(),
         access: Access::Role("orders-reader".parse().unwrap()),
@@ -78,13 +77,13 @@ pub(in crate::control) fn request() -> GrantRequest {
 }
 
 /// A writer over the store in `dir`.
-pub(in crate::control) async fn core(dir: &Path, clock: &Arc<ManualClock>) -> Core {
+pub(super) async fn core(dir: &Path, clock: &Arc<ManualClock>) -> Core {
     let store = SqliteStore::open(&dir.join("control.db"), clock.clone()).unwrap();
     Core::over(Arc::new(store), SealKey::from_bytes(&[7; 32]), clock.clone()).await.unwrap()
 }
 
 /// A writer that has the sample catalog.
-pub(in crate::control) async fn furnished(dir: &Path, clock: &Arc<ManualClock>) -> (Core, ControlHandle) {
+pub(super) async fn furnished(dir: &Path, clock: &Arc<ManualClock>) -> (Core, ControlHandle) {
     let core = core(dir, clock).await;
     let handle = core.handle().clone();
     handle.apply(&Caller::System, documents(), false).await.unwrap();
