@@ -13,14 +13,14 @@ use crate::world::{Fleet, Gate, Upstream, catalog, evidence, holds};
 
 const CALL_ID: &str = "portcullis-call-id";
 
-/// An upstream that answers `do` at once, and `ne` when it is told to.
+/// An upstream that answers a head at once, and `done` when it is told to.
 fn patient() -> (Upstream, mpsc::Sender<()>) {
     let (finish, told) = mpsc::channel::<()>();
     let told = std::sync::Mutex::new(told);
     let upstream = Upstream::start(move |_, stream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\ndo");
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n");
         if told.lock().unwrap().recv().is_ok() {
-            let _ = stream.write_all(b"ne");
+            let _ = stream.write_all(b"4\r\ndone\r\n0\r\n\r\n");
         }
     });
     (upstream, finish)
@@ -98,7 +98,7 @@ fn a_terminated_gateway_lets_running_calls_end_and_takes_no_new_ones() {
     eventually("nobody is let in any more", PATIENCE, || TcpStream::connect(&address).is_err());
     idle.to_end();
     finish.send(()).unwrap();
-    assert!(running.to_end().ends_with("done"), "{}", running.text());
+    assert!(running.to_end().contains("done"), "{}", running.text());
     assert_eq!(gate.process.ended(), Some(0));
     assert_eq!(outcome_of(&fleet, &call)["ended"], "completed");
     run(fleet.home.path(), &["evidence", "verify", "edge/evidence"]).exits(0);
@@ -114,7 +114,7 @@ fn what_still_runs_at_the_end_of_the_drain_is_cut_and_recorded_so() {
     let began = Instant::now();
     // As an operator without signals: the admin endpoint.
     curl(&["-X", "POST", &format!("{}/drain", gate.admin)]).is(202);
-    assert!(!running.to_end().ends_with("done"));
+    assert!(!running.to_end().contains("done"));
     assert_eq!(gate.process.ended(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let outcome = outcome_of(&fleet, &call);
