@@ -203,7 +203,8 @@ fn an_upstream_that_fails_is_said_to_have_failed() {
     ];
     apply(&dev, &documents.join("---\n")).exits(0);
     let bearer = dev.bearer("billing");
-    let get = |host: &str| curl(&["-H", &bearer, "-H", &format!("Host: {host}"), &format!("{}/x", dev.addresses.gateway)]);
+    let get =
+        |host: &str| curl(&["-H", &bearer, "-H", &format!("Host: {host}"), &format!("{}/x", dev.addresses.gateway)]);
     crate::dev::eventually("the routes are live", crate::dev::PATIENCE, || get("closed.test").status != 404);
     let answer = get("closed.test").refuses(502, "upstream_unreachable");
     let outcome = record(&dev, answer.header(CALL_ID).unwrap(), "outcome");

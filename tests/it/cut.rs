@@ -41,7 +41,8 @@ fn open(dev: &Dev, identity: &str, host: &str, path: &str) -> Open {
 fn silent() -> (Upstream, mpsc::Receiver<()>) {
     let (sender, ended) = mpsc::channel();
     let upstream = Upstream::start(move |_, stream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
         if ends(stream) {
             let _ = sender.send(());
         }
@@ -150,7 +151,8 @@ fn a_revoked_token_ends_its_own_stream_and_no_other() {
     let (mut cut, mut neighbour) = (stream(&dead), stream(&alive));
     dev.cli(&["token", "revoke", &dead]).exits(0);
     cut.to_end();
-    let call = cut.text().lines().find_map(|line| line.strip_prefix("portcullis-call-id: ").map(str::to_owned)).unwrap();
+    let call =
+        cut.text().lines().find_map(|line| line.strip_prefix("portcullis-call-id: ").map(str::to_owned)).unwrap();
     assert_eq!(record(&dev, &call, "outcome")["data"]["reason"], "token_revoked");
     neighbour.seen.clear();
     neighbour.until("event: order");
@@ -174,7 +176,8 @@ fn a_half_sent_upload_is_cut() {
     put_aside(&dev, &upstream);
     let grant = dev.grant("billing", "api/orders", &["write"]);
     let mut raw = dev.raw();
-    let head = format!("POST /up HTTP/1.1\r\nHost: side.test\r\n{}\r\nContent-Length: 1000\r\n\r\n", dev.bearer("billing"));
+    let head =
+        format!("POST /up HTTP/1.1\r\nHost: side.test\r\n{}\r\nContent-Length: 1000\r\n\r\n", dev.bearer("billing"));
     raw.send(head).send("hello");
     ended.recv_timeout(PATIENCE).expect("the upstream has the beginning");
     let cuts = cuts(&dev.revoke(&grant));
@@ -356,7 +359,11 @@ fn curl_sees_an_open_stream_end_by_the_revocation() {
     stream.line("data: {\"order\":1}");
     let mut over_tls = Command::new("curl");
     over_tls.args(["-sSN", "--max-time", "120", "--cacert"]).arg(dev.dir().join("ca.pem"));
-    over_tls.arg("--cert").arg(dev.identity("billing", "cert.pem")).arg("--key").arg(dev.identity("billing", "key.pem"));
+    over_tls
+        .arg("--cert")
+        .arg(dev.identity("billing", "cert.pem"))
+        .arg("--key")
+        .arg(dev.identity("billing", "key.pem"));
     let over_tls = Stream::of({
         over_tls.arg(format!("{}/v1/orders/events", dev.addresses.gateway_tls));
         over_tls

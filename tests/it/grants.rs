@@ -59,7 +59,7 @@ fn a_grant_is_bound_to_its_credential() {
 #[test]
 fn a_grant_begins_and_ends_by_itself() {
     let dev = Dev::start();
-    let later = at(4);
+    let later = at(5);
     dev.grant_with("billing", "api/orders", &["read"], &["--duration", "4s", "--starts", &later]);
     dev.call("billing", "GET", "/v1/orders/42").refuses(403, "grant_not_yet_valid");
     eventually("the window has opened", PATIENCE, || dev.call("billing", "GET", "/v1/orders/42").status == 200);
@@ -81,7 +81,9 @@ fn a_role_is_expanded_when_it_is_granted_and_frozen() {
         dev.json(&[&what[..], &["--wait=20s"]].concat())
     };
     let role = |actions: &str| {
-        let text = format!("kind: Role\nname: clerk\nspec: {{ permissions: [ {{ resource: api/orders, actions: [{actions}] }} ] }}\n");
+        let text = format!(
+            "kind: Role\nname: clerk\nspec: {{ permissions: [ {{ resource: api/orders, actions: [{actions}] }} ] }}\n"
+        );
         apply(&dev, &text).exits(0)
     };
     role("read");
@@ -111,7 +113,7 @@ fn observing_lets_through_without_a_credential_says_so_and_ends() {
     let exception = format!(
         "---\nkind: Exception\nname: trial\nspec: {{ rule: observe, route: side, owner: bob, reason: who would break, \
          expires: {} }}\n",
-        at(6)
+        at(8)
     );
     apply(&dev, &(route("side", "side.test", &format!("http://{}", upstream.address)) + &exception)).exits(0);
     eventually("the exception is live", PATIENCE, || side(&dev, "billing", "side.test", "/x").status == 200);
@@ -196,7 +198,8 @@ fn can_i_says_what_the_gateway_does() {
         let method = if action == "read" { "GET" } else { "POST" };
         let done = dev.call(identity, method, &format!("/v1/orders/{order}"));
         let parameter = format!("order={order}");
-        let asked = dev.cli(&["-o", "json", "can-i", "--as", identity, action, "api/orders", "--parameter", &parameter]);
+        let asked =
+            dev.cli(&["-o", "json", "can-i", "--as", identity, action, "api/orders", "--parameter", &parameter]);
         let said = asked.json();
         if done.status < 300 {
             assert_eq!((asked.code, &said["allowed"]), (0, &json!(true)), "{identity} {action} {order}: {said}");

@@ -20,13 +20,16 @@ fn call(dev: &Dev, certificate: &Certificate) -> Option<(u16, String)> {
     let (head, body) = done.stdout.split_once("\r\n\r\n")?;
     assert_eq!(done.code, 0, "{done:?}");
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let reason = serde_json::from_str::<serde_json::Value>(body).ok()?["reason"].as_str().unwrap_or_default().to_owned();
+    let reason =
+        serde_json::from_str::<serde_json::Value>(body).ok()?["reason"].as_str().unwrap_or_default().to_owned();
     Some((status, reason))
 }
 
 fn dated(mut params: CertificateParams, from: i64, to: i64) -> CertificateParams {
-    let day = |offset: i64| std::time::SystemTime::now() + std::time::Duration::from_secs(86_400 * offset.unsigned_abs());
-    let past = |offset: i64| std::time::SystemTime::now() - std::time::Duration::from_secs(86_400 * offset.unsigned_abs());
+    let day =
+        |offset: i64| std::time::SystemTime::now() + std::time::Duration::from_secs(86_400 * offset.unsigned_abs());
+    let past =
+        |offset: i64| std::time::SystemTime::now() - std::time::Duration::from_secs(86_400 * offset.unsigned_abs());
     let at = |offset: i64| if offset < 0 { past(offset) } else { day(offset) };
     params.not_before = at(from).into();
     params.not_after = at(to).into();
@@ -159,8 +162,11 @@ fn where_a_certificate_is_required_nobody_comes_without_one() {
     let url = format!("{}/v1/orders/7", gate.tls);
     let bearer = fleet.bearer();
     assert_ne!(try_curl(&["--cacert", &ca, "-H", &bearer, &url]).code, 0);
-    let certificate =
-        Certificate::signed(&control.join("ca.pem"), &control.join("ca.key"), &workload(&["spiffe://test.example/billing"]));
+    let certificate = Certificate::signed(
+        &control.join("ca.pem"),
+        &control.join("ca.key"),
+        &workload(&["spiffe://test.example/billing"]),
+    );
     let done = try_curl(&["--cacert", &ca, "--cert", &certificate.cert, "--key", &certificate.key, &url]).exits(0);
     assert!(done.stdout.contains(" 200"), "{done:?}");
     assert_eq!(upstream.seen(), 1);

@@ -222,7 +222,8 @@ fn a_killed_control_plane_stops_sensitive_calls_and_a_new_one_is_followed() {
     fleet.apply(&catalog(upstream.address).replace("authority: 10s", "authority: 5s"));
     let gate = fleet.gateway(|_| ()).ready();
     let grant = fleet.grant("--wait=20s");
-    let mut control = std::mem::replace(&mut fleet.control, crate::world::Process::spawn(fleet.home.path(), &["version"]));
+    let mut control =
+        std::mem::replace(&mut fleet.control, crate::world::Process::spawn(fleet.home.path(), &["version"]));
     loses_authority(&gate, &fleet, || control.kill());
     fleet.restart_control();
     let allowed = || {
@@ -307,7 +308,9 @@ fn a_log_that_is_taken_away_stops_the_gate() {
     open.send(format!("GET /v1/orders/events HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n", dev.bearer("billing")));
     open.until("event: order");
     std::fs::remove_dir_all(dev.dir().join("gateway/evidence/journal")).unwrap();
-    eventually("nothing goes on without evidence", PATIENCE, || dev.call("billing", "GET", "/v1/orders/7").status == 503);
+    eventually("nothing goes on without evidence", PATIENCE, || {
+        dev.call("billing", "GET", "/v1/orders/7").status == 503
+    });
     dev.call("billing", "GET", "/v1/orders/7").refuses(503, "evidence_unavailable");
     dev.call("helper", "GET", "/v1/orders/7").refuses(503, "evidence_unavailable");
     assert_eq!(dev.admin("/readyz").is(503).json()["ready"], false);

@@ -68,11 +68,13 @@ const REACHED: &[(Reason, &str, &str)] = &[
 fn every_reason_is_reached_by_a_test() {
     let mut sources: BTreeMap<&str, String> = BTreeMap::new();
     for reason in Reason::ALL {
-        let (_, file, test) =
-            REACHED.iter().find(|(reached, ..)| reached == reason).unwrap_or_else(|| panic!("no test reaches {reason}"));
-        let source = sources.entry(file).or_insert_with(|| {
-            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
-        });
+        let (_, file, test) = REACHED
+            .iter()
+            .find(|(reached, ..)| reached == reason)
+            .unwrap_or_else(|| panic!("no test reaches {reason}"));
+        let source = sources
+            .entry(file)
+            .or_insert_with(|| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap());
         let start = source.find(&format!("fn {test}(")).unwrap_or_else(|| panic!("{file} has no test {test}"));
         // The test's own body speaks of the reason: by its code, or by its variant.
         let body = source[start..].split("\n}\n").next().unwrap();

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::dev::{Answer, Dev, PATIENCE, curl, eventually};
 use crate::world::{
-    AUDIENCE, Certificate, DEV_AUDIENCE, DEV_ISSUER, Fleet, ISSUER, Key, Upstream, claims, dev_claims, evidence,
-    header, jwks, now, plain_claims, record, with, workload,
+    AUDIENCE, Certificate, DEV_AUDIENCE, Fleet, ISSUER, Key, Upstream, claims, dev_claims, evidence, header, jwks, now,
+    plain_claims, record, with, workload,
 };
 
 const EXCHANGE: &str = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange";
@@ -226,7 +226,8 @@ fn the_command_line_exchanges_and_revokes() {
     let none = ["-o", "json", "token", "exchange", "--identity", "billing", "--resource", "api/orders"];
     assert_eq!(dev.cli(&none).exits(3).error()["reason"], "token_target_invalid");
     dev.grant("billing", "api/orders", &["read"]);
-    let issued = dev.json(&["token", "exchange", "--identity", "billing", "--resource", "api/orders", "--action", "read"]);
+    let issued =
+        dev.json(&["token", "exchange", "--identity", "billing", "--resource", "api/orders", "--action", "read"]);
     let token = issued["access_token"].as_str().unwrap();
     get(&dev, token, "/v1/orders/7").is(200);
     dev.cli(&["token", "revoke", token]).exits(0);
@@ -301,10 +302,10 @@ fn tokens_that_do_not_hold_are_refused_with_the_reason() {
     let answer = get(&dev, &unsigned, "/v1/orders/7").is(401);
     assert!(["credential_malformed", "token_invalid"].contains(&answer.json()["reason"].as_str().unwrap()));
     // Its own claims about grants are worth nothing.
-    let claimed = with(with(dev_claims("helper"), "grant", "01ARZ3NDEKTSV4RRFFQ69G5FAV".into()), "scope", "read".into());
+    let claimed =
+        with(with(dev_claims("helper"), "grant", "01ARZ3NDEKTSV4RRFFQ69G5FAV".into()), "scope", "read".into());
     get(&dev, &key.sign(&claimed), "/v1/orders/7").refuses(403, "grant_missing");
     get(&dev, &key.sign(&dev_claims("nobody")), "/v1/orders/7").refuses(403, "identity_unknown");
-    let _ = DEV_ISSUER;
 }
 
 /// An issuer over HTTP whose set of keys the test changes.
@@ -364,10 +365,9 @@ fn an_issuer_without_keys_is_unavailable_and_lets_nobody_in() {
     let upstream = Upstream::ok();
     let fleet = Fleet::start(upstream.address);
     let nobody = crate::world::free_address();
-    let gate = fleet
-        .gateway(|config| {
-            config["issuers"] = json!([{ "issuer": ISSUER, "jwks_url": format!("http://{nobody}/jwks.json") }]);
-        });
+    let gate = fleet.gateway(|config| {
+        config["issuers"] = json!([{ "issuer": ISSUER, "jwks_url": format!("http://{nobody}/jwks.json") }]);
+    });
     fleet.grant("");
     let answer = gate.get(&fleet.bearer(), "/v1/orders/7").refuses(503, "issuer_unavailable");
     assert!(answer.header("retry-after").is_some());

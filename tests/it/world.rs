@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::dev::{Answer, BINARY, Dev, Done, PATIENCE, START, Stream, command, curl, eventually};
+use crate::dev::{Answer, Dev, Done, PATIENCE, START, Stream, command, curl, eventually};
 
 /// What dev's issuer is called, and what its tokens are for.
 pub(crate) const DEV_ISSUER: &str = "https://issuer.dev.portcullis.local";
@@ -410,7 +410,7 @@ impl Fleet {
         fleet
     }
 
-    /// SIGKILLs the control plane, or starts it again at the same address.
+    /// Starts the control plane again, at the same address.
     pub(crate) fn restart_control(&mut self) {
         let path = self.home.path().join("control.yaml");
         let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -451,8 +451,7 @@ impl Fleet {
         let mut listeners = listeners.split(", ").map(str::to_owned);
         let (plain, tls) = (listeners.next().unwrap(), listeners.next().unwrap_or_default());
         let admin = format!("http://{}", line["admin"].as_str().unwrap());
-        let gate = Gate { process, url: format!("http://{plain}"), tls: format!("https://{tls}"), admin };
-        gate
+        Gate { process, url: format!("http://{plain}"), tls: format!("https://{tls}"), admin }
     }
 
     /// The command line towards this control plane, to be run.
@@ -630,9 +629,4 @@ pub(crate) fn everything_written(dev: &Dev) -> Vec<u8> {
 
 pub(crate) fn holds(bytes: &[u8], part: &str) -> bool {
     bytes.windows(part.len()).any(|window| window == part.as_bytes())
-}
-
-/// The binary, for tests that run it by themselves.
-pub(crate) fn binary() -> &'static str {
-    BINARY
 }
