@@ -114,6 +114,10 @@ struct Target {
 
 fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, now: &Now) -> Judged<'a> {
     let deny = |reason, identity, target| Judged::Deny(Box::new(Denied { reason, identity, target }));
+    // Before the first picture has come nobody is known, which says nothing about the caller.
+    if now.authority == Authority::Missing {
+        return deny(Reason::AuthorityMissing, None, None);
+    }
     let identity = match caller.identity(snapshot) {
         Ok(identity) => identity,
         Err(reason) => return Judged::Stranger(reason),

@@ -419,3 +419,16 @@ impl ProxyHttp for Hooks {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_hook_is_a_refusal() {
+        let error = guarded::<()>("a hook", || panic!("on purpose")).unwrap_err();
+        assert_eq!(reason_of(&error), Reason::InternalFault);
+        let whole = guarded("a hook", || Ok(7)).unwrap();
+        assert_eq!(whole, 7);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Answer, Endpoint, Oauth, Refused, Who, private};
 use crate::decision::snapshot::{IdentityIndex, LiveGrant, Snapshot};
-use crate::decision::{Basis, Call, Credential, Decision, Now, decide};
+use crate::decision::{Authority, Basis, Call, Credential, Decision, Now, decide};
 use crate::domain::grant::Binding;
 use crate::domain::name::{ActionName, IdentityName};
 use crate::domain::principal::{CertificateThumbprint, Principal};
@@ -46,6 +46,11 @@ impl Oauth {
         let mut patience = std::pin::pin!(tokio::time::sleep(self.parts.hold));
         let (name, given, now) = loop {
             let snapshot = self.parts.published.load();
+            let now = self.parts.authority.now();
+            // Before the first picture has come nobody is known, which says nothing about the caller.
+            if now.authority == Authority::Missing {
+                return Err(self.deny(request, &who, Reason::AuthorityMissing).await);
+            }
             let Some(identity) = snapshot.identify(&asker.as_principal()) else {
                 return Err(self.deny(request, &who, Reason::IdentityUnknown).await);
             };
@@ -56,7 +61,6 @@ impl Oauth {
             if form.client.as_deref().is_some_and(|client| client != name.as_str()) {
                 return Err(self.deny(request, &who, Reason::TokenRequestInvalid).await);
             }
-            let now = self.parts.authority.now();
             match rule(&snapshot, &now, identity, &asker, &form, request) {
                 Ruling::Give(given) => break (name, given, now),
                 Ruling::Deny(reason) => return Err(self.deny(request, &who, reason).await),

@@ -302,3 +302,15 @@ async fn keys_and_metadata_are_public() {
     assert_eq!(metadata["issuer"], GATE);
     assert_eq!(metadata["token_endpoint"], "https://gate.example/.portcullis/token");
 }
+
+#[tokio::test]
+async fn a_revocation_that_has_no_room_is_refused() {
+    let gate = gate(&[grant(1)]).await;
+    let (token, _) = gate.given(exchange(&gate.token(), "")).await;
+    let (revoked, issuer) = (gate.fixture.verifier.revoked(), Arc::from("another"));
+    for count in 0..crate::gateway::issuers::revoked::MAX_REVOKED {
+        revoked.insert(&issuer, &Arc::from(count.to_string()), Timestamp::MAX, NOW).unwrap();
+    }
+    let (status, reason, _) = gate.refused(post(REVOKE_PATH, &format!("token={token}"))).await;
+    assert_eq!((status, reason.as_str()), (503, Reason::Overloaded.code()), "what is not done is not said to be");
+}
