@@ -63,11 +63,21 @@ pub fn crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
+/// Memory holds keys and callers' tokens: it is never written to a core file, nor readable by others of the same user.
+fn no_core_files() -> Result<(), AppError> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let switched_off =
+        setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    switched_off.map_err(|error| AppError::io("cannot switch core files off")(error.into()))
+}
+
 /// Threads of the runtime that gRPC, HTTP and signals run on. Calls run on the gateway's own workers.
 const RUNTIME_THREADS: usize = 2;
 
 /// Runs `work` on the runtime of everything that is not on the path of a call.
 fn on_runtime<T>(work: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
+    no_core_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("portcullis")

@@ -101,6 +101,7 @@ impl EvidenceLog {
             }
             Err(error) => return Err(error.into()),
         }
+        sequencer::refuse_rollback(&storage, &verifier)?;
         let durability = options.durability;
         let (journal, report) = Journal::open(storage.clone(), origin, writer, options, clock.clone())?;
         let sequencer = match SequencerHandle::start(storage, journal.clone(), key, durability, clock) {

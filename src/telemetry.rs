@@ -43,6 +43,9 @@ where
     registry().with(lines.with_filter(levels(settings.level)))
 }
 
+/// Libraries that log what strangers do.
+const NOISY: [&str; 3] = ["pingora_core", "pingora_proxy", "h2"];
+
 fn levels(level: LogLevel) -> Targets {
     let (ours, theirs) = match level {
         LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
@@ -50,7 +53,12 @@ fn levels(level: LogLevel) -> Targets {
         LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
         LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
     };
-    Targets::new().with_default(theirs).with_target(env!("CARGO_CRATE_NAME"), ours)
+    // The proxy's libraries write a line for every connection that a stranger breaks. What matters is in the evidence.
+    let noisy = if level == LogLevel::Debug { theirs } else { LevelFilter::OFF };
+    Targets::new()
+        .with_default(theirs)
+        .with_targets(NOISY.map(|library| (library, noisy)))
+        .with_target(env!("CARGO_CRATE_NAME"), ours)
 }
 
 fn report_panic(panic: &PanicHookInfo<'_>) {

@@ -30,7 +30,7 @@ use crate::domain::Clock;
 use crate::domain::name::GatewayName;
 use crate::domain::route::UpstreamUrl;
 use crate::gateway::Gateway;
-use crate::settings::{ControlSettings, LogSettings};
+use crate::settings::{ControlSettings, Durability, LogSettings};
 use crate::{files, telemetry};
 
 /// The trust domain of the sample identities and of the parts.
@@ -65,6 +65,10 @@ pub struct Options {
     pub upstream: Option<UpstreamUrl>,
     /// Where everything listens.
     pub addresses: Addresses,
+    /// Threads of the gateway that serve callers; the machine's cores if not given.
+    pub workers: Option<u64>,
+    /// When a record of the gateway's evidence counts as written.
+    pub durability: Durability,
 }
 
 /// Where everything listens; port 0 picks one.
@@ -83,23 +87,38 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// # Errors
-    /// When one of them can be reached from outside of this machine.
-    fn check(&self) -> Result<(), AppError> {
-        let all = [
+    const fn named(&self) -> [(&'static str, SocketAddr); 5] {
+        [
             ("--gateway-address", self.gateway),
             ("--gateway-tls-address", self.gateway_tls),
             ("--admin-address", self.admin),
             ("--control-address", self.control),
             ("--http-address", self.http),
-        ];
-        match all.iter().find(|(_, address)| !address.ip().is_loopback()) {
+        ]
+    }
+
+    /// # Errors
+    /// When one of them can be reached from outside of this machine.
+    fn check_loopback(&self) -> Result<(), AppError> {
+        match self.named().iter().find(|(_, address)| !address.ip().is_loopback()) {
             None => Ok(()),
             Some((flag, address)) => Err(AppError::Usage(format!(
                 "{flag} {address}: `portcullis dev` is for loopback alone; its keys and tokens are made to be read. \
                  For anything else there are `control run` and `gateway run`"
             ))),
         }
+    }
+
+    /// # Errors
+    /// When somebody listens at one of them.
+    fn check_free(&self) -> Result<(), AppError> {
+        for (flag, address) in self.named() {
+            super::gateway::alone(address).map_err(|error| match error {
+                AppError::Conflict(why) => AppError::Conflict(format!("{flag} {why}; port 0 picks a free one")),
+                other => other,
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -109,8 +128,9 @@ impl Addresses {
 /// When an address is not loopback or taken, the directory is somebody else's or in use, or a part does not start.
 pub fn run(options: &Options) -> Result<(), AppError> {
     super::crypto();
-    options.addresses.check()?;
+    options.addresses.check_loopback()?;
     let directory = Arc::new(Directory::take(&options.dir, options.fresh)?);
+    options.addresses.check_free()?;
     telemetry::start(LogSettings::default()).map_err(AppError::part("log"))?;
     on_runtime(async {
         let mut signals = Signals::listen()?;
@@ -155,7 +175,7 @@ impl Parts {
         let sample = Sample::start().await.map_err(AppError::io("cannot start the sample upstream"))?;
         let address = format!("https://{}", control.grpc_address());
         sample_catalog::apply(directory, &address, sample.address, options.upstream.as_ref()).await?;
-        let settings = settings::gateway(directory, &options.addresses, &address)?;
+        let settings = settings::gateway(directory, options, &address)?;
         let gateway = super::gateway::start(&settings).await?;
         ready(gateway.admin()).await?;
         let renewing = issuer.keep(directory.clone());

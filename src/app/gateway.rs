@@ -1,5 +1,6 @@
 //! A gateway as a process.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,6 +36,24 @@ pub fn run(config: &Path) -> Result<(), AppError> {
 
 /// Starts a gateway on this runtime.
 pub(super) async fn start(settings: &GatewaySettings) -> Result<Gateway, AppError> {
+    for listener in &settings.listen {
+        alone(listener.address)?;
+    }
     let runtime = tokio::runtime::Handle::current();
     Gateway::start(settings, Arc::new(SystemClock), &runtime).await.map_err(AppError::part("gateway"))
+}
+
+/// The workers share their ports among each other (SO_REUSEPORT), and the kernel would share them with another gateway
+/// of the same user too: callers would meet now the one, now the other. So nobody may listen there yet.
+pub(super) fn alone(address: SocketAddr) -> Result<(), AppError> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(AppError::Conflict(format!("{address}: somebody else listens there already")))
+        }
+        Err(error) => Err(AppError::io(format!("cannot listen at {address}"))(error)),
+    }
 }

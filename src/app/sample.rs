@@ -165,7 +165,8 @@ mod tests {
 
     async fn call(address: SocketAddr, request: &str, until: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
+        // A server that refuses a body need not read it to its end.
+        let _ = stream.write_all(request.as_bytes()).await;
         let mut text = String::new();
         let mut chunk = [0; 4096];
         while !text.contains(until) {
@@ -193,7 +194,8 @@ mod tests {
         let sample = Sample::start().await.unwrap();
         let events = call(sample.address, "GET /v1/orders/events HTTP/1.1\r\nhost: a\r\n\r\n", "id: 2").await;
         assert!(events.contains("text/event-stream") && events.contains("data: {\"order\":1}"), "{events}");
-        let large = format!("POST /v1/orders HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", MAX_BODY_BYTES + 1);
+        let body = "x".repeat(MAX_BODY_BYTES + 1);
+        let large = format!("POST /v1/orders HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         assert!(call(sample.address, &large, "\r\n\r\n").await.starts_with("HTTP/1.1 413 "));
     }
 }

@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::Context;
 use super::failure::{Exit, Failure};
 use crate::app;
 use crate::domain::route::UpstreamUrl;
+use crate::settings::Durability;
+use crate::settings::gateway::MAX_WORKERS;
 
 #[derive(Debug, Args)]
 pub(super) struct Dev {
@@ -32,6 +34,36 @@ pub(super) struct Dev {
     /// Where the control plane's HTTP is
     #[arg(long, value_name = "ADDRESS", default_value_t = loopback(7080))]
     http_address: SocketAddr,
+    /// For measuring: how many threads of the gateway serve callers [default: the machine's cores]
+    #[arg(long, value_name = "NUMBER", value_parser = workers)]
+    workers: Option<u64>,
+    /// For measuring: when a record of the gateway's evidence counts as written
+    #[arg(long, value_enum, default_value_t)]
+    durability: DurabilityName,
+}
+
+/// [`Durability`], as it is called on the command line.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum DurabilityName {
+    /// When it is on the disk: survives the loss of power
+    #[default]
+    Disk,
+    /// When the operating system has it: survives the process alone
+    Process,
+}
+
+impl From<DurabilityName> for Durability {
+    fn from(name: DurabilityName) -> Self {
+        match name {
+            DurabilityName::Disk => Self::Disk,
+            DurabilityName::Process => Self::Process,
+        }
+    }
+}
+
+fn workers(text: &str) -> Result<u64, String> {
+    let most = MAX_WORKERS as u64;
+    text.parse().ok().filter(|number| (1..=most).contains(number)).ok_or_else(|| format!("1 to {most}"))
 }
 
 const fn loopback(port: u16) -> SocketAddr {
@@ -51,6 +83,8 @@ impl Dev {
                 control: self.control_address,
                 http: self.http_address,
             },
+            workers: self.workers,
+            durability: self.durability.into(),
         })?;
         Ok(Exit::Done)
     }

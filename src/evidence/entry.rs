@@ -7,7 +7,10 @@
 //!
 //! Knows nothing of files, threads or how a record becomes durable. Secrets have no field here, and must never get one.
 
+mod call;
 mod event;
+mod json;
+mod parameters;
 mod write;
 
 use std::borrow::Cow;
@@ -15,9 +18,12 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+pub use call::*;
 pub use event::*;
+pub(crate) use json::hex;
+pub use parameters::*;
 pub use write::Encode;
-pub(crate) use write::{encode_body, encode_suffix, hex};
+pub(crate) use write::{encode_body, encode_suffix};
 
 use crate::domain::Timestamp;
 

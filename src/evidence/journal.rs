@@ -10,6 +10,7 @@
 
 mod queue;
 mod recovery;
+mod room;
 pub(crate) mod segment;
 mod status;
 mod waiters;
@@ -17,7 +18,6 @@ mod writer;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,12 +27,12 @@ use tokio::sync::Notify;
 
 use self::queue::{Class, Queue};
 pub use self::recovery::{OpenError, RecoveryReport};
+pub use self::room::OutcomeRoom;
 pub use self::status::{JournalStatus, SYNC_BUCKETS_US, SyncLatency};
 pub use self::waiters::WorkerWaiters;
 use super::checkpoint::Origin;
-use super::entry::{Encode, Ended, Ending, Intent, MAX_ENTRY_BYTES, MAX_SUFFIX_BYTES, Outcome, encode_body};
+use super::entry::{Encode, Intent, MAX_ENTRY_BYTES, MAX_SUFFIX_BYTES, encode_body};
 use super::storage::Storage;
-use crate::domain::name::CallId;
 use crate::domain::{Clock, Reason};
 
 /// Room that an intent reserves for its outcome: the longest outcome, its frame, and a mark if it is written alone.
@@ -221,7 +221,7 @@ impl Journal {
     /// As [`append`](Self::append).
     pub fn intent(&self, intent: &Intent<'_>) -> Result<(Ticket, OutcomeRoom), JournalError> {
         let ticket = self.shared.append(intent, Class::Intent)?;
-        Ok((ticket, OutcomeRoom { shared: self.shared.clone(), call: intent.call, ticket, used: false }))
+        Ok((ticket, OutcomeRoom::new(self.shared.clone(), intent.call, ticket)))
     }
 
     /// What became of a record, if that is known.
@@ -315,14 +315,19 @@ impl Shared {
             let crc = crc32c::crc32c(body);
             let now = self.clock.now().unix_micros();
             let mut state = self.state.lock();
+            if let Class::Outcome { intent } = class {
+                state.rooms = state.rooms.saturating_sub(1);
+                // Asked with the lock held: after a failure the intent's position belongs to another record.
+                if let Some(Err(error)) = self.outcome_with(&state, intent) {
+                    return Err(error);
+                }
+            }
             self.admit(&state, class)?;
             let ticket = Ticket { seq: state.next_seq, epoch: self.epoch.load(Ordering::Relaxed) };
             state.push(body, crc, class, now);
             let urgent = !matches!(class, Class::Outcome { .. });
-            match class {
-                Class::Intent => state.rooms += 1,
-                Class::Outcome { .. } => state.rooms = state.rooms.saturating_sub(1),
-                Class::Promise | Class::Note => {}
+            if class == Class::Intent {
+                state.rooms += 1;
             }
             state.urgent |= urgent;
             self.wake_writer(&mut state, urgent);
@@ -401,65 +406,6 @@ impl State {
         self.last_time = self.last_time.max(now);
         self.queue.push(body, crc, class, self.next_seq, self.last_time);
         self.next_seq += 1;
-    }
-}
-
-/// Room for the outcome of one intent.
-///
-/// Dropped without [`record`](Self::record), it says that nobody knows how the call ended. If the intent was not
-/// written, nothing is said.
-pub struct OutcomeRoom {
-    shared: Arc<Shared>,
-    call: CallId,
-    ticket: Ticket,
-    used: bool,
-}
-
-impl fmt::Debug for OutcomeRoom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OutcomeRoom").field("call", &self.call).field("intent", &self.ticket.seq).finish()
-    }
-}
-
-impl OutcomeRoom {
-    /// Where the intent stands, should it become durable.
-    pub fn intent_seq(&self) -> u64 {
-        self.ticket.seq
-    }
-
-    /// Records how the call ended. It is written with the next batch, or when the disk is well again.
-    pub fn record(mut self, ending: Ending) {
-        self.put(ending);
-    }
-
-    fn put(&mut self, ending: Ending) {
-        if std::mem::replace(&mut self.used, true) {
-            return;
-        }
-        if let Some(Err(_)) = self.shared.outcome_of(self.ticket) {
-            let mut state = self.shared.state.lock();
-            state.rooms = state.rooms.saturating_sub(1);
-            return;
-        }
-        let outcome = Outcome { call: self.call, intent_seq: self.ticket.seq, ending };
-        if self.shared.append(&outcome, Class::Outcome { intent: self.ticket }).is_err() {
-            self.shared.status.outcome_lost();
-        }
-    }
-}
-
-impl Drop for OutcomeRoom {
-    fn drop(&mut self) {
-        let ended = if std::thread::panicking() { Ended::Panicked } else { Ended::Unknown };
-        self.put(Ending {
-            ended,
-            status: None,
-            reason: None,
-            request_bytes: 0,
-            response_bytes: 0,
-            duration_us: 0,
-            upstream_started: false,
-        });
     }
 }
 

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::checkpoint::{Checkpoint, EvidenceKey, NoteError, Origin, VerifierKey};
 use super::journal::{Durability, Journal};
-use super::read::{JournalReader, Next, Place};
+use super::read::{JournalReader, Next, Place, segments};
 use super::storage::{Persist, Storage, read_file};
 use super::tiles::{self, Edge, TILE_WIDTH, TileId};
 use super::tree::TreeHead;
@@ -222,6 +222,29 @@ enum Asked {
 }
 
 /// What was signed last. What was published may be newer only if somebody put back an old file; it then counts.
+/// Refuses a journal that has lost records that were signed. To be asked before anything is appended: otherwise what
+/// each start appends would in time make up for their number.
+///
+/// # Errors
+/// That it has; that the last signature or the journal cannot be read.
+pub(super) fn refuse_rollback(storage: &Arc<dyn Storage>, key: &VerifierKey) -> Result<(), SequencerError> {
+    let Some((head, _)) = last_signed(&**storage, key)? else { return Ok(()) };
+    let last = segments(&**storage)?.pop().unwrap_or(0);
+    let mut reader = JournalReader::new(storage.clone(), last);
+    let damaged = loop {
+        match reader.next()? {
+            Next::Record(_) => {}
+            Next::CaughtUp { .. } => break None,
+            Next::Damaged { place, why } => break Some(SequencerError::Damaged { place, why }),
+        }
+    };
+    let records = reader.position();
+    if records >= head.size {
+        return Ok(());
+    }
+    Err(damaged.unwrap_or(SequencerError::Rollback { records, signed: head.size }))
+}
+
 fn last_signed(storage: &dyn Storage, key: &VerifierKey) -> Result<Option<(TreeHead, String)>, SequencerError> {
     let signed = match read_note(storage, SIGNED)? {
         Some(note) => Some((Checkpoint::verify(&note, key)?.head, String::from_utf8_lossy(&note).into_owned())),

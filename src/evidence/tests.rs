@@ -1,12 +1,13 @@
 //! A whole log: written, verified, attacked.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::EvidenceKey;
 use super::entry::{Event, Kind};
-use super::journal::tests::{clock, completed, intent, note, origin, small, writer};
-use super::journal::{Journal, JournalOptions};
+use super::journal::tests::{clock, completed, eventually, intent, note, origin, small, writer};
+use super::journal::{Journal, JournalError, JournalOptions, Ticket};
 use super::query::{Filter, Query, records};
 use super::storage::{DiskStorage, FakeStorage, Fault, Operation, Storage};
 use super::tree::TreeHead;
@@ -245,7 +246,7 @@ fn a_log_that_is_being_written_verifies_without_false_alarms() {
     let path = directory.path().join("evidence");
     let key = EvidenceKey::load_or_create(&directory.path().join("key")).unwrap();
     let options = JournalOptions { segment_bytes: 64 << 10, ..JournalOptions::default() };
-    let clock = Arc::new(crate::clock::SystemClock);
+    let clock = clock();
     let (log, _) = EvidenceLog::open(&path, origin(), key, &writer(), options.clone(), clock.clone()).unwrap();
     let busy = EvidenceKey::load_or_create(&directory.path().join("key")).unwrap();
     assert!(matches!(
@@ -269,6 +270,7 @@ fn a_log_that_is_being_written_verifies_without_false_alarms() {
             });
         }
         for round in 0..12 {
+            clock.advance(Duration::from_secs(1));
             if round % 4 == 0 {
                 log.checkpoint_now();
             }
@@ -293,15 +295,44 @@ fn a_log_that_is_being_written_verifies_without_false_alarms() {
 #[test]
 fn a_deleted_segment_refuses_calls_on_a_real_disk() {
     let directory = tempfile::tempdir().unwrap();
-    let clock = Arc::new(crate::clock::SystemClock);
     let (key, _) = EvidenceKey::generate().unwrap();
     let (log, _) =
-        EvidenceLog::open(directory.path(), origin(), key, &writer(), JournalOptions::default(), clock).unwrap();
+        EvidenceLog::open(directory.path(), origin(), key, &writer(), JournalOptions::default(), clock()).unwrap();
     assert_eq!(calls(log.journal(), 0, 2), 2);
     for entry in std::fs::read_dir(directory.path().join("journal")).unwrap() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();
     }
     assert_eq!(calls(log.journal(), 2, 2), 0);
+}
+
+#[test]
+fn a_log_that_lost_signed_records_does_not_open_however_often_it_is_tried() {
+    let lose_all = |bytes: &mut Vec<u8>| bytes.clear();
+    let lose_last = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
+    let change_last = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    for (n, lose) in [lose_all, lose_last, change_last].into_iter().enumerate() {
+        let disk = tempfile::tempdir().unwrap();
+        let open = || {
+            let key = EvidenceKey::load_or_create(&disk.path().join("key")).unwrap();
+            let directory = disk.path().join("evidence");
+            EvidenceLog::open(&directory, origin(), key, &writer(), JournalOptions::default(), clock())
+        };
+        let (log, _) = open().unwrap();
+        assert_eq!(calls(log.journal(), 0, 3), 3);
+        log.shutdown();
+        let signed = log.checkpoint().unwrap().0.size;
+        drop(log);
+        let segment = disk.path().join("evidence/journal/00000000000000000000.log");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        lose(&mut bytes);
+        match bytes.is_empty() {
+            true => std::fs::remove_file(&segment).unwrap(),
+            false => std::fs::write(&segment, bytes).unwrap(),
+        }
+        for start in 0..=signed {
+            assert!(matches!(open(), Err(LogError::Sequencer(_))), "loss {n}, start {start}");
+        }
+    }
 }
 
 #[test]
@@ -344,4 +375,75 @@ fn a_directory_opened_for_reading_is_not_written_to() {
     let storage = DiskStorage::read_only(directory.path());
     assert!(storage.write_file("x", b"y", storage::Persist::Now).is_err());
     assert_eq!(storage.list("").unwrap(), []);
+}
+
+/// A disk that fails under the writer when a reader comes to the end of the segment, once.
+#[derive(Debug)]
+struct FailsMeanwhile {
+    disk: FakeStorage,
+    journal: Journal,
+    /// The record that is being synced.
+    victim: parking_lot::Mutex<Option<Ticket>>,
+}
+
+impl Storage for FailsMeanwhile {
+    fn read_at(&self, path: &str, offset: u64, max: usize, into: &mut Vec<u8>) -> io::Result<usize> {
+        let at_the_end = path.starts_with("journal/") && offset > 0;
+        if let Some(victim) = at_the_end.then(|| self.victim.lock().take()).flatten() {
+            self.disk.fail(Operation::Sync, 0, Fault::Error);
+            // What failed stays in the file, as it does on a disk that fails altogether.
+            self.disk.fail(Operation::Cut, 0, Fault::Error);
+            self.disk.release();
+            assert_eq!(self.journal.durable_blocking(victim), Err(JournalError::Unavailable));
+            eventually("recovered", || self.journal.status().broken.is_none());
+            self.journal.flush().unwrap();
+        }
+        self.disk.read_at(path, offset, max, into)
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<storage::Item>> {
+        self.disk.list(directory)
+    }
+
+    fn create_segment(&self, _: &str, _: &[u8], _: u64) -> io::Result<Box<dyn storage::SegmentFile>> {
+        unreachable!("a reader does not write")
+    }
+
+    fn write_file(&self, _: &str, _: &[u8], _: storage::Persist) -> io::Result<()> {
+        unreachable!("a reader does not write")
+    }
+
+    fn truncate(&self, _: &str, _: u64) -> io::Result<()> {
+        unreachable!("a reader does not write")
+    }
+
+    fn sync_file(&self, _: &str) -> io::Result<()> {
+        unreachable!("a reader does not write")
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        unreachable!("a reader does not write")
+    }
+}
+
+#[test]
+fn a_segment_that_is_superseded_while_it_is_read_is_no_alarm() {
+    let disk = FakeStorage::new();
+    let log = open(&disk, &key()).unwrap();
+    calls(log.journal(), 0, 3);
+    log.checkpoint_now();
+    log.journal().flush().unwrap();
+    let durable = log.journal().durable_seq();
+    disk.hold(Operation::Sync);
+    let victims: Vec<_> = (10..13).map(|n| log.journal().append(&note(n)).unwrap()).collect();
+    let written = || disk.files().iter().any(|(_, bytes)| bytes.windows(11).any(|found| found == b"\"jti\":\"10\"}"));
+    eventually("written", written);
+    let reader = FailsMeanwhile {
+        disk: disk.clone(),
+        journal: log.journal().clone(),
+        victim: parking_lot::Mutex::new(victims.first().copied()),
+    };
+    let report = verify_in(Arc::new(reader), &VerifyOptions::default()).unwrap();
+    assert_eq!(report.records, durable + 1, "the note about the failure, and nothing that failed");
+    log.shutdown();
 }

@@ -13,13 +13,16 @@ use std::sync::Arc;
 use super::checkpoint::{Checkpoint, NoteError, VerifierKey};
 use super::entry::{Entry, Event};
 use super::key::{LogFileError, read_log_file};
-use super::read::{JournalReader, Next, Place};
+use super::read::{JournalReader, Next, Place, segments};
 use super::sequencer::{CHECKPOINT, SIGNED, read_note};
 use super::storage::{DiskStorage, Storage, read_file};
 use super::tiles::{self, Edge, HASH_BYTES, TILE_WIDTH, TileId};
 use super::tree::{Hash, TreeHead, leaf_hash};
 use crate::domain::Timestamp;
 use crate::domain::name::CallId;
+
+/// How often a log is read anew because its writer lost the disk meanwhile: more often is no accident.
+const MAX_TRIES: u32 = 4;
 
 /// What is known from elsewhere.
 #[derive(Clone, Debug, Default)]
@@ -187,16 +190,35 @@ pub fn verify(directory: &Path, options: &VerifyOptions) -> Result<Report, Failu
 /// # Errors
 /// The first thing that is wrong.
 pub fn verify_in(storage: Arc<dyn Storage>, options: &VerifyOptions) -> Result<Report, Failure> {
-    let key = the_key(&*storage, options)?;
+    let mut before = segments(&*storage)?;
+    let mut tries = 1;
+    loop {
+        let failure = match verify_once(&storage, options) {
+            Ok(report) => return Ok(report),
+            Err(failure) => failure,
+        };
+        // Records that were read and never promised: the disk failed under the writer, which went on before them.
+        let now = segments(&*storage)?;
+        let superseded = |first: &u64| failure.record().is_some_and(|seq| *first <= seq);
+        if tries == MAX_TRIES || !now.iter().filter(|first| !before.contains(first)).any(superseded) {
+            return Err(failure);
+        }
+        before = now;
+        tries += 1;
+    }
+}
+
+fn verify_once(storage: &Arc<dyn Storage>, options: &VerifyOptions) -> Result<Report, Failure> {
+    let key = the_key(&**storage, options)?;
     // In this order: the signed one is written before it is published, and tiles before either.
-    let published = note(&*storage, CHECKPOINT, &key)?;
-    let signed = note(&*storage, SIGNED, &key)?;
+    let published = note(&**storage, CHECKPOINT, &key)?;
+    let signed = note(&**storage, SIGNED, &key)?;
     let checkpoint = published.or(signed).ok_or(Failure::NoCheckpoint)?;
     let mut known = vec![(checkpoint, "the checkpoint")];
     known.extend(signed.map(|head| (head, "the last signature")));
     known.extend(options.against.map(|head| (head, "the remembered checkpoint")));
-    let listed = list_tiles(&*storage)?;
-    let mut walk = Walk::new(&storage, key, listed, known);
+    let listed = list_tiles(&**storage)?;
+    let mut walk = Walk::new(storage, key, listed, known);
     let in_flight_bytes = walk.run()?;
     walk.finish(checkpoint, in_flight_bytes)
 }

@@ -81,7 +81,8 @@ fn check_escapes(segment: &[u8]) -> Result<(), Fault> {
 }
 
 /// Headers of which a request has at most one: a second one would be another reading.
-const SINGLE: [http::HeaderName; 5] = [HOST, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHORIZATION];
+const SINGLE: [http::HeaderName; 7] =
+    [HOST, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHORIZATION, TE, UPGRADE];
 
 /// Checks the headers that every protocol shares.
 ///
@@ -186,7 +187,7 @@ mod tests {
             check_headers(&headers(&[("host", "a"), ("accept", "a"), ("accept", "b"), ("upgrade", "WebSocket")]))
                 .is_ok()
         );
-        for name in ["host", "authorization", "content-length", "content-type"] {
+        for name in ["host", "authorization", "content-length", "content-type", "te", "upgrade"] {
             assert!(check_headers(&headers(&[(name, "1"), (name, "1")])).is_err(), "{name}");
         }
         assert!(check_headers(&headers(&[("upgrade", "h2c")])).is_err());

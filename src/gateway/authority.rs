@@ -199,7 +199,8 @@ impl AuthorityClock {
             // The older ones are answered by this one.
             let (_, sent) = outstanding.drain(..=place).next_back().ok_or(AnswerError::Unasked)?;
             let boot = i64::try_from(micros(self.clock.since_boot())).unwrap_or(i64::MAX);
-            self.control_offset.store(answer.time.unix_micros().saturating_sub(boot), SeqCst);
+            // Never less: an answer that was long under way, or a clock set back, must give nobody time.
+            self.control_offset.fetch_max(answer.time.unix_micros().saturating_sub(boot), SeqCst);
             self.sent_wall.store(sent.wall.unix_micros(), SeqCst);
             self.sent_boot.store(sent.boot, SeqCst);
         }

@@ -13,7 +13,7 @@ use crate::domain::name::{ActionName, GrantId};
 use crate::domain::route::CredentialRule;
 use crate::domain::{Reason, Timestamp};
 use crate::token::keys::SigningKey;
-use crate::token::mint::{GatewayIssuer, MAX_UPSTREAM_TOKEN_LIFE, UpstreamToken, upstream_token};
+use crate::token::mint::{GatewayIssuer, MAX_UPSTREAM_TOKEN_LIFE, MintError, UpstreamToken, upstream_token};
 
 /// Tokens that one worker keeps; past it all are dropped and minted again as they are needed.
 const MAX_KEPT: usize = 65_536;
@@ -30,6 +30,7 @@ pub(crate) struct Minter {
 struct Kept {
     header: HeaderValue,
     renew_at: Timestamp,
+    expires: Timestamp,
 }
 
 impl Minter {
@@ -46,6 +47,8 @@ impl Minter {
         let key = (grant.id, permit.action().clone());
         if let Some(kept) = self.kept.lock().get(&key)
             && now.wall < kept.renew_at
+            // A grant's end can have come nearer since.
+            && kept.expires <= permit.ends()
         {
             return Ok(Some(kept.header.clone()));
         }
@@ -79,14 +82,19 @@ impl Minter {
             not_after,
             random,
         };
-        let minted = upstream_token(&self.key, &token, now.wall).map_err(|error| {
-            tracing::error!(%error, "an upstream token could not be minted");
-            Reason::InternalFault
+        let minted = upstream_token(&self.key, &token, now.wall).map_err(|error| match error {
+            // Tokens end on whole seconds: in the last one of a grant there is none to be had.
+            MintError::Ended => permit.end_reason(),
+            MintError::Key(error) => {
+                tracing::error!(%error, "an upstream token could not be minted");
+                Reason::InternalFault
+            }
         })?;
         let mut header =
             HeaderValue::try_from(format!("Bearer {}", minted.token)).map_err(|_| Reason::InternalFault)?;
         header.set_sensitive(true);
         let life = minted.expires.saturating_since(now.wall);
-        Ok(Kept { header, renew_at: now.wall.saturating_add(life / 2).min(minted.expires) })
+        let renew_at = now.wall.saturating_add(life / 2).min(minted.expires);
+        Ok(Kept { header, renew_at, expires: minted.expires })
     }
 }

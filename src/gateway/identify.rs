@@ -11,6 +11,7 @@ use crate::decision::Credential;
 use crate::decision::snapshot::{IdentityIndex, Snapshot};
 use crate::domain::principal::{CertificateThumbprint, Principal};
 use crate::domain::{Reason, Timestamp};
+use crate::token::TokenError;
 use crate::token::verify::Verified;
 
 /// A caller whose credential has been verified.
@@ -18,6 +19,8 @@ use crate::token::verify::Verified;
 pub(crate) enum Caller<'a> {
     /// By its client certificate.
     Certificate(&'a ClientCertificate),
+    /// By a token that verifies and was revoked: the caller is known, and refused by name.
+    Revoked(Arc<Verified>),
     /// By a token, of a trusted issuer or of this gateway.
     Token {
         verified: Arc<Verified>,
@@ -46,7 +49,13 @@ pub(crate) async fn identify<'a>(
         };
     };
     let token = bearer(value)?;
-    let verified = verifier.verify_awaiting_keys(token, now).await.map_err(|error| error.reason())?;
+    let verified = match verifier.verify_awaiting_keys(token, now).await {
+        Ok(verified) => verified,
+        Err(TokenError::Revoked) => {
+            return verifier.of_revoked(token).map(Caller::Revoked).ok_or(Reason::TokenRevoked);
+        }
+        Err(error) => return Err(error.reason()),
+    };
     let certificate = certificate.map(|c| c.thumbprint);
     // RFC 8705 section 3: a bound token counts over a connection with that very certificate.
     if verified.thumbprint.is_some() && verified.thumbprint != certificate {
@@ -72,17 +81,21 @@ impl Caller<'_> {
     pub(crate) fn identity(&self, snapshot: &Snapshot) -> Result<IdentityIndex, Reason> {
         let place = match self {
             Self::Certificate(certificate) => snapshot.identify(&Principal::Spiffe(certificate.spiffe.clone())),
-            Self::Token { verified, .. } if verified.gate.is_some() => {
+            Self::Token { verified, .. } | Self::Revoked(verified) if verified.gate.is_some() => {
                 verified.subject.parse().ok().and_then(|name| snapshot.identity_place(&name))
             }
-            Self::Token { verified, .. } => snapshot.identify(&verified.principal()),
+            Self::Token { verified, .. } | Self::Revoked(verified) => snapshot.identify(&verified.principal()),
         };
         place.ok_or(Reason::IdentityUnknown)
     }
 
     /// The credential as the decision looks at it.
-    pub(crate) fn credential(&self) -> Credential<'_> {
-        match self {
+    ///
+    /// # Errors
+    /// [`Reason::TokenRevoked`].
+    pub(crate) fn credential(&self) -> Result<Credential<'_>, Reason> {
+        Ok(match self {
+            Self::Revoked(_) => return Err(Reason::TokenRevoked),
             Self::Certificate(certificate) => {
                 Credential::Certificate { spiffe: &certificate.spiffe, thumbprint: certificate.thumbprint }
             }
@@ -94,14 +107,16 @@ impl Caller<'_> {
                 },
                 None => Credential::Token { issuer: &verified.issuer, certificate: *certificate },
             },
-        }
+        })
     }
 
     /// As the credential names the caller, for the evidence.
     pub(crate) fn principal(&self) -> String {
         match self {
             Self::Certificate(certificate) => certificate.spiffe.to_string(),
-            Self::Token { verified, .. } => format!("{}@{}", verified.subject, verified.issuer),
+            Self::Token { verified, .. } | Self::Revoked(verified) => {
+                format!("{}@{}", verified.subject, verified.issuer)
+            }
         }
     }
 }
@@ -109,6 +124,35 @@ impl Caller<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::name::GrantId;
+    use crate::gateway::fixture::{Fixture, GATE, NOW};
+    use crate::token::mint::{AccessToken, GatewayIssuer, access_token};
+
+    #[tokio::test]
+    async fn a_token_of_ours_carries_its_grant_and_scope_to_the_decision() {
+        let fixture = Fixture::new(&[]).await;
+        let caller =
+            |token: &str| Caller::Token { verified: fixture.verifier.verify(token, NOW).unwrap(), certificate: None };
+        let read = "read".parse().unwrap();
+        let token = AccessToken {
+            issuer: &GatewayIssuer::new(GATE),
+            audience: GATE,
+            identity: &"billing".parse().unwrap(),
+            grant: GrantId::from_bits(1),
+            resource: &"api/orders".parse().unwrap(),
+            actions: std::slice::from_ref(&read),
+            thumbprint: None,
+            not_after: Timestamp::MAX,
+            random: [1; 16],
+        };
+        let own = caller(&access_token(&fixture.access_key, &token, NOW).unwrap().token);
+        let gate = Credential::Gate { grant: GrantId::from_bits(1), scope: "read", certificate: None };
+        assert_eq!(own.credential(), Ok(gate));
+        let foreign = caller(&fixture.token("billing", std::time::Duration::from_secs(60)));
+        assert!(matches!(foreign.credential(), Ok(Credential::Token { .. })));
+        let Caller::Token { verified, .. } = own else { panic!("made above") };
+        assert_eq!(Caller::Revoked(verified).credential(), Err(Reason::TokenRevoked));
+    }
 
     #[test]
     fn only_one_form_of_authorization_is_a_bearer_token() {

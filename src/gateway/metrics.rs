@@ -123,7 +123,7 @@ impl Metrics {
         calls.extend(self.by_reason(|w| &w.denied, |code| vec![("decision", "deny"), ("reason", code)]));
         families.counters(
             "portcullis_calls_total",
-            "Calls of identified callers by decision and reason, counted when decided.",
+            "Calls of identified callers by decision and reason, counted when decided; refused token requests among the denied.",
             calls,
         );
         families.counters(

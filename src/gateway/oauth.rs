@@ -38,7 +38,7 @@ use crate::token::oauth::{FORM_TYPE, OAuthError};
 pub(crate) const TOKEN_PATH: &str = "/.portcullis/token";
 /// Where tokens are revoked.
 pub(crate) const REVOKE_PATH: &str = "/.portcullis/revoke";
-/// The public keys of this gateway's tokens.
+/// The public keys of the tokens that upstreams get.
 pub(crate) const JWKS_PATH: &str = "/.portcullis/jwks.json";
 /// RFC 8414.
 pub(crate) const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
@@ -116,9 +116,11 @@ enum Refused {
 
 impl Oauth {
     pub(crate) fn new(parts: OauthParts) -> Arc<Self> {
-        let jwks = SigningKey::public_jwks([parts.access_key.as_ref(), parts.upstream_key.as_ref()]).to_string().into();
+        // The key of access tokens stays out: they are for this gateway alone, and verify nowhere else, however careless
+        // the upstream.
+        let jwks = SigningKey::public_jwks([parts.upstream_key.as_ref()]).to_string().into();
         let metadata = metadata::document(parts.issuer.access()).map(Into::into);
-        let teller = Teller::start(parts.control.clone(), &parts.runtime);
+        let teller = Teller::start(parts.control.clone(), parts.authority.clone(), &parts.runtime);
         Arc::new(Self { parts, teller, jwks, metadata })
     }
 

@@ -60,6 +60,7 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
         let now = shared.authority.now();
         let permit = match judge(&caller, request, &snapshot, &now) {
             Judged::Allow(identity, permit) => (identity, permit),
+            Judged::Stranger(reason) => return Err(stranger(worker, request, reason)),
             Judged::Deny(denied) => return Err(deny(worker, request, &caller, &snapshot, *denied).await),
             Judged::Hold(hold, denied) => {
                 let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(shared.limits.hold)));
@@ -78,13 +79,22 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
         if !shared.published.is_current(&snapshot) {
             continue;
         }
-        return prepare(worker, request, &caller, permit, &matched, registration, &now).await;
+        return match prepare(worker, request, &caller, permit, &matched, registration, &now).await {
+            Ok(admitted) => Ok(admitted),
+            Err(Unready::Recorded(reason)) => Err(Refusal::new(reason, request.call)),
+            Err(Unready::Unrecorded(reason)) => {
+                let denied = Denied { reason, identity: Some(identity), target: Some(Target::of(&matched)) };
+                Err(deny(worker, request, &caller, &snapshot, denied).await)
+            }
+        };
     }
 }
 
 /// What the pure stages say.
 enum Judged<'a> {
     Allow(IdentityIndex, (Permit, Matched<'a>)),
+    /// A good credential of nobody in the inventory: as much a stranger as one without, however many an issuer has.
+    Stranger(Reason),
     Deny(Box<Denied>),
     Hold(crate::decision::Hold, Box<Denied>),
 }
@@ -110,14 +120,18 @@ fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, no
     }
     let identity = match caller.identity(snapshot) {
         Ok(identity) => identity,
-        Err(reason) => return deny(reason, None, None),
+        Err(reason) => return Judged::Stranger(reason),
     };
     let matched = match snapshot.match_request(&request.host, request.method, request.path) {
         Ok(matched) => matched,
         Err(reason) => return deny(reason, Some(identity), None),
     };
     let peer = Some(request.connection.peer.ip().to_canonical());
-    let call = Call { identity, credential: caller.credential(), target: &matched, peer };
+    let credential = match caller.credential() {
+        Ok(credential) => credential,
+        Err(reason) => return deny(reason, Some(identity), Some(Target::of(&matched))),
+    };
+    let call = Call { identity, credential, target: &matched, peer };
     match decide(&call, snapshot, now) {
         Decision::Allow(permit) => Judged::Allow(identity, (permit, matched)),
         Decision::Deny(reason) => deny(reason, Some(identity), Some(Target::of(&matched))),
@@ -148,12 +162,20 @@ fn register(
     let mut running = Running::of(request.call, identity, permit);
     match caller {
         Caller::Certificate(certificate) => running.key = Some(KeyKey::of(certificate.thumbprint.as_bytes())),
-        Caller::Token { verified, .. } => {
+        Caller::Token { verified, .. } | Caller::Revoked(verified) => {
             running.token = Some(TokenKey::of(&verified.issuer, verified.handle()));
             running.key = verified.key().kid().map(|kid| KeyKey::of_issuer(&verified.issuer, kid));
         }
     }
     worker.shared.registry.register(worker.index, running, request.cut.clone())
+}
+
+/// Why an allowed call does not go on after all.
+enum Unready {
+    /// Its intent is on disk, and its outcome says the rest.
+    Recorded(Reason),
+    /// Nothing is recorded yet.
+    Unrecorded(Reason),
 }
 
 /// Credential and intent. A crash before the record is durable leaves nothing: no byte went upstream. A crash after it
@@ -166,15 +188,14 @@ async fn prepare(
     matched: &Matched<'_>,
     registration: Registration,
     now: &Now,
-) -> Result<Admitted, Refusal> {
-    let refuse = |reason| Refusal::new(reason, request.call);
+) -> Result<Admitted, Unready> {
     // A token can have been revoked between its check and the registration.
     if let Caller::Token { verified, .. } = caller
         && worker.shared.verifier.revoked().is_revoked(verified)
     {
-        return Err(refuse(Reason::TokenRevoked));
+        return Err(Unready::Unrecorded(Reason::TokenRevoked));
     }
-    let credential = worker.minter.outgoing(&permit, now).map_err(refuse)?;
+    let credential = worker.minter.outgoing(&permit, now).map_err(Unready::Unrecorded)?;
     let principal = caller.principal();
     let upstream = permit.route().upstream_text();
     let parameters = Parameters::new(
@@ -183,22 +204,39 @@ async fn prepare(
     let particulars = particulars(request, &principal, caller);
     let intent = record::intent(&particulars, &permit, parameters, now, upstream);
     let journal = worker.waiters.journal();
-    let (ticket, room) = journal.intent(&intent).map_err(|error| refuse(error.reason()))?;
+    let (ticket, room) = journal.intent(&intent).map_err(|error| Unready::Unrecorded(error.reason()))?;
     registration.intent(ticket.seq);
     let clock = worker.shared.clock.clone();
     let mut outcome = OutcomeRecord::new(room, clock, worker.metrics.clone(), request.started, request.cut.clone());
     worker.waiters.durable(ticket).await.map_err(|error| {
         outcome.end(crate::evidence::entry::Ended::Unknown, Some(error.reason()));
-        refuse(error.reason())
+        Unready::Unrecorded(error.reason())
     })?;
     if let Some(reason) = request.cut.reason() {
-        return Err(refuse(reason));
+        return Err(Unready::Recorded(reason));
+    }
+    // The disk took its time, and the process may have stood still: the last look before the first byte.
+    if let Some(reason) = lapsed(&permit, &worker.shared.authority.now()) {
+        outcome.end(crate::evidence::entry::Ended::Cut, Some(reason));
+        return Err(Unready::Recorded(reason));
     }
     match permit.grant() {
         Some(_) => worker.metrics.allowed(),
         None => worker.metrics.observed(),
     }
     Ok(Admitted { permit, credential, outcome, registration })
+}
+
+/// Why a permit does not hold at `now`, by time and authority alone: all else that ends it fires the call's cut.
+pub(crate) fn lapsed(permit: &Permit, now: &Now) -> Option<Reason> {
+    if now.wall >= permit.ends() {
+        return Some(permit.end_reason());
+    }
+    match now.authority {
+        Authority::Missing => Some(Reason::AuthorityMissing),
+        Authority::Unknown => Some(Reason::AuthorityStale),
+        Authority::Age(age) => (age > permit.authority_bound()).then_some(Reason::AuthorityStale),
+    }
 }
 
 fn particulars<'a>(request: &'a Request<'_>, principal: &'a str, caller: &Caller<'_>) -> Particulars<'a> {
@@ -216,8 +254,10 @@ fn particulars<'a>(request: &'a Request<'_>, principal: &'a str, caller: &Caller
 fn credential_kind(caller: &Caller<'_>) -> CredentialKind {
     match caller {
         Caller::Certificate(_) => CredentialKind::Certificate,
-        Caller::Token { verified, .. } if verified.gate.is_some() => CredentialKind::GateToken,
-        Caller::Token { .. } => CredentialKind::Token,
+        Caller::Token { verified, .. } | Caller::Revoked(verified) if verified.gate.is_some() => {
+            CredentialKind::GateToken
+        }
+        Caller::Token { .. } | Caller::Revoked(_) => CredentialKind::Token,
     }
 }
 

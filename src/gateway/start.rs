@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+use zeroize::Zeroizing;
 
 use super::authority::{AuthorityClock, Memory};
 use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
@@ -26,6 +27,8 @@ use crate::settings::gateway::{GatewaySettings, IssuerSettings};
 use crate::token::keys::{KeyAlgorithm, KeySet, SigningKey};
 use crate::token::mint::GatewayIssuer;
 
+/// A PEM file with one private key.
+const MAX_KEY_FILE_BYTES: u64 = 16 * 1024;
 /// How often refusals of strangers are recorded, as one aggregate.
 const REFUSALS_EVERY: Duration = Duration::from_secs(10);
 
@@ -81,6 +84,7 @@ pub struct Gateway {
     drain: Duration,
     shutdown: watch::Sender<bool>,
     draining: Arc<watch::Sender<bool>>,
+    stream: (watch::Sender<bool>, JoinHandle<()>),
     tasks: JoinSet<()>,
 }
 
@@ -159,9 +163,12 @@ impl Gateway {
         let draining = Arc::new(watch::Sender::new(false));
         let (listeners, workers) = start_workers(settings, &shared, &shutdown)?;
         let admin = admin::serve(settings.admin_address, &shared, draining.clone(), &mut tasks, runtime).await?;
-        tasks.spawn_on(sync::run(stream, shutdown.subscribe()), runtime);
+        // Ends after the workers: what is revoked while they drain ends their calls too.
+        let stop_stream = watch::Sender::new(false);
+        let stream = (stop_stream.clone(), runtime.spawn(sync::run(stream, stop_stream.subscribe())));
         tasks.spawn_on(flush_refusals(shared.clone()), runtime);
-        Ok(Self { shared, evidence, listeners, admin, workers, drain: settings.drain, shutdown, draining, tasks })
+        let drain = settings.drain;
+        Ok(Self { shared, evidence, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
     }
 
     /// Addresses in use, in the order of the settings' listeners.
@@ -182,13 +189,18 @@ impl Gateway {
 
     /// Stops accepting, lets running calls end for the drain's time, cuts the rest, and closes the evidence.
     pub async fn shutdown(self) {
-        let Self { shared, evidence, workers, drain, shutdown, draining, mut tasks, .. } = self;
+        let Self { shared, evidence, workers, drain, shutdown, draining, stream, mut tasks, .. } = self;
         draining.send_replace(true);
         shutdown.send_replace(true);
         tracing::info!(running = shared.registry.len(), limit_seconds = drain.as_secs(), "draining");
         let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(worker::Handle::join));
         if joined.await.is_err() {
             tracing::error!("the workers could not be joined");
+        }
+        let (stop_stream, following) = stream;
+        stop_stream.send_replace(true);
+        if following.await.is_err() {
+            tracing::error!("the stream to the control plane ended in a panic");
         }
         tasks.shutdown().await;
         if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
@@ -206,8 +218,11 @@ fn private_dir(path: &Path) -> Result<(), GatewayError> {
 /// The signing key in `file`, made when there is none.
 fn signing_key(file: &Path) -> Result<SigningKey, GatewayError> {
     let fault = |why: String| GatewayError::State { file: file.display().to_string(), why };
-    match std::fs::read_to_string(file) {
-        Ok(pem) => SigningKey::from_pkcs8_pem(&pem).map_err(|error| fault(error.to_string())),
+    match crate::files::read_private(file, MAX_KEY_FILE_BYTES).map(Zeroizing::new) {
+        Ok(pem) => {
+            let pem = std::str::from_utf8(&pem).map_err(|error| fault(error.to_string()))?;
+            SigningKey::from_pkcs8_pem(pem).map_err(|error| fault(error.to_string()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = SigningKey::generate(KeyAlgorithm::Es256).map_err(|error| fault(error.to_string()))?;
             let pem = key.to_pkcs8_pem().map_err(|error| fault(error.to_string()))?;
@@ -272,9 +287,7 @@ fn start_workers(
     let workers = of_worker
         .into_iter()
         .enumerate()
-        .map(|(index, listeners)| {
-            worker::start(index, shared.clone(), listeners, shutdown.subscribe(), settings.drain)
-        })
+        .map(|(index, listeners)| worker::start(index, shared.clone(), listeners, shutdown.subscribe(), settings.drain))
         .collect::<Result<Vec<_>, _>>()?;
     Ok((addresses, workers))
 }

@@ -7,6 +7,7 @@
 //!
 //! Knows no callers and no upstreams.
 
+mod access;
 mod apply;
 mod connect;
 mod enforce;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-pub(super) use self::connect::access;
+pub(super) use self::access::{RevokeError, TokenRevoker};
 use self::enforce::{Enforcer, Follower};
 use self::outbox::Outbox;
 use self::session::{Session, SessionEnd};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::credential::Minter;
 use super::http::Engine;
-use super::live::Verdict;
+use super::live::Selector;
 use super::metrics::WorkerMetrics;
 use super::upstream::Resolver;
 use super::{GatewayError, Shared};
@@ -23,11 +23,10 @@ use crate::evidence::journal::WorkerWaiters;
 
 /// Connections that may wait to be accepted, per listener.
 const BACKLOG: i32 = 1024;
+/// Time for cut calls to be over when the drain's time is.
+const CUT_LIMIT: Duration = Duration::from_secs(1);
 /// After a failed accept (no file descriptors left) nothing is gained by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-
-/// What cut calls have at the end of a drain, to write down how they ended.
-const CUT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What one worker has of its own.
 #[derive(Debug)]
@@ -141,30 +140,25 @@ async fn run(worker: Arc<Worker>, listeners: Vec<Listening>, mut shutdown: watch
     let _ = shutdown.wait_for(|stop| *stop).await;
     while accepting.join_next().await.is_some() {}
     engine.drain().await;
-    if empty(&worker, &open, drain).await {
-        return;
-    }
-    let left = open.load(Ordering::Acquire);
-    tracing::warn!(worker = worker.index, connections = left, "connections were still open at the end of the drain");
-    // Cut rather than dropped with the runtime: so the records say who ended them.
-    let cut = worker.shared.registry.review(|_| Verdict::Cut(Reason::Draining));
-    if !cut.is_empty() {
-        empty(&worker, &open, CUT_WITHIN).await;
-    }
-}
-
-/// Waits until no connection is open: whether that came true in time.
-async fn empty(worker: &Worker, open: &AtomicUsize, within: Duration) -> bool {
-    let gone = async {
+    let gone = worker.shared.connections_changed.clone();
+    let empty = async {
         loop {
-            let changed = worker.shared.connections_changed.notified();
+            let changed = gone.notified();
             if open.load(Ordering::Acquire) == 0 {
                 break;
             }
             changed.await;
         }
     };
-    tokio::time::timeout(within, gone).await.is_ok()
+    tokio::pin!(empty);
+    if tokio::time::timeout(drain, &mut empty).await.is_err() {
+        let connections = open.load(Ordering::Acquire);
+        tracing::warn!(worker = worker.index, connections, "connections were still open at the end of the drain");
+        // Every worker does this at the same moment; the first reason of a call counts.
+        drop(worker.shared.registry.cut(&Selector::All, Reason::Draining));
+        // What does not end now ends with the runtime.
+        drop(tokio::time::timeout(CUT_LIMIT, &mut empty).await);
+    }
 }
 
 /// Counts a connection for as long as it lives.

@@ -135,12 +135,10 @@ pub struct GatewayLimits {
     pub max_head_bytes: usize,
     /// Time for a whole request head, from its first byte (or the connection's begin).
     pub head_deadline: Duration,
-    /// Time that a kept connection may wait for the next request.
+    /// Time that a kept connection may wait for the next request, and a request's body for its next part.
     pub idle_timeout: Duration,
     /// Time to connect to an upstream, TLS included.
     pub upstream_connect_timeout: Duration,
-    /// Time from the end of the request to the first byte of the upstream's answer.
-    pub upstream_first_byte_timeout: Duration,
     /// Longest silence of an upstream within an answer; `None`: streams may be silent.
     pub upstream_read_timeout: Option<Duration>,
     /// Memory for verified tokens, in bytes.
@@ -318,12 +316,6 @@ fn limits(check: &mut Check<'_>, raw: &RawGatewayLimits) -> GatewayLimits {
             raw.upstream_connect_timeout,
             least,
             seconds(300),
-        ),
-        upstream_first_byte_timeout: check.span(
-            "/limits/upstream_first_byte_timeout",
-            raw.upstream_first_byte_timeout,
-            least,
-            hour,
         ),
         upstream_read_timeout: raw
             .upstream_read_timeout

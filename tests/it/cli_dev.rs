@@ -213,6 +213,16 @@ fn one_dev_per_directory_and_only_on_loopback() {
         assert!(done.stderr.contains("another `portcullis dev` runs"), "{}", done.stderr);
     }
     create(&dev, &[]);
+    let flags =
+        ["--gateway-address", "--gateway-tls-address", "--admin-address", "--control-address", "--http-address"];
+    let gateway = dev.addresses.gateway.trim_start_matches("http://");
+    let control = dev.addresses.control.trim_start_matches("https://");
+    for (taken, address) in [("--gateway-address", gateway), ("--control-address", control)] {
+        let mut arguments = vec!["dev", "--dir", "second"];
+        arguments.extend(flags.iter().flat_map(|flag| [*flag, if *flag == taken { address } else { "127.0.0.1:0" }]));
+        let done = run(dev.home.path(), &arguments).exits(5);
+        assert!(done.stderr.contains(taken), "{}", done.stderr);
+    }
     for flag in ["--gateway-address", "--gateway-tls-address", "--admin-address", "--control-address", "--http-address"]
     {
         run(dev.home.path(), &["dev", "--dir", "other", flag, "0.0.0.0:0"]).exits(2);

@@ -32,7 +32,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The command with an environment that nothing of the tester's leaks into.
 pub(crate) fn command(home: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+    isolated(BINARY, home)
+}
+
+fn isolated(program: &str, home: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").current_dir(home).stdin(Stdio::null());
     command
 }
@@ -116,7 +120,13 @@ impl Dev {
 
     #[track_caller]
     fn start_in(home: TempDir, arguments: &[&str]) -> Self {
-        let (mut child, lines) = spawn(home.path(), arguments);
+        Self::start_under(home, &[], arguments)
+    }
+
+    /// Starts one in a directory of its own, run by another program that must become it (`strace -D`, `unshare`).
+    #[track_caller]
+    pub(crate) fn start_under(home: TempDir, wrapper: &[&str], arguments: &[&str]) -> Self {
+        let (mut child, lines) = spawn(home.path(), wrapper, arguments);
         let first = lines.recv_timeout(START);
         if first.is_err() {
             let _ = child.kill();
@@ -304,9 +314,16 @@ impl Drop for Dev {
     }
 }
 
-fn spawn(home: &Path, arguments: &[&str]) -> (Child, Receiver<String>) {
+fn spawn(home: &Path, wrapper: &[&str], arguments: &[&str]) -> (Child, Receiver<String>) {
     let log = std::fs::File::options().create(true).append(true).open(home.join("dev.log")).unwrap();
-    let mut command = command(home);
+    let mut command = match wrapper.split_first() {
+        Some((program, before)) => {
+            let mut command = isolated(program, home);
+            command.args(before).arg(BINARY);
+            command
+        }
+        None => command(home),
+    };
     command.args(["dev", "--dir"]).arg(home.join("state"));
     for flag in ["--gateway-address", "--gateway-tls-address", "--admin-address", "--control-address", "--http-address"]
     {

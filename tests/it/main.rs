@@ -16,6 +16,7 @@ mod cli_first_screen;
 mod cli_processes;
 mod cut;
 mod dev;
+mod durability;
 mod grants;
 mod identify;
 mod operate;

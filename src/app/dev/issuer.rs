@@ -20,8 +20,10 @@ use crate::token::mint::{PlainToken, plain_token};
 pub(super) const ISSUER: &str = "https://issuer.dev.portcullis.local";
 /// Life of a token.
 pub(super) const TOKEN_DAYS: u64 = 7;
-/// How often tokens are written again: what is read from a file never has less than five days to go.
-const RENEW_EVERY: Duration = Duration::from_secs(2 * 86_400);
+/// Age at which tokens are written again: what is read from a file has five days to go.
+const RENEW_AFTER: Duration = Duration::from_secs(2 * 86_400);
+/// How often their age is looked at. Timers stand still while a machine sleeps, the clock does not.
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 /// Largest key file read.
 const MAX_KEY_BYTES: u64 = 16 << 10;
 
@@ -63,10 +65,16 @@ impl Issuer {
     /// Keeps the tokens fresh until the task is aborted.
     pub(super) fn keep(self, directory: std::sync::Arc<Directory>) -> JoinHandle<()> {
         tokio::spawn(async move {
+            let mut written = SystemClock.now();
             loop {
-                tokio::time::sleep(RENEW_EVERY).await;
-                if let Err(error) = self.write_tokens(&directory) {
-                    tracing::warn!(%error, "the sample identities' tokens could not be renewed");
+                tokio::time::sleep(LOOK_EVERY).await;
+                let now = SystemClock.now();
+                if now.saturating_since(written) < RENEW_AFTER {
+                    continue;
+                }
+                match self.write_tokens(&directory) {
+                    Ok(()) => written = now,
+                    Err(error) => tracing::warn!(%error, "the sample identities' tokens could not be renewed"),
                 }
             }
         })

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::directory::Directory;
-use super::{AUDIENCE, Addresses, GATEWAY, TRUST_DOMAIN, issuer};
+use super::{AUDIENCE, Addresses, GATEWAY, Options, TRUST_DOMAIN, issuer};
 use crate::app::AppError;
 use crate::files;
 use crate::settings::{ControlSettings, GatewaySettings};
@@ -30,47 +30,45 @@ pub(super) fn control(directory: &Directory, addresses: &Addresses) -> Result<Co
 }
 
 /// `DIR/gateway.yaml`, checked, towards the control plane at `control` (`https://HOST:PORT`).
-pub(super) fn gateway(
-    directory: &Directory,
-    addresses: &Addresses,
-    control: &str,
-) -> Result<GatewaySettings, AppError> {
-    let text = write(
-        directory,
-        "gateway.yaml",
-        &json!({
-            "role": "gateway",
-            "name": GATEWAY,
-            "state_dir": "gateway",
-            "audience": AUDIENCE,
-            "listen": [
-                { "address": addresses.gateway },
-                {
-                    "address": addresses.gateway_tls,
-                    "tls": {
-                        "certificate_file": "gateway/gateway.pem",
-                        "key_file": "gateway/gateway.key",
-                        "client_ca_file": "ca.pem",
-                        "client_certificate": "optional",
-                    },
+pub(super) fn gateway(directory: &Directory, options: &Options, control: &str) -> Result<GatewaySettings, AppError> {
+    let addresses = &options.addresses;
+    let mut settings = json!({
+        "role": "gateway",
+        "name": GATEWAY,
+        "state_dir": "gateway",
+        "audience": AUDIENCE,
+        "listen": [
+            { "address": addresses.gateway },
+            {
+                "address": addresses.gateway_tls,
+                "tls": {
+                    "certificate_file": "gateway/gateway.pem",
+                    "key_file": "gateway/gateway.key",
+                    "client_ca_file": "ca.pem",
+                    "client_certificate": "optional",
                 },
-            ],
-            "admin_address": addresses.admin,
-            "control": {
-                "address": control,
-                "ca_file": "ca.pem",
-                "certificate_file": "gateway/gateway.pem",
-                "key_file": "gateway/gateway.key",
             },
-            "issuers": [
-                {
-                    "issuer": issuer::ISSUER,
-                    "jwks_file": "issuer/jwks.json",
-                    "max_lifetime": format!("{}d", issuer::TOKEN_DAYS),
-                },
-            ],
-        }),
-    )?;
+        ],
+        "evidence": { "durability": options.durability },
+        "admin_address": addresses.admin,
+        "control": {
+            "address": control,
+            "ca_file": "ca.pem",
+            "certificate_file": "gateway/gateway.pem",
+            "key_file": "gateway/gateway.key",
+        },
+        "issuers": [
+            {
+                "issuer": issuer::ISSUER,
+                "jwks_file": "issuer/jwks.json",
+                "max_lifetime": format!("{}d", issuer::TOKEN_DAYS),
+            },
+        ],
+    });
+    if let (Some(workers), Some(settings)) = (options.workers, settings.as_object_mut()) {
+        settings.insert("workers".into(), json!(workers));
+    }
+    let text = write(directory, "gateway.yaml", &settings)?;
     Ok(GatewaySettings::parse(&directory.at("gateway.yaml").display().to_string(), &text)?)
 }
 

@@ -123,7 +123,7 @@ fn encode(event: &impl Encode, seq: u64, time: i64) -> Vec<u8> {
 fn assert_canonical(bytes: &[u8]) {
     let value: serde_json::Value = serde_json::from_slice(bytes).unwrap();
     let mut again = Vec::new();
-    write::canonical_json(&value, &mut again);
+    json::canonical_json(&value, &mut again);
     assert_eq!(String::from_utf8_lossy(bytes), String::from_utf8_lossy(&again));
 }
 
@@ -146,10 +146,10 @@ fn every_kind_is_canonical_and_comes_back() {
 fn keys_sort_by_utf16_and_escapes_are_those_of_rfc_8785() {
     let value = serde_json::json!({ "\u{fb33}": 1, "\u{1f600}": 2, "\r": 3, "1": 4, "\u{80}": 5 });
     let mut out = Vec::new();
-    write::canonical_json(&value, &mut out);
+    json::canonical_json(&value, &mut out);
     assert_eq!(String::from_utf8(out).unwrap(), "{\"\\r\":3,\"1\":4,\"\u{80}\":5,\"\u{1f600}\":2,\"\u{fb33}\":1}");
     let mut out = Vec::new();
-    write::canonical_json(&serde_json::json!("\u{20ac}$\u{f}\nA'B\"\\\\\"/\u{7f}\u{8}\u{c}\t"), &mut out);
+    json::canonical_json(&serde_json::json!("\u{20ac}$\u{f}\nA'B\"\\\\\"/\u{7f}\u{8}\u{c}\t"), &mut out);
     assert_eq!(String::from_utf8(out).unwrap(), "\"\u{20ac}$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\u{7f}\\b\\f\\t\"");
 }
 

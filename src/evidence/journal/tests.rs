@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::clock::ManualClock;
-use crate::domain::name::GrantId;
+use crate::domain::name::{CallId, GrantId};
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::{
-    Basis, CredentialKind, CredentialOut, Decision, Entry, Event, Kind, Parameters, TokenRevoked,
+    Basis, CredentialKind, CredentialOut, Decision, Ended, Ending, Entry, Event, Kind, Parameters, TokenRevoked,
 };
 use crate::evidence::read::{JournalReader, Next};
 use crate::evidence::storage::{FakeStorage, Fault, Operation};

@@ -59,7 +59,8 @@ impl WorkerWaiters {
     pub fn new(journal: &Journal) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let slot = Arc::new(Slot::default());
         journal.shared.workers.lock().push(Arc::downgrade(&slot));
-        let driver = drive(journal.clone(), slot.clone());
+        let looking = journal.clone();
+        let driver = drive(slot.clone(), move |ticket| looking.outcome_of(ticket).is_some());
         (Self { journal: journal.clone(), slot: slot.clone(), _end: Arc::new(End(slot)) }, driver)
     }
 
@@ -91,34 +92,83 @@ impl WorkerWaiters {
     }
 }
 
-async fn drive(journal: Journal, slot: Arc<Slot>) {
+/// Wakes the calls whose record is decided, each time that the journal calls.
+async fn drive(slot: Arc<Slot>, is_decided: impl Fn(Ticket) -> bool) {
     let mut decided: Vec<Waker> = Vec::new();
     loop {
         slot.notify.notified().await;
         if slot.closed.load(Ordering::SeqCst) {
             return;
         }
+        let mut armed = false;
         loop {
             let mut waiting = slot.waiting.lock();
             waiting.retain_mut(|(ticket, waker)| {
-                let undecided = journal.outcome_of(*ticket).is_none();
-                if !undecided {
+                let stays = !is_decided(*ticket);
+                if !stays {
                     decided.push(std::mem::replace(waker, Waker::noop().clone()));
                 }
-                undecided
+                stays
             });
             let left = waiting.len();
             drop(waiting);
             let woken = decided.len();
             decided.drain(..).for_each(Waker::wake);
-            if left == 0 {
+            // INVARIANT: between arming and sleeping there is a look. A batch that is done before the arming wakes
+            // nobody, and this is the look that finds it.
+            if left == 0 || (woken == 0 && armed) {
                 break;
             }
-            // Those whose record is in a later batch. It may have been done meanwhile: look again after arming.
             slot.armed.store(true, Ordering::SeqCst);
-            if woken == 0 {
-                break;
+            armed = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Wake};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Call(AtomicBool);
+
+    impl Wake for Call {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// The batch of `ticket` is done while the worker looks for the `look`th time, behind the look.
+    fn woken_when_done_at(look: u64) -> bool {
+        let slot = Arc::new(Slot::default());
+        let call = Arc::new(Call::default());
+        slot.waiting.lock().push((Ticket { seq: 10, epoch: 0 }, call.clone().into()));
+        slot.armed.store(true, Ordering::SeqCst);
+        let looks = AtomicU64::new(0);
+        let journal = slot.clone();
+        let mut driver = pin!(drive(slot.clone(), |_| {
+            let now = looks.fetch_add(1, Ordering::SeqCst) + 1;
+            if now == look {
+                journal.wake();
             }
+            now > look
+        }));
+        let mut context = Context::from_waker(Waker::noop());
+        while looks.load(Ordering::SeqCst) < look {
+            // A batch before: it wakes the worker and holds nothing for this call.
+            slot.wake();
+            assert!(driver.as_mut().poll(&mut context).is_pending());
+        }
+        call.0.load(Ordering::SeqCst) && slot.waiting.lock().is_empty()
+    }
+
+    #[test]
+    fn a_batch_that_is_done_just_after_a_look_wakes_its_calls() {
+        for look in 1..=3 {
+            assert!(woken_when_done_at(look), "done behind look {look}: the call waits for ever");
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use pingora_error::Result;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::gateway::refusal::{Answer, Dialect};
 
-/// The protocol of a request: gRPC by its content type (gRPC over HTTP/2, "Content-Type").
-pub(super) fn dialect(request: &RequestHeader) -> Dialect {
-    match request.headers.get(CONTENT_TYPE) {
+/// The protocol of a request: gRPC by its content type, over HTTP/2 (gRPC over HTTP/2, "Content-Type").
+pub(super) fn dialect(session: &Session) -> Dialect {
+    match session.req_header().headers.get(CONTENT_TYPE).filter(|_| session.is_http2()) {
         Some(kind) if kind.as_bytes().starts_with(b"application/grpc") => Dialect::Grpc,
         _ => Dialect::Http,
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
@@ -20,6 +21,10 @@ use super::hooks::Hooks;
 use crate::domain::Reason;
 use crate::gateway::connection::Connection;
 use crate::gateway::live::Cut;
+use crate::settings::gateway::GatewayLimits;
+
+/// Calls at a time on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 100;
 
 tokio::task_local! {
     /// The call that the current task works on.
@@ -55,6 +60,7 @@ pub(super) struct Gate {
     pub(super) proxy: Arc<HttpProxy<Hooks>>,
     pub(super) connection: Arc<Connection>,
     pub(super) options: HttpServerOptions,
+    pub(super) limits: GatewayLimits,
 }
 
 #[async_trait]
@@ -72,6 +78,14 @@ impl HttpServerApp for Gate {
         });
         let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
         race(&slot, call).await.flatten()
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = H2Options::new();
+        options
+            .max_header_list_size(u32::try_from(self.limits.max_head_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(MAX_STREAMS);
+        Some(options)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

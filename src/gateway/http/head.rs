@@ -118,6 +118,9 @@ fn check_framing(headers: &HeaderMap, version: u8) -> Result<(), Fault> {
         Some(value) => drop(accept::host(value.as_bytes())?),
         None => return fail("no host"),
     }
+    if headers.get_all(http::header::COOKIE).iter().nth(1).is_some() {
+        return fail("two cookie headers");
+    }
     let length = headers.get(http::header::CONTENT_LENGTH).map(http::HeaderValue::as_bytes);
     if length.is_some_and(|digits| digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_digit)) {
         return fail("a content length that is no plain number");

@@ -22,17 +22,18 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::gate::CallSlot;
 use super::{answer, endpoints, strip};
-use crate::decision::Authority;
 use crate::domain::name::CallId;
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::Ended;
 use crate::gateway::accept::{self, Fault};
-use crate::gateway::pipeline::{Admitted, Request, admit};
+use crate::gateway::pipeline::{Admitted, Request, admit, lapsed};
 use crate::gateway::refusal::{CALL_ID_HEADER, Refusal};
 use crate::gateway::worker::Worker;
 
 /// Kept connections to upstreams are closed after this long without a call.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
+/// The shortest signature of a token that verifies here (64 bytes) is longer in base64.
+const MIN_SIGNATURE_BYTES: usize = 64;
 const CALL_ID: HeaderName = HeaderName::from_static(CALL_ID_HEADER);
 /// Carries a refusal through the library's errors.
 const REFUSED: ErrorType = ErrorType::new("Refused");
@@ -68,6 +69,8 @@ impl Hooks {
         let Some(slot) = context.slot.clone() else {
             return Error::e_explain(ErrorType::InternalError, "a call outside of its slot");
         };
+        // A caller that is silent within its request's body for as long as between requests is gone.
+        session.as_mut().set_read_timeout(Some(self.worker.shared.limits.idle_timeout));
         let refusal = match self.accept(session) {
             Err(fault) => {
                 let peer = slot.connection.peer;
@@ -116,6 +119,9 @@ impl Hooks {
             accept::check_target(header.raw_path())?;
             accept::check_headers(&header.headers)?;
         }
+        if credential_elsewhere(header) {
+            return Err(Fault::malformed("the credential stands in a second place, where it would pass"));
+        }
         let named = header.headers.get(HOST).map(HeaderValue::as_bytes);
         let authority = header.uri.authority().map(|authority| authority.as_str().as_bytes());
         match (authority, named) {
@@ -136,23 +142,8 @@ impl Hooks {
 
     async fn refuse(&self, session: &mut Session, context: &mut CallContext, refusal: &Refusal) -> Result<()> {
         context.refusal = Some(refusal.reason);
-        let dialect = answer::dialect(session.req_header());
+        let dialect = answer::dialect(session);
         answer::write(session, refusal.answer(dialect)).await
-    }
-
-    /// The last look before the first byte goes upstream: connecting may have taken a while.
-    fn last_look(&self, admitted: &Admitted) -> std::result::Result<(), Reason> {
-        if let Some(reason) = admitted.registration.cut().reason() {
-            return Err(reason);
-        }
-        let now = self.worker.shared.authority.now();
-        match now.authority {
-            Authority::Missing => return Err(Reason::AuthorityMissing),
-            Authority::Unknown => return Err(Reason::AuthorityStale),
-            Authority::Age(age) if age > admitted.permit.authority_bound() => return Err(Reason::AuthorityStale),
-            Authority::Age(_) => {}
-        }
-        if now.wall >= admitted.permit.ends() { Err(admitted.permit.end_reason()) } else { Ok(()) }
     }
 
     /// Makes the caller's request the upstream's.
@@ -160,7 +151,10 @@ impl Hooks {
         let Some(running) = &mut context.running else {
             return Error::e_explain(ErrorType::InternalError, "nothing was admitted");
         };
-        if let Err(reason) = self.last_look(&running.admitted) {
+        // The last look before the first byte goes upstream: connecting may have taken a while.
+        let admitted = &running.admitted;
+        let cut = admitted.registration.cut().reason();
+        if let Some(reason) = cut.or_else(|| lapsed(&admitted.permit, &self.worker.shared.authority.now())) {
             context.refusal = Some(reason);
             running.admitted.outcome.end(Ended::Cut, Some(reason));
             return Error::e_explain(REFUSED, reason.code());
@@ -168,6 +162,7 @@ impl Hooks {
         for name in strip::strip(&request.headers) {
             request.remove_header(&name);
         }
+        strip::join_cookies(request)?;
         // The upstream that was decided on, not the host that the caller named: it could mean another there.
         let upstream = &running.admitted.permit.route().route().spec.upstream;
         request.insert_header(HOST, upstream.authority())?;
@@ -180,6 +175,19 @@ impl Hooks {
     }
 }
 
+/// Whether the signature of the caller's token also stands in the target or in another header. The token never passes;
+/// a copy of it elsewhere would.
+fn credential_elsewhere(header: &RequestHeader) -> bool {
+    let Some(value) = header.headers.get(AUTHORIZATION) else { return false };
+    let signature = value.as_bytes().rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    if signature.len() < MIN_SIGNATURE_BYTES || signature.len() == value.len() {
+        return false;
+    }
+    let finder = memchr::memmem::Finder::new(signature);
+    finder.find(header.raw_path()).is_some()
+        || header.headers.iter().any(|(name, other)| name != AUTHORIZATION && finder.find(other.as_bytes()).is_some())
+}
+
 /// Runs what a hook does; a panic in it becomes an error, and the call is refused.
 fn guarded<T>(hook: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked(hook)))
@@ -188,6 +196,11 @@ fn guarded<T>(hook: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T>
 fn panicked(hook: &'static str) -> Box<Error> {
     tracing::error!(hook, "a panic was caught");
     Error::explain(ErrorType::InternalError, "a panic was caught")
+}
+
+/// Whether the caller is simply gone.
+fn has_left(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
 }
 
 /// Why a call failed, from the library's error.
@@ -226,6 +239,9 @@ impl ProxyHttp for Hooks {
             Ok(result) => result,
             Err(_) => {
                 tracing::error!(call = %context.call, "a panic was caught; the call is refused");
+                if let Some(running) = &mut context.running {
+                    running.admitted.outcome.end(Ended::Panicked, Some(Reason::InternalFault));
+                }
                 let refusal = Refusal::new(Reason::InternalFault, context.call);
                 self.refuse(session, context, &refusal).await?;
                 Ok(true)
@@ -294,14 +310,23 @@ impl ProxyHttp for Hooks {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut CallContext,
     ) -> Result<()> {
         guarded("response_filter", || {
             if let Some(running) = &mut context.running {
                 running.admitted.outcome.status = Some(response.status.as_u16());
+                if response.status != http::StatusCode::SWITCHING_PROTOCOLS {
+                    for name in strip::strip_response(&response.headers) {
+                        response.remove_header(&name);
+                    }
+                }
                 response.insert_header(CALL_ID, running.call_id.clone())?;
+            }
+            if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                // The library would end a WebSocket whose caller is silent for a minute. Its grant ends it.
+                session.as_mut().set_read_timeout(None);
             }
             Ok(())
         })
@@ -322,6 +347,24 @@ impl ProxyHttp for Hooks {
         Ok(None)
     }
 
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        _context: &mut CallContext,
+        reused: bool,
+    ) -> Box<Error> {
+        // One intent, one effect: tried again is only what has none, and only where a kept connection had gone stale.
+        let safe = session.req_header().method.is_safe();
+        if safe && !session.as_ref().retry_buffer_truncated() {
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -336,13 +379,14 @@ impl ProxyHttp for Hooks {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut CallContext) -> FailToProxy {
         let reason = context.refusal.unwrap_or_else(|| reason_of(error));
         if let Some(running) = &mut context.running {
-            let ended = match error.esource() {
-                ErrorSource::Downstream => Ended::ClientGone,
-                ErrorSource::Upstream => Ended::UpstreamFailed,
-                _ if reason == Reason::UpstreamUnreachable => Ended::UpstreamFailed,
-                _ => Ended::Unknown,
+            let (ended, why) = match error.esource() {
+                ErrorSource::Downstream if has_left(error) => (Ended::ClientGone, None),
+                ErrorSource::Downstream => (Ended::ClientGone, Some(reason)),
+                ErrorSource::Upstream => (Ended::UpstreamFailed, Some(reason)),
+                _ if reason == Reason::UpstreamUnreachable => (Ended::UpstreamFailed, Some(reason)),
+                _ => (Ended::Unknown, Some(reason)),
             };
-            running.admitted.outcome.end(ended, Some(reason));
+            running.admitted.outcome.end(ended, why);
         }
         tracing::debug!(call = %context.call, %reason, %error, "a call failed");
         let status = reason.info().status;

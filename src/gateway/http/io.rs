@@ -1,5 +1,5 @@
-//! A caller's connection as the library wants it: our TCP stream with a small write buffer, no read buffer, and the bytes
-//! that were read ahead to tell HTTP/1.1 from HTTP/2.
+//! A caller's connection as the library wants it: our TCP stream with a small write buffer and no read buffer, and around
+//! it, or around TLS, the bytes that were read ahead to tell HTTP/1.1 from HTTP/2.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::{ALPN, SslDigest, TlsRef};
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
@@ -25,8 +26,6 @@ const WRITE_BUFFER_BYTES: usize = 1460;
 #[derive(Debug)]
 pub(crate) struct CallerIo {
     stream: BufWriter<TcpStream>,
-    /// Read ahead; handed out before anything else is read.
-    ahead: Bytes,
     socket: Arc<SocketDigest>,
     established: SystemTime,
 }
@@ -34,22 +33,12 @@ pub(crate) struct CallerIo {
 impl CallerIo {
     pub(crate) fn new(stream: TcpStream, established: SystemTime) -> Self {
         let socket = Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd()));
-        Self { stream: BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream), ahead: Bytes::new(), socket, established }
-    }
-
-    /// Gives back bytes that were read.
-    pub(crate) fn unread(&mut self, bytes: Bytes) {
-        self.ahead = bytes;
+        Self { stream: BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream), socket, established }
     }
 }
 
 impl AsyncRead for CallerIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.has_remaining() {
-            let length = self.ahead.len().min(out.remaining());
-            out.put_slice(&self.ahead.split_to(length));
-            return Poll::Ready(Ok(()));
-        }
         Pin::new(self.stream.get_mut()).poll_read(cx, out)
     }
 }
@@ -76,17 +65,7 @@ impl Shutdown for CallerIo {
     }
 }
 
-#[async_trait]
-impl Peek for CallerIo {
-    async fn try_peek(&mut self, out: &mut [u8]) -> io::Result<bool> {
-        let length = self.read_exact(out).await?;
-        let mut ahead = Vec::with_capacity(length + self.ahead.len());
-        ahead.extend_from_slice(out);
-        ahead.extend_from_slice(&self.ahead);
-        self.ahead = ahead.into();
-        Ok(true)
-    }
-}
+impl Peek for CallerIo {}
 
 impl UniqueID for CallerIo {
     fn id(&self) -> UniqueIDType {
@@ -115,5 +94,100 @@ impl GetProxyDigest for CallerIo {
 impl GetSocketDigest for CallerIo {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         Some(self.socket.clone())
+    }
+}
+
+/// A connection of which some bytes were read already; they are handed out before anything else is read.
+#[derive(Debug)]
+pub(crate) struct Ahead<S> {
+    inner: S,
+    ahead: Bytes,
+}
+
+impl<S> Ahead<S> {
+    pub(crate) fn new(inner: S, ahead: Bytes) -> Self {
+        Self { inner, ahead }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.has_remaining() {
+            let length = self.ahead.len().min(out.remaining());
+            out.put_slice(&self.ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, out)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Ahead<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl<S: Shutdown + Send> Shutdown for Ahead<S> {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+#[async_trait]
+impl<S: AsyncRead + Send + Unpin> Peek for Ahead<S> {
+    async fn try_peek(&mut self, out: &mut [u8]) -> io::Result<bool> {
+        let length = self.read_exact(out).await?;
+        let mut ahead = Vec::with_capacity(length + self.ahead.len());
+        ahead.extend_from_slice(out);
+        ahead.extend_from_slice(&self.ahead);
+        self.ahead = ahead.into();
+        Ok(true)
+    }
+}
+
+impl<S: UniqueID> UniqueID for Ahead<S> {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl<S: Ssl> Ssl for Ahead<S> {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.inner.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl<S: GetTimingDigest> GetTimingDigest for Ahead<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl<S: GetProxyDigest> GetProxyDigest for Ahead<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+impl<S: GetSocketDigest> GetSocketDigest for Ahead<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
     }
 }

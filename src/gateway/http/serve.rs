@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::head::{HeadReader, Verdict};
 use super::hooks::Hooks;
-use super::io::CallerIo;
+use super::io::{Ahead, CallerIo};
 use crate::domain::Reason;
 use crate::gateway::accept::Fault;
 use crate::gateway::connection::{ClientCertificate, Connection};
@@ -51,6 +51,17 @@ pub(crate) struct Engine {
 enum First {
     Http1,
     Http2,
+}
+
+/// What may come next on a connection.
+#[derive(Clone, Copy)]
+enum Expect {
+    /// The first bytes of a plain connection: HTTP/1.1 or HTTP/2.
+    Preface,
+    /// The first head of a connection that is HTTP/1.1.
+    FirstHead,
+    /// The next head of a kept connection.
+    NextHead,
 }
 
 /// Why no head came.
@@ -98,10 +109,9 @@ impl Engine {
         let Some(config) = tls else {
             let connection = Arc::new(Connection { peer, certificate: None });
             let mut bytes = BytesMut::with_capacity(READ_BYTES);
-            match self.read_head(&mut io, &mut bytes, true, &mut shutdown.clone()).await {
+            match self.read_head(&mut io, &mut bytes, Expect::Preface, &mut shutdown.clone()).await {
                 Ok(First::Http2) => {
-                    io.unread(bytes.freeze());
-                    self.serve_http2(Box::new(io), connection, &shutdown).await;
+                    self.serve_http2(Box::new(Ahead::new(io, bytes.freeze())), connection, &shutdown).await;
                 }
                 Ok(First::Http1) => self.serve_http1(Box::new(io), bytes, connection, shutdown).await,
                 Err(NoHead::Refused(fault)) => self.refuse(&mut io, &connection, fault).await,
@@ -124,13 +134,19 @@ impl Engine {
             }
         };
         let connection = Arc::new(Connection { peer, certificate });
-        let mut stream: Stream = Box::new(stream);
+        let mut stream = stream;
+        let mut bytes = BytesMut::with_capacity(READ_BYTES);
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            self.serve_http2(stream, connection, &shutdown).await;
+            // Our deadline, not the library's, which has none: silence must not hold a connection.
+            if let Ok(First::Http2) =
+                self.read_head(&mut stream, &mut bytes, Expect::Preface, &mut shutdown.clone()).await
+            {
+                self.serve_http2(Box::new(Ahead::new(stream, bytes.freeze())), connection, &shutdown).await;
+            }
             return Ok(());
         }
-        let mut bytes = BytesMut::with_capacity(READ_BYTES);
-        match self.read_head(&mut stream, &mut bytes, false, &mut shutdown.clone()).await {
+        let mut stream: Stream = Box::new(stream);
+        match self.read_head(&mut stream, &mut bytes, Expect::FirstHead, &mut shutdown.clone()).await {
             Ok(_) => self.serve_http1(stream, bytes, connection, shutdown).await,
             Err(NoHead::Refused(fault)) => self.refuse(&mut stream, &connection, fault).await,
             Err(NoHead::Closed) => {}
@@ -142,7 +158,7 @@ impl Engine {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.worker.shared.limits.idle_timeout);
-        Arc::new(Gate { proxy: self.proxy.clone(), connection, options })
+        Arc::new(Gate { proxy: self.proxy.clone(), connection, options, limits: self.worker.shared.limits })
     }
 
     async fn serve_http2(&self, stream: Stream, connection: Arc<Connection>, shutdown: &ShutdownWatch) {
@@ -172,7 +188,7 @@ impl Engine {
             let Some(reused) = gate.process_new_http(session, &shutdown).await else { return };
             (stream, settings) = reused.consume();
             bytes.reserve(READ_BYTES);
-            match self.read_head(&mut stream, &mut bytes, false, &mut shutdown).await {
+            match self.read_head(&mut stream, &mut bytes, Expect::NextHead, &mut shutdown).await {
                 Ok(_) => {}
                 Err(NoHead::Refused(fault)) => return self.refuse(&mut stream, &connection, fault).await,
                 Err(NoHead::Closed) => return,
@@ -185,12 +201,16 @@ impl Engine {
         &self,
         io: &mut (impl AsyncReadExt + Unpin),
         bytes: &mut BytesMut,
-        first: bool,
+        expect: Expect,
         shutdown: &mut ShutdownWatch,
     ) -> Result<First, NoHead> {
         let limits = &self.worker.shared.limits;
         let mut reader = HeadReader::new(limits.max_head_bytes);
-        let patience = if first { limits.head_deadline } else { limits.idle_timeout };
+        let patience = match expect {
+            Expect::Preface | Expect::FirstHead => limits.head_deadline,
+            Expect::NextHead => limits.idle_timeout,
+        };
+        let first = matches!(expect, Expect::Preface);
         let mut deadline = Instant::now() + patience;
         let mut begun = false;
         loop {

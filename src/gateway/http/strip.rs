@@ -1,44 +1,65 @@
 //! What of a caller's request never reaches an upstream: its credential, hop-by-hop headers, and headers that claim what
 //! only a proxy can know.
 
-use http::HeaderMap;
-use http::header::{CONNECTION, HeaderName};
+use http::header::{CONNECTION, COOKIE, HeaderName, UPGRADE};
+use http::{HeaderMap, HeaderValue};
+use pingora_error::Result;
+use pingora_http::RequestHeader;
+
+use crate::gateway::refusal::CALL_ID_HEADER;
 
 /// Fields between two hops (RFC 9110 section 7.6.1), `upgrade` aside: a WebSocket asks for it end to end.
 const HOP_BY_HOP: [&str; 6] =
     ["keep-alive", "proxy-connection", "te", "trailer", "proxy-authorization", "proxy-authenticate"];
 
 /// Fields by which upstreams are told who calls, from where and for what. From a caller they are lies, or may be.
-const CLAIMS: [&str; 16] = [
+const CLAIMS: [&str; 19] = [
     "authorization",
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-forwarded-uri",
-    "x-forwarded-user",
-    "x-forwarded-client-cert",
     "x-real-ip",
-    "x-original-url",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-cluster-client-ip",
     "x-rewrite-url",
+    "x-http-method",
     "x-http-method-override",
     "x-method-override",
-    "client-cert",
-    "portcullis-call-id",
+    "x-host",
+    "x-authenticated-user",
+    "x-spiffe-id",
+    "x-middleware-subrequest",
+    "remote-user",
+    "x-remote-user",
+    "proxy",
+    "txn-token",
+    "via",
 ];
+
+/// The same, as families.
+const FAMILIES: [&str; 14] = [
+    "x-forwarded-",
+    "x-original-",
+    "x-envoy-",
+    "x-auth-request-",
+    "x-goog-iap-",
+    "x-goog-authenticated-",
+    "x-amzn-oidc-",
+    "x-client-",
+    "x-ssl-",
+    "ssl-client-",
+    "client-cert",
+    "remote-user-",
+    "x-remote-user-",
+    "portcullis-",
+];
+
+/// Fields that frame a message or name its host: a look-alike with another separator is taken for them by some.
+const FRAMING: [&str; 4] = ["content-length", "transfer-encoding", "host", "connection"];
 
 /// Removes them: what `Connection` nominates first (else a caller could have the gate's own headers removed), then the
 /// fixed lists, each also in the spelling with underscores that some upstreams take for the same (`X_Forwarded_User`).
 pub(crate) fn strip(headers: &HeaderMap) -> Vec<HeaderName> {
-    let nominated = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .filter(|name| name != "upgrade" && name != "close" && name != "keep-alive");
-    let mut gone: Vec<HeaderName> = nominated.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect();
+    let mut gone: Vec<HeaderName> = nominated(headers).collect();
     for name in headers.keys() {
         if is_claim(name.as_str()) {
             gone.push(name.clone());
@@ -48,11 +69,45 @@ pub(crate) fn strip(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 fn is_claim(name: &str) -> bool {
-    let same = |known: &&str| {
-        known.len() == name.len()
-            && known.bytes().zip(name.bytes()).all(|(known, byte)| known == byte || (known == b'-' && byte == b'_'))
+    // Upstreams that take headers for variables see one name in `X-Forwarded-User`, `X_Forwarded_User` and `X.Forwarded.User`.
+    let plain = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
+    let begins =
+        |known: &str| name.len() >= known.len() && name.bytes().map(plain).zip(known.bytes()).all(|(a, b)| a == b);
+    let listed = |list: &[&str]| list.iter().any(|known| known.len() == name.len() && begins(known));
+    listed(&CLAIMS)
+        || listed(&HOP_BY_HOP)
+        || FAMILIES.iter().any(|family| begins(family))
+        || (!FRAMING.contains(&name) && listed(&FRAMING))
+}
+
+/// One `Cookie` field of several (RFC 9113 section 8.2.3): HTTP/2 may split it, upstreams of HTTP/1.1 read the first.
+pub(crate) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let cookies: Vec<&[u8]> = request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() < 2 {
+        return Ok(());
+    }
+    let joined = cookies.join(&b"; "[..]);
+    request.insert_header(COOKIE, joined.as_slice())
+}
+
+/// What of an upstream's answer ends at this hop.
+pub(crate) fn strip_response(headers: &HeaderMap) -> Vec<HeaderName> {
+    let between = |name: &HeaderName| {
+        HOP_BY_HOP.contains(&name.as_str()) || name == UPGRADE || name.as_str().replace('_', "-") == CALL_ID_HEADER
     };
-    CLAIMS.iter().any(same) || HOP_BY_HOP.iter().any(same)
+    nominated(headers).chain(headers.keys().filter(|name| between(name)).cloned()).collect()
+}
+
+/// What `Connection` names: fields of this hop alone.
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| name != "upgrade" && name != "close" && name != "keep-alive")
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
 }
 
 #[cfg(test)]
@@ -81,6 +136,12 @@ mod tests {
             ("x-forwarded-user", "admin"),
             ("X-Original-URL", "/admin"),
             ("portcullis_call_id", "1"),
+            ("x.forwarded.for", "1"),
+            ("x-forwarded-groups", "admin"),
+            ("x-auth-request-email", "a@b"),
+            ("remote_user", "root"),
+            ("transfer_encoding", "chunked"),
+            ("proxy", "http://evil"),
             ("te", "trailers"),
             ("connection", "close, X-Secret"),
             ("x-secret", "1"),
@@ -88,6 +149,29 @@ mod tests {
             ("cookie", "a=b"),
         ]);
         assert_eq!(kept, ["accept", "connection", "cookie"]);
+    }
+
+    #[test]
+    fn split_cookies_become_one() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.append_header("cookie", "a=1").unwrap();
+        request.append_header("cookie", "b=2").unwrap();
+        join_cookies(&mut request).unwrap();
+        let left: Vec<_> = request.headers.get_all(COOKIE).iter().collect();
+        assert_eq!(left, ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn an_answer_keeps_what_is_for_the_caller() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("connection", "X-Hop"), ("x-hop", "1"), ("keep-alive", "5"), ("upgrade", "h2c"), ("etag", "1")]
+        {
+            headers.append(name, value.parse().unwrap());
+        }
+        let mut gone: Vec<_> = strip_response(&headers).iter().map(ToString::to_string).collect();
+        gone.sort();
+        assert_eq!(gone, ["keep-alive", "upgrade", "x-hop"]);
     }
 
     #[test]

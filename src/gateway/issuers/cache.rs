@@ -84,6 +84,11 @@ impl TokenVerifier {
         &self.revoked
     }
 
+    /// What a token said that verified here and was revoked since, while it is remembered: who goes on using it.
+    pub fn of_revoked(&self, token: &str) -> Option<Arc<Verified>> {
+        self.cache.get(token).map(|entry| entry.verified.clone())
+    }
+
     /// How many uses were answered from memory, and how many not.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))

@@ -48,7 +48,7 @@ impl Oauth {
             handle: verified.handle().to_string(),
             expires: verified.valid_until(),
         };
-        match self.teller.tell(form.token.as_str(), revocation, now).await {
+        match self.teller.tell(form.token.as_str(), revocation).await {
             Ok(()) => Ok(done()),
             Err(error) => {
                 tracing::warn!(call = %request.call, %error, "a revoked token is dead here and nobody else knows yet");

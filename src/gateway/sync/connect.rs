@@ -19,7 +19,7 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::gateway) enum ConnectError {
+pub(super) enum ConnectError {
     /// A file of this gateway's certificate cannot be read.
     #[error("{path}: {error}")]
     File {
@@ -55,7 +55,7 @@ pub(super) async fn connect(endpoint: &ControlEndpoint) -> Result<GrantStreamCli
 ///
 /// # Errors
 /// When the certificate cannot be read or the control plane cannot be reached.
-pub(in crate::gateway) async fn access(endpoint: &ControlEndpoint) -> Result<AccessClient<Channel>, ConnectError> {
+pub(super) async fn access(endpoint: &ControlEndpoint) -> Result<AccessClient<Channel>, ConnectError> {
     Ok(AccessClient::new(channel(endpoint).await?.connect().await?))
 }
 

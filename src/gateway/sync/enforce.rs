@@ -146,7 +146,8 @@ impl Follower {
         let before = self.published.publish(snapshot);
         // INVARIANT: published first. Whoever registers from here on sees it before going on.
         let after = self.published.load();
-        let ending = !cut.is_empty();
+        // A snapshot may lack what ended while this gateway was away.
+        let ending = whole || !cut.is_empty();
         let set = self.fire(&before, &after, cut, review, whole);
         self.metrics.applied(revision);
         let enforcement = Enforcement { epoch, revision, arrived, cut: set, grants, ending };

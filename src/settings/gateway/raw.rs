@@ -143,12 +143,10 @@ pub(super) struct RawGatewayLimits {
     pub(super) max_head_bytes: Size,
     /// Time for a whole request head: 100ms to 5m.
     pub(super) head_deadline: Span,
-    /// Time that a kept connection may wait for the next request: 100ms to 1h.
+    /// Time that a kept connection may wait for the next request, and a request's body for its next part: 100ms to 1h.
     pub(super) idle_timeout: Span,
     /// Time to connect to an upstream, TLS included: 100ms to 5m.
     pub(super) upstream_connect_timeout: Span,
-    /// Time from the end of the request to the first byte of the answer: 100ms to 1h.
-    pub(super) upstream_first_byte_timeout: Span,
     /// Longest silence of an upstream within an answer: 100ms to 1d. Default: none, so that streams may be silent.
     pub(super) upstream_read_timeout: Option<Span>,
     /// Memory for verified tokens: 64KiB to 16GiB.
@@ -165,7 +163,6 @@ impl Default for RawGatewayLimits {
             head_deadline: seconds(10),
             idle_timeout: seconds(60),
             upstream_connect_timeout: seconds(5),
-            upstream_first_byte_timeout: seconds(60),
             upstream_read_timeout: None,
             token_cache_bytes: Size::mebibytes(64),
             hold: seconds(30),

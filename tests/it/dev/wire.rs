@@ -85,6 +85,7 @@ impl Raw {
 
     /// Reads until the peer closes: everything.
     #[track_caller]
+    #[expect(clippy::wrong_self_convention, reason = "it reads, it does not convert")]
     pub(crate) fn to_end(&mut self) -> String {
         let mut chunk = [0; 4096];
         loop {

@@ -1,0 +1,227 @@
+//! Canonical JSON (RFC 8785), straight into a buffer.
+//!
+//! Knows nothing of records: only how objects, texts, numbers and identifiers stand in them.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use crate::domain::name::{CallId, GrantId};
+use crate::evidence::tree::sha256;
+
+/// What is left of a text that is too long: `…[N bytes, sha256 HEX]` follows it.
+const CUT_MARK_BYTES: usize = 3 + 1 + 20 + 15 + 64 + 1;
+
+/// Any JSON value with its keys sorted by UTF-16 code units (RFC 8785 section 3.2.3). Numbers that are not integers
+/// are written in their shortest form; ours are integers.
+pub(crate) fn canonical_json(value: &serde_json::Value, out: &mut Vec<u8>) {
+    use serde_json::Value;
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        Value::String(text) => escaped(text, out),
+        Value::Array(items) => list(out, items.iter(), canonical_json),
+        Value::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            out.push(b'{');
+            for (place, (key, value)) in sorted.into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b',');
+                }
+                escaped(key, out);
+                out.push(b':');
+                canonical_json(value, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
+pub(super) fn list<T>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, mut write: impl FnMut(T, &mut Vec<u8>)) {
+    out.push(b'[');
+    for (place, item) in items.enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        write(item, out);
+    }
+    out.push(b']');
+}
+
+/// An object that is being written. INVARIANT: keys come in ascending order.
+pub(super) struct Object<'w> {
+    out: &'w mut Vec<u8>,
+    last: &'static str,
+}
+
+impl<'w> Object<'w> {
+    pub(super) fn begin(out: &'w mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, last: "" }
+    }
+
+    pub(super) fn end(self) {
+        self.out.push(b'}');
+    }
+
+    pub(super) fn key(&mut self, key: &'static str) -> &mut Vec<u8> {
+        debug_assert!(self.last < key, "{key} after {}", self.last);
+        if !self.last.is_empty() {
+            self.out.push(b',');
+        }
+        self.last = key;
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, value: u64) {
+        unsigned(value, self.key(key));
+    }
+
+    pub(super) fn integer(&mut self, key: &'static str, value: i64) {
+        signed(value, self.key(key));
+    }
+
+    pub(super) fn flag(&mut self, key: &'static str, value: bool) {
+        self.key(key).extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// A text that needs no escapes by its type.
+    pub(super) fn plain(&mut self, key: &'static str, value: &str) {
+        quoted(value, self.key(key));
+    }
+
+    /// A text that anybody may have chosen, at most `max` bytes of it once encoded.
+    pub(super) fn text(&mut self, key: &'static str, value: &str, max: usize) {
+        bounded(value, max, self.key(key));
+    }
+
+    pub(super) fn call(&mut self, key: &'static str, call: CallId) {
+        ulid(call.bits(), self.key(key));
+    }
+
+    pub(super) fn grant(&mut self, key: &'static str, grant: GrantId) {
+        ulid(grant.bits(), self.key(key));
+    }
+
+    pub(super) fn address(&mut self, key: &'static str, address: SocketAddr) {
+        let out = self.key(key);
+        out.push(b'"');
+        match address {
+            SocketAddr::V4(v4) => {
+                for (place, octet) in v4.ip().octets().into_iter().enumerate() {
+                    if place > 0 {
+                        out.push(b'.');
+                    }
+                    unsigned(octet.into(), out);
+                }
+                out.push(b':');
+                unsigned(v4.port().into(), out);
+            }
+            // Writing into memory cannot fail.
+            SocketAddr::V6(v6) => drop(write!(out, "{v6}")),
+        }
+        out.push(b'"');
+    }
+}
+
+pub(super) fn quoted(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+fn bounded(text: &str, max: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    if text.len() <= max {
+        escaped(text, out);
+        if out.len() - start <= max + 2 {
+            return;
+        }
+        out.truncate(start);
+    }
+    out.push(b'"');
+    let room = max.saturating_sub(CUT_MARK_BYTES);
+    for character in text.chars() {
+        let before = out.len();
+        escape_into(character.encode_utf8(&mut [0; 4]), out);
+        if out.len() - start - 1 > room {
+            out.truncate(before);
+            break;
+        }
+    }
+    // Writing into memory cannot fail.
+    drop(write!(out, "…[{} bytes, sha256 {}]\"", text.len(), hex(&sha256(text.as_bytes()))));
+}
+
+pub(super) fn escaped(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    escape_into(text, out);
+    out.push(b'"');
+}
+
+fn escape_into(text: &str, out: &mut Vec<u8>) {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\') {
+        let (before, after) = rest.split_at(at);
+        out.extend_from_slice(before);
+        let Some((byte, after)) = after.split_first() else { break };
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            // Writing into memory cannot fail.
+            other => drop(write!(out, "\\u{other:04x}")),
+        }
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+}
+
+pub(super) fn unsigned(mut value: u64, out: &mut Vec<u8>) {
+    let mut digits = [b'0'; 20];
+    let mut used = 0;
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + u8::try_from(value % 10).unwrap_or(0);
+        value /= 10;
+        used += 1;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+}
+
+pub(super) fn signed(value: i64, out: &mut Vec<u8>) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    unsigned(value.unsigned_abs(), out);
+}
+
+/// As `CallId` and `GrantId` show themselves, without the formatting machinery.
+pub(super) fn ulid(bits: u128, out: &mut Vec<u8>) {
+    const CROCKFORD: [u8; 32] = *b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let mut text = [b'"'; 28];
+    let mut rest = bits;
+    for slot in text.iter_mut().skip(1).take(26).rev() {
+        let digit = usize::try_from(rest & 31).unwrap_or(0);
+        *slot = CROCKFORD.get(digit).copied().unwrap_or(b'0');
+        rest >>= 5;
+    }
+    out.extend_from_slice(&text);
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
