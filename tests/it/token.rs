@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
+use jsonwebtoken::Algorithm;
 use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
 
 use crate::dev::{Answer, Dev, PATIENCE, curl, eventually};
@@ -44,7 +44,7 @@ fn refused(answer: &Answer, status: u16, error: &str, reason: &str) {
 }
 
 #[test]
-fn a_token_is_exchanged_bound_to_the_grant_and_verifiable_by_anybody() {
+fn a_token_is_exchanged_bound_to_the_grant_and_good_for_the_gate_alone() {
     let dev = Dev::start();
     let subject = dev.token("billing");
     refused(&exchange(&dev, &subject, &["resource=api/orders"]), 400, "invalid_target", "token_target_invalid");
@@ -59,15 +59,13 @@ fn a_token_is_exchanged_bound_to_the_grant_and_verifiable_by_anybody() {
     assert!((1..=300).contains(&life), "{body}");
     let token = body["access_token"].as_str().unwrap();
 
+    // The published set is for upstreams: none of them can take a token that is meant for the gate.
     let url = format!("{}/.portcullis/jwks.json", dev.addresses.gateway);
     let set: JwkSet = serde_json::from_str(&curl(&[&url]).is(200).body).unwrap();
-    let found = decode_header(token).unwrap();
-    assert_eq!(found.typ.as_deref(), Some("at+jwt"));
-    let key = DecodingKey::from_jwk(set.find(&found.kid.unwrap()).unwrap()).unwrap();
-    let mut wanted = Validation::new(Algorithm::ES256);
-    wanted.set_audience(&[DEV_AUDIENCE]);
-    wanted.set_issuer(&[DEV_AUDIENCE]);
-    let said: Value = decode(token, &key, &wanted).unwrap().claims;
+    assert_eq!(header(token)["typ"], "at+jwt");
+    assert!(set.find(header(token)["kid"].as_str().unwrap()).is_none(), "{set:?}");
+    let said = claims(token);
+    assert_eq!((said["aud"].as_str(), said["iss"].as_str()), (Some(DEV_AUDIENCE), Some(DEV_AUDIENCE)));
     assert_eq!((said["sub"].as_str(), said["grant"].as_str()), (Some("billing"), Some(grant.as_str())));
     assert_eq!(said["scope"], "read");
 
