@@ -136,6 +136,13 @@ async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Timestamp;
+    use crate::domain::name::CallId;
+    use crate::evidence::entry::{Ended, Event};
+    use crate::evidence::journal::{JournalOptions, tests as fixture};
+    use crate::evidence::storage::FakeStorage;
+    use crate::gateway::metrics::Metrics;
+    use crate::gateway::record::OutcomeRecord;
 
     fn slot() -> CallSlot {
         CallSlot {
@@ -165,6 +172,33 @@ mod tests {
         };
         assert_eq!(race(&slot, call).await, None);
         assert_eq!(slot.cut.reason(), Some(Reason::GrantExpired));
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_a_call_is_running_leaves_its_outcome() {
+        let disk = FakeStorage::new();
+        let (journal, _) = fixture::open(&disk, JournalOptions::default()).unwrap();
+        let (ticket, room) = journal.intent(&fixture::intent(7)).unwrap();
+        journal.durable_blocking(ticket).unwrap();
+        let slot = slot();
+        slot.forward(Duration::from_secs(3600), Reason::GrantExpired);
+        let (clock, metrics) = (fixture::clock(), Metrics::new(1).worker(0));
+        let outcome = OutcomeRecord::new(room, clock, metrics, Timestamp::default(), slot.cut.clone());
+        let call = async move {
+            // The library's future holds the call's context, and with it the record.
+            let _held = outcome;
+            tokio::task::yield_now().await;
+            panic!("a fault in the middle of a call")
+        };
+        let task =
+            tokio::spawn(async move { race::<futures_util::future::BoxFuture<'_, ()>>(&slot, Box::pin(call)).await });
+        assert!(task.await.unwrap_err().is_panic());
+        journal.flush().unwrap();
+        let entries = fixture::entries(&disk);
+        let Event::Outcome(outcome) = entries.last().unwrap().event else { panic!("{:?}", entries.last()) };
+        assert_eq!((outcome.call, outcome.intent_seq), (CallId::from_bits(7), ticket.seq));
+        assert_eq!((outcome.ending.ended, outcome.ending.reason), (Ended::Panicked, Some(Reason::InternalFault)));
+        journal.close();
     }
 
     #[tokio::test]

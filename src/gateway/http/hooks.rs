@@ -188,14 +188,20 @@ fn credential_elsewhere(header: &RequestHeader) -> bool {
         || header.headers.iter().any(|(name, other)| name != AUTHORIZATION && finder.find(other.as_bytes()).is_some())
 }
 
-/// Runs what a hook does; a panic in it becomes an error, and the call is refused.
-fn guarded<T>(hook: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked(hook)))
-}
-
-fn panicked(hook: &'static str) -> Box<Error> {
-    tracing::error!(hook, "a panic was caught");
-    Error::explain(ErrorType::InternalError, "a panic was caught")
+/// Runs what a hook does; a panic in it becomes an error, the call is refused, and its record says so.
+fn guarded<T>(
+    hook: &'static str,
+    context: &mut CallContext,
+    work: impl FnOnce(&mut CallContext) -> Result<T>,
+) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| work(context))).unwrap_or_else(|_| {
+        tracing::error!(hook, call = %context.call, "a panic was caught");
+        context.refusal = Some(Reason::InternalFault);
+        if let Some(running) = &mut context.running {
+            running.admitted.outcome.end(Ended::Panicked, Some(Reason::InternalFault));
+        }
+        Error::e_explain(ErrorType::InternalError, "a panic was caught")
+    })
 }
 
 /// Whether the caller is simply gone.
@@ -292,7 +298,7 @@ impl ProxyHttp for Hooks {
         request: &mut RequestHeader,
         context: &mut CallContext,
     ) -> Result<()> {
-        guarded("upstream_request_filter", || self.prepare(context, request))
+        guarded("upstream_request_filter", context, |context| self.prepare(context, request))
     }
 
     async fn request_body_filter(
@@ -314,7 +320,7 @@ impl ProxyHttp for Hooks {
         response: &mut ResponseHeader,
         context: &mut CallContext,
     ) -> Result<()> {
-        guarded("response_filter", || {
+        guarded("response_filter", context, |context| {
             if let Some(running) = &mut context.running {
                 running.admitted.outcome.status = Some(response.status.as_u16());
                 if response.status != http::StatusCode::SWITCHING_PROTOCOLS {
