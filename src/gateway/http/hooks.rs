@@ -432,9 +432,11 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_hook_is_a_refusal() {
-        let error = guarded::<()>("a hook", || panic!("on purpose")).unwrap_err();
-        assert_eq!(reason_of(&error), Reason::InternalFault);
-        let whole = guarded("a hook", || Ok(7)).unwrap();
+        let started = Timestamp::from_unix_seconds(0);
+        let mut context = CallContext { slot: None, call: CallId::from_bits(1), started, refusal: None, running: None };
+        let error = guarded::<()>("a hook", &mut context, |_| panic!("on purpose")).unwrap_err();
+        assert_eq!((reason_of(&error), context.refusal), (Reason::InternalFault, Some(Reason::InternalFault)));
+        let whole = guarded("a hook", &mut context, |_| Ok(7)).unwrap();
         assert_eq!(whole, 7);
     }
 }
