@@ -18,6 +18,10 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("portcullis.v1");
 }
 
+/// The name that every control plane's certificate has and no other certificate of its CA: gateways hold certificates of
+/// that CA too, for addresses of their own. So this, and not the address, says that a server is the control plane.
+pub const CONTROL_SERVER_NAME: &str = "control.portcullis.internal";
+
 /// Why a message is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {why}")]
