@@ -204,6 +204,8 @@ impl Actor {
         self.shared.model.store(Arc::new(model));
         // What was missed is not known change by change: sessions that are not current get snapshots.
         self.shared.ring.reset(head);
+        // And their events are in the outbox.
+        self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
         self.stale = false;
         Ok(())
     }
@@ -230,7 +232,8 @@ impl Actor {
             }
             Err(error) => {
                 tracing::error!(%error, "a commit failed");
-                self.stale = matches!(
+                // What was unknown before stays unknown until the model was read anew.
+                self.stale |= matches!(
                     error,
                     VaultError::Conflict
                         | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })

@@ -230,10 +230,12 @@ async fn a_commit_of_unknown_fate_is_never_guessed() {
     assert!(handle.model().grants.is_empty());
 
     flaky.drop_answer.store(true, Ordering::SeqCst);
+    let outbox = handle.shared().outbox.subscribe();
     assert_eq!(handle.create_grants(&system(), request()).await.unwrap_err(), Refused::Unavailable);
-    // It was done; the next command sees it.
+    // It was done; the next command sees it, and so does who drains the outbox.
     handle.apply(&system(), documents(), false).await.unwrap();
     assert_eq!(handle.model().grants.len(), 1);
+    assert!(outbox.has_changed().unwrap());
 }
 
 #[tokio::test]
