@@ -297,8 +297,7 @@ impl Actor {
                 if group.add(&self.shared, planned).is_err() {
                     break;
                 }
-                self.commit(group).await;
-                if !more || self.stale {
+                if self.commit(group).await == Committed::No || !more {
                     break;
                 }
             }

@@ -16,6 +16,8 @@ use crate::domain::role::Permission;
 
 /// Grants that end in one transaction: two operations each would be at the store's limit with half of them more.
 const MAX_ENDINGS: usize = 100;
+/// Bytes of their records: with keys, seals and events it stays well within what a transaction of the store may be.
+const MAX_ENDING_BYTES: usize = 400 * 1024;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -129,19 +131,22 @@ pub fn plan_revoke(context: &Context<'_>, current: &GrantRecord, reason: &str) -
 /// Records the end of grants whose window has closed, a bounded number at once. The answer: whether there may be more.
 pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: false };
+    let mut bytes = 0;
     for (ends, id) in &model.ends {
         if *ends > now {
-            break;
-        }
-        if plan.changes.len() == MAX_ENDINGS {
-            plan.answer = true;
             break;
         }
         let Some(kept) = model.grants.get(id) else { continue };
         let before = Record::Grant(GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false });
         let after = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: true };
         let change = Change::Put(Record::Grant(after));
-        plan.events.push(ChangeEvent::of("grant.expired", Some(&before), &change, None));
+        bytes += change.record().json().map_or(0, |json| json.to_string().len());
+        if plan.changes.len() == MAX_ENDINGS || (bytes > MAX_ENDING_BYTES && !plan.changes.is_empty()) {
+            plan.answer = true;
+            break;
+        }
+        // What the grant was is told where it was made.
+        plan.events.push(ChangeEvent::of("grant.expired", Some(&before), &change, None).digested());
         plan.changes.push(change);
     }
     plan

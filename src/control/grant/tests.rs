@@ -1,6 +1,7 @@
 //! Requests against a model: every bound, every end.
 
 use super::super::catalog::{plan_apply, plan_state};
+use super::super::store::MAX_REQUEST_BYTES;
 use super::super::sample::{NOW, carried_out, context, document, model, request};
 use super::*;
 use crate::domain::grant::{Binding, GrantState, MAX_GRANT_DAYS};
@@ -171,6 +172,35 @@ fn many_ends_are_noted_in_bounded_steps() {
         model = carried_out(&model, &plan);
     }
     assert_eq!(steps, [(100, true), (100, true), (50, false)]);
+}
+
+#[test]
+fn large_grants_end_in_steps_that_a_transaction_holds() {
+    let mut model = model();
+    let mut id = ids();
+    let one = plan_create(&model, &context(NOW), &request(), &mut id).unwrap().answer.remove(0);
+    for _ in 0..150 {
+        let mut grant = Grant { id: id(), ..one.clone() };
+        grant.lineage.reason = "x".repeat(16 * 1024);
+        let change = Change::Put(Record::Grant(GrantRecord { grant, expiry_noted: false }));
+        model.apply(&change, 9);
+    }
+    let end = NOW.saturating_add(Duration::from_secs(3600));
+    let mut ended = 0;
+    while ended < 150 {
+        let plan = plan_expiry(&model, end);
+        let records: usize = plan.changes.iter().map(|c| c.record().json().unwrap().to_string().len()).sum();
+        let events = serde_json::to_vec(&plan.events).unwrap().len();
+        assert!(records + events < MAX_REQUEST_BYTES / 2, "{records} and {events} bytes");
+        assert_eq!(plan.answer, ended + plan.changes.len() < 150);
+        ended += plan.changes.len();
+        model = carried_out(&model, &plan);
+    }
+    // One that is larger than a step goes alone.
+    let mut grant = Grant { id: id(), ..one };
+    grant.lineage.reason = "x".repeat(MAX_ENDING_BYTES + 1);
+    model.apply(&Change::Put(Record::Grant(GrantRecord { grant, expiry_noted: false })), 10);
+    assert_eq!(plan_expiry(&model, end).changes.len(), 1);
 }
 
 #[test]
