@@ -12,12 +12,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
-use crate::wire::v1;
+use crate::wire::{MAX_CUT_CALLS_LISTED, v1};
 
 /// Acknowledgements remembered per gateway, for receipts that are still waited for.
 const MAX_ACKNOWLEDGEMENTS: usize = 256;
 /// Cut calls remembered per gateway.
-const MAX_CUTS: usize = 4_096;
+const MAX_CUTS: usize = MAX_CUT_CALLS_LISTED;
 
 /// What a gateway said about a revision.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ struct Acknowledgement {
     revision: u64,
     took_us: u64,
     cut: Vec<v1::CutCall>,
+    /// Cut calls that are not in it.
+    unlisted: u64,
 }
 
 #[derive(Debug)]
@@ -144,10 +146,12 @@ impl Fleet {
         self.with(name, session, |gateway| {
             gateway.applied = gateway.applied.max(applied.revision);
             let mut cut = applied.cut;
+            let dropped = u64::try_from(cut.len().saturating_sub(MAX_CUTS)).unwrap_or(u64::MAX);
+            let unlisted = applied.unlisted.saturating_add(dropped);
             cut.truncate(MAX_CUTS);
             gateway.cuts += cut.len();
             let (revision, took_us) = (applied.revision, applied.took_us);
-            gateway.acknowledgements.push_back(Acknowledgement { revision, took_us, cut });
+            gateway.acknowledgements.push_back(Acknowledgement { revision, took_us, cut, unlisted });
             while gateway.acknowledgements.len() > MAX_ACKNOWLEDGEMENTS || gateway.cuts > MAX_CUTS {
                 let Some(oldest) = gateway.acknowledgements.pop_front() else { break };
                 gateway.cuts -= oldest.cut.len();
@@ -244,13 +248,14 @@ fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestam
         (State::Unreachable, Some(gateway.answered.saturating_add(wanted.authority)))
     };
     let mut cut = Vec::new();
-    let mut took_us = 0;
+    let (mut took_us, mut unlisted) = (0, 0u64);
     if state == State::Enforced {
         let since = gateway.acknowledgements.iter().filter(|a| a.revision >= wanted.revision);
         for (place, acknowledgement) in since.enumerate() {
             if place == 0 {
                 took_us = acknowledgement.took_us;
             }
+            unlisted = unlisted.saturating_add(acknowledgement.unlisted);
             cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, &wanted.grants)).map(|c| v1::CutCallInfo {
                 call_id: c.call_id.clone(),
                 reason: c.reason.clone(),
@@ -265,6 +270,7 @@ fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestam
         cut,
         took_us,
         stops_by_unix_us: stops_by.map_or(0, Timestamp::unix_micros),
+        unlisted,
     }
 }
 
@@ -296,7 +302,7 @@ mod tests {
 
     fn applied(revision: u64, grant: u128) -> v1::Applied {
         let cut = v1::CutCall { grant_id: grant.to_be_bytes().to_vec(), intent_seq: 3, ..Default::default() };
-        v1::Applied { epoch: 1, revision, cut: vec![cut], took_us: 42, signature: Vec::new() }
+        v1::Applied { epoch: 1, revision, cut: vec![cut], took_us: 42, ..Default::default() }
     }
 
     #[test]

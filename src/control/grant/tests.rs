@@ -1,8 +1,8 @@
 //! Requests against a model: every bound, every end.
 
 use super::super::catalog::{plan_apply, plan_state};
-use super::super::store::MAX_REQUEST_BYTES;
 use super::super::sample::{NOW, carried_out, context, document, model, request};
+use super::super::store::MAX_REQUEST_BYTES;
 use super::*;
 use crate::domain::grant::{Binding, GrantState, MAX_GRANT_DAYS};
 use crate::domain::identity::IdentityState;

@@ -8,7 +8,7 @@ use v1::gateway_receipt::State;
 use super::gateway::Gateway;
 use super::plane::{Bench, grant_request};
 use crate::domain::Clock as _;
-use crate::wire::v1;
+use crate::wire::{self, v1};
 
 fn revoke(id: &[u8], wait_ms: u64) -> v1::RevokeGrantRequest {
     v1::RevokeGrantRequest { id: id.to_vec(), reason: "leaked".into(), wait_ms }
@@ -48,12 +48,13 @@ async fn a_grant_goes_out_and_its_revocation_comes_back_with_what_was_cut() {
         intent_seq: 3,
         response_bytes: 100,
     };
-    one.applied(vec![cut]).await;
+    // As many as an acknowledgement lists.
+    one.applied(vec![cut; wire::MAX_CUT_CALLS_LISTED]).await;
     let revoked = revoking.await.unwrap();
     assert_eq!(revoked.grant.unwrap().revoked.unwrap().reason, "leaked");
     let enforced = receipt(&revoked.receipts, "one");
     assert_eq!((enforced.state(), enforced.took_us), (State::Enforced, 42));
-    assert_eq!((enforced.cut.len(), enforced.cut[0].intent_seq), (1, 3));
+    assert_eq!((enforced.cut.len(), enforced.cut[0].intent_seq), (wire::MAX_CUT_CALLS_LISTED, 3));
     let away = receipt(&revoked.receipts, "two");
     assert_eq!(away.state(), State::Unreachable);
     // Counted as answered when it was recorded; the resource's authority may be 10 s old.
@@ -62,7 +63,10 @@ async fn a_grant_goes_out_and_its_revocation_comes_back_with_what_was_cut() {
 
     // Again: the same answer, nothing new.
     let again = access.revoke_grant(revoke(&grant.id, 0)).await.unwrap().into_inner();
-    assert_eq!((again.revision, receipt(&again.receipts, "one").cut.len()), (revoked.revision, 1));
+    assert_eq!(
+        (again.revision, receipt(&again.receipts, "one").cut.len()),
+        (revoked.revision, wire::MAX_CUT_CALLS_LISTED)
+    );
     bench.stop().await;
     let told = bench.sink.told.lock().unwrap().clone();
     let operations: Vec<&str> = told.iter().map(|t| t.event.operation.as_str()).collect();
