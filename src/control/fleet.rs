@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::domain::name::{GatewayName, GrantId};
+use crate::domain::resource::MAX_AUTHORITY;
 use crate::domain::{Clock, Timestamp};
 use crate::wire::{MAX_CUT_CALLS_LISTED, v1};
 
@@ -18,6 +19,8 @@ use crate::wire::{MAX_CUT_CALLS_LISTED, v1};
 const MAX_ACKNOWLEDGEMENTS: usize = 256;
 /// Cut calls remembered per gateway.
 const MAX_CUTS: usize = MAX_CUT_CALLS_LISTED;
+/// From the moment at which authority is too old to the last call's end, generously.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// What a gateway said about a revision.
 #[derive(Debug)]
@@ -74,6 +77,26 @@ struct Gateways {
     next_session: u64,
 }
 
+/// How old authority may be for a resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// The revision that made it so: a gateway that has not applied it goes by an earlier one.
+    pub since: u64,
+    /// The bound.
+    pub now: Duration,
+    /// The largest that it has been.
+    pub longest: Duration,
+}
+
+impl Wanted {
+    /// How long a gateway that applied `applied` may go on after it was answered: as long as the resource that it may use
+    /// longest.
+    fn authority(&self, applied: u64) -> Duration {
+        let bounds = self.bounds.iter().map(|bound| if applied >= bound.since { bound.now } else { bound.longest });
+        bounds.max().unwrap_or(MAX_AUTHORITY.duration()).saturating_add(SLACK)
+    }
+}
+
 /// What is asked of a receipt.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -81,8 +104,8 @@ pub struct Wanted {
     pub revision: u64,
     /// The grants whose cut calls are told.
     pub grants: Vec<GrantId>,
-    /// How long a gateway that was answered may go on allowing calls.
-    pub authority: Duration,
+    /// How long a gateway that was answered may go on allowing calls: one per resource.
+    pub bounds: Vec<Bound>,
     /// How long a connected gateway may lag before it is answered no more.
     pub lag: Duration,
 }
@@ -239,13 +262,14 @@ impl Fleet {
 
 fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestamp) -> v1::GatewayReceipt {
     use v1::gateway_receipt::State;
+    let authority = wanted.authority(gateway.applied);
     let (state, stops_by) = if gateway.applied >= wanted.revision {
         (State::Enforced, None)
     } else if gateway.session.is_some() {
         // Its renewals are answered until it has lagged for too long, then no more.
-        (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(wanted.authority)))
+        (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(authority)))
     } else {
-        (State::Unreachable, Some(gateway.answered.saturating_add(wanted.authority)))
+        (State::Unreachable, Some(gateway.answered.saturating_add(authority)))
     };
     let mut cut = Vec::new();
     let (mut took_us, mut unlisted) = (0, 0u64);
@@ -295,7 +319,7 @@ mod tests {
         Wanted {
             revision,
             grants: vec![GrantId::from_bits(7)],
-            authority: Duration::from_secs(10),
+            bounds: vec![Bound { since: 0, now: Duration::from_secs(10), longest: Duration::from_secs(10) }],
             lag: Duration::from_secs(5),
         }
     }
@@ -313,7 +337,29 @@ mod tests {
         clock.advance(Duration::from_secs(3));
         let receipt = &fleet.receipts(&wanted(5))[0];
         assert_eq!(receipt.state(), State::Unreachable);
-        assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1010).unix_micros());
+        assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1011).unix_micros());
+    }
+
+    #[test]
+    fn a_gateway_that_missed_a_lower_bound_stops_by_the_one_that_it_knows() {
+        let (_clock, fleet) = fleet();
+        let edge = "edge".parse().unwrap();
+        fleet.record(&edge);
+        let (session, _alive) = fleet.attach(&edge, 4).unwrap();
+        fleet.detach(&edge, session);
+        // Lowered in revision 5, which it has not applied.
+        let lowered = |since| Bound { since, now: Duration::from_secs(10), longest: Duration::from_secs(300) };
+        let stops_by = |bounds| {
+            let receipt = fleet.receipts(&Wanted { bounds, ..wanted(6) }).remove(0);
+            assert_eq!(receipt.state(), State::Unreachable);
+            receipt.stops_by_unix_us / 1_000_000
+        };
+        let before = fleet.gateways.lock().by_name[&edge].applied;
+        assert_eq!((before, stops_by(vec![lowered(5)])), (0, 1301));
+        fleet.gateways.lock().by_name.get_mut(&edge).unwrap().applied = 5;
+        assert_eq!(stops_by(vec![lowered(5)]), 1011);
+        assert_eq!(stops_by(vec![lowered(5), lowered(6)]), 1301, "the longest of several");
+        assert_eq!(stops_by(Vec::new()), 87_401, "of what is not there nothing is known");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::domain::identity::Identity;
 use crate::domain::name::{
     ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, ResourceName, RoleName, RouteName,
 };
-use crate::domain::resource::Resource;
+use crate::domain::resource::{Resource, Span};
 use crate::domain::role::Role;
 use crate::domain::route::Route;
 
@@ -63,6 +63,8 @@ pub struct Model {
     pub identities: OrdMap<IdentityName, Kept<Identity>>,
     /// By name.
     pub resources: OrdMap<ResourceName, Kept<Resource>>,
+    /// The largest authority bound that each resource has had, as far as is known: a gateway that is away may go by it.
+    pub longest: OrdMap<ResourceName, Span>,
     /// By name.
     pub routes: OrdMap<RouteName, Kept<Route>>,
     /// By name.
@@ -100,7 +102,12 @@ impl Model {
         match record {
             Record::Meta(meta) => self.epoch = meta.epoch,
             Record::Identity(it) => drop(self.identities.insert(it.name.clone(), Kept::new(it, revision))),
-            Record::Resource(it) => drop(self.resources.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Resource(it) => {
+                let bound = it.spec.authority;
+                let longest = self.longest.get(&it.name).map_or(bound, |before| bound.max(*before));
+                self.longest.insert(it.name.clone(), longest);
+                self.resources.insert(it.name.clone(), Kept::new(it, revision));
+            }
             Record::Route(it) => drop(self.routes.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Role(it) => drop(self.roles.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Exception(it) => drop(self.exceptions.insert(it.name.clone(), Kept::new(it, revision))),

@@ -14,7 +14,8 @@ use super::super::{ControlHandle, Core};
 use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::identity::IdentityState;
-use crate::domain::name::IdentityName;
+use crate::domain::name::{IdentityName, ResourceName};
+use crate::domain::resource::{MAX_AUTHORITY, Span};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at(NOW))
@@ -129,6 +130,24 @@ async fn ended_grants_are_noted_once_also_over_a_restart() {
     }
     let ends: Vec<_> = operations.iter().filter(|(o, _)| o == "grant.expired").collect();
     assert_eq!(ends, [&("grant.expired".to_owned(), format!("grant/{id}"))]);
+}
+
+#[tokio::test]
+async fn a_lowered_bound_stays_known_for_those_who_missed_it() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let (first, handle) = furnished(dir.path(), &clock).await;
+    let orders: ResourceName = "api/orders".parse().unwrap();
+    let bounds = |model: &Model| (model.resources[&orders].value.spec.authority, model.longest[&orders]);
+    let seconds = |seconds| Span::new(Duration::from_secs(seconds));
+    assert_eq!(bounds(&handle.model()), (seconds(10), seconds(10)));
+    let lowered = document("Resource", "api/orders", r#"{"owner":"orders","authority":"5s"}"#);
+    handle.apply(&system(), vec![lowered], false).await.unwrap();
+    assert_eq!(bounds(&handle.model()), (seconds(5), seconds(10)));
+    drop(handle);
+    first.shutdown().await;
+    // What it was before is not kept: it may have been anything.
+    let second = core(dir.path(), &clock).await;
+    assert_eq!(bounds(&second.handle().model()), (seconds(5), MAX_AUTHORITY));
 }
 
 #[tokio::test]
