@@ -6,6 +6,7 @@ mod check;
 
 use std::time::Duration;
 
+use super::authorize::Caller;
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
 use super::record::{Change, GrantRecord, Record, RevokedToken};
@@ -160,6 +161,11 @@ const MAX_ISSUER_BYTES: usize = 512;
 /// Our own tokens end by themselves within minutes; those of other issuers live as long as settings may allow, and
 /// nothing that claims to live longer is remembered.
 const MAX_TOKEN_LIFE: Duration = Duration::from_secs(366 * 86_400);
+/// Gateways tell of tokens of their own alone, which live five minutes; the rest is for clocks and leeway.
+const MAX_GATEWAY_TOKEN_LIFE: Duration = Duration::from_secs(600);
+/// Of one gateway's, so that one that is somebody else's leaves room for the others. All gateways together have half of
+/// the room: the other half is people's, who may have to revoke most when a gateway does.
+const MAX_PER_GATEWAY: usize = 10_000;
 /// Revoked tokens remembered at once, so that revoking cannot grow the store without end.
 const MAX_REVOKED_TOKENS: usize = 100_000;
 
@@ -176,17 +182,33 @@ pub fn plan_revoke_token(model: &Model, context: &Context<'_>, token: &RevokedTo
     if bad(&token.jti, MAX_JTI_BYTES) {
         faults.push(format!("jti: 1 to {MAX_JTI_BYTES} printable bytes"));
     }
-    if token.expires > context.now.saturating_add(MAX_TOKEN_LIFE) {
-        faults.push("expires: more than 366 days ahead".to_owned());
+    match context.caller {
+        Caller::Gateway(_) if token.expires > context.now.saturating_add(MAX_GATEWAY_TOKEN_LIFE) => {
+            faults.push("expires: more than 10 minutes ahead, which no token of a gateway lives".to_owned());
+        }
+        _ if token.expires > context.now.saturating_add(MAX_TOKEN_LIFE) => {
+            faults.push("expires: more than 366 days ahead".to_owned());
+        }
+        _ => {}
     }
     if !faults.is_empty() {
         return Err(Refused::Invalid(faults));
     }
     // A gate may take it for its issuer's leeway longer than it says.
-    let token = RevokedToken { expires: token.expires.saturating_add(MAX_LEEWAY), ..token.clone() };
+    let by = match context.caller {
+        Caller::Gateway(name) => Some(name.clone()),
+        Caller::Person(_) | Caller::System => None,
+    };
+    let token = RevokedToken { expires: token.expires.saturating_add(MAX_LEEWAY), by, ..token.clone() };
     let key = (token.issuer.clone(), token.jti.clone());
     if token.expires <= context.now || model.tokens.contains_key(&key) {
         return Ok(Plan::nothing(()));
+    }
+    if let Some(by) = &token.by {
+        let all: usize = model.tokens_by.values().sum();
+        if model.tokens_by.get(by).is_some_and(|count| *count >= MAX_PER_GATEWAY) || all >= MAX_REVOKED_TOKENS / 2 {
+            return Err(Refused::TooMuch("as many tokens as gateways may revoke are remembered already".to_owned()));
+        }
     }
     if model.tokens.len() >= MAX_REVOKED_TOKENS {
         return Err(Refused::TooMuch(format!("{MAX_REVOKED_TOKENS} revoked tokens are remembered already")));
@@ -207,7 +229,7 @@ pub fn plan_forget_tokens(model: &Model, now: Timestamp) -> Plan<bool> {
             plan.answer = true;
             break;
         }
-        let token = RevokedToken { issuer: issuer.clone(), jti: jti.clone(), expires: *expires };
+        let token = RevokedToken { issuer: issuer.clone(), jti: jti.clone(), expires: *expires, by: None };
         plan.changes.push(Change::Delete(Record::Token(token)));
     }
     plan

@@ -188,6 +188,9 @@ pub struct RevokedToken {
     pub jti: String,
     /// When no gate would take it any more; then the record is forgotten.
     pub expires: Timestamp,
+    /// The gateway that said so; otherwise it was a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<GatewayName>,
 }
 
 /// Anything that is kept under a key of its own.
@@ -331,7 +334,8 @@ mod tests {
         let keys: std::collections::BTreeSet<String> = names.iter().map(|jti| token_key("https://i", jti)).collect();
         assert_eq!(keys.len(), names.len());
         for jti in names {
-            let token = RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: Timestamp::MAX };
+            let token =
+                RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: Timestamp::MAX, by: None };
             let record = Record::Token(token);
             let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
             assert_eq!(Record::decode(&record.key(), &value).unwrap(), record);

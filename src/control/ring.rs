@@ -191,7 +191,7 @@ mod tests {
 
     fn change(n: usize, bytes: usize) -> Change {
         let jti = format!("{n:06}{}", "x".repeat(bytes));
-        Change::Put(Record::Token(RevokedToken { issuer: "i".into(), jti, expires: Timestamp::MAX }))
+        Change::Put(Record::Token(RevokedToken { issuer: "i".into(), jti, expires: Timestamp::MAX, by: None }))
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl v1::access_server::Access for AccessService {
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::RevokeToken, None).await?;
         let v1::RevokeTokenRequest { issuer, jti, expires_unix_us } = request.into_inner();
-        let token = RevokedToken { issuer, jti, expires: Timestamp::from_unix_micros(expires_unix_us) };
+        let token = RevokedToken { issuer, jti, expires: Timestamp::from_unix_micros(expires_unix_us), by: None };
         let done = self.handle.revoke_token(&caller, token).await.map_err(refused)?;
         Ok(Response::new(v1::RevokeTokenResponse { revision: done.revision }))
     }

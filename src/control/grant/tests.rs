@@ -207,7 +207,7 @@ fn large_grants_end_in_steps_that_a_transaction_holds() {
 fn revoked_tokens_are_remembered_until_they_would_have_ended() {
     let model = model();
     let expires = NOW.saturating_add(Duration::from_secs(300));
-    let token = RevokedToken { issuer: "https://gw".into(), jti: "a1".into(), expires };
+    let token = RevokedToken { issuer: "https://gw".into(), jti: "a1".into(), expires, by: None };
     let model = carried_out(&model, &plan_revoke_token(&model, &context(NOW), &token).unwrap());
     assert!(plan_revoke_token(&model, &context(NOW), &token).unwrap().is_empty());
     // Its issuer's leeway lets it live on: nothing is forgotten, and nothing too late to be remembered, before that is over.
@@ -227,7 +227,36 @@ fn revoked_tokens_are_remembered_until_they_would_have_ended() {
     assert!(plan_revoke_token(&model, &context(over), &token).unwrap().is_empty());
     for (issuer, jti, days) in [("", "a", 0), ("i", "", 0), ("i", "a\n", 0), ("i", "a", 367)] {
         let expires = expires.saturating_add(Duration::from_secs(days * 86_400));
-        let bad = RevokedToken { issuer: issuer.into(), jti: jti.into(), expires };
+        let bad = RevokedToken { issuer: issuer.into(), jti: jti.into(), expires, by: None };
         assert!(plan_revoke_token(&model, &context(NOW), &bad).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn one_gateway_cannot_use_up_the_room_for_revoked_tokens() {
+    let mut model = model();
+    let expires = NOW.saturating_add(Duration::from_secs(300));
+    let token = |jti: String| RevokedToken { issuer: "https://gw".into(), jti, expires, by: None };
+    let (greedy, other): (Caller, Caller) =
+        (Caller::Gateway("greedy".parse().unwrap()), Caller::Gateway("other".parse().unwrap()));
+    let revoke = |model: &Model, caller: &Caller, token: &RevokedToken| {
+        plan_revoke_token(model, &Context { caller, now: NOW }, token)
+    };
+    for n in 0..MAX_PER_GATEWAY {
+        let plan = revoke(&model, &greedy, &token(n.to_string())).unwrap();
+        plan.changes.iter().for_each(|change| model.apply(change, 9));
+    }
+    let one_more = token("more".into());
+    assert!(matches!(revoke(&model, &greedy, &one_more), Err(Refused::TooMuch(_))));
+    for caller in [&other, &Caller::System] {
+        assert_eq!(revoke(&model, caller, &one_more).unwrap().changes.len(), 1);
+    }
+    // Not for longer than its tokens live either.
+    let long = RevokedToken { expires: NOW.saturating_add(Duration::from_secs(601)), ..one_more.clone() };
+    assert!(matches!(revoke(&model, &other, &long), Err(Refused::Invalid(_))));
+    assert_eq!(revoke(&model, &Caller::System, &long).unwrap().changes.len(), 1);
+    // What is forgotten makes room.
+    let plan = plan_forget_tokens(&model, NOW.saturating_add(Duration::from_secs(600)));
+    plan.changes.iter().for_each(|change| model.apply(change, 10));
+    assert_eq!(revoke(&model, &greedy, &one_more).unwrap().changes.len(), 1);
 }
