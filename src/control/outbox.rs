@@ -66,6 +66,32 @@ enum DrainError {
     Vault(#[from] VaultError),
     #[error("the evidence: {0}")]
     Sink(#[from] SinkError),
+    #[error(transparent)]
+    Restored(#[from] Restored),
+}
+
+/// The log tells of revisions that the store has yet to reach: the store is an old copy, and what it commits next would
+/// be taken for told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the evidence tells of revision {reached} and the store has come to {current}: the store was restored from a backup. \
+     Keep the evidence and begin another one, in another directory"
+)]
+pub struct Restored {
+    /// Of the log.
+    pub reached: u64,
+    /// Of the store.
+    pub current: u64,
+}
+
+impl Reached {
+    /// A log is never ahead of the store that it is derived from.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn check(self, current: u64) -> Result<(), Restored> {
+        if self.revision > current { Err(Restored { reached: self.revision, current }) } else { Ok(()) }
+    }
 }
 
 /// Drains until told to stop, and once more then.
@@ -116,6 +142,7 @@ async fn drain(shared: &Shared, sink: &dyn Sink) -> Result<(), DrainError> {
             Some(reached) => reached,
             None => sink.reached().await?,
         };
+        before.check(shared.vault.store().current_revision().await.map_err(VaultError::from)?)?;
         let (told, after) = untold(shared, &kvs, before)?;
         sink.append(&told).await?;
         // A crash here leaves the events in both: the next drain finds them in the log's tail and only deletes.

@@ -91,3 +91,20 @@ async fn events_that_are_in_the_log_already_are_only_deleted() {
     store.txn(forged).await.unwrap();
     assert!(matches!(drain(handle.shared(), &log).await, Err(DrainError::Vault(VaultError::Seal { .. }))));
 }
+
+#[tokio::test]
+async fn what_an_older_store_commits_is_not_taken_for_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let (_core, handle) = furnished(dir.path(), &clock).await;
+    let store = handle.shared().vault.store();
+    let waiting = store.range(KeyRange::prefix(OUTBOX), None, None).await.unwrap().kvs.len();
+    // A log that was written from this store's later revisions, before the backup was restored.
+    let log = Mortal::default();
+    let event = ChangeEvent { operation: "x".into(), object: "x/y".into(), before: None, after: None, reason: None };
+    log.told.lock().unwrap().push(Told { revision: 1_000, at: NOW, actor: "x".into(), event });
+    assert!(matches!(drain(handle.shared(), &log).await, Err(DrainError::Restored(_))));
+    assert_eq!(store.range(KeyRange::prefix(OUTBOX), None, None).await.unwrap().kvs.len(), waiting);
+    let current = store.current_revision().await.unwrap();
+    assert!(Reached { revision: current, events: 1 }.check(current).is_ok());
+}
