@@ -325,6 +325,7 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::NOW;
     use super::*;
 
     #[test]
@@ -335,7 +336,7 @@ mod tests {
         assert_eq!(keys.len(), names.len());
         for jti in names {
             let token =
-                RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: Timestamp::MAX, by: None };
+                RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: NOW, by: None };
             let record = Record::Token(token);
             let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
             assert_eq!(Record::decode(&record.key(), &value).unwrap(), record);
