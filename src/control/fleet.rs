@@ -190,7 +190,10 @@ impl Fleet {
     /// A gateway's renewal is about to be answered: from now on it may go on for as long as its resources say.
     pub(super) fn answered(&self, name: &GatewayName, session: u64) {
         let now = self.clock.now();
-        self.with(name, session, |gateway| gateway.answered = gateway.answered.max(now));
+        // No receipt settles by it: nobody need look again.
+        if let Some(gateway) = session_of(&mut self.gateways.lock(), name, session) {
+            gateway.answered = gateway.answered.max(now);
+        }
     }
 
     /// What the gateway said is enforced.
@@ -200,9 +203,7 @@ impl Fleet {
 
     fn with(&self, name: &GatewayName, session: u64, change: impl FnOnce(&mut Gateway)) {
         let mut gateways = self.gateways.lock();
-        if let Some(gateway) =
-            gateways.by_name.get_mut(name).filter(|g| g.session.as_ref().is_some_and(|s| s.number == session))
-        {
+        if let Some(gateway) = session_of(&mut gateways, name, session) {
             change(gateway);
         }
         drop(gateways);
@@ -258,6 +259,11 @@ impl Fleet {
             Err(_) => self.receipts(wanted),
         }
     }
+}
+
+/// The gateway, while the stream that counts is this one.
+fn session_of<'g>(gateways: &'g mut Gateways, name: &GatewayName, session: u64) -> Option<&'g mut Gateway> {
+    gateways.by_name.get_mut(name).filter(|g| g.session.as_ref().is_some_and(|s| s.number == session))
 }
 
 fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestamp) -> v1::GatewayReceipt {
