@@ -273,7 +273,7 @@ impl Actor {
             }
         }
         if audience == Audience::Gateways {
-            self.shared.ring.push(head, changes, self.shared.clock.now());
+            self.shared.ring.push(head, changes, self.shared.clock.since_boot());
         }
         self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
     }
