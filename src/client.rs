@@ -2,7 +2,7 @@
 //!
 //! The command line speaks to a control plane through this and nothing else. Answers come back as nouns of the domain,
 //! serialisable as the JSON that scripts rely on. The server's certificate must come from the pinned CA; no system
-//! trust is consulted. Nothing here prints, and nothing here knows how the control plane works inside.
+//! trust is consulted, and a gateway's certificate from that CA is not the server's. Nothing here prints, and nothing here knows how the control plane works inside.
 
 pub mod answers;
 mod context;
@@ -18,7 +18,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
-use crate::wire::{WireError, v1};
+use crate::wire::{CONTROL_SERVER_NAME, WireError, v1};
 pub use answers::{CanI, Created, GrantChange, GrantRecord, Receipt, Revoked};
 pub use target::{Environment, Pointers, Target, TargetError};
 
@@ -143,7 +143,8 @@ impl Client {
     /// Connects to `target` and checks its certificate.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`] when nobody answers within five seconds or the certificate is another CA's.
+    /// [`ClientError::Unreachable`] when nobody answers within five seconds or the certificate is not a control
+    /// plane's of the pinned CA.
     pub async fn connect(target: &Target) -> Result<Self, ClientError> {
         let unreachable = |why: String| ClientError::Unreachable { address: target.address.clone(), why };
         let bearer = match &target.token {
@@ -314,7 +315,7 @@ fn endpoint(target: &Target) -> Result<Endpoint, tonic::transport::Error> {
         .tcp_nodelay(true);
     let mut tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&target.ca_pem))
-        .domain_name(target.server_name())
+        .domain_name(CONTROL_SERVER_NAME)
         .timeout(CONNECT_TIMEOUT);
     if let Some(certificate) = &target.certificate {
         tls = tls.identity(Identity::from_pem(&certificate.chain_pem, certificate.key_pem.as_str()));
@@ -335,3 +336,6 @@ fn causes(error: &dyn std::error::Error) -> String {
     }
     texts.join(": ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,15 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("portcullis.v1");
 }
 
+/// The name that every control plane's certificate has and no other certificate of its CA: gateways hold certificates of
+/// that CA too, for addresses of their own. So this, and not the address, says that a server is the control plane.
+pub const CONTROL_SERVER_NAME: &str = "control.portcullis.internal";
+
+/// Largest message of a gateway that a control plane reads: an acknowledgement with its cut calls.
+pub const MAX_GATEWAY_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Cut calls that an acknowledgement lists: some 80 bytes each, so that it is well within that.
+pub const MAX_CUT_CALLS_LISTED: usize = 4_096;
+
 /// Why a message is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {why}")]

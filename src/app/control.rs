@@ -25,6 +25,8 @@ use crate::{files, telemetry};
 pub struct Enrol {
     /// Host names and addresses in the control plane's certificate, besides those of loopback.
     pub names: Vec<String>,
+    /// Host names and addresses in the gateways' certificates, besides those of loopback.
+    pub gateway_names: Vec<String>,
     /// Gateways to register and certify.
     pub gateways: Vec<GatewayName>,
 }
@@ -83,7 +85,7 @@ async fn register(
     let mut made = Vec::new();
     for name in &enrol.gateways {
         let dir = settings.state_dir.join("gateways").join(name.as_str());
-        gateway(core, ca, name, &enrol.names, &dir, clock).await?;
+        gateway(core, ca, name, &enrol.gateway_names, &dir, clock).await?;
         made.push(dir);
     }
     Ok(made)

@@ -17,10 +17,13 @@ pub(super) enum Control {
         /// Settings of the control plane
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
-        /// A host name or address in the control plane's and the gateways' certificates, besides those of loopback;
-        /// may be repeated
+        /// A host name or address in the control plane's certificate, besides those of loopback; may be repeated
         #[arg(long = "host", value_name = "HOST")]
         names: Vec<String>,
+        /// A host name or address in the certificates of the gateways that are named, besides those of loopback; may be
+        /// repeated
+        #[arg(long = "gateway-host", value_name = "HOST", requires = "gateways")]
+        gateway_names: Vec<String>,
         /// Register a gateway and make its certificate; may be repeated
         #[arg(long = "gateway", value_name = "NAME")]
         gateways: Vec<GatewayName>,
@@ -36,8 +39,9 @@ pub(super) enum Control {
 impl Control {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
-            Self::Init { config, names, gateways } => {
-                let made = app::control::init(&config, &app::control::Enrol { names, gateways })?;
+            Self::Init { config, names, gateway_names, gateways } => {
+                let enrol = app::control::Enrol { names, gateway_names, gateways };
+                let made = app::control::init(&config, &enrol)?;
                 let shown = |path: &PathBuf| path.display().to_string();
                 context.output.answer(&made, || {
                     let mut pairs =

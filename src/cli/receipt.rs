@@ -15,7 +15,8 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
             ReceiptState::Unreachable => ("unreachable", String::new()),
         };
         let stops = receipt.stops_by.map(|at| both(at, now)).unwrap_or_default();
-        vec![receipt.gateway.clone(), state.into(), took, receipt.cut.len().to_string(), stops]
+        let cut = receipt.unlisted.saturating_add(u64::try_from(receipt.cut.len()).unwrap_or(u64::MAX));
+        vec![receipt.gateway.clone(), state.into(), took, cut.to_string(), stops]
     };
     let cut = |receipt: &Receipt| {
         let rows = receipt.cut.iter().map(|cut| {

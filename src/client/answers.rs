@@ -48,9 +48,16 @@ pub struct Receipt {
     pub took_us: u64,
     /// Calls that were cut.
     pub cut: Vec<Cut>,
+    /// Cut calls that are not listed: the gateway's evidence tells them all.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unlisted: u64,
     /// Not enforced: the latest moment at which it can still allow calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stops_by: Option<Timestamp>,
+}
+
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Whether a gateway enforces a revision.
@@ -154,7 +161,14 @@ impl TryFrom<v1::GatewayReceipt> for Receipt {
         };
         let cut = message.cut.into_iter().map(Cut::try_from).collect::<Result<_, _>>()?;
         let stops_by = (message.stops_by_unix_us != 0).then(|| Timestamp::from_unix_micros(message.stops_by_unix_us));
-        Ok(Self { gateway: message.gateway, state, took_us: message.took_us, cut, stops_by })
+        Ok(Self {
+            gateway: message.gateway,
+            state,
+            took_us: message.took_us,
+            cut,
+            unlisted: message.unlisted,
+            stops_by,
+        })
     }
 }
 

@@ -176,16 +176,6 @@ impl Target {
         };
         Ok(Self { address, ca_pem, token, certificate })
     }
-
-    /// The name that the server's certificate must have.
-    pub fn server_name(&self) -> String {
-        let authority = self.address.split_once("://").map_or(self.address.as_str(), |(_, rest)| rest);
-        let authority = authority.split('/').next().unwrap_or_default();
-        match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((v6, _)) => v6.to_owned(),
-            None => authority.split(':').next().unwrap_or_default().to_owned(),
-        }
-    }
 }
 
 /// The state directory that is meant: the flag's, the environment's, or the default one.

@@ -167,7 +167,17 @@ impl Actor {
             let context = Context { caller: &job.caller, now: self.now };
             let Some(planned) = (job.plan)(&group.model, &context, &mut self.identifiers) else { continue };
             if let Err(planned) = group.add(&self.shared, planned) {
-                self.commit(group).await;
+                let committed = self.commit(group).await;
+                if committed == Committed::No {
+                    // INVARIANT: nothing is stored that was worked out on what was not.
+                    (planned.done)(Err(Refused::Conflict("what it relied on was not stored; try again".to_owned())));
+                    if let Err(error) = self.refresh().await {
+                        tracing::error!(%error, "the store cannot be read");
+                        return;
+                    }
+                    group = Group::new(&self.shared);
+                    continue;
+                }
                 group = Group::new(&self.shared);
                 if let Err(planned) = group.add(&self.shared, *planned) {
                     (planned.done)(Err(Refused::TooMuch("more than one transaction can hold".to_owned())));
@@ -194,18 +204,20 @@ impl Actor {
         self.shared.model.store(Arc::new(model));
         // What was missed is not known change by change: sessions that are not current get snapshots.
         self.shared.ring.reset(head);
+        // And their events are in the outbox.
+        self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
         self.stale = false;
         Ok(())
     }
 
-    async fn commit(&mut self, group: Group) {
+    async fn commit(&mut self, group: Group) -> Committed {
         if group.waiting.is_empty() {
-            return;
+            return Committed::Yes;
         }
         if group.is_empty() {
             let revision = self.shared.model.load().revision;
             group.waiting.into_iter().for_each(|done| done(Ok(revision)));
-            return;
+            return Committed::Yes;
         }
         let timer = self.shared.metrics.commit_seconds.start_timer();
         let committed = self.shared.vault.commit(group.draft).await;
@@ -216,10 +228,12 @@ impl Actor {
             Ok((revision, audience)) => {
                 self.publish(revision, audience, &group.changes);
                 group.waiting.into_iter().for_each(|done| done(Ok(revision)));
+                Committed::Yes
             }
             Err(error) => {
                 tracing::error!(%error, "a commit failed");
-                self.stale = matches!(
+                // What was unknown before stays unknown until the model was read anew.
+                self.stale |= matches!(
                     error,
                     VaultError::Conflict
                         | VaultError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
@@ -233,6 +247,7 @@ impl Actor {
                     | VaultError::Unwritable(_) => Refused::Unavailable,
                 };
                 group.waiting.into_iter().for_each(|done| done(Err(refused.clone())));
+                Committed::No
             }
         }
     }
@@ -258,7 +273,7 @@ impl Actor {
             }
         }
         if audience == Audience::Gateways {
-            self.shared.ring.push(head, changes, self.shared.clock.now());
+            self.shared.ring.push(head, changes, self.shared.clock.since_boot());
         }
         self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
     }
@@ -282,8 +297,7 @@ impl Actor {
                 if group.add(&self.shared, planned).is_err() {
                     break;
                 }
-                self.commit(group).await;
-                if !more || self.stale {
+                if self.commit(group).await == Committed::No || !more {
                     break;
                 }
             }
@@ -303,6 +317,14 @@ fn planned<T>(plan: Plan<T>, caller: &Caller, now: Timestamp, identifiers: &mut 
         (format!("{OUTBOX}{}", identifiers.draw(now)), record)
     });
     Planned { part: Part { changes: plan.changes, outbox }, audience: plan.audience, done }
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Committed {
+    Yes,
+    /// Not, or nobody knows.
+    No,
 }
 
 /// Commands that share a transaction.

@@ -17,7 +17,6 @@ use tonic::{Request, Status};
 
 use super::actor::ControlHandle;
 use super::authorize::{Caller, Denied, Operation, authorize};
-use crate::domain::Timestamp;
 use crate::domain::name::OwnerName;
 
 pub(super) use error::ApiError;
@@ -51,7 +50,7 @@ pub(super) async fn authorized<T>(
 
 /// Records a denial, so far as the budget goes. The answer does not depend on it: it is a refusal either way.
 async fn record(handle: &ControlHandle, caller: &Caller, denied: &Denied) {
-    let Some(suppressed) = handle.shared().denials.spend(handle.shared().clock.now()) else { return };
+    let Some(suppressed) = handle.shared().denials.spend(handle.shared().clock.since_boot()) else { return };
     if let Err(error) = handle.note_denied(caller, denied, suppressed).await {
         tracing::warn!(%error, %denied, "a denial could not be recorded");
     }
@@ -63,15 +62,15 @@ const DENIALS_PER_MINUTE: u64 = 60;
 /// How many denials may still be recorded.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
-    state: Mutex<(Timestamp, u64, u64)>,
+    state: Mutex<(Duration, u64, u64)>,
 }
 
 impl Budget {
-    /// Takes one. `Some`: with how many were not recorded since the last one that was.
-    fn spend(&self, now: Timestamp) -> Option<u64> {
+    /// Takes one, `now` being since boot. `Some`: with how many were not recorded since the last one that was.
+    fn spend(&self, now: Duration) -> Option<u64> {
         let mut state = self.state.lock();
         let (since, spent, suppressed) = &mut *state;
-        if now.saturating_since(*since) >= Duration::from_secs(60) {
+        if now.saturating_sub(*since) >= Duration::from_secs(60) {
             (*since, *spent) = (now, 0);
         }
         if *spent >= DENIALS_PER_MINUTE {
@@ -93,7 +92,7 @@ mod budget {
     #[test]
     fn denials_are_recorded_up_to_a_rate_and_the_rest_counted() {
         let budget = Budget::default();
-        let now = Timestamp::from_unix_seconds(1000);
+        let now = Duration::from_secs(1000);
         let recorded = (0..1000).filter(|_| budget.spend(now).is_some()).count();
         assert_eq!(recorded, 60);
         let later = now.saturating_add(Duration::from_secs(60));

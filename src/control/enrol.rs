@@ -15,6 +15,7 @@ use crate::domain::Clock;
 use crate::domain::name::GatewayName;
 use crate::domain::principal::SpiffeId;
 use crate::files;
+use crate::wire::CONTROL_SERVER_NAME;
 
 pub use certificate::Issued;
 pub use person::{PersonSpec, ensure_gateway, ensure_person};
@@ -48,6 +49,9 @@ pub enum EnrolError {
     /// A name cannot stand in a certificate.
     #[error("a certificate cannot be made: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// Only the control plane goes by this name.
+    #[error("`{0}` covers the control plane's own name: only its certificate may have it")]
+    Reserved(String),
     /// The writer did not take the record.
     #[error(transparent)]
     Refused(#[from] super::plan::Refused),
@@ -59,7 +63,8 @@ pub enum EnrolError {
 /// Whom a certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// A server, by host names and addresses. `localhost`, `127.0.0.1` and `::1` are added.
+    /// The control plane, by host names and addresses. `localhost`, `127.0.0.1`, `::1` and [`CONTROL_SERVER_NAME`] are
+    /// added.
     Server {
         /// Host names and addresses.
         names: Vec<String>,
@@ -154,7 +159,7 @@ impl CertificateAuthority {
     /// than a third of its life left stays; otherwise a new one is issued, for the key that is there.
     ///
     /// # Errors
-    /// When a file cannot be read or written, or a name cannot stand in a certificate.
+    /// When a file cannot be read or written, or a name cannot stand in this certificate.
     pub fn issue(
         &self,
         subject: &Subject,

@@ -11,13 +11,16 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::domain::name::{GatewayName, GrantId};
+use crate::domain::resource::MAX_AUTHORITY;
 use crate::domain::{Clock, Timestamp};
-use crate::wire::v1;
+use crate::wire::{MAX_CUT_CALLS_LISTED, v1};
 
 /// Acknowledgements remembered per gateway, for receipts that are still waited for.
 const MAX_ACKNOWLEDGEMENTS: usize = 256;
 /// Cut calls remembered per gateway.
-const MAX_CUTS: usize = 4_096;
+const MAX_CUTS: usize = MAX_CUT_CALLS_LISTED;
+/// From the moment at which authority is too old to the last call's end, generously.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// What a gateway said about a revision.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ struct Acknowledgement {
     revision: u64,
     took_us: u64,
     cut: Vec<v1::CutCall>,
+    /// Cut calls that are not in it.
+    unlisted: u64,
 }
 
 #[derive(Debug)]
@@ -72,6 +77,26 @@ struct Gateways {
     next_session: u64,
 }
 
+/// How old authority may be for a resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// The revision that made it so: a gateway that has not applied it goes by an earlier one.
+    pub since: u64,
+    /// The bound.
+    pub now: Duration,
+    /// The largest that it has been.
+    pub longest: Duration,
+}
+
+impl Wanted {
+    /// How long a gateway that applied `applied` may go on after it was answered: as long as the resource that it may use
+    /// longest.
+    fn authority(&self, applied: u64) -> Duration {
+        let bounds = self.bounds.iter().map(|bound| if applied >= bound.since { bound.now } else { bound.longest });
+        bounds.max().unwrap_or(MAX_AUTHORITY.duration()).saturating_add(SLACK)
+    }
+}
+
 /// What is asked of a receipt.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -79,8 +104,8 @@ pub struct Wanted {
     pub revision: u64,
     /// The grants whose cut calls are told.
     pub grants: Vec<GrantId>,
-    /// How long a gateway that was answered may go on allowing calls.
-    pub authority: Duration,
+    /// How long a gateway that was answered may go on allowing calls: one per resource.
+    pub bounds: Vec<Bound>,
     /// How long a connected gateway may lag before it is answered no more.
     pub lag: Duration,
 }
@@ -144,10 +169,12 @@ impl Fleet {
         self.with(name, session, |gateway| {
             gateway.applied = gateway.applied.max(applied.revision);
             let mut cut = applied.cut;
+            let dropped = u64::try_from(cut.len().saturating_sub(MAX_CUTS)).unwrap_or(u64::MAX);
+            let unlisted = applied.unlisted.saturating_add(dropped);
             cut.truncate(MAX_CUTS);
             gateway.cuts += cut.len();
             let (revision, took_us) = (applied.revision, applied.took_us);
-            gateway.acknowledgements.push_back(Acknowledgement { revision, took_us, cut });
+            gateway.acknowledgements.push_back(Acknowledgement { revision, took_us, cut, unlisted });
             while gateway.acknowledgements.len() > MAX_ACKNOWLEDGEMENTS || gateway.cuts > MAX_CUTS {
                 let Some(oldest) = gateway.acknowledgements.pop_front() else { break };
                 gateway.cuts -= oldest.cut.len();
@@ -163,7 +190,10 @@ impl Fleet {
     /// A gateway's renewal is about to be answered: from now on it may go on for as long as its resources say.
     pub(super) fn answered(&self, name: &GatewayName, session: u64) {
         let now = self.clock.now();
-        self.with(name, session, |gateway| gateway.answered = gateway.answered.max(now));
+        // No receipt settles by it: nobody need look again.
+        if let Some(gateway) = session_of(&mut self.gateways.lock(), name, session) {
+            gateway.answered = gateway.answered.max(now);
+        }
     }
 
     /// What the gateway said is enforced.
@@ -173,9 +203,7 @@ impl Fleet {
 
     fn with(&self, name: &GatewayName, session: u64, change: impl FnOnce(&mut Gateway)) {
         let mut gateways = self.gateways.lock();
-        if let Some(gateway) =
-            gateways.by_name.get_mut(name).filter(|g| g.session.as_ref().is_some_and(|s| s.number == session))
-        {
+        if let Some(gateway) = session_of(&mut gateways, name, session) {
             change(gateway);
         }
         drop(gateways);
@@ -233,24 +261,31 @@ impl Fleet {
     }
 }
 
+/// The gateway, while the stream that counts is this one.
+fn session_of<'g>(gateways: &'g mut Gateways, name: &GatewayName, session: u64) -> Option<&'g mut Gateway> {
+    gateways.by_name.get_mut(name).filter(|g| g.session.as_ref().is_some_and(|s| s.number == session))
+}
+
 fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestamp) -> v1::GatewayReceipt {
     use v1::gateway_receipt::State;
+    let authority = wanted.authority(gateway.applied);
     let (state, stops_by) = if gateway.applied >= wanted.revision {
         (State::Enforced, None)
     } else if gateway.session.is_some() {
         // Its renewals are answered until it has lagged for too long, then no more.
-        (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(wanted.authority)))
+        (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(authority)))
     } else {
-        (State::Unreachable, Some(gateway.answered.saturating_add(wanted.authority)))
+        (State::Unreachable, Some(gateway.answered.saturating_add(authority)))
     };
     let mut cut = Vec::new();
-    let mut took_us = 0;
+    let (mut took_us, mut unlisted) = (0, 0u64);
     if state == State::Enforced {
         let since = gateway.acknowledgements.iter().filter(|a| a.revision >= wanted.revision);
         for (place, acknowledgement) in since.enumerate() {
             if place == 0 {
                 took_us = acknowledgement.took_us;
             }
+            unlisted = unlisted.saturating_add(acknowledgement.unlisted);
             cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, &wanted.grants)).map(|c| v1::CutCallInfo {
                 call_id: c.call_id.clone(),
                 reason: c.reason.clone(),
@@ -265,6 +300,7 @@ fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestam
         cut,
         took_us,
         stops_by_unix_us: stops_by.map_or(0, Timestamp::unix_micros),
+        unlisted,
     }
 }
 
@@ -289,14 +325,14 @@ mod tests {
         Wanted {
             revision,
             grants: vec![GrantId::from_bits(7)],
-            authority: Duration::from_secs(10),
+            bounds: vec![Bound { since: 0, now: Duration::from_secs(10), longest: Duration::from_secs(10) }],
             lag: Duration::from_secs(5),
         }
     }
 
     fn applied(revision: u64, grant: u128) -> v1::Applied {
         let cut = v1::CutCall { grant_id: grant.to_be_bytes().to_vec(), intent_seq: 3, ..Default::default() };
-        v1::Applied { epoch: 1, revision, cut: vec![cut], took_us: 42, signature: Vec::new() }
+        v1::Applied { epoch: 1, revision, cut: vec![cut], took_us: 42, ..Default::default() }
     }
 
     #[test]
@@ -307,7 +343,29 @@ mod tests {
         clock.advance(Duration::from_secs(3));
         let receipt = &fleet.receipts(&wanted(5))[0];
         assert_eq!(receipt.state(), State::Unreachable);
-        assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1010).unix_micros());
+        assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1011).unix_micros());
+    }
+
+    #[test]
+    fn a_gateway_that_missed_a_lower_bound_stops_by_the_one_that_it_knows() {
+        let (_clock, fleet) = fleet();
+        let edge = "edge".parse().unwrap();
+        fleet.record(&edge);
+        let (session, _alive) = fleet.attach(&edge, 4).unwrap();
+        fleet.detach(&edge, session);
+        // Lowered in revision 5, which it has not applied.
+        let lowered = |since| Bound { since, now: Duration::from_secs(10), longest: Duration::from_secs(300) };
+        let stops_by = |bounds| {
+            let receipt = fleet.receipts(&Wanted { bounds, ..wanted(6) }).remove(0);
+            assert_eq!(receipt.state(), State::Unreachable);
+            receipt.stops_by_unix_us / 1_000_000
+        };
+        let before = fleet.gateways.lock().by_name[&edge].applied;
+        assert_eq!((before, stops_by(vec![lowered(5)])), (0, 1301));
+        fleet.gateways.lock().by_name.get_mut(&edge).unwrap().applied = 5;
+        assert_eq!(stops_by(vec![lowered(5)]), 1011);
+        assert_eq!(stops_by(vec![lowered(5), lowered(6)]), 1301, "the longest of several");
+        assert_eq!(stops_by(Vec::new()), 87_401, "of what is not there nothing is known");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod check;
 
 use std::time::Duration;
 
+use super::authorize::Caller;
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
 use super::record::{Change, GrantRecord, Record, RevokedToken};
@@ -13,9 +14,12 @@ use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, Limits, Lineage, Revocation, Window};
 use crate::domain::name::{ActionName, GrantId, IdentityName, ResourceName, RoleName};
 use crate::domain::role::Permission;
+use crate::token::verify::MAX_LEEWAY;
 
 /// Grants that end in one transaction: two operations each would be at the store's limit with half of them more.
 const MAX_ENDINGS: usize = 100;
+/// Bytes of their records: with keys, seals and events it stays well within what a transaction of the store may be.
+const MAX_ENDING_BYTES: usize = 400 * 1024;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -129,65 +133,87 @@ pub fn plan_revoke(context: &Context<'_>, current: &GrantRecord, reason: &str) -
 /// Records the end of grants whose window has closed, a bounded number at once. The answer: whether there may be more.
 pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: false };
+    let mut bytes = 0;
     for (ends, id) in &model.ends {
         if *ends > now {
-            break;
-        }
-        if plan.changes.len() == MAX_ENDINGS {
-            plan.answer = true;
             break;
         }
         let Some(kept) = model.grants.get(id) else { continue };
         let before = Record::Grant(GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false });
         let after = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: true };
         let change = Change::Put(Record::Grant(after));
-        plan.events.push(ChangeEvent::of("grant.expired", Some(&before), &change, None));
+        bytes += change.record().json().map_or(0, |json| json.to_string().len());
+        if plan.changes.len() == MAX_ENDINGS || (bytes > MAX_ENDING_BYTES && !plan.changes.is_empty()) {
+            plan.answer = true;
+            break;
+        }
+        // What the grant was is told where it was made.
+        plan.events.push(ChangeEvent::of("grant.expired", Some(&before), &change, None).digested());
         plan.changes.push(change);
     }
     plan
 }
 
-/// Longest `jti` that is kept: it is part of a key.
+/// Longest `jti` that is kept.
 const MAX_JTI_BYTES: usize = 256;
 /// Longest issuer that is kept.
 const MAX_ISSUER_BYTES: usize = 512;
 /// Our own tokens end by themselves within minutes; those of other issuers live as long as settings may allow, and
 /// nothing that claims to live longer is remembered.
 const MAX_TOKEN_LIFE: Duration = Duration::from_secs(366 * 86_400);
+/// Gateways tell of tokens of their own alone, which live five minutes; the rest is for clocks and leeway.
+const MAX_GATEWAY_TOKEN_LIFE: Duration = Duration::from_secs(600);
+/// Of one gateway's, so that one that is somebody else's leaves room for the others. All gateways together have half of
+/// the room: the other half is people's, who may have to revoke most when a gateway does.
+const MAX_PER_GATEWAY: usize = 10_000;
 /// Revoked tokens remembered at once, so that revoking cannot grow the store without end.
 const MAX_REVOKED_TOKENS: usize = 100_000;
 
-/// Declares a token dead. Doing it twice, or after its end, changes nothing.
+/// Declares a token dead, until no gate would take it any more. Doing it twice, or after that, changes nothing.
 ///
 /// # Errors
 /// [`Refused::Invalid`] when it is not a token that could be remembered, [`Refused::TooMuch`] when too many are.
 pub fn plan_revoke_token(model: &Model, context: &Context<'_>, token: &RevokedToken) -> Result<Plan<()>, Refused> {
-    let bad = |text: &str, most: usize| {
-        text.is_empty()
-            || text.len() > most
-            || text.chars().any(|c| c.is_control() || c == '/' && most == MAX_JTI_BYTES)
-    };
+    let bad = |text: &str, most: usize| text.is_empty() || text.len() > most || text.chars().any(char::is_control);
     let mut faults = Vec::new();
     if bad(&token.issuer, MAX_ISSUER_BYTES) {
         faults.push(format!("issuer: 1 to {MAX_ISSUER_BYTES} printable bytes"));
     }
     if bad(&token.jti, MAX_JTI_BYTES) {
-        faults.push(format!("jti: 1 to {MAX_JTI_BYTES} printable bytes, without /"));
+        faults.push(format!("jti: 1 to {MAX_JTI_BYTES} printable bytes"));
     }
-    if token.expires > context.now.saturating_add(MAX_TOKEN_LIFE) {
-        faults.push("expires: more than 366 days ahead".to_owned());
+    match context.caller {
+        Caller::Gateway(_) if token.expires > context.now.saturating_add(MAX_GATEWAY_TOKEN_LIFE) => {
+            faults.push("expires: more than 10 minutes ahead, which no token of a gateway lives".to_owned());
+        }
+        _ if token.expires > context.now.saturating_add(MAX_TOKEN_LIFE) => {
+            faults.push("expires: more than 366 days ahead".to_owned());
+        }
+        _ => {}
     }
     if !faults.is_empty() {
         return Err(Refused::Invalid(faults));
     }
+    // A gate may take it for its issuer's leeway longer than it says.
+    let by = match context.caller {
+        Caller::Gateway(name) => Some(name.clone()),
+        Caller::Person(_) | Caller::System => None,
+    };
+    let token = RevokedToken { expires: token.expires.saturating_add(MAX_LEEWAY), by, ..token.clone() };
     let key = (token.issuer.clone(), token.jti.clone());
     if token.expires <= context.now || model.tokens.contains_key(&key) {
         return Ok(Plan::nothing(()));
     }
+    if let Some(by) = &token.by {
+        let all: usize = model.tokens_by.values().sum();
+        if model.tokens_by.get(by).is_some_and(|count| *count >= MAX_PER_GATEWAY) || all >= MAX_REVOKED_TOKENS / 2 {
+            return Err(Refused::TooMuch("as many tokens as gateways may revoke are remembered already".to_owned()));
+        }
+    }
     if model.tokens.len() >= MAX_REVOKED_TOKENS {
         return Err(Refused::TooMuch(format!("{MAX_REVOKED_TOKENS} revoked tokens are remembered already")));
     }
-    let change = Change::Put(Record::Token(token.clone()));
+    let change = Change::Put(Record::Token(token));
     let event = ChangeEvent::of("token.revoked", None, &change, None);
     Ok(Plan { changes: vec![change], events: vec![event], audience: Default::default(), answer: () })
 }
@@ -203,7 +229,7 @@ pub fn plan_forget_tokens(model: &Model, now: Timestamp) -> Plan<bool> {
             plan.answer = true;
             break;
         }
-        let token = RevokedToken { issuer: issuer.clone(), jti: jti.clone(), expires: *expires };
+        let token = RevokedToken { issuer: issuer.clone(), jti: jti.clone(), expires: *expires, by: None };
         plan.changes.push(Change::Delete(Record::Token(token)));
     }
     plan

@@ -15,7 +15,7 @@ use crate::domain::identity::Identity;
 use crate::domain::name::{
     ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, ResourceName, RoleName, RouteName,
 };
-use crate::domain::resource::Resource;
+use crate::domain::resource::{Resource, Span};
 use crate::domain::role::Role;
 use crate::domain::route::Route;
 
@@ -63,6 +63,8 @@ pub struct Model {
     pub identities: OrdMap<IdentityName, Kept<Identity>>,
     /// By name.
     pub resources: OrdMap<ResourceName, Kept<Resource>>,
+    /// The largest authority bound that each resource has had, as far as is known: a gateway that is away may go by it.
+    pub longest: OrdMap<ResourceName, Span>,
     /// By name.
     pub routes: OrdMap<RouteName, Kept<Route>>,
     /// By name.
@@ -85,6 +87,8 @@ pub struct Model {
     pub tokens: OrdMap<(String, String), Kept<RevokedToken>>,
     /// The same by their end.
     pub token_ends: OrdSet<(Timestamp, String, String)>,
+    /// How many of them each gateway revoked.
+    pub tokens_by: OrdMap<GatewayName, usize>,
 }
 
 impl Model {
@@ -100,7 +104,12 @@ impl Model {
         match record {
             Record::Meta(meta) => self.epoch = meta.epoch,
             Record::Identity(it) => drop(self.identities.insert(it.name.clone(), Kept::new(it, revision))),
-            Record::Resource(it) => drop(self.resources.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Resource(it) => {
+                let bound = it.spec.authority;
+                let longest = self.longest.get(&it.name).map_or(bound, |before| bound.max(*before));
+                self.longest.insert(it.name.clone(), longest);
+                self.resources.insert(it.name.clone(), Kept::new(it, revision));
+            }
             Record::Route(it) => drop(self.routes.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Role(it) => drop(self.roles.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Exception(it) => drop(self.exceptions.insert(it.name.clone(), Kept::new(it, revision))),
@@ -108,8 +117,12 @@ impl Model {
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Grant(it) => self.put_grant(it, revision),
             Record::Token(it) => {
+                self.forget_token(it);
                 self.token_ends.insert((it.expires, it.issuer.clone(), it.jti.clone()));
                 self.tokens.insert((it.issuer.clone(), it.jti.clone()), Kept::new(it, revision));
+                if let Some(by) = &it.by {
+                    *self.tokens_by.entry(by.clone()).or_default() += 1;
+                }
             }
         }
     }
@@ -155,10 +168,20 @@ impl Model {
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Grant(it) => self.forget_grant(it.grant.id),
-            Record::Token(it) => {
-                self.token_ends.remove(&(it.expires, it.issuer.clone(), it.jti.clone()));
-                self.tokens.remove(&(it.issuer.clone(), it.jti.clone()));
-            }
+            Record::Token(it) => self.forget_token(it),
+        }
+    }
+
+    fn forget_token(&mut self, token: &RevokedToken) {
+        let Some(old) = self.tokens.remove(&(token.issuer.clone(), token.jti.clone())) else { return };
+        self.token_ends.remove(&(old.value.expires, token.issuer.clone(), token.jti.clone()));
+        let Some(by) = &old.value.by else { return };
+        let none_left = self.tokens_by.get_mut(by).is_some_and(|count| {
+            *count = count.saturating_sub(1);
+            *count == 0
+        });
+        if none_left {
+            self.tokens_by.remove(by);
         }
     }
 

@@ -66,15 +66,44 @@ enum DrainError {
     Vault(#[from] VaultError),
     #[error("the evidence: {0}")]
     Sink(#[from] SinkError),
+    #[error(transparent)]
+    Restored(#[from] Restored),
+}
+
+/// The log tells of revisions that the store has yet to reach: the store is an old copy, and what it commits next would
+/// be taken for told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the evidence tells of revision {reached} and the store has come to {current}: the store was restored from a backup. \
+     Keep the evidence and begin another one, in another directory"
+)]
+pub struct Restored {
+    /// Of the log.
+    pub reached: u64,
+    /// Of the store.
+    pub current: u64,
+}
+
+impl Reached {
+    /// A log is never ahead of the store that it is derived from.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn check(self, current: u64) -> Result<(), Restored> {
+        if self.revision > current { Err(Restored { reached: self.revision, current }) } else { Ok(()) }
+    }
 }
 
 /// Drains until told to stop, and once more then.
 pub(super) async fn run(shared: Arc<Shared>, sink: Arc<dyn Sink>, mut stop: watch::Receiver<bool>) {
     let mut committed = shared.outbox.subscribe();
+    let mut reached = None;
     loop {
         committed.mark_unchanged();
-        let drained = drain(&shared, sink.as_ref()).await;
+        let drained = drain(&shared, sink.as_ref(), &mut reached).await;
         if let Err(error) = &drained {
+            // Nobody knows what of the last page is there: the log itself does.
+            reached = None;
             tracing::error!(%error, "events are not in the evidence yet");
         }
         if *stop.borrow() {
@@ -94,9 +123,9 @@ pub(super) async fn run(shared: Arc<Shared>, sink: Arc<dyn Sink>, mut stop: watc
     }
 }
 
-/// Takes all that is in the outbox to the log.
-async fn drain(shared: &Shared, sink: &dyn Sink) -> Result<(), DrainError> {
-    let mut reached = None;
+/// Takes all that is in the outbox to the log. `reached` is how far that has come, `None` while only the log knows:
+/// reading it is reading all of a segment.
+async fn drain(shared: &Shared, sink: &dyn Sink, reached: &mut Option<Reached>) -> Result<(), DrainError> {
     loop {
         let page =
             shared.vault.store().range(KeyRange::prefix(OUTBOX), Some(BATCH), None).await.map_err(VaultError::from)?;
@@ -112,14 +141,15 @@ async fn drain(shared: &Shared, sink: &dyn Sink) -> Result<(), DrainError> {
         if kvs.is_empty() {
             return Ok(());
         }
-        let before = match reached {
+        let before = match *reached {
             Some(reached) => reached,
             None => sink.reached().await?,
         };
+        before.check(shared.vault.store().current_revision().await.map_err(VaultError::from)?)?;
         let (told, after) = untold(shared, &kvs, before)?;
         sink.append(&told).await?;
         // A crash here leaves the events in both: the next drain finds them in the log's tail and only deletes.
-        reached = Some(after);
+        *reached = Some(after);
         let delete = kvs.iter().fold(Txn::new(), |txn, kv| txn.then(Op::delete(KeyRange::key(&kv.key))));
         shared.vault.store().txn(delete).await.map_err(VaultError::from)?;
         if !page.more {

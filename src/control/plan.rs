@@ -61,7 +61,7 @@ impl ChangeEvent {
     /// Of a change from `before` to what the change says.
     pub fn of(operation: &str, before: Option<&Record>, change: &Change, reason: Option<&str>) -> Self {
         let after = match change {
-            Change::Put(record) => record.json().ok().map(without_secrets).map(bounded),
+            Change::Put(record) => record.json().ok().map(without_secrets).map(|json| bounded(json, MAX_TOLD_BYTES)),
             Change::Delete(_) => None,
         };
         let before = before.and_then(|b| b.json().ok()).map(|json| {
@@ -77,6 +77,12 @@ impl ChangeEvent {
             reason: reason.map(str::to_owned),
         }
     }
+
+    /// The same with the record's digest and length in its place.
+    pub fn digested(mut self) -> Self {
+        self.after = self.after.map(|json| bounded(json, 0));
+        self
+    }
 }
 
 /// A token's digest proves nothing to a reader, and should not be guessed at.
@@ -91,9 +97,9 @@ fn without_secrets(mut json: serde_json::Value) -> serde_json::Value {
 const MAX_TOLD_BYTES: usize = 32 * 1024;
 
 /// Of a larger one its digest and its length.
-fn bounded(json: serde_json::Value) -> serde_json::Value {
+fn bounded(json: serde_json::Value, most: usize) -> serde_json::Value {
     let text = json.to_string();
-    if text.len() <= MAX_TOLD_BYTES {
+    if text.len() <= most {
         return json;
     }
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());

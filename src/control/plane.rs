@@ -62,6 +62,12 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// How far the evidence has come cannot be read.
+    #[error("the evidence: {0}")]
+    Evidence(#[from] outbox::SinkError),
+    /// The store is older than the evidence.
+    #[error(transparent)]
+    Restored(#[from] outbox::Restored),
 }
 
 /// The writer over its store.
@@ -155,6 +161,9 @@ impl ControlPlane {
         let (stop, stopped) = watch::channel(false);
         let (settle, settled) = watch::channel(false);
         let handle = core.handle.clone();
+        // Before anybody is served: with every commit the store would look less like an old copy.
+        let current = handle.shared().vault.store().current_revision().await?;
+        evidence.reached().await?.check(current)?;
         let places = Arc::new(Semaphore::new(settings.limits.max_connections));
         let api = Api {
             handle: handle.clone(),

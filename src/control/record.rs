@@ -186,8 +186,11 @@ pub struct RevokedToken {
     pub issuer: String,
     /// Its `jti`.
     pub jti: String,
-    /// When it would have ended by itself; then the record is forgotten.
+    /// When no gate would take it any more; then the record is forgotten.
     pub expires: Timestamp,
+    /// The gateway that said so; otherwise it was a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<GatewayName>,
 }
 
 /// Anything that is kept under a key of its own.
@@ -291,9 +294,14 @@ pub fn grant_key(id: crate::domain::name::GrantId) -> String {
     format!("{GRANTS}{id}")
 }
 
-/// The key of a revoked token. The issuer is a URL of any length, so its digest stands for it.
+/// The key of a revoked token. The issuer is a URL of any length, so its digest stands for it; so does that of a `jti`
+/// with a `/`, under a name that no other `jti` has.
 pub fn token_key(issuer: &str, jti: &str) -> String {
     let issuer: String = TokenDigest::of(issuer).into();
+    if jti.contains('/') {
+        let jti: String = TokenDigest::of(jti).into();
+        return format!("{ROOT}token/{issuer}//{jti}");
+    }
     format!("{ROOT}token/{issuer}/{jti}")
 }
 
@@ -317,7 +325,23 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::NOW;
     use super::*;
+
+    #[test]
+    fn a_token_of_any_name_has_a_key_of_its_own() {
+        let digest: String = TokenDigest::of("a/b").into();
+        let names = ["a", "a/b", "/a", "a/", &digest];
+        let keys: std::collections::BTreeSet<String> = names.iter().map(|jti| token_key("https://i", jti)).collect();
+        assert_eq!(keys.len(), names.len());
+        for jti in names {
+            let token =
+                RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: NOW, by: None };
+            let record = Record::Token(token);
+            let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
+            assert_eq!(Record::decode(&record.key(), &value).unwrap(), record);
+        }
+    }
 
     #[test]
     fn records_come_back_from_key_and_value() {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use prost::Message as _;
@@ -12,7 +13,6 @@ use tokio::sync::watch;
 
 use super::encode;
 use super::record::Change;
-use crate::domain::Timestamp;
 use crate::wire::v1;
 
 /// Revisions kept: minutes of a busy control plane.
@@ -25,7 +25,8 @@ const MAX_DELTA_BYTES: usize = 512 * 1024;
 #[derive(Debug)]
 struct Entry {
     revision: u64,
-    published: Timestamp,
+    /// Since boot.
+    published: Duration,
     changes: Vec<v1::Change>,
     bytes: usize,
 }
@@ -77,7 +78,7 @@ impl Ring {
     }
 
     /// Takes in one commit and wakes the sessions.
-    pub(super) fn push(&self, head: Head, changes: &[Change], published: Timestamp) {
+    pub(super) fn push(&self, head: Head, changes: &[Change], published: Duration) {
         let changes: Vec<v1::Change> = changes.iter().filter_map(|c| encode::change(c, head.revision)).collect();
         let bytes = changes.iter().map(prost::Message::encoded_len).sum();
         let mut kept = self.kept.write();
@@ -123,8 +124,8 @@ impl Ring {
         if revision == cursor { Next::Current } else { Next::Changes { revision, changes } }
     }
 
-    /// When the first revision after `cursor` was published, if it is still known.
-    pub(super) fn published_after(&self, cursor: u64) -> Option<Timestamp> {
+    /// When the first revision after `cursor` was published, since boot, if it is still known.
+    pub(super) fn published_after(&self, cursor: u64) -> Option<Duration> {
         let kept = self.kept.read();
         let from = kept.entries.partition_point(|entry| entry.revision <= cursor);
         kept.entries.get(from).map(|entry| entry.published)
@@ -184,6 +185,7 @@ pub(super) fn parts(
 mod tests {
     use super::super::record::{Record, RevokedToken};
     use super::*;
+    use crate::domain::Timestamp;
 
     fn head(revision: u64) -> Head {
         Head { epoch: 1, revision }
@@ -191,7 +193,7 @@ mod tests {
 
     fn change(n: usize, bytes: usize) -> Change {
         let jti = format!("{n:06}{}", "x".repeat(bytes));
-        Change::Put(Record::Token(RevokedToken { issuer: "i".into(), jti, expires: Timestamp::MAX }))
+        Change::Put(Record::Token(RevokedToken { issuer: "i".into(), jti, expires: Timestamp::MAX, by: None }))
     }
 
     #[test]
@@ -201,7 +203,7 @@ mod tests {
         assert_eq!(ring.after(9), Next::Behind);
         // Revisions have gaps: commits that no gateway hears of lie between.
         for revision in [11, 14, 15] {
-            ring.push(head(revision), &[change(revision as usize, 0)], Timestamp::default());
+            ring.push(head(revision), &[change(revision as usize, 0)], Duration::ZERO);
         }
         for (cursor, missed) in [(10, 3), (11, 2), (12, 2), (14, 1)] {
             let Next::Changes { revision, changes } = ring.after(cursor) else { panic!("{cursor}") };
@@ -214,13 +216,13 @@ mod tests {
     fn what_falls_off_the_end_makes_older_cursors_behind() {
         let ring = Ring::at(head(1));
         for revision in 2..=(MAX_ENTRIES as u64 + 3) {
-            ring.push(head(revision), &[], Timestamp::default());
+            ring.push(head(revision), &[], Duration::ZERO);
         }
         assert_eq!(ring.after(2), Next::Behind);
         assert!(matches!(ring.after(3), Next::Changes { .. }));
         let big = Ring::at(head(1));
         for revision in 2..40 {
-            big.push(head(revision), &[change(0, 1024 * 1024)], Timestamp::default());
+            big.push(head(revision), &[change(0, 1024 * 1024)], Duration::ZERO);
         }
         assert_eq!(big.after(2), Next::Behind);
         assert!(big.kept.read().bytes <= MAX_BYTES);
@@ -230,7 +232,7 @@ mod tests {
     fn deltas_are_bounded_and_hold_whole_revisions() {
         let ring = Ring::at(head(1));
         for revision in 2..10 {
-            ring.push(head(revision), &[change(0, 200 * 1024), change(1, 10)], Timestamp::default());
+            ring.push(head(revision), &[change(0, 200 * 1024), change(1, 10)], Duration::ZERO);
         }
         let (mut cursor, mut seen) = (1, 0);
         while let Next::Changes { revision, changes } = ring.after(cursor) {

@@ -15,6 +15,7 @@ use super::store::sealed::{SealError, SealKey};
 use super::store::{Compare, KeyRange, KeyValue, Op, Store, StoreError, Txn};
 use crate::domain::Timestamp;
 use crate::domain::name::GrantId;
+use crate::domain::resource::MAX_AUTHORITY;
 
 /// Keys read at once at start.
 const PAGE: usize = 1_000;
@@ -140,6 +141,12 @@ impl Vault {
                         && !meta.is_readable()
                     {
                         return Err(VaultError::Format(meta.format));
+                    }
+                    if let Record::Resource(resource) = &record
+                        && kv.create_revision != kv.mod_revision
+                    {
+                        // What its bound was before is not kept.
+                        model.longest.insert(resource.name.clone(), MAX_AUTHORITY);
                     }
                     model.apply(&Change::Put(record), kv.mod_revision);
                 }

@@ -71,8 +71,18 @@ fn options(settings: &EvidenceSettings) -> JournalOptions {
 #[async_trait]
 impl Sink for ControlLog {
     async fn reached(&self) -> Result<Reached, SinkError> {
-        let storage = self.storage.clone();
-        tokio::task::spawn_blocking(move || reached(&storage)).await.map_err(sink_error)?
+        let (journal, storage) = (self.log.journal().clone(), self.storage.clone());
+        let reached = move || {
+            // INVARIANT: nothing is taken for told that a crash may still undo. Frames of a write that failed can be
+            // read until the journal goes on elsewhere, so a broken journal tells nothing; and what an append left
+            // queued when it failed half-way is written first, or it would be told twice.
+            if let Some(error) = journal.status().broken {
+                return Err(sink_error(error));
+            }
+            journal.flush().map_err(sink_error)?;
+            reached(&storage, journal.durable_seq())
+        };
+        tokio::task::spawn_blocking(reached).await.map_err(sink_error)?
     }
 
     async fn append(&self, told: &[Told]) -> Result<(), SinkError> {
@@ -93,22 +103,22 @@ fn sink_error(error: impl std::fmt::Display) -> SinkError {
     SinkError(error.to_string())
 }
 
-/// The last revision in the log and how many of its events are there, from the log's end backwards.
-fn reached(storage: &Arc<dyn Storage>) -> Result<Reached, SinkError> {
+/// The last revision in the log's first `durable` records and how many of its events are there, from the end backwards.
+fn reached(storage: &Arc<dyn Storage>, durable: u64) -> Result<Reached, SinkError> {
     let mut last = Reached::default();
-    let mut end = None;
+    let mut end = durable;
     for first in segments(&**storage).map_err(sink_error)?.into_iter().rev() {
         let mut query = Query::new(storage.clone(), first, Filter { kind: Some(Kind::Change), ..Filter::default() });
         let mut revisions = Vec::new();
         while let Some(found) = query.next().map_err(sink_error)? {
-            if end.is_some_and(|end| found.entry.seq >= end) {
+            if found.entry.seq >= end {
                 break;
             }
             if let Event::Change(change) = found.entry.event {
                 revisions.push(change.revision);
             }
         }
-        end = Some(first);
+        end = end.min(first);
         for revision in revisions.into_iter().rev() {
             if last.events > 0 && revision != last.revision {
                 return Ok(last);
@@ -138,3 +148,6 @@ fn actor(text: &str) -> OwnerName {
     #[expect(clippy::unwrap_used, reason = "the literal is a name")]
     text.replace('/', ".").parse().unwrap_or_else(|_| crate::control::authorize::SYSTEM.parse().unwrap())
 }
+
+#[cfg(test)]
+mod tests;

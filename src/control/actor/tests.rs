@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use super::super::model::Ended;
-use super::super::sample::{NOW, core, documents, furnished, request};
+use super::super::sample::{CATALOG, NOW, core, document, documents, furnished, request};
 use super::super::store::sealed::SealKey;
 use super::super::store::{
     Compare, KeyRange, Lease, LeaseId, Op, RangeResult, Revision, SqliteStore, Store, Txn, TxnResult, WatchStream,
@@ -13,6 +13,9 @@ use super::super::store::{
 use super::super::{ControlHandle, Core};
 use super::*;
 use crate::domain::clock::ManualClock;
+use crate::domain::identity::IdentityState;
+use crate::domain::name::{IdentityName, ResourceName};
+use crate::domain::resource::{MAX_AUTHORITY, Span};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at(NOW))
@@ -130,6 +133,24 @@ async fn ended_grants_are_noted_once_also_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_lowered_bound_stays_known_for_those_who_missed_it() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let (first, handle) = furnished(dir.path(), &clock).await;
+    let orders: ResourceName = "api/orders".parse().unwrap();
+    let bounds = |model: &Model| (model.resources[&orders].value.spec.authority, model.longest[&orders]);
+    let seconds = |seconds| Span::new(Duration::from_secs(seconds));
+    assert_eq!(bounds(&handle.model()), (seconds(10), seconds(10)));
+    let lowered = document("Resource", "api/orders", r#"{"owner":"orders","authority":"5s"}"#);
+    handle.apply(&system(), vec![lowered], false).await.unwrap();
+    assert_eq!(bounds(&handle.model()), (seconds(5), seconds(10)));
+    drop(handle);
+    first.shutdown().await;
+    // What it was before is not kept: it may have been anything.
+    let second = core(dir.path(), &clock).await;
+    assert_eq!(bounds(&second.handle().model()), (seconds(5), MAX_AUTHORITY));
+}
+
+#[tokio::test]
 async fn an_end_missed_while_away_is_noted_at_the_next_start() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
     let (first, handle) = furnished(dir.path(), &clock).await;
@@ -228,10 +249,39 @@ async fn a_commit_of_unknown_fate_is_never_guessed() {
     assert!(handle.model().grants.is_empty());
 
     flaky.drop_answer.store(true, Ordering::SeqCst);
+    let outbox = handle.shared().outbox.subscribe();
     assert_eq!(handle.create_grants(&system(), request()).await.unwrap_err(), Refused::Unavailable);
-    // It was done; the next command sees it.
+    // It was done; the next command sees it, and so does who drains the outbox.
     handle.apply(&system(), documents(), false).await.unwrap();
     assert_eq!(handle.model().grants.len(), 1);
+    assert!(outbox.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn what_was_worked_out_on_a_failed_commit_is_not_stored() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let inner = SqliteStore::open(&dir.path().join("control.db"), clock.clone()).unwrap();
+    let flaky = Arc::new(Flaky { inner, drop_answer: false.into(), refuse: false.into() });
+    let core = Core::over(flaky.clone(), SealKey::from_bytes(&[7; 32]), clock.clone()).await.unwrap();
+    let handle = core.handle();
+    handle.apply(&system(), documents(), false).await.unwrap();
+    let (_, name, spec) = CATALOG[0];
+    let theirs = document("Identity", name, &spec.replace("sa/billing", "sa/somebody-else"));
+
+    // One batch: the second command changes the record that the first one does, and is planned on it.
+    flaky.refuse.store(true, Ordering::SeqCst);
+    let by = system();
+    let first = handle.apply(&by, vec![theirs], false);
+    let second = handle.set_state(&by, "billing".parse().unwrap(), IdentityState::Quarantined, "leak".into());
+    let third = handle.create_grants(&by, request());
+    let (first, second, third) = tokio::join!(first, second, third);
+    assert_eq!(first.unwrap_err(), Refused::Unavailable);
+    assert!(matches!(second, Err(Refused::Conflict(_))), "{second:?}");
+    third.unwrap();
+    let kept = Vault::new(flaky, SealKey::from_bytes(&[7; 32])).load().await.unwrap();
+    let billing: IdentityName = "billing".parse().unwrap();
+    assert_eq!(kept.identities[&billing].value, handle.model().identities[&billing].value);
+    assert!(!format!("{:?}", kept.identities[&billing].value).contains("somebody-else"));
 }
 
 #[tokio::test]

@@ -11,16 +11,17 @@ use tonic::{Request, Response, Status};
 use super::super::actor::ControlHandle;
 use super::super::authorize::{Caller, Operation};
 use super::super::encode;
-use super::super::fleet::Wanted;
+use super::super::fleet::{Bound, Wanted};
 use super::super::grant::{Access as Asked, GrantRequest};
+use super::super::model::Model;
 use super::super::record::RevokedToken;
 use super::error::{malformed, refused};
 use super::push::MAX_LAG;
 use super::{ApiError, authorized};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState, Limits};
-use crate::domain::name::GrantId;
-use crate::domain::resource::DEFAULT_AUTHORITY;
+use crate::domain::name::{GrantId, ResourceName};
+use crate::domain::resource::MAX_AUTHORITY;
 use crate::wire::{self, v1};
 
 mod list;
@@ -49,16 +50,10 @@ impl AccessService {
     /// What every gateway has to show for a revision, waiting for those that are connected.
     async fn receipts(&self, revision: u64, grants: &[Grant], wait_ms: u64) -> Vec<v1::GatewayReceipt> {
         let model = self.handle.model();
-        // Several resources: the one that may be used longest is the one that tells when all is over.
-        let authority = grants
-            .iter()
-            .map(|g| model.resources.get(&g.resource).map_or(DEFAULT_AUTHORITY, |kept| kept.value.spec.authority))
-            .max()
-            .unwrap_or(DEFAULT_AUTHORITY);
         let wanted = Wanted {
             revision,
             grants: grants.iter().map(|grant| grant.id).collect(),
-            authority: authority.duration(),
+            bounds: grants.iter().map(|grant| bound(&model, &grant.resource)).collect(),
             lag: MAX_LAG,
         };
         let fleet = self.handle.fleet();
@@ -148,7 +143,7 @@ impl v1::access_server::Access for AccessService {
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::RevokeToken, None).await?;
         let v1::RevokeTokenRequest { issuer, jti, expires_unix_us } = request.into_inner();
-        let token = RevokedToken { issuer, jti, expires: Timestamp::from_unix_micros(expires_unix_us) };
+        let token = RevokedToken { issuer, jti, expires: Timestamp::from_unix_micros(expires_unix_us), by: None };
         let done = self.handle.revoke_token(&caller, token).await.map_err(refused)?;
         Ok(Response::new(v1::RevokeTokenResponse { revision: done.revision }))
     }
@@ -179,6 +174,17 @@ impl AccessService {
         let model = self.handle.model();
         model.resources.get(&record.grant.resource).map(|kept| kept.value.spec.owner.clone())
     }
+}
+
+/// How old authority may be for a resource; of one that is not there nothing is known.
+fn bound(model: &Model, name: &ResourceName) -> Bound {
+    let Some(kept) = model.resources.get(name) else {
+        let longest = MAX_AUTHORITY.duration();
+        return Bound { since: u64::MAX, now: longest, longest };
+    };
+    let now = kept.value.spec.authority;
+    let longest = model.longest.get(name).map_or(now, |longest| now.max(*longest));
+    Bound { since: kept.revision, now: now.duration(), longest: longest.duration() }
 }
 
 fn grant_request(message: v1::CreateGrantRequest) -> Result<GrantRequest, Status> {

@@ -156,7 +156,8 @@ impl Session {
     ) {
         let mut stop = self.stop.clone();
         let mut head = self.shared.ring.watch();
-        let began = self.shared.clock.now();
+        // Lag is counted on a clock that nobody sets back.
+        let began = self.shared.clock.since_boot();
         let work = async {
             let mut cursor = self.resume(hello).await?;
             let mut due = false;
@@ -240,20 +241,19 @@ impl Session {
         }
     }
 
-    async fn answer(&self, renew: &v1::Renew, cursor: u64, began: crate::domain::Timestamp) -> Result<(), Ended> {
+    async fn answer(&self, renew: &v1::Renew, cursor: u64, began: Duration) -> Result<(), Ended> {
         let shared = &self.shared;
         if let Err(denied) = in_good_standing(shared, &self.name) {
             let _ = self.sender.try_send(Err(denied.into()));
             return Err(Ended);
         }
-        let now = shared.clock.now();
         // What it held when it came, it enforced before; what came since, it acknowledges with what was cut.
         shared.fleet.holds(&self.name, self.id, renew.applied_revision.min(self.holds));
         let applied = renew.applied_revision.max(shared.fleet.applied_by(&self.name));
         // What is no longer in the ring was published long ago, or before this session began.
         let missing_since = shared.ring.published_after(applied).filter(|_| applied < cursor).map(|at| at.max(began));
         let since = if applied < cursor { missing_since.or(Some(began)) } else { None };
-        if since.is_some_and(|since| now.saturating_since(since) > MAX_LAG) {
+        if since.is_some_and(|since| shared.clock.since_boot().saturating_sub(since) > MAX_LAG) {
             shared.metrics.renewals.with_label_values(&["withheld"]).inc();
             tracing::warn!(gateway = %self.name, applied, cursor, "a gateway lags: its renewal is not answered");
             return Ok(());
@@ -265,7 +265,7 @@ impl Session {
             nonce: renew.nonce.clone(),
             epoch: shared.ring.head().epoch,
             revision: cursor,
-            time_unix_us: now.unix_micros(),
+            time_unix_us: shared.clock.now().unix_micros(),
             cosignature: String::new(),
             allotments: Vec::new(),
             signature: Vec::new(),

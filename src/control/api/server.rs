@@ -16,7 +16,7 @@ use super::access::AccessService;
 use super::catalog::CatalogService;
 use super::identify::Identifier;
 use super::push::GrantStreamService;
-use crate::wire::v1;
+use crate::wire::{MAX_GATEWAY_MESSAGE_BYTES, v1};
 
 /// Requests at the same time on one connection; a gateway needs two, the command line one.
 const MAX_STREAMS_PER_CONNECTION: u32 = 64;
@@ -26,8 +26,6 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// A peer that went away without a word is noticed in twice this: it then counts as out of reach.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// Messages of gateways: acknowledgements with their cut calls.
-const MAX_GATEWAY_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// What the server needs.
 pub(in super::super) struct Api {

@@ -10,7 +10,7 @@ use rcgen::{
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
-use super::{CertificateAuthority, EnrolError, LEAF_DAYS, MAX_FILE_BYTES, Subject};
+use super::{CONTROL_SERVER_NAME, CertificateAuthority, EnrolError, LEAF_DAYS, MAX_FILE_BYTES, Subject};
 use crate::domain::{Clock, Timestamp};
 use crate::files;
 
@@ -116,6 +116,11 @@ fn params(ca: &CertificateAuthority, subject: &Subject) -> Result<CertificatePar
     if let Some(names) = names {
         hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         hosts.extend(names.iter().cloned());
+        // Gateways and command lines know the control plane by this name alone.
+        match subject {
+            Subject::Server { .. } => hosts.push(CONTROL_SERVER_NAME.to_owned()),
+            Subject::Gateway { .. } | Subject::Workload(_) => refuse_reserved(&hosts)?,
+        }
         hosts.sort();
         hosts.dedup();
     }
@@ -129,6 +134,19 @@ fn params(ca: &CertificateAuthority, subject: &Subject) -> Result<CertificatePar
     params.extended_key_usages = usages;
     params.use_authority_key_identifier_extension = true;
     Ok(params)
+}
+
+/// The control plane's name stands in no other certificate, nor does a wildcard above it.
+fn refuse_reserved(hosts: &[String]) -> Result<(), EnrolError> {
+    let above = CONTROL_SERVER_NAME.split_once('.').map_or(CONTROL_SERVER_NAME, |(_, above)| above);
+    let reserved = |host: &str| {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        host == CONTROL_SERVER_NAME || host.strip_prefix("*.").is_some_and(|rest| rest == above)
+    };
+    match hosts.iter().find(|host| reserved(host)) {
+        Some(host) => Err(EnrolError::Reserved(host.clone())),
+        None => Ok(()),
+    }
 }
 
 /// A serial number of 127 random bits (RFC 5280 section 4.1.2.2: positive).

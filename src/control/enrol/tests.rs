@@ -101,6 +101,26 @@ fn a_gateway_is_who_its_one_uri_names() {
     assert_eq!(gateway_name(params.self_signed(&own).unwrap().der(), "example.org"), None);
 }
 
+#[test]
+fn no_gateway_goes_by_the_control_planes_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(NOW);
+    let ca = init(dir.path(), "example.org", &[], &clock).unwrap();
+    let certified = |file: &str| String::from_utf8_lossy(&der(&dir.path().join(file))).contains(CONTROL_SERVER_NAME);
+    assert!(certified("control.pem"));
+    let issue = |name: &str| {
+        let subject = Subject::Gateway { name: "edge".parse().unwrap(), names: vec![name.to_owned()] };
+        ca.issue(&subject, &dir.path().join("edge.pem"), &dir.path().join("edge.key"), &clock)
+    };
+    for name in
+        [CONTROL_SERVER_NAME, "Control.Portcullis.Internal", "control.portcullis.internal.", "*.portcullis.internal"]
+    {
+        assert!(matches!(issue(name), Err(EnrolError::Reserved(_))), "{name}");
+    }
+    issue("control.example").unwrap();
+    assert!(!certified("edge.pem"));
+}
+
 #[tokio::test]
 async fn a_persons_token_is_made_once_and_only_its_digest_is_kept() {
     let dir = tempfile::tempdir().unwrap();

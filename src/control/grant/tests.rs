@@ -2,6 +2,7 @@
 
 use super::super::catalog::{plan_apply, plan_state};
 use super::super::sample::{NOW, carried_out, context, document, model, request};
+use super::super::store::MAX_REQUEST_BYTES;
 use super::*;
 use crate::domain::grant::{Binding, GrantState, MAX_GRANT_DAYS};
 use crate::domain::identity::IdentityState;
@@ -174,21 +175,88 @@ fn many_ends_are_noted_in_bounded_steps() {
 }
 
 #[test]
+fn large_grants_end_in_steps_that_a_transaction_holds() {
+    let mut model = model();
+    let mut id = ids();
+    let one = plan_create(&model, &context(NOW), &request(), &mut id).unwrap().answer.remove(0);
+    for _ in 0..150 {
+        let mut grant = Grant { id: id(), ..one.clone() };
+        grant.lineage.reason = "x".repeat(16 * 1024);
+        let change = Change::Put(Record::Grant(GrantRecord { grant, expiry_noted: false }));
+        model.apply(&change, 9);
+    }
+    let end = NOW.saturating_add(Duration::from_secs(3600));
+    let mut ended = 0;
+    while ended < 150 {
+        let plan = plan_expiry(&model, end);
+        let records: usize = plan.changes.iter().map(|c| c.record().json().unwrap().to_string().len()).sum();
+        let events = serde_json::to_vec(&plan.events).unwrap().len();
+        assert!(records + events < MAX_REQUEST_BYTES / 2, "{records} and {events} bytes");
+        assert_eq!(plan.answer, ended + plan.changes.len() < 150);
+        ended += plan.changes.len();
+        model = carried_out(&model, &plan);
+    }
+    // One that is larger than a step goes alone.
+    let mut grant = Grant { id: id(), ..one };
+    grant.lineage.reason = "x".repeat(MAX_ENDING_BYTES + 1);
+    model.apply(&Change::Put(Record::Grant(GrantRecord { grant, expiry_noted: false })), 10);
+    assert_eq!(plan_expiry(&model, end).changes.len(), 1);
+}
+
+#[test]
 fn revoked_tokens_are_remembered_until_they_would_have_ended() {
     let model = model();
     let expires = NOW.saturating_add(Duration::from_secs(300));
-    let token = RevokedToken { issuer: "https://gw".into(), jti: "a1".into(), expires };
+    let token = RevokedToken { issuer: "https://gw".into(), jti: "a1".into(), expires, by: None };
     let model = carried_out(&model, &plan_revoke_token(&model, &context(NOW), &token).unwrap());
     assert!(plan_revoke_token(&model, &context(NOW), &token).unwrap().is_empty());
-    assert!(plan_forget_tokens(&model, NOW).is_empty());
-    let forget = plan_forget_tokens(&model, expires);
+    // Its issuer's leeway lets it live on: nothing is forgotten, and nothing too late to be remembered, before that is over.
+    let over = expires.saturating_add(MAX_LEEWAY);
+    let late = context(expires);
+    assert!(
+        plan_revoke_token(&carried_out(&model, &plan_forget_tokens(&model, expires)), &late, &token)
+            .unwrap()
+            .is_empty()
+    );
+    let other = RevokedToken { jti: "a/2".into(), ..token.clone() };
+    assert!(!plan_revoke_token(&model, &late, &other).unwrap().is_empty());
+    let forget = plan_forget_tokens(&model, over);
     assert!(forget.events.is_empty());
     let model = carried_out(&model, &forget);
     assert!(model.tokens.is_empty() && model.token_ends.is_empty());
-    assert!(plan_revoke_token(&model, &context(expires), &token).unwrap().is_empty());
-    for (issuer, jti, days) in [("", "a", 0), ("i", "", 0), ("i", "a/b", 0), ("i", "a\n", 0), ("i", "a", 367)] {
+    assert!(plan_revoke_token(&model, &context(over), &token).unwrap().is_empty());
+    for (issuer, jti, days) in [("", "a", 0), ("i", "", 0), ("i", "a\n", 0), ("i", "a", 367)] {
         let expires = expires.saturating_add(Duration::from_secs(days * 86_400));
-        let bad = RevokedToken { issuer: issuer.into(), jti: jti.into(), expires };
+        let bad = RevokedToken { issuer: issuer.into(), jti: jti.into(), expires, by: None };
         assert!(plan_revoke_token(&model, &context(NOW), &bad).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn one_gateway_cannot_use_up_the_room_for_revoked_tokens() {
+    let mut model = model();
+    let expires = NOW.saturating_add(Duration::from_secs(300));
+    let token = |jti: String| RevokedToken { issuer: "https://gw".into(), jti, expires, by: None };
+    let (greedy, other): (Caller, Caller) =
+        (Caller::Gateway("greedy".parse().unwrap()), Caller::Gateway("other".parse().unwrap()));
+    let revoke = |model: &Model, caller: &Caller, token: &RevokedToken| {
+        plan_revoke_token(model, &Context { caller, now: NOW }, token)
+    };
+    for n in 0..MAX_PER_GATEWAY {
+        let plan = revoke(&model, &greedy, &token(n.to_string())).unwrap();
+        plan.changes.iter().for_each(|change| model.apply(change, 9));
+    }
+    let one_more = token("more".into());
+    assert!(matches!(revoke(&model, &greedy, &one_more), Err(Refused::TooMuch(_))));
+    for caller in [&other, &Caller::System] {
+        assert_eq!(revoke(&model, caller, &one_more).unwrap().changes.len(), 1);
+    }
+    // Not for longer than its tokens live either.
+    let long = RevokedToken { expires: NOW.saturating_add(Duration::from_secs(601)), ..one_more.clone() };
+    assert!(matches!(revoke(&model, &other, &long), Err(Refused::Invalid(_))));
+    assert_eq!(revoke(&model, &Caller::System, &long).unwrap().changes.len(), 1);
+    // What is forgotten makes room.
+    let plan = plan_forget_tokens(&model, NOW.saturating_add(Duration::from_secs(600)));
+    plan.changes.iter().for_each(|change| model.apply(change, 10));
+    assert_eq!(revoke(&model, &greedy, &one_more).unwrap().changes.len(), 1);
 }

@@ -14,11 +14,14 @@ use crate::domain::clock::ManualClock;
 struct Mortal {
     told: Mutex<Vec<Told>>,
     dies_after: AtomicUsize,
+    /// How often it was asked how far it has come.
+    asked: AtomicUsize,
 }
 
 #[async_trait]
 impl Sink for Mortal {
     async fn reached(&self) -> Result<Reached, SinkError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let told = self.told.lock().unwrap();
         let last = told.last().map_or(0, |t| t.revision);
         Ok(Reached { revision: last, events: told.iter().filter(|t| t.revision == last).count() })
@@ -53,7 +56,7 @@ async fn a_log_that_dies_anywhere_has_no_gap_and_no_double_in_the_end() {
     loop {
         lives += 1;
         log.dies_after.store(lives % 11 + 1, Ordering::SeqCst);
-        if drain(shared, &log).await.is_ok() {
+        if drain(shared, &log, &mut None).await.is_ok() {
             break;
         }
     }
@@ -79,7 +82,7 @@ async fn events_that_are_in_the_log_already_are_only_deleted() {
     let before = store.range(KeyRange::prefix(OUTBOX), None, None).await.unwrap().kvs;
     let log = Mortal::default();
     log.dies_after.store(usize::MAX, Ordering::SeqCst);
-    drain(handle.shared(), &log).await.unwrap();
+    drain(handle.shared(), &log, &mut None).await.unwrap();
     let told = log.told.lock().unwrap().clone();
     assert_eq!(told.len(), 4);
     // As after a crash between the log and the deletion: what stands in the outbox is in the log.
@@ -89,5 +92,38 @@ async fn events_that_are_in_the_log_already_are_only_deleted() {
     // A forged event does not get into the evidence.
     let forged = Txn::new().when(Compare::absent("/v1/outbox/x")).then(Op::put("/v1/outbox/x", "{}"));
     store.txn(forged).await.unwrap();
-    assert!(matches!(drain(handle.shared(), &log).await, Err(DrainError::Vault(VaultError::Seal { .. }))));
+    assert!(matches!(drain(handle.shared(), &log, &mut None).await, Err(DrainError::Vault(VaultError::Seal { .. }))));
+}
+
+#[tokio::test]
+async fn what_an_older_store_commits_is_not_taken_for_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let (_core, handle) = furnished(dir.path(), &clock).await;
+    let store = handle.shared().vault.store();
+    let waiting = store.range(KeyRange::prefix(OUTBOX), None, None).await.unwrap().kvs.len();
+    // A log that was written from this store's later revisions, before the backup was restored.
+    let log = Mortal::default();
+    let event = ChangeEvent { operation: "x".into(), object: "x/y".into(), before: None, after: None, reason: None };
+    log.told.lock().unwrap().push(Told { revision: 1_000, at: NOW, actor: "x".into(), event });
+    assert!(matches!(drain(handle.shared(), &log, &mut None).await, Err(DrainError::Restored(_))));
+    assert_eq!(store.range(KeyRange::prefix(OUTBOX), None, None).await.unwrap().kvs.len(), waiting);
+    let current = store.current_revision().await.unwrap();
+    assert!(Reached { revision: current, events: 1 }.check(current).is_ok());
+}
+
+#[tokio::test]
+async fn the_log_is_read_once_and_not_at_every_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let (_core, handle) = furnished(dir.path(), &clock).await;
+    let log = Mortal::default();
+    log.dies_after.store(usize::MAX, Ordering::SeqCst);
+    let mut reached = None;
+    for _ in 0..3 {
+        handle.create_grants(&Caller::System, request()).await.unwrap();
+        drain(handle.shared(), &log, &mut reached).await.unwrap();
+    }
+    assert_eq!((log.asked.load(Ordering::SeqCst), log.told.lock().unwrap().len()), (1, 4 + 3));
+    assert_eq!(log.reached().await.unwrap(), reached.unwrap());
 }

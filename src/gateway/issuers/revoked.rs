@@ -12,12 +12,13 @@ use parking_lot::RwLock;
 use crate::domain::Timestamp;
 use crate::token::verify::Verified;
 
-/// Revoked tokens that are remembered at once. Ours live five minutes, so this is more than 300 revocations a second.
-pub const MAX_REVOKED: usize = 100_000;
+/// Revoked tokens that are remembered at once: twice what a control plane remembers, so that all of that always finds
+/// room beside what was revoked here and is not known there.
+pub const MAX_REVOKED: usize = 200_000;
 
 /// There is no room to remember another one. The revocation did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("100000 revoked tokens are remembered already")]
+#[error("200000 revoked tokens are remembered already")]
 pub struct RevokedFull;
 
 /// By issuer, then by handle: until when.

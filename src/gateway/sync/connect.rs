@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::settings::gateway::ControlEndpoint;
+use crate::wire::CONTROL_SERVER_NAME;
 use crate::wire::v1::access_client::AccessClient;
 use crate::wire::v1::grant_stream_client::GrantStreamClient;
 
@@ -67,6 +68,7 @@ async fn channel(endpoint: &ControlEndpoint) -> Result<Endpoint, ConnectError> {
     let key = zeroize::Zeroizing::new(read(&endpoint.key_file).await?);
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(ca))
+        .domain_name(CONTROL_SERVER_NAME)
         .identity(Identity::from_pem(certificate, key.as_slice()));
     let uri = format!("https://{}", endpoint.address.authority());
     Ok(Endpoint::from_shared(uri)?

@@ -22,7 +22,7 @@ use crate::gateway::issuers::{RevokedFull, RevokedTokens};
 use crate::gateway::live::{CutCall, CutSet, Registry, Selector};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::published::Published;
-use crate::wire::v1;
+use crate::wire::{MAX_CUT_CALLS_LISTED, v1};
 
 /// How long cut calls have before somebody hears about it.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
@@ -227,9 +227,8 @@ impl Enforcer {
         v1::Applied {
             epoch,
             revision,
-            cut: calls.iter().map(cut_message).collect(),
             took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            signature: Vec::new(),
+            ..listed(calls)
         }
     }
 
@@ -272,6 +271,16 @@ impl Enforcer {
     }
 }
 
+/// An acknowledgement's calls: no more than a message of ours may hold, and how many more there were.
+fn listed(calls: &[CutCall]) -> v1::Applied {
+    let unlisted = calls.len().saturating_sub(MAX_CUT_CALLS_LISTED);
+    v1::Applied {
+        cut: calls.iter().take(MAX_CUT_CALLS_LISTED).map(cut_message).collect(),
+        unlisted: u64::try_from(unlisted).unwrap_or(u64::MAX),
+        ..v1::Applied::default()
+    }
+}
+
 fn cut_message(call: &CutCall) -> v1::CutCall {
     v1::CutCall {
         call_id: call.call.bits().to_be_bytes().to_vec(),
@@ -284,4 +293,29 @@ fn cut_message(call: &CutCall) -> v1::CutCall {
 
 fn cut_record(call: &CutCall) -> CutRecord {
     CutRecord { call: call.call, intent_seq: call.intent_seq, reason: call.reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::domain::name::CallId;
+    use crate::wire::MAX_GATEWAY_MESSAGE_BYTES;
+
+    #[test]
+    fn an_acknowledgement_of_any_number_of_calls_is_one_that_the_control_plane_reads() {
+        let one = |n| CutCall {
+            call: CallId::from_bits(n),
+            grant: Some(GrantId::from_bits(n)),
+            reason: Reason::GrantRevoked,
+            intent_seq: u64::MAX,
+            response_bytes: u64::MAX,
+        };
+        let calls: Vec<CutCall> = (0..20_000).map(one).collect();
+        let applied = listed(&calls);
+        assert!(applied.encoded_len() < MAX_GATEWAY_MESSAGE_BYTES / 2, "{} bytes", applied.encoded_len());
+        assert_eq!((applied.cut.len(), applied.unlisted), (4_096, 20_000 - 4_096));
+        assert_eq!(listed(&calls[..3]).unlisted, 0);
+    }
 }

@@ -23,7 +23,7 @@ use crate::evidence::journal::{JournalOptions, Writer};
 use crate::evidence::storage::DiskStorage;
 use crate::gateway::authority::Memory;
 use crate::gateway::live::{Cut, TokenKey};
-use crate::wire::v1;
+use crate::wire::{CONTROL_SERVER_NAME, v1};
 use crate::wire::v1::grant_stream_server::{GrantStream, GrantStreamServer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -133,10 +133,15 @@ fn write(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
 
 /// A control plane's end, and a gateway's parts that follow it.
 async fn house() -> House {
+    house_of(CONTROL_SERVER_NAME).await
+}
+
+/// The same, with a server whose certificate is for `name`.
+async fn house_of(name: &str) -> House {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
     let certificates = Certificates::new();
-    let (server_certificate, server_key) = certificates.leaf("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    let (server_certificate, server_key) = certificates.leaf(name, ExtendedKeyUsagePurpose::ServerAuth);
     let (certificate, key) = certificates.leaf("gateway", ExtendedKeyUsagePurpose::ClientAuth);
     let ca = certificates.issuer.pem();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -339,6 +344,14 @@ async fn a_control_plane_of_another_authority_is_not_followed() {
     let house = house().await;
     let other = Certificates::new();
     write(house._dir.path(), "ca.pem", &other.issuer.pem());
+    let error = connect::connect(&house.parts.endpoint).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_gateways_certificate_is_not_followed() {
+    // The right authority and the right address: what a gateway's certificate has, too.
+    let house = house_of("localhost").await;
     let error = connect::connect(&house.parts.endpoint).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
 }

@@ -77,7 +77,7 @@ impl Gateway {
 
     pub(super) async fn applied(&self, cut: Vec<v1::CutCall>) {
         let applied =
-            v1::Applied { epoch: self.epoch, revision: self.revision, cut, took_us: 42, signature: Vec::new() };
+            v1::Applied { epoch: self.epoch, revision: self.revision, cut, took_us: 42, ..Default::default() };
         self.up.send(v1::GatewayMessage { message: Some(Up::Applied(applied)) }).await.unwrap();
     }
 

@@ -8,7 +8,7 @@ use v1::gateway_receipt::State;
 use super::gateway::Gateway;
 use super::plane::{Bench, grant_request};
 use crate::domain::Clock as _;
-use crate::wire::v1;
+use crate::wire::{self, v1};
 
 fn revoke(id: &[u8], wait_ms: u64) -> v1::RevokeGrantRequest {
     v1::RevokeGrantRequest { id: id.to_vec(), reason: "leaked".into(), wait_ms }
@@ -48,21 +48,25 @@ async fn a_grant_goes_out_and_its_revocation_comes_back_with_what_was_cut() {
         intent_seq: 3,
         response_bytes: 100,
     };
-    one.applied(vec![cut]).await;
+    // As many as an acknowledgement lists.
+    one.applied(vec![cut; wire::MAX_CUT_CALLS_LISTED]).await;
     let revoked = revoking.await.unwrap();
     assert_eq!(revoked.grant.unwrap().revoked.unwrap().reason, "leaked");
     let enforced = receipt(&revoked.receipts, "one");
     assert_eq!((enforced.state(), enforced.took_us), (State::Enforced, 42));
-    assert_eq!((enforced.cut.len(), enforced.cut[0].intent_seq), (1, 3));
+    assert_eq!((enforced.cut.len(), enforced.cut[0].intent_seq), (wire::MAX_CUT_CALLS_LISTED, 3));
     let away = receipt(&revoked.receipts, "two");
     assert_eq!(away.state(), State::Unreachable);
-    // Counted as answered when it was recorded; the resource's authority may be 10 s old.
-    let by = bench.clock.now().saturating_add(Duration::from_secs(10));
+    // Counted as answered when it was recorded; the resource's authority may be 10 s old, and calls end within a second.
+    let by = bench.clock.now().saturating_add(Duration::from_secs(11));
     assert_eq!(away.stops_by_unix_us, by.unix_micros());
 
     // Again: the same answer, nothing new.
     let again = access.revoke_grant(revoke(&grant.id, 0)).await.unwrap().into_inner();
-    assert_eq!((again.revision, receipt(&again.receipts, "one").cut.len()), (revoked.revision, 1));
+    assert_eq!(
+        (again.revision, receipt(&again.receipts, "one").cut.len()),
+        (revoked.revision, wire::MAX_CUT_CALLS_LISTED)
+    );
     bench.stop().await;
     let told = bench.sink.told.lock().unwrap().clone();
     let operations: Vec<&str> = told.iter().map(|t| t.event.operation.as_str()).collect();
@@ -112,7 +116,7 @@ async fn a_gateway_that_stalls_is_pending_and_one_that_leaves_is_unreachable() {
     let second = second.await.unwrap();
     let away = receipt(&second.receipts, "two");
     assert_eq!(away.state(), State::Unreachable);
-    assert_eq!(away.stops_by_unix_us, answered.saturating_add(Duration::from_secs(10)).unix_micros());
+    assert_eq!(away.stops_by_unix_us, answered.saturating_add(Duration::from_secs(11)).unix_micros());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,7 +182,10 @@ async fn a_gateway_that_renews_and_does_not_apply_gets_no_more_authority() {
     one.revision = held;
     one.renew(1).await;
     assert_eq!(one.authority().await.unwrap().nonce, vec![1; 16]);
+    let before = bench.clock.now();
     bench.clock.advance(Duration::from_secs(11));
+    // Setting the clock back gives it no time.
+    bench.clock.set_wall(before);
     one.renew(2).await;
     // Both in one stream, in order: were the second answered, its answer would come first.
     let withheld = || bench.handle().shared().metrics.renewals.with_label_values(&["withheld"]).get();
