@@ -335,8 +335,7 @@ mod tests {
         let keys: std::collections::BTreeSet<String> = names.iter().map(|jti| token_key("https://i", jti)).collect();
         assert_eq!(keys.len(), names.len());
         for jti in names {
-            let token =
-                RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: NOW, by: None };
+            let token = RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: NOW, by: None };
             let record = Record::Token(token);
             let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
             assert_eq!(Record::decode(&record.key(), &value).unwrap(), record);

@@ -53,6 +53,8 @@ pub(super) struct Enforcement {
     grants: Vec<GrantId>,
     /// Whether it ended anything, calls or not.
     ending: bool,
+    /// Whether it came as a snapshot.
+    whole: bool,
 }
 
 /// Puts revisions in force.
@@ -146,11 +148,10 @@ impl Follower {
         let before = self.published.publish(snapshot);
         // INVARIANT: published first. Whoever registers from here on sees it before going on.
         let after = self.published.load();
-        // A snapshot may lack what ended while this gateway was away.
-        let ending = whole || !cut.is_empty();
+        let ending = !cut.is_empty();
         let set = self.fire(&before, &after, cut, review, whole);
         self.metrics.applied(revision);
-        let enforcement = Enforcement { epoch, revision, arrived, cut: set, grants, ending };
+        let enforcement = Enforcement { epoch, revision, arrived, cut: set, grants, ending, whole };
         self.enforcements.send(enforcement).await.map_err(|_| FollowError::Closed)
     }
 
@@ -200,8 +201,12 @@ impl Enforcer {
     }
 
     async fn enforce(&self, enforcement: Enforcement) {
-        let Enforcement { epoch, revision, arrived, mut cut, grants, ending } = enforcement;
+        let Enforcement { epoch, revision, arrived, mut cut, grants, ending, whole } = enforcement;
         if !ending && cut.is_empty() {
+            if whole {
+                // It may lack what ended while this gateway was away: not even a restart brings that back.
+                self.remember(revision).await;
+            }
             let applied = self.applied(epoch, revision, &[], arrived);
             return self.outbox.push(applied);
         }
@@ -224,12 +229,7 @@ impl Enforcer {
 
     fn applied(&self, epoch: u64, revision: u64, calls: &[CutCall], arrived: Duration) -> v1::Applied {
         let took = self.clock.since_boot().saturating_sub(arrived);
-        v1::Applied {
-            epoch,
-            revision,
-            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            ..listed(calls)
-        }
+        v1::Applied { epoch, revision, took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX), ..listed(calls) }
     }
 
     /// Until it is durable: without evidence there is no acknowledgement, and before long no authority.

@@ -23,8 +23,8 @@ use crate::evidence::journal::{JournalOptions, Writer};
 use crate::evidence::storage::DiskStorage;
 use crate::gateway::authority::Memory;
 use crate::gateway::live::{Cut, TokenKey};
-use crate::wire::{CONTROL_SERVER_NAME, v1};
 use crate::wire::v1::grant_stream_server::{GrantStream, GrantStreamServer};
+use crate::wire::{CONTROL_SERVER_NAME, v1};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
