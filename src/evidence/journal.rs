@@ -159,6 +159,15 @@ struct State {
     failures: VecDeque<Failure>,
 }
 
+/// When the writer's thread is called for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    /// At once.
+    Now,
+    /// By whoever appended, once for several records.
+    Later,
+}
+
 /// What those who append and the writer's thread have in common.
 #[derive(Debug)]
 struct Shared {
@@ -212,7 +221,7 @@ impl Journal {
     /// # Errors
     /// At once when the journal is broken, full or closed; otherwise waiting on the ticket tells.
     pub fn append(&self, record: &impl Encode) -> Result<Ticket, JournalError> {
-        self.shared.append(record, Class::Promise)
+        self.shared.append(record, Class::Promise, Call::Now)
     }
 
     /// Gives an intent its position and reserves room for its outcome.
@@ -220,8 +229,20 @@ impl Journal {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn intent(&self, intent: &Intent<'_>) -> Result<(Ticket, OutcomeRoom), JournalError> {
-        let ticket = self.shared.append(intent, Class::Intent)?;
+        self.intent_calling(intent, Call::Now)
+    }
+
+    fn intent_calling(&self, intent: &Intent<'_>, call: Call) -> Result<(Ticket, OutcomeRoom), JournalError> {
+        let ticket = self.shared.append(intent, Class::Intent, call)?;
         Ok((ticket, OutcomeRoom::new(self.shared.clone(), intent.call, ticket)))
+    }
+
+    /// Calls the writer's thread for what was queued with [`Call::Later`].
+    fn call_writer(&self) {
+        let mut state = self.shared.state.lock();
+        if !state.queue.is_empty() {
+            self.shared.wake_writer(&mut state, true);
+        }
     }
 
     /// What became of a record, if that is known.
@@ -305,7 +326,7 @@ impl Journal {
 }
 
 impl Shared {
-    fn append(&self, record: &impl Encode, class: Class) -> Result<Ticket, JournalError> {
+    fn append(&self, record: &impl Encode, class: Class, call: Call) -> Result<Ticket, JournalError> {
         SCRATCH.with_borrow_mut(|body| {
             body.clear();
             encode_body(record, self.origin.as_str(), body);
@@ -330,7 +351,9 @@ impl Shared {
                 state.rooms += 1;
             }
             state.urgent |= urgent;
-            self.wake_writer(&mut state, urgent);
+            if call == Call::Now {
+                self.wake_writer(&mut state, urgent);
+            }
             Ok(ticket)
         })
     }

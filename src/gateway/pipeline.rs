@@ -203,8 +203,7 @@ async fn prepare(
     );
     let particulars = particulars(request, &principal, caller);
     let intent = record::intent(&particulars, &permit, parameters, now, upstream);
-    let journal = worker.waiters.journal();
-    let (ticket, room) = journal.intent(&intent).map_err(|error| Unready::Unrecorded(error.reason()))?;
+    let (ticket, room) = worker.waiters.intent(&intent).map_err(|error| Unready::Unrecorded(error.reason()))?;
     registration.intent(ticket.seq);
     let clock = worker.shared.clock.clone();
     let mut outcome = OutcomeRecord::new(room, clock, worker.metrics.clone(), request.started, request.cut.clone());
@@ -297,7 +296,7 @@ async fn deny(
         revision: snapshot.revision(),
     };
     worker.metrics.denied(denied.reason);
-    let written = match worker.waiters.journal().append(&record) {
+    let written = match worker.waiters.append(&record) {
         Ok(ticket) => worker.waiters.durable(ticket).await,
         Err(error) => Err(error),
     };

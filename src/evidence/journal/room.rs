@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::queue::Class;
-use super::{Shared, Ticket};
+use super::{Call, Shared, Ticket};
 use crate::domain::name::CallId;
 use crate::evidence::entry::{Ended, Ending, Outcome};
 
@@ -47,7 +47,7 @@ impl OutcomeRoom {
             return;
         }
         let outcome = Outcome { call: self.call, intent_seq: self.ticket.seq, ending };
-        match self.shared.append(&outcome, Class::Outcome { intent: self.ticket }) {
+        match self.shared.append(&outcome, Class::Outcome { intent: self.ticket }, Call::Now) {
             Ok(_) => {}
             // Nothing is owed for an intent that was not written.
             Err(_) if matches!(self.shared.outcome_of(self.ticket), Some(Err(_))) => {}

@@ -11,12 +11,16 @@ use std::task::{Poll, Waker};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Journal, JournalError, Ticket};
+use super::queue::Class;
+use super::{Call, Journal, JournalError, OutcomeRoom, Ticket};
+use crate::evidence::entry::{Encode, Intent};
 
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     /// Whether anybody waits here.
     armed: AtomicBool,
+    /// Whether something was queued that the writer has not been called for.
+    queued: AtomicBool,
     notify: Notify,
     waiting: Mutex<Vec<(Ticket, Waker)>>,
     wakes: AtomicU64,
@@ -59,14 +63,43 @@ impl WorkerWaiters {
     pub fn new(journal: &Journal) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let slot = Arc::new(Slot::default());
         journal.shared.workers.lock().push(Arc::downgrade(&slot));
-        let looking = journal.clone();
-        let driver = drive(slot.clone(), move |ticket| looking.outcome_of(ticket).is_some());
+        let (looking, calling) = (journal.clone(), journal.clone());
+        let driver =
+            drive(slot.clone(), move || calling.call_writer(), move |ticket| looking.outcome_of(ticket).is_some());
         (Self { journal: journal.clone(), slot: slot.clone(), _end: Arc::new(End(slot)) }, driver)
     }
 
     /// The journal.
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// As [`Journal::append`]. The writer's thread is called once for all that the worker's calls queue in one turn:
+    /// waking a thread costs more than a record.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append(&self, record: &impl Encode) -> Result<Ticket, JournalError> {
+        let ticket = self.journal.shared.append(record, Class::Promise, Call::Later)?;
+        self.call_soon();
+        Ok(ticket)
+    }
+
+    /// As [`Journal::intent`], with the writer called as by [`append`](Self::append).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn intent(&self, intent: &Intent<'_>) -> Result<(Ticket, OutcomeRoom), JournalError> {
+        let queued = self.journal.intent_calling(intent, Call::Later)?;
+        self.call_soon();
+        Ok(queued)
+    }
+
+    /// The task that runs behind those that are ready now calls the writer.
+    fn call_soon(&self) {
+        if !self.slot.queued.swap(true, Ordering::SeqCst) {
+            self.slot.notify.notify_one();
+        }
     }
 
     /// Waits until a record is durable.
@@ -92,11 +125,15 @@ impl WorkerWaiters {
     }
 }
 
-/// Wakes the calls whose record is decided, each time that the journal calls.
-async fn drive(slot: Arc<Slot>, is_decided: impl Fn(Ticket) -> bool) {
+/// Calls the writer for what the worker's calls queued, and wakes the calls whose record is decided, each time that the
+/// journal calls.
+async fn drive(slot: Arc<Slot>, call_writer: impl Fn(), is_decided: impl Fn(Ticket) -> bool) {
     let mut decided: Vec<Waker> = Vec::new();
     loop {
         slot.notify.notified().await;
+        if slot.queued.swap(false, Ordering::SeqCst) {
+            call_writer();
+        }
         if slot.closed.load(Ordering::SeqCst) {
             return;
         }
@@ -149,13 +186,17 @@ mod tests {
         slot.armed.store(true, Ordering::SeqCst);
         let looks = AtomicU64::new(0);
         let journal = slot.clone();
-        let mut driver = pin!(drive(slot.clone(), |_| {
-            let now = looks.fetch_add(1, Ordering::SeqCst) + 1;
-            if now == look {
-                journal.wake();
+        let mut driver = pin!(drive(
+            slot.clone(),
+            || (),
+            |_| {
+                let now = looks.fetch_add(1, Ordering::SeqCst) + 1;
+                if now == look {
+                    journal.wake();
+                }
+                now > look
             }
-            now > look
-        }));
+        ));
         let mut context = Context::from_waker(Waker::noop());
         while looks.load(Ordering::SeqCst) < look {
             // A batch before: it wakes the worker and holds nothing for this call.
