@@ -127,6 +127,7 @@ impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Unreachable { .. } => Self::new(Exit::Unavailable, error.to_string()),
+            TokenError::InClear { .. } => Self::new(Exit::Usage, error.to_string()),
             TokenError::Answer { .. } => Self::new(Exit::Failed, error.to_string()),
             TokenError::Refused { status, reason, description } => {
                 let exit = match (status, reason.as_str()) {

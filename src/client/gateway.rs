@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::target::ClientCertificate;
+use crate::domain::route::UpstreamUrl;
 
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -34,6 +35,12 @@ pub enum TokenError {
         reason: String,
         /// What can be done about it.
         description: String,
+    },
+    /// The token would cross a network in the clear.
+    #[error("{url} is not on this machine: a token is sent there by https only")]
+    InClear {
+        /// Where it would have gone.
+        url: String,
     },
     /// The answer is not one of a token endpoint.
     #[error("the gateway at {url} answered what cannot be read")]
@@ -91,9 +98,12 @@ struct Problem {
 /// Asks the gateway at `base` (`http://HOST:PORT`) for a token. `ca_pem` is trusted for TLS, and nothing else.
 ///
 /// # Errors
-/// When nobody answers, or the gateway refuses.
+/// When nobody answers, the gateway refuses, or the address is plain HTTP elsewhere than on this machine.
 pub async fn exchange(base: &str, ca_pem: &[u8], subject: Subject, wanted: &Wanted) -> Result<Issued, TokenError> {
     let url = format!("{}/.portcullis/token", base.trim_end_matches('/'));
+    if is_in_clear(base) {
+        return Err(TokenError::InClear { url });
+    }
     let mut form: Vec<(&str, String)> = Vec::new();
     let certificate = match subject {
         Subject::Token(token) => {
@@ -132,6 +142,16 @@ pub async fn exchange(base: &str, ca_pem: &[u8], subject: Subject, wanted: &Want
     })
 }
 
+/// Whether `base` is plain HTTP to anywhere but loopback. What cannot be read counts as elsewhere.
+fn is_in_clear(base: &str) -> bool {
+    if !base.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http:")) {
+        return false;
+    }
+    let Ok(url) = base.parse::<UpstreamUrl>() else { return true };
+    let host = url.host.as_str().trim_start_matches('[').trim_end_matches(']');
+    host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn http_client(ca_pem: &[u8], certificate: Option<ClientCertificate>) -> Result<reqwest::Client, reqwest::Error> {
     let roots = reqwest::Certificate::from_pem_bundle(ca_pem)?;
     let mut builder = reqwest::Client::builder()
@@ -157,4 +177,25 @@ async fn bounded(mut answer: reqwest::Response) -> Result<Vec<u8>, reqwest::Erro
         }
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_leaves_the_machine_by_tls_only() {
+        for here in ["http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:8080", "https://gate.example"] {
+            assert!(!is_in_clear(here), "{here}");
+        }
+        for elsewhere in [
+            "http://gate.example",
+            "HTTP://gate.example",
+            "http://10.0.0.1:80",
+            "http://localhost.evil",
+            "http://u@127.0.0.1",
+        ] {
+            assert!(is_in_clear(elsewhere), "{elsewhere}");
+        }
+    }
 }
