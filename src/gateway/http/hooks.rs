@@ -435,6 +435,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_second_copy_of_the_callers_token_is_seen_wherever_it_would_pass() {
+        let signature = "s".repeat(86);
+        let token = format!("eyJh.eyJi.{signature}");
+        let request = |path: &str, extra: Option<(&'static str, String)>| {
+            let mut request = RequestHeader::build("GET", path.as_bytes(), None).unwrap();
+            request.insert_header("authorization", format!("Bearer {token}")).unwrap();
+            if let Some((name, value)) = extra {
+                request.insert_header(name, value).unwrap();
+            }
+            credential_elsewhere(&request)
+        };
+        assert!(!request("/v1/orders?x=1", None));
+        assert!(!request("/v1/orders", Some(("x-note", "s".repeat(85)))));
+        assert!(request(&format!("/v1/orders?access_token={token}"), None));
+        assert!(request("/v1/orders", Some(("x-auth-token", token.clone()))));
+        assert!(request("/v1/orders", Some(("cookie", format!("t={token}; a=b")))));
+        let none = RequestHeader::build("GET", b"/", None).unwrap();
+        assert!(!credential_elsewhere(&none));
+    }
+
+    #[test]
     fn a_panic_in_a_hook_is_a_refusal() {
         let started = Timestamp::from_unix_seconds(0);
         let mut context = CallContext { slot: None, call: CallId::from_bits(1), started, refusal: None, running: None };
