@@ -116,12 +116,12 @@ impl Hold {
 
 /// Decides one call. Default deny: whatever is not found is a refusal.
 pub fn decide(call: &Call<'_>, snapshot: &Snapshot, now: &Now) -> Decision {
-    let Some(identity) = snapshot.identity(call.identity) else {
-        return Decision::Deny(Reason::IdentityUnknown);
-    };
-    match identity.state {
-        IdentityState::Active => {}
-        IdentityState::Quarantined | IdentityState::Offboarded => return Decision::Deny(Reason::IdentityInactive),
+    match snapshot.identity_state(call.identity) {
+        Some(IdentityState::Active) => {}
+        Some(IdentityState::Quarantined | IdentityState::Offboarded) => {
+            return Decision::Deny(Reason::IdentityInactive);
+        }
+        None => return Decision::Deny(Reason::IdentityUnknown),
     }
     let Some(resource) = snapshot.resource(call.target.resource()) else {
         return Decision::Deny(Reason::GrantMissing);
@@ -133,13 +133,21 @@ pub fn decide(call: &Call<'_>, snapshot: &Snapshot, now: &Now) -> Decision {
         Authority::Age(_) => {}
     }
     match best_grant(call, snapshot, now.wall) {
-        Ok(grant) => Decision::Allow(Permit::granted(grant, identity, resource, call.target, snapshot)),
-        Err(refusal) => match snapshot.observed(call.target.route_name(), now.wall) {
-            Some(exception) => {
-                Decision::Allow(Permit::observed(exception, refusal, identity, resource, call.target, snapshot))
+        Ok(grant) => Decision::Allow(Permit::granted(grant, resource, call.target, snapshot)),
+        Err(refusal) => {
+            let exception = snapshot.observed(call.target.route_name(), now.wall);
+            match exception.zip(snapshot.identity(call.identity)) {
+                Some((exception, identity)) => Decision::Allow(Permit::observed(
+                    exception,
+                    refusal,
+                    &identity.name,
+                    resource,
+                    call.target,
+                    snapshot,
+                )),
+                None => Decision::Deny(refusal),
             }
-            None => Decision::Deny(refusal),
-        },
+        }
     }
 }
 

@@ -20,9 +20,12 @@ pub struct RadixMap<K, V> {
 #[derive(Clone, Debug)]
 enum Node<K, V> {
     Branch([Option<Arc<Node<K, V>>>; FAN]),
-    // Sorted by nothing: a leaf holds about 16 entries at a million keys and is scanned.
-    Leaf(Box<[(K, V)]>),
+    /// The last level points straight at the entries: one cold line less than through a node of their own.
+    Twig([Option<Leaf<K, V>>; FAN]),
 }
+
+/// Sorted by nothing: a leaf holds about 16 entries at a million keys and is scanned.
+type Leaf<K, V> = Arc<[(K, V)]>;
 
 /// Keys: how they spread over the map.
 pub trait RadixKey: Copy + Eq {
@@ -84,7 +87,10 @@ impl<K: RadixKey, V: Clone> RadixMap<K, V> {
                     node = children.get(child(bits, level))?.as_deref()?;
                     level += 1;
                 }
-                Node::Leaf(entries) => return entries.iter().find(|(k, _)| *k == key).map(|(_, v)| v),
+                Node::Twig(leaves) => {
+                    let leaf = leaves.get(child(bits, level))?.as_deref()?;
+                    return leaf.iter().find(|(k, _)| *k == key).map(|(_, v)| v);
+                }
             }
         }
     }
@@ -108,7 +114,9 @@ impl<K: RadixKey, V: Clone> RadixMap<K, V> {
         fn walk<K: Copy, V>(node: &Node<K, V>, visit: &mut impl FnMut(K, &V)) {
             match node {
                 Node::Branch(children) => children.iter().flatten().for_each(|c| walk(c, visit)),
-                Node::Leaf(entries) => entries.iter().for_each(|(k, v)| visit(*k, v)),
+                Node::Twig(leaves) => {
+                    leaves.iter().flatten().flat_map(|leaf| leaf.iter()).for_each(|(k, v)| visit(*k, v));
+                }
             }
         }
         if let Some(root) = &self.root {
@@ -125,27 +133,37 @@ fn change<K: RadixKey, V: Clone>(
     level: u32,
     with: impl FnOnce(Option<&V>) -> Option<V>,
 ) -> Option<V> {
-    if level < LEVELS {
-        let node = slot.get_or_insert_with(|| Arc::new(Node::Branch(Default::default())));
-        let Node::Branch(children) = Arc::make_mut(node) else { return None };
-        let old = change(children.get_mut(child(bits, level))?, key, bits, level + 1, with);
-        if children.iter().all(Option::is_none) {
-            *slot = None;
+    let last = level + 1 == LEVELS;
+    let node = slot.get_or_insert_with(|| {
+        Arc::new(if last { Node::Twig(Default::default()) } else { Node::Branch(Default::default()) })
+    });
+    let (old, empty) = match Arc::make_mut(node) {
+        Node::Branch(children) => {
+            let old = change(children.get_mut(child(bits, level))?, key, bits, level + 1, with);
+            (old, children.iter().all(Option::is_none))
         }
-        return old;
-    }
-    let entries: &[(K, V)] = match slot.as_deref() {
-        Some(Node::Leaf(entries)) => entries,
-        _ => &[],
+        Node::Twig(leaves) => {
+            let old = change_leaf(leaves.get_mut(child(bits, level))?, key, with);
+            (old, leaves.iter().all(Option::is_none))
+        }
     };
-    let place = entries.iter().position(|(k, _)| *k == key);
-    let old = place.and_then(|p| entries.get(p)).map(|(_, v)| v.clone());
+    if empty {
+        *slot = None;
+    }
+    old
+}
+
+fn change_leaf<K: RadixKey, V: Clone>(
+    slot: &mut Option<Leaf<K, V>>,
+    key: K,
+    with: impl FnOnce(Option<&V>) -> Option<V>,
+) -> Option<V> {
+    let entries = slot.as_deref().unwrap_or_default();
+    let old = entries.iter().find(|(k, _)| *k == key).map(|(_, v)| v.clone());
     let new = with(old.as_ref());
-    let room = entries.len() + usize::from(new.is_some()) - usize::from(place.is_some());
-    let mut next = Vec::with_capacity(room);
-    next.extend(entries.iter().filter(|(k, _)| *k != key).cloned());
-    next.extend(new.map(|v| (key, v)));
-    *slot = (!next.is_empty()).then(|| Arc::new(Node::Leaf(next.into_boxed_slice())));
+    let others = entries.iter().filter(|(k, _)| *k != key).cloned();
+    let next: Leaf<K, V> = others.chain(new.map(|v| (key, v))).collect();
+    *slot = (!next.is_empty()).then_some(next);
     old
 }
 

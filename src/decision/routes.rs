@@ -19,6 +19,7 @@ pub struct CompiledRoute {
     route: Route,
     resource: ResourceIndex,
     upstream: String,
+    authority: String,
 }
 
 impl CompiledRoute {
@@ -27,9 +28,24 @@ impl CompiledRoute {
         &self.route
     }
 
+    /// The name of the action at a place of the route's list.
+    pub(super) fn action_name(&self, place: usize) -> &ActionName {
+        // INVARIANT: places come from this very route's list of actions, which holds at least one.
+        let actions = &self.route.spec.actions;
+        match actions.get(place).or_else(|| actions.first()) {
+            Some(rule) => &rule.name,
+            None => unreachable!("a compiled route has actions"),
+        }
+    }
+
     /// The upstream's URL, as text.
     pub fn upstream_text(&self) -> &str {
         &self.upstream
+    }
+
+    /// The upstream's host and port, as a `Host` header names them.
+    pub fn upstream_authority(&self) -> &str {
+        &self.authority
     }
 }
 
@@ -139,12 +155,12 @@ impl<'a> Matched<'a> {
 
     /// The action's name.
     pub fn action_name(&self) -> &ActionName {
-        // INVARIANT: `place` came from this very route's list of actions, which holds at least one.
-        let actions = &self.route.route.spec.actions;
-        match actions.get(self.place).or_else(|| actions.first()) {
-            Some(rule) => &rule.name,
-            None => unreachable!("a compiled route has actions"),
-        }
+        self.route.action_name(self.place)
+    }
+
+    /// The action's place in the route's list.
+    pub(super) fn place(&self) -> usize {
+        self.place
     }
 
     /// Parameters and their values, percent-decoded.
@@ -194,8 +210,8 @@ impl RouteTable {
                 continue;
             }
             let resource = places.resource(&route.spec.resource);
-            let upstream = route.spec.upstream.to_string();
-            let route = Arc::new(CompiledRoute { route, resource, upstream });
+            let (upstream, authority) = (route.spec.upstream.to_string(), route.spec.upstream.authority());
+            let route = Arc::new(CompiledRoute { route, resource, upstream, authority });
             for (place, rule) in route.route.spec.actions.iter().enumerate() {
                 if rule.methods.is_empty() {
                     faults.push(RouteFault::Methods { route: route.route.name.clone(), action: rule.name.clone() });

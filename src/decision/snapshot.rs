@@ -63,6 +63,8 @@ pub struct LiveGrant {
     pub id: GrantId,
     /// Whose it is.
     pub identity: IdentityIndex,
+    /// Their name, shared by all of their grants.
+    pub holder: IdentityName,
     /// What it opens.
     pub resource: ResourceIndex,
     /// When it holds.
@@ -84,11 +86,11 @@ pub struct LiveException {
     pub ends: Timestamp,
 }
 
-/// Grants of one identity on one resource: nearly always one.
+/// Grants of one identity on one resource: nearly always one. Thin pointers: a lookup scans these.
 #[derive(Clone, Debug)]
 enum GrantSet {
     One(Arc<LiveGrant>),
-    Many(Arc<[Arc<LiveGrant>]>),
+    Many(Arc<Vec<Arc<LiveGrant>>>),
 }
 
 impl GrantSet {
@@ -116,6 +118,8 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default)]
 struct Names {
     identities: Vec<Option<Arc<IdentityEntry>>>,
+    /// The states of `identities`, dense: a decision asks for nothing else of them.
+    states: Vec<Option<IdentityState>>,
     identity_places: Map<IdentityName, IdentityIndex>,
     principals: Map<Principal, IdentityIndex>,
     resources: Vec<Option<Arc<ResourceEntry>>>,
@@ -157,6 +161,11 @@ impl Snapshot {
     /// The identity at a place.
     pub fn identity(&self, place: IdentityIndex) -> Option<&Arc<IdentityEntry>> {
         self.names.identities.get(place.0 as usize)?.as_ref()
+    }
+
+    /// The state of the identity at a place.
+    pub fn identity_state(&self, place: IdentityIndex) -> Option<IdentityState> {
+        self.names.states.get(place.0 as usize).copied().flatten()
     }
 
     /// The place of a resource.

@@ -40,7 +40,7 @@ pub(crate) fn intent<'a>(
 ) -> Intent<'a> {
     let (basis, would_refuse) = match permit.basis() {
         PermitBasis::Grant(grant) => (Basis::Grant(grant.id), None),
-        PermitBasis::Exception { exception, would_refuse } => {
+        PermitBasis::Exception { exception, would_refuse, .. } => {
             (Basis::Exception(std::borrow::Cow::Borrowed(&exception.name)), Some(*would_refuse))
         }
     };

@@ -34,6 +34,7 @@ impl SnapshotBuilder {
         let names = &before.names;
         let names = Names {
             identities: vec![None; names.identities.len()],
+            states: vec![None; names.identities.len()],
             identity_places: names.identity_places.clone(),
             principals: super::Map::default(),
             resources: vec![None; names.resources.len()],
@@ -71,9 +72,7 @@ impl SnapshotBuilder {
         let names = Arc::make_mut(&mut self.snapshot.names);
         let Some(place) = names.identity_places.get(name).copied() else { return };
         names.principals.retain(|_, owner| *owner != place);
-        if let Some(slot) = names.identities.get_mut(place.0 as usize) {
-            *slot = None;
-        }
+        names.set_identity(place, None);
     }
 
     /// Adds or replaces a resource.
@@ -134,6 +133,7 @@ impl SnapshotBuilder {
         let live = Arc::new(LiveGrant {
             id: grant.id,
             identity,
+            holder: self.snapshot.names.shared_name(&grant.identity),
             resource,
             window: grant.window,
             actions: grant.actions.iter().map(|action| self.action(action)).collect(),
@@ -143,7 +143,7 @@ impl SnapshotBuilder {
         let key = pair(identity, resource);
         let set = match self.snapshot.grants.get(key) {
             None => GrantSet::One(live),
-            Some(set) => GrantSet::Many(set.as_slice().iter().cloned().chain([live]).collect()),
+            Some(set) => GrantSet::Many(Arc::new(set.as_slice().iter().cloned().chain([live]).collect())),
         };
         self.snapshot.grants.insert(key, set);
     }
@@ -228,15 +228,27 @@ impl Names {
             self.principals.insert(authenticator.principal(), place);
         }
         let entry = IdentityEntry { name: identity.name.clone(), state: identity.state };
-        if let Some(slot) = self.identities.get_mut(place.0 as usize) {
-            *slot = Some(Arc::new(entry));
+        self.set_identity(place, Some(entry));
+    }
+
+    fn set_identity(&mut self, place: IdentityIndex, entry: Option<IdentityEntry>) {
+        let place = place.0 as usize;
+        if let (Some(slot), Some(state)) = (self.identities.get_mut(place), self.states.get_mut(place)) {
+            *state = entry.as_ref().map(|entry| entry.state);
+            *slot = entry.map(Arc::new);
         }
     }
 
+    /// The name as it is kept here: one text, however many grants name it.
+    fn shared_name(&self, name: &IdentityName) -> IdentityName {
+        self.identity_places.get_key_value(name).map_or(name, |(kept, _)| kept).clone()
+    }
+
     fn identity(&mut self, name: &IdentityName) -> IdentityIndex {
-        let identities = &mut self.identities;
+        let (identities, states) = (&mut self.identities, &mut self.states);
         *self.identity_places.entry(name.clone()).or_insert_with(|| {
             identities.push(None);
+            states.push(None);
             IdentityIndex(next_place(identities.len() - 1))
         })
     }
