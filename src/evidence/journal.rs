@@ -37,6 +37,8 @@ use crate::domain::{Clock, Reason};
 
 /// Room that an intent reserves for its outcome: the longest outcome, its frame, and a mark if it is written alone.
 pub const OUTCOME_ROOM_BYTES: u64 = 768;
+/// With so many together, a sync costs each of them little: nothing is gained by waiting for more.
+const GATHER_ENOUGH: usize = 32;
 /// Failures of the disk that tickets can still be told apart by; an older ticket is told that its record failed.
 const MAX_FAILURES_KEPT: usize = 1024;
 
@@ -62,6 +64,9 @@ pub struct JournalOptions {
     /// Bytes that may wait to be written; beyond them appending fails. Outcomes are beyond this limit: reserved room
     /// bounds them.
     pub queue_bytes: usize,
+    /// How long a record that somebody waits for may wait for company, on a disk that is synced for it, while more are
+    /// coming: a sync costs as much processor time as several calls. A lone caller never waits.
+    pub gather: Duration,
     /// How long an outcome may wait for company: nobody waits for it, and the next intent takes it along.
     pub linger: Duration,
     /// How often a failed disk is tried again.
@@ -75,6 +80,7 @@ impl Default for JournalOptions {
             segment_bytes: 64 << 20,
             allocate_bytes: 4 << 20,
             queue_bytes: 16 << 20,
+            gather: Duration::from_micros(500),
             linger: Duration::from_millis(10),
             retry: Duration::from_millis(250),
         }
@@ -139,6 +145,8 @@ enum Activity {
     Awake,
     /// It sleeps until something comes.
     Idle,
+    /// It waits for company for records that somebody waits for.
+    Gathering,
     /// It waits for company for an outcome.
     Lingering,
 }
@@ -148,6 +156,8 @@ struct State {
     queue: Queue,
     /// Whether somebody waits for something in the queue.
     urgent: bool,
+    /// How many records of the queue somebody waits for.
+    awaited: usize,
     next_seq: u64,
     last_time: i64,
     /// Intents whose outcome is not yet in the queue.
@@ -229,19 +239,16 @@ impl Journal {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn intent(&self, intent: &Intent<'_>) -> Result<(Ticket, OutcomeRoom), JournalError> {
-        self.intent_calling(intent, Call::Now)
-    }
-
-    fn intent_calling(&self, intent: &Intent<'_>, call: Call) -> Result<(Ticket, OutcomeRoom), JournalError> {
-        let ticket = self.shared.append(intent, Class::Intent, call)?;
-        Ok((ticket, OutcomeRoom::new(self.shared.clone(), intent.call, ticket)))
+        let ticket = self.shared.append(intent, Class::Intent, Call::Now)?;
+        Ok((ticket, OutcomeRoom::new(self.shared.clone(), intent.call, ticket, None)))
     }
 
     /// Calls the writer's thread for what was queued with [`Call::Later`].
     fn call_writer(&self) {
         let mut state = self.shared.state.lock();
         if !state.queue.is_empty() {
-            self.shared.wake_writer(&mut state, true);
+            let urgent = state.urgent;
+            self.shared.wake_writer(&mut state, urgent);
         }
     }
 
@@ -351,6 +358,7 @@ impl Shared {
                 state.rooms += 1;
             }
             state.urgent |= urgent;
+            state.awaited += usize::from(urgent);
             if call == Call::Now {
                 self.wake_writer(&mut state, urgent);
             }
@@ -379,6 +387,7 @@ impl Shared {
         let asleep = match state.activity {
             Activity::Awake => false,
             Activity::Idle => true,
+            Activity::Gathering => state.awaited >= GATHER_ENOUGH || state.closing,
             Activity::Lingering => urgent,
         };
         if asleep {

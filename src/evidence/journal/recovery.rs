@@ -98,6 +98,7 @@ pub(super) fn open(
         state: Mutex::new(State {
             queue: Queue::new(),
             urgent: false,
+            awaited: 0,
             next_seq: found.records,
             last_time: found.last_time,
             rooms: 0,

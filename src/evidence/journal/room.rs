@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::queue::Class;
+use super::waiters::Slot;
 use super::{Call, Shared, Ticket};
 use crate::domain::name::CallId;
 use crate::evidence::entry::{Ended, Ending, Outcome};
@@ -18,6 +19,8 @@ pub struct OutcomeRoom {
     shared: Arc<Shared>,
     call: CallId,
     ticket: Ticket,
+    /// The worker that calls the writer for it, with whatever else it queues in the same turn.
+    worker: Option<Arc<Slot>>,
     used: bool,
 }
 
@@ -28,8 +31,8 @@ impl fmt::Debug for OutcomeRoom {
 }
 
 impl OutcomeRoom {
-    pub(super) fn new(shared: Arc<Shared>, call: CallId, ticket: Ticket) -> Self {
-        Self { shared, call, ticket, used: false }
+    pub(super) fn new(shared: Arc<Shared>, call: CallId, ticket: Ticket, worker: Option<Arc<Slot>>) -> Self {
+        Self { shared, call, ticket, worker, used: false }
     }
 
     /// Where the intent stands, should it become durable.
@@ -47,8 +50,10 @@ impl OutcomeRoom {
             return;
         }
         let outcome = Outcome { call: self.call, intent_seq: self.ticket.seq, ending };
-        match self.shared.append(&outcome, Class::Outcome { intent: self.ticket }, Call::Now) {
-            Ok(_) => {}
+        let worker = self.worker.as_ref().filter(|worker| worker.is_there());
+        let call = if worker.is_some() { Call::Later } else { Call::Now };
+        match self.shared.append(&outcome, Class::Outcome { intent: self.ticket }, call) {
+            Ok(_) => worker.into_iter().for_each(|worker| worker.call_soon()),
             // Nothing is owed for an intent that was not written.
             Err(_) if matches!(self.shared.outcome_of(self.ticket), Some(Err(_))) => {}
             Err(_) => self.shared.status.outcome_lost(),

@@ -28,13 +28,25 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The task that runs behind those that are ready now calls the writer.
+    pub(super) fn call_soon(&self) {
+        if !self.queued.swap(true, Ordering::SeqCst) {
+            self.notify.notify_one();
+        }
+    }
+
     /// Called by the journal after each batch. Says whether the worker is still there.
     pub(super) fn wake(&self) -> bool {
         if self.armed.swap(false, Ordering::SeqCst) {
             self.wakes.fetch_add(1, Ordering::Relaxed);
             self.notify.notify_one();
         }
-        !self.closed.load(Ordering::Relaxed)
+        self.is_there()
+    }
+
+    /// Whether the worker still runs its calls.
+    pub(super) fn is_there(&self) -> bool {
+        !self.closed.load(Ordering::SeqCst)
     }
 }
 
@@ -81,7 +93,7 @@ impl WorkerWaiters {
     /// As there.
     pub fn append(&self, record: &impl Encode) -> Result<Ticket, JournalError> {
         let ticket = self.journal.shared.append(record, Class::Promise, Call::Later)?;
-        self.call_soon();
+        self.slot.call_soon();
         Ok(ticket)
     }
 
@@ -90,16 +102,10 @@ impl WorkerWaiters {
     /// # Errors
     /// As there.
     pub fn intent(&self, intent: &Intent<'_>) -> Result<(Ticket, OutcomeRoom), JournalError> {
-        let queued = self.journal.intent_calling(intent, Call::Later)?;
-        self.call_soon();
-        Ok(queued)
-    }
-
-    /// The task that runs behind those that are ready now calls the writer.
-    fn call_soon(&self) {
-        if !self.slot.queued.swap(true, Ordering::SeqCst) {
-            self.slot.notify.notify_one();
-        }
+        let shared = &self.journal.shared;
+        let ticket = shared.append(intent, Class::Intent, Call::Later)?;
+        self.slot.call_soon();
+        Ok((ticket, OutcomeRoom::new(shared.clone(), intent.call, ticket, Some(self.slot.clone()))))
     }
 
     /// Waits until a record is durable.

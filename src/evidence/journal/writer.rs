@@ -7,10 +7,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::queue::{Class, Queue};
 use super::segment::{self, SegmentHeader};
-use super::{Activity, Durability, Failure, JournalError, MAX_FAILURES_KEPT, OUTCOME_ROOM_BYTES, Shared};
+use super::{
+    Activity, Durability, Failure, GATHER_ENOUGH, JournalError, MAX_FAILURES_KEPT, OUTCOME_ROOM_BYTES, Shared, State,
+};
 use crate::evidence::entry::{Recovered, encode_body};
 use crate::evidence::storage::{SegmentFile, Storage};
 
@@ -43,6 +46,8 @@ pub(super) struct WriterThread {
     /// Whether a broken disk has been tried again since closing began.
     last_try: bool,
     spare: Queue,
+    /// When the last batch was taken, since boot.
+    taken: Duration,
 }
 
 enum Work {
@@ -72,6 +77,7 @@ impl WriterThread {
             discarded: 0,
             last_try: false,
             spare: Queue::new(),
+            taken: Duration::ZERO,
         }
     }
 
@@ -101,7 +107,7 @@ impl WriterThread {
     fn wait(&mut self) -> Work {
         let shared = self.shared.clone();
         let mut state = shared.state.lock();
-        let mut lingered = false;
+        let (mut lingered, mut gathered) = (false, false);
         let mut tried = false;
         loop {
             state.activity = Activity::Awake;
@@ -122,7 +128,14 @@ impl WriterThread {
             if !state.queue.is_empty() {
                 let full = state.queue.len() > shared.options.queue_bytes;
                 if state.urgent || state.closing || lingered || full {
-                    state.urgent = false;
+                    if !gathered && !full && self.more_are_coming(&state) {
+                        gathered = true;
+                        state.activity = Activity::Gathering;
+                        shared.work.wait_for(&mut state, shared.options.gather);
+                        continue;
+                    }
+                    (state.urgent, state.awaited) = (false, 0);
+                    self.taken = shared.clock.since_boot();
                     let batch = std::mem::replace(&mut state.queue, std::mem::replace(&mut self.spare, Queue::new()));
                     return Work::Write { batch, rooms: state.rooms };
                 }
@@ -136,6 +149,18 @@ impl WriterThread {
             state.activity = Activity::Idle;
             shared.work.wait(&mut state);
         }
+    }
+
+    /// Whether waiting would spare the disk a sync. What was queued since the last batch says how fast records come;
+    /// a single one is a lone caller, which nothing follows before it is answered.
+    fn more_are_coming(&self, state: &State) -> bool {
+        let options = &self.shared.options;
+        if options.durability != Durability::Disk || state.closing || !(2..GATHER_ENOUGH).contains(&state.awaited) {
+            return false;
+        }
+        let since = self.shared.clock.since_boot().saturating_sub(self.taken);
+        let coming = options.gather.as_micros().saturating_mul(state.awaited as u128);
+        coming >= 2 * since.as_micros()
     }
 
     /// Writes a batch and tells everybody. Gives its buffer back.
@@ -256,7 +281,7 @@ impl WriterThread {
         self.shared.epoch.store(epoch + 1, Ordering::SeqCst);
         let queued = std::mem::replace(&mut state.queue, Queue::new());
         state.next_seq = durable;
-        state.urgent = false;
+        (state.urgent, state.awaited) = (false, 0);
         state.broken = Some(error);
         for (class, body) in batch.iter().chain(queued.iter()) {
             let keep = match class {
