@@ -3,9 +3,6 @@
 //! Rules on the parsed parts of a request, the same for HTTP/1.1 and HTTP/2: what has two readings is refused, never
 //! repaired, so that what is decided on is what is forwarded. How bytes become parts is for `http`.
 
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, PROXY_AUTHORIZATION, TE, UPGRADE};
-
 use crate::domain::Reason;
 use crate::domain::route::Host;
 
@@ -80,27 +77,61 @@ fn check_escapes(segment: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Headers of which a request has at most one: a second one would be another reading.
-const SINGLE: [http::HeaderName; 7] =
-    [HOST, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHORIZATION, TE, UPGRADE];
+/// The headers that decide how a request is read. Each stands once at most: a second one would be another reading.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Decisive<'h> {
+    pub(crate) host: Option<&'h [u8]>,
+    pub(crate) content_length: Option<&'h [u8]>,
+    pub(crate) transfer_encoding: Option<&'h [u8]>,
+    pub(crate) upgrade: Option<&'h [u8]>,
+    te: Option<&'h [u8]>,
+    authorization: Option<&'h [u8]>,
+    proxy_authorization: Option<&'h [u8]>,
+    content_type: Option<&'h [u8]>,
+    /// HTTP/2 may split this one.
+    pub(crate) cookies: usize,
+}
 
-/// Checks the headers that every protocol shares.
+impl<'h> Decisive<'h> {
+    fn place(&mut self, name: &str) -> Option<&mut Option<&'h [u8]>> {
+        // By length first: most headers are told apart without looking at a letter.
+        let (known, place) = match name.len() {
+            2 => ("te", &mut self.te),
+            4 => ("host", &mut self.host),
+            7 => ("upgrade", &mut self.upgrade),
+            12 => ("content-type", &mut self.content_type),
+            13 => ("authorization", &mut self.authorization),
+            14 => ("content-length", &mut self.content_length),
+            17 => ("transfer-encoding", &mut self.transfer_encoding),
+            19 => ("proxy-authorization", &mut self.proxy_authorization),
+            _ => return None,
+        };
+        name.eq_ignore_ascii_case(known).then_some(place)
+    }
+}
+
+/// Looks at the headers of a request once, and checks what every protocol shares.
 ///
 /// # Errors
 /// [`Reason::RequestMalformed`].
-pub(crate) fn check_headers(headers: &HeaderMap) -> Result<(), Fault> {
-    for name in &SINGLE {
-        if headers.get_all(name).iter().nth(1).is_some() {
+pub(crate) fn check_headers<'h>(headers: impl IntoIterator<Item = (&'h str, &'h [u8])>) -> Result<Decisive<'h>, Fault> {
+    let mut found = Decisive::default();
+    for (name, value) in headers {
+        let Some(place) = found.place(name) else {
+            found.cookies += usize::from(name.eq_ignore_ascii_case("cookie"));
+            continue;
+        };
+        if place.replace(value).is_some() {
             return Err(Fault::malformed("a header that may stand once stands twice"));
         }
     }
-    if headers.get(UPGRADE).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+    if found.upgrade.is_some_and(|value| !value.eq_ignore_ascii_case(b"websocket")) {
         return Err(Fault::malformed("an upgrade to something other than a WebSocket"));
     }
-    if headers.get(TE).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+    if found.te.is_some_and(|value| !value.eq_ignore_ascii_case(b"trailers")) {
         return Err(Fault::malformed("a TE header other than trailers"));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The host that a request names.
@@ -176,21 +207,25 @@ mod tests {
 
     #[test]
     fn headers_that_decide_stand_once() {
-        let headers = |list: &[(&str, &str)]| {
-            let mut map = HeaderMap::new();
-            for (name, value) in list {
-                map.append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
-            }
-            map
+        let check = |list: &[(&'static str, &'static str)]| {
+            check_headers(list.iter().map(|(name, value)| (*name, value.as_bytes()))).map(drop)
         };
-        assert!(
-            check_headers(&headers(&[("host", "a"), ("accept", "a"), ("accept", "b"), ("upgrade", "WebSocket")]))
-                .is_ok()
-        );
-        for name in ["host", "authorization", "content-length", "content-type", "te", "upgrade"] {
-            assert!(check_headers(&headers(&[(name, "1"), (name, "1")])).is_err(), "{name}");
+        assert!(check(&[("host", "a"), ("accept", "a"), ("accept", "b"), ("upgrade", "WebSocket")]).is_ok());
+        for (name, again) in [
+            ("host", "HOST"),
+            ("authorization", "Authorization"),
+            ("proxy-authorization", "Proxy-Authorization"),
+            ("content-length", "Content-length"),
+            ("content-type", "content-Type"),
+            ("transfer-encoding", "Transfer-Encoding"),
+            ("te", "TE"),
+            ("upgrade", "uPgrade"),
+        ] {
+            let value = if name == "upgrade" { "websocket" } else { "trailers" };
+            assert!(check(&[(name, value)]).is_ok(), "{name}");
+            assert!(check(&[(name, value), ("accept", "*/*"), (again, value)]).is_err(), "{name}");
         }
-        assert!(check_headers(&headers(&[("upgrade", "h2c")])).is_err());
-        assert!(check_headers(&headers(&[("te", "trailers, chunked")])).is_err());
+        assert!(check(&[("upgrade", "h2c")]).is_err());
+        assert!(check(&[("te", "trailers, chunked")]).is_err());
     }
 }

@@ -131,15 +131,23 @@ pub enum Verdict {
 /// Every running call of this process, one shard per worker.
 #[derive(Debug)]
 pub struct Registry {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Place]>,
     /// Told when a call that was cut has left.
     departures: Notify,
+}
+
+/// The calls of one worker.
+#[derive(Debug, Default)]
+struct Place {
+    calls: Mutex<Shard>,
+    /// Told when a call was entered that ends before every other one.
+    sooner: Notify,
 }
 
 impl Registry {
     /// A registry with a shard for each worker, at least one.
     pub fn new(shards: usize) -> Arc<Self> {
-        let shards = (0..shards.max(1)).map(|_| Mutex::default()).collect();
+        let shards = (0..shards.max(1)).map(|_| Place::default()).collect();
         Arc::new(Self { shards, departures: Notify::new() })
     }
 
@@ -148,7 +156,16 @@ impl Registry {
         let shard = shard % self.shards.len();
         // A call that decides again enters again, with the cut that it had.
         cut.enter();
-        let place = self.shard(shard).map_or(0, |calls| calls.lock().insert(running, cut.clone()));
+        let place = self.shard(shard).map_or(0, |of_worker| {
+            let mut calls = of_worker.calls.lock();
+            let sooner = running.ends < calls.earliest;
+            let place = calls.insert(running, cut.clone());
+            drop(calls);
+            if sooner {
+                of_worker.sooner.notify_one();
+            }
+            place
+        });
         Registration { registry: self.clone(), shard, place, cut }
     }
 
@@ -156,7 +173,7 @@ impl Registry {
     pub fn cut(self: &Arc<Self>, which: &Selector, reason: Reason) -> CutSet {
         let mut set = CutSet::empty(self);
         for shard in &self.shards {
-            let found = shard.lock().select(which);
+            let found = shard.calls.lock().select(which);
             set.fire(found, reason);
         }
         set
@@ -167,7 +184,7 @@ impl Registry {
         let mut set = CutSet::empty(self);
         for shard in &self.shards {
             let mut found = Vec::new();
-            shard.lock().walk(|running, cut| match verdict(running) {
+            shard.calls.lock().walk(|running, cut| match verdict(running) {
                 Verdict::Keep => {}
                 Verdict::Tighten(bound) => running.authority_bound = running.authority_bound.min(bound),
                 Verdict::Cut(reason) => found.push((running.clone(), cut.clone(), reason)),
@@ -180,34 +197,31 @@ impl Registry {
     }
 
     /// Ends every call that is past its end, or that runs on authority older than its resource accepts. Returns how many
-    /// were ended now. Each call has a timer of its own; this finds those that a timer cannot know of: a clock that was
-    /// set, a machine that slept, authority that grew old.
+    /// were ended now. [`Registry::keep_ends`] ends calls at their time; this finds those that a timer cannot know of: a
+    /// clock that was set, a machine that slept, authority that grew old.
     pub fn sweep(&self, now: &Now) -> usize {
-        let mut ended = 0;
-        for shard in &self.shards {
-            let mut late = Vec::new();
-            {
-                let mut shard = shard.lock();
-                if shard.earliest > now.wall && !too_old(now.authority, shard.tightest) {
-                    continue;
-                }
-                shard.walk(|running, cut| {
-                    if let Some(reason) = past(running, now)
-                        && cut.reason().is_none()
-                    {
-                        late.push((cut.clone(), reason));
-                    }
-                });
+        self.shards.iter().map(|shard| shard.sweep(now)).sum()
+    }
+
+    /// Ends the calls of a worker at their time, for ever: one timer for all of them, set to the earliest end. For a task
+    /// of the worker's own.
+    pub async fn keep_ends(&self, shard: usize, now: impl Fn() -> Now) {
+        let Some(shard) = self.shards.get(shard % self.shards.len()) else { return };
+        loop {
+            let earliest = shard.calls.lock().earliest;
+            let left = earliest.saturating_since(now().wall);
+            if left.is_zero() {
+                shard.sweep(&now());
+                continue;
             }
-            ended += late.len();
-            late.into_iter().for_each(|(cut, reason)| cut.fire(reason));
+            // One that is entered behind the look above has left its word.
+            let _ = tokio::time::timeout(left, shard.sooner.notified()).await;
         }
-        ended
     }
 
     /// How many calls run.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.calls.lock().len()).sum()
     }
 
     /// Whether none runs.
@@ -215,8 +229,31 @@ impl Registry {
         self.len() == 0
     }
 
-    fn shard(&self, shard: usize) -> Option<&Mutex<Shard>> {
+    fn shard(&self, shard: usize) -> Option<&Place> {
         self.shards.get(shard)
+    }
+}
+
+impl Place {
+    fn sweep(&self, now: &Now) -> usize {
+        let mut late = Vec::new();
+        {
+            let mut calls = self.calls.lock();
+            if calls.earliest > now.wall && !too_old(now.authority, calls.tightest) {
+                return 0;
+            }
+            calls.walk(|running, cut| {
+                let Some(reason) = past(running, now) else { return };
+                // Told once; until it has left, it is no reason to look again.
+                (running.ends, running.authority_bound) = (Timestamp::MAX, Duration::MAX);
+                if cut.reason().is_none() {
+                    late.push((cut.clone(), reason));
+                }
+            });
+        }
+        let ended = late.len();
+        late.into_iter().for_each(|(cut, reason)| cut.fire(reason));
+        ended
     }
 }
 
@@ -268,7 +305,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(shard) = self.registry.shard(self.shard) {
-            shard.lock().remove(self.place);
+            shard.calls.lock().remove(self.place);
         }
         self.cut.leave();
         // Whoever fires after this look finds `gone` set.

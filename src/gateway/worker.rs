@@ -117,6 +117,11 @@ pub(crate) fn start(
                 call_count: AtomicU64::new(0),
                 shared,
             });
+            let ending = worker.clone();
+            tokio::spawn(async move {
+                let Shared { registry, authority, .. } = &*ending.shared;
+                registry.keep_ends(ending.index, || authority.reckoning()).await;
+            });
             run(worker, listeners, shutdown, drain).await;
         });
     };

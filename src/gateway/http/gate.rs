@@ -1,14 +1,13 @@
-//! The gate around one call: the library's work raced against the call's cut and its end.
+//! The gate around one call: the library's work raced against the call's cut.
 //!
 //! Dropping the library's future is how a call is cut. It closes both sides, neither connection goes back to a pool, and
 //! an HTTP/2 neighbour notices nothing. The record of the outcome is written by the drop of what the call holds.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::Poll;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -18,7 +17,6 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::hooks::Hooks;
-use crate::domain::Reason;
 use crate::gateway::connection::Connection;
 use crate::gateway::live::Cut;
 use crate::settings::gateway::GatewayLimits;
@@ -38,7 +36,6 @@ pub(super) struct CallSlot {
     pub(super) cut: Arc<Cut>,
     /// Once set, a cut drops the call; before, the pipeline still answers the caller itself.
     forwarding: AtomicBool,
-    ends: OnceLock<(Duration, Reason)>,
 }
 
 impl CallSlot {
@@ -47,10 +44,8 @@ impl CallSlot {
         CALL.try_with(Clone::clone).ok()
     }
 
-    /// From now on a cut, or the end after `left`, drops the call.
-    pub(super) fn forward(&self, left: Duration, reason: Reason) {
-        // The first permit of a call is its only one.
-        let _ = self.ends.set((left, reason));
+    /// From now on a cut drops the call.
+    pub(super) fn forward(&self) {
         self.forwarding.store(true, Ordering::Release);
     }
 }
@@ -74,7 +69,6 @@ impl HttpServerApp for Gate {
             connection: self.connection.clone(),
             cut: Cut::new(),
             forwarding: AtomicBool::new(false),
-            ends: OnceLock::new(),
         });
         let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
         race(&slot, call).await.flatten()
@@ -102,33 +96,18 @@ impl HttpServerApp for Gate {
 async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
     let mut call = pin!(call);
     let mut fired = pin!(slot.cut.fired());
-    let mut end = pin!(None::<tokio::time::Sleep>);
     poll_fn(|cx| {
-        let mut armed = slot.forwarding.load(Ordering::Acquire);
+        // Before the look: a cut that is fired behind it wakes this task.
         let cut = fired.as_mut().poll(cx).is_ready();
-        if cut && armed {
+        if cut && slot.forwarding.load(Ordering::Acquire) {
             return Poll::Ready(None);
         }
         if let Poll::Ready(output) = call.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        armed |= slot.forwarding.load(Ordering::Acquire);
-        if !armed {
-            return Poll::Pending;
-        }
-        if slot.cut.reason().is_some() {
-            return Poll::Ready(None);
-        }
-        if let Some((left, reason)) = slot.ends.get() {
-            if end.is_none() {
-                end.set(Some(tokio::time::sleep(*left)));
-            }
-            if end.as_mut().as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
-                slot.cut.fire(*reason);
-                return Poll::Ready(None);
-            }
-        }
-        Poll::Pending
+        // Cut before it began to forward, which it now does: nobody would wake it again.
+        let armed = slot.forwarding.load(Ordering::Acquire);
+        if armed && slot.cut.reason().is_some() { Poll::Ready(None) } else { Poll::Pending }
     })
     .await
 }
@@ -136,8 +115,8 @@ async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Timestamp;
     use crate::domain::name::CallId;
+    use crate::domain::{Reason, Timestamp};
     use crate::evidence::entry::{Ended, Event};
     use crate::evidence::journal::{JournalOptions, tests as fixture};
     use crate::evidence::storage::FakeStorage;
@@ -149,29 +128,17 @@ mod tests {
             connection: Arc::new(Connection { peer: "127.0.0.1:1".parse().unwrap(), certificate: None }),
             cut: Cut::new(),
             forwarding: AtomicBool::new(false),
-            ends: OnceLock::new(),
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_forwarding_call_ends_when_it_is_cut_and_an_answered_one_does_not() {
         let slot = slot();
         slot.cut.fire(Reason::GrantRevoked);
         assert_eq!(race(&slot, async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
-        slot.forward(Duration::from_secs(3600), Reason::GrantExpired);
+        slot.forward();
         assert_eq!(race(&slot, async { 7 }).await, None, "the cut comes first");
         assert_eq!(slot.cut.reason(), Some(Reason::GrantRevoked));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_call_ends_with_its_grant() {
-        let slot = slot();
-        let call = async {
-            slot.forward(Duration::from_millis(1500), Reason::GrantExpired);
-            std::future::pending::<()>().await;
-        };
-        assert_eq!(race(&slot, call).await, None);
-        assert_eq!(slot.cut.reason(), Some(Reason::GrantExpired));
     }
 
     #[tokio::test]
@@ -181,7 +148,7 @@ mod tests {
         let (ticket, room) = journal.intent(&fixture::intent(7)).unwrap();
         journal.durable_blocking(ticket).unwrap();
         let slot = slot();
-        slot.forward(Duration::from_secs(3600), Reason::GrantExpired);
+        slot.forward();
         let (clock, metrics) = (fixture::clock(), Metrics::new(1).worker(0));
         let outcome = OutcomeRecord::new(room, clock, metrics, Timestamp::default(), slot.cut.clone());
         let call = async move {
@@ -204,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_wakes_a_call_that_waits() {
         let slot = slot();
-        slot.forward(Duration::from_secs(3600), Reason::GrantExpired);
+        slot.forward();
         let cut = slot.cut.clone();
         let (result, ()) = tokio::join!(race(&slot, std::future::pending::<()>()), async move {
             tokio::task::yield_now().await;

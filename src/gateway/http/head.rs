@@ -3,9 +3,7 @@
 //! Strict RFC 9112 and nothing more: exactly one reading or a refusal. An approved head is handed on unmodified; bodies
 //! are framed by the library alone, so this module never looks past the empty line.
 
-use http::HeaderMap;
-
-use super::super::accept::{self, Fault};
+use super::super::accept::{self, Decisive, Fault};
 use crate::domain::Reason;
 
 /// Headers of one request.
@@ -39,6 +37,11 @@ impl HeadReader {
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Verdict {
         let mut before = self.scanned.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(0);
         for (at, byte) in bytes.iter().copied().enumerate().skip(self.scanned) {
+            // Nearly every byte: a visible one or a space, behind one of its kind.
+            if byte >= b' ' && byte != 0x7f && before > b'\r' {
+                before = byte;
+                continue;
+            }
             match (before, byte) {
                 (b'\r', b'\n') if at == 1 => return refused("an empty line before the request line"),
                 (b'\r', b'\n') if bytes.get(..at).is_some_and(|head| head.ends_with(b"\r\n\r")) => {
@@ -98,48 +101,37 @@ fn check(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<(), Fault> 
         return Err(Fault { reason: Reason::MethodNotAllowed, detail: "a method that is never forwarded" });
     }
     accept::check_target(target.as_bytes())?;
-    let mut map = HeaderMap::with_capacity(request.headers.len());
-    for header in request.headers.iter() {
-        let (Ok(name), Ok(value)) =
-            (http::HeaderName::from_bytes(header.name.as_bytes()), http::HeaderValue::from_bytes(header.value))
-        else {
-            return fail("a header that is none");
-        };
-        map.append(name, value);
-    }
-    accept::check_headers(&map)?;
-    check_framing(&map, version)
+    let headers = accept::check_headers(request.headers.iter().map(|header| (header.name, header.value)))?;
+    check_framing(&headers, version)
 }
 
 /// One framing (RFC 9112 section 6): `Content-Length` in plain digits, or `chunked` alone, never both.
-fn check_framing(headers: &HeaderMap, version: u8) -> Result<(), Fault> {
+fn check_framing(headers: &Decisive<'_>, version: u8) -> Result<(), Fault> {
     let fail = |detail| Err(Fault::malformed(detail));
-    match headers.get(http::header::HOST) {
-        Some(value) => drop(accept::host(value.as_bytes())?),
+    match headers.host {
+        Some(value) => drop(accept::host(value)?),
         None => return fail("no host"),
     }
-    if headers.get_all(http::header::COOKIE).iter().nth(1).is_some() {
+    if headers.cookies > 1 {
         return fail("two cookie headers");
     }
-    let length = headers.get(http::header::CONTENT_LENGTH).map(http::HeaderValue::as_bytes);
+    let length = headers.content_length;
     if length.is_some_and(|digits| digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_digit)) {
         return fail("a content length that is no plain number");
     }
-    let mut codings = headers.get_all(http::header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    if let Some(coding) = headers.transfer_encoding {
         if version == 0 {
             return fail("HTTP/1.0 with a transfer coding");
         }
         if length.is_some() {
             return fail("a content length and a transfer coding");
         }
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        if !coding.eq_ignore_ascii_case(b"chunked") {
             return fail("a transfer coding other than chunked alone");
         }
     }
     // Bytes after a head that asks for an upgrade would reach the upstream before it agreed (CVE-2026-2833).
-    if headers.contains_key(http::header::UPGRADE)
-        && (length.is_some_and(|digits| digits != b"0") || headers.contains_key(http::header::TRANSFER_ENCODING))
+    if headers.upgrade.is_some() && (length.is_some_and(|digits| digits != b"0") || headers.transfer_encoding.is_some())
     {
         return fail("an upgrade with a body");
     }

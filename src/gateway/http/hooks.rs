@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use http::HeaderValue;
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderName, HeaderValue};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -34,7 +34,6 @@ use crate::gateway::worker::Worker;
 const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 /// The shortest signature of a token that verifies here (64 bytes) is longer in base64.
 const MIN_SIGNATURE_BYTES: usize = 64;
-const CALL_ID: HeaderName = HeaderName::from_static(CALL_ID_HEADER);
 /// Carries a refusal through the library's errors.
 const REFUSED: ErrorType = ErrorType::new("Refused");
 
@@ -98,7 +97,7 @@ impl Hooks {
                 };
                 match admit(&self.worker, &request).await {
                     Ok(admitted) => {
-                        self.forward(context, &slot, admitted);
+                        Self::forward(context, &slot, admitted);
                         return Ok(false);
                     }
                     Err(refusal) => refusal,
@@ -117,7 +116,7 @@ impl Hooks {
         }
         if session.is_http2() {
             accept::check_target(header.raw_path())?;
-            accept::check_headers(&header.headers)?;
+            accept::check_headers(header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))?;
         }
         if credential_elsewhere(header) {
             return Err(Fault::malformed("the credential stands in a second place, where it would pass"));
@@ -132,10 +131,8 @@ impl Hooks {
     }
 
     /// From here on the call is raced against its cut.
-    fn forward(&self, context: &mut CallContext, slot: &CallSlot, admitted: Admitted) {
-        let now = self.worker.shared.authority.wall();
-        let left = admitted.permit.ends().saturating_since(now);
-        slot.forward(left, admitted.permit.end_reason());
+    fn forward(context: &mut CallContext, slot: &CallSlot, admitted: Admitted) {
+        slot.forward();
         let call_id = HeaderValue::from_str(&context.call.to_string()).unwrap_or(HeaderValue::from_static("-"));
         context.running = Some(Running { call_id, admitted });
     }
@@ -164,12 +161,12 @@ impl Hooks {
         }
         strip::join_cookies(request)?;
         // The upstream that was decided on, not the host that the caller named: it could mean another there.
-        let upstream = &running.admitted.permit.route().route().spec.upstream;
-        request.insert_header(HOST, upstream.authority())?;
+        // Names as texts: the library spells any other anew on each call.
+        request.insert_header("Host", running.admitted.permit.route().upstream_authority())?;
         if let Some(credential) = running.admitted.credential.clone() {
-            request.insert_header(AUTHORIZATION, credential)?;
+            request.insert_header("Authorization", credential)?;
         }
-        request.insert_header(CALL_ID, running.call_id.clone())?;
+        request.insert_header(CALL_ID_HEADER, running.call_id.clone())?;
         running.admitted.outcome.upstream_started = true;
         Ok(())
     }
@@ -332,7 +329,7 @@ impl ProxyHttp for Hooks {
                         response.remove_header(&name);
                     }
                 }
-                response.insert_header(CALL_ID, running.call_id.clone())?;
+                response.insert_header(CALL_ID_HEADER, running.call_id.clone())?;
             }
             if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
                 // The library would end a WebSocket whose caller is silent for a minute. Its grant ends it.

@@ -1,5 +1,6 @@
 //! Connections: TLS, HTTP/1.1 or HTTP/2, and the loop that reads one head after another.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::gate::Gate;
 use super::head::{HeadReader, Verdict};
@@ -72,6 +73,37 @@ enum NoHead {
     Refused(Fault),
 }
 
+/// A deadline that moves with each head. One timer for all of them: it is set anew when it fires too early, which costs
+/// nothing while calls follow each other.
+struct Deadline {
+    at: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Deadline {
+    fn after(patience: Duration) -> Self {
+        let at = Instant::now() + patience;
+        Self { at, timer: Box::pin(tokio::time::sleep_until(at)) }
+    }
+
+    fn set(&mut self, patience: Duration) {
+        self.at = Instant::now() + patience;
+        if self.at < self.timer.deadline() {
+            self.timer.as_mut().reset(self.at);
+        }
+    }
+
+    async fn passed(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            if self.timer.deadline() >= self.at {
+                return;
+            }
+            self.timer.as_mut().reset(self.at);
+        }
+    }
+}
+
 impl Engine {
     pub(crate) fn new(worker: Arc<Worker>) -> Self {
         let conf = ServerConf {
@@ -106,14 +138,15 @@ impl Engine {
         let established = std::time::UNIX_EPOCH
             + Duration::from_micros(u64::try_from(self.worker.shared.clock.now().unix_micros()).unwrap_or(0));
         let mut io = CallerIo::new(tcp, established);
+        let mut deadline = Deadline::after(self.worker.shared.limits.head_deadline);
         let Some(config) = tls else {
             let connection = Arc::new(Connection { peer, certificate: None });
             let mut bytes = BytesMut::with_capacity(READ_BYTES);
-            match self.read_head(&mut io, &mut bytes, Expect::Preface, &mut shutdown.clone()).await {
+            match self.read_head(&mut io, &mut bytes, Expect::Preface, &mut deadline, &mut shutdown.clone()).await {
                 Ok(First::Http2) => {
                     self.serve_http2(Box::new(Ahead::new(io, bytes.freeze())), connection, &shutdown).await;
                 }
-                Ok(First::Http1) => self.serve_http1(Box::new(io), bytes, connection, shutdown).await,
+                Ok(First::Http1) => self.serve_http1(Box::new(io), bytes, connection, deadline, shutdown).await,
                 Err(NoHead::Refused(fault)) => self.refuse(&mut io, &connection, fault).await,
                 Err(NoHead::Closed) => {}
             }
@@ -139,15 +172,15 @@ impl Engine {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             // Our deadline, not the library's, which has none: silence must not hold a connection.
             if let Ok(First::Http2) =
-                self.read_head(&mut stream, &mut bytes, Expect::Preface, &mut shutdown.clone()).await
+                self.read_head(&mut stream, &mut bytes, Expect::Preface, &mut deadline, &mut shutdown.clone()).await
             {
                 self.serve_http2(Box::new(Ahead::new(stream, bytes.freeze())), connection, &shutdown).await;
             }
             return Ok(());
         }
         let mut stream: Stream = Box::new(stream);
-        match self.read_head(&mut stream, &mut bytes, Expect::FirstHead, &mut shutdown.clone()).await {
-            Ok(_) => self.serve_http1(stream, bytes, connection, shutdown).await,
+        match self.read_head(&mut stream, &mut bytes, Expect::FirstHead, &mut deadline, &mut shutdown.clone()).await {
+            Ok(_) => self.serve_http1(stream, bytes, connection, deadline, shutdown).await,
             Err(NoHead::Refused(fault)) => self.refuse(&mut stream, &connection, fault).await,
             Err(NoHead::Closed) => {}
         }
@@ -171,6 +204,7 @@ impl Engine {
         mut stream: Stream,
         mut bytes: BytesMut,
         connection: Arc<Connection>,
+        mut deadline: Deadline,
         mut shutdown: ShutdownWatch,
     ) {
         let gate = self.gate(connection.clone());
@@ -188,7 +222,7 @@ impl Engine {
             let Some(reused) = gate.process_new_http(session, &shutdown).await else { return };
             (stream, settings) = reused.consume();
             bytes.reserve(READ_BYTES);
-            match self.read_head(&mut stream, &mut bytes, Expect::NextHead, &mut shutdown).await {
+            match self.read_head(&mut stream, &mut bytes, Expect::NextHead, &mut deadline, &mut shutdown).await {
                 Ok(_) => {}
                 Err(NoHead::Refused(fault)) => return self.refuse(&mut stream, &connection, fault).await,
                 Err(NoHead::Closed) => return,
@@ -202,6 +236,7 @@ impl Engine {
         io: &mut (impl AsyncReadExt + Unpin),
         bytes: &mut BytesMut,
         expect: Expect,
+        deadline: &mut Deadline,
         shutdown: &mut ShutdownWatch,
     ) -> Result<First, NoHead> {
         let limits = &self.worker.shared.limits;
@@ -211,7 +246,7 @@ impl Engine {
             Expect::NextHead => limits.idle_timeout,
         };
         let first = matches!(expect, Expect::Preface);
-        let mut deadline = Instant::now() + patience;
+        deadline.set(patience);
         let mut begun = false;
         loop {
             let preface = first && (PREFACE.starts_with(bytes) || bytes.starts_with(PREFACE));
@@ -227,7 +262,7 @@ impl Engine {
             }
             if !bytes.is_empty() && !begun {
                 begun = true;
-                deadline = Instant::now() + limits.head_deadline;
+                deadline.set(limits.head_deadline);
             }
             bytes.reserve(READ_BYTES);
             tokio::select! {
@@ -237,7 +272,7 @@ impl Engine {
                     _ => return Err(NoHead::Closed),
                 },
                 _ = shutdown.changed(), if !begun => return Err(NoHead::Closed),
-                () = tokio::time::sleep_until(deadline) => {
+                () = deadline.passed() => {
                     let slow = Fault { reason: Reason::RequestTimeout, detail: "the head did not arrive in time" };
                     return Err(if begun { NoHead::Refused(slow) } else { NoHead::Closed });
                 }

@@ -69,15 +69,22 @@ pub(crate) fn strip(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 fn is_claim(name: &str) -> bool {
-    // Upstreams that take headers for variables see one name in `X-Forwarded-User`, `X_Forwarded_User` and `X.Forwarded.User`.
-    let plain = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
-    let begins =
-        |known: &str| name.len() >= known.len() && name.bytes().map(plain).zip(known.bytes()).all(|(a, b)| a == b);
-    let listed = |list: &[&str]| list.iter().any(|known| known.len() == name.len() && begins(known));
+    let listed = |list: &[&str]| list.iter().any(|known| is_spelling(name, known));
     listed(&CLAIMS)
         || listed(&HOP_BY_HOP)
-        || FAMILIES.iter().any(|family| begins(family))
+        || FAMILIES.iter().any(|family| begins(name, family))
         || (!FRAMING.contains(&name) && listed(&FRAMING))
+}
+
+/// Upstreams that take headers for variables see one name in `X-Forwarded-User`, `X_Forwarded_User` and
+/// `X.Forwarded.User`.
+fn is_spelling(name: &str, known: &str) -> bool {
+    name.len() == known.len() && begins(name, known)
+}
+
+fn begins(name: &str, known: &str) -> bool {
+    let plain = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
+    name.len() >= known.len() && name.bytes().map(plain).zip(known.bytes()).all(|(a, b)| a == b)
 }
 
 /// One `Cookie` field of several (RFC 9113 section 8.2.3): HTTP/2 may split it, upstreams of HTTP/1.1 read the first.
@@ -93,7 +100,7 @@ pub(crate) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
 /// What of an upstream's answer ends at this hop.
 pub(crate) fn strip_response(headers: &HeaderMap) -> Vec<HeaderName> {
     let between = |name: &HeaderName| {
-        HOP_BY_HOP.contains(&name.as_str()) || name == UPGRADE || name.as_str().replace('_', "-") == CALL_ID_HEADER
+        HOP_BY_HOP.contains(&name.as_str()) || name == UPGRADE || is_spelling(name.as_str(), CALL_ID_HEADER)
     };
     nominated(headers).chain(headers.keys().filter(|name| between(name)).cloned()).collect()
 }

@@ -60,7 +60,7 @@ async fn a_cut_finds_calls_by_everything_they_stand_on() {
     assert_eq!(hits(Selector::All), [1, 2, 3]);
     drop(calls);
     assert!(registry.is_empty());
-    assert!(registry.shards.iter().all(|shard| shard.lock().index_len() == 0), "the index forgets who left");
+    assert!(registry.shards.iter().all(|shard| shard.calls.lock().index_len() == 0), "the index forgets who left");
 }
 
 #[test]
@@ -142,6 +142,34 @@ fn a_sweep_ends_what_is_past_its_end_or_its_authority() {
     assert_eq!(registry.sweep(&Now { authority: Authority::Unknown, ..at(250, 0) }), 0);
     assert_eq!(registry.sweep(&Now { authority: Authority::Missing, ..at(250, 0) }), 1);
     assert_eq!(patient.cut().reason(), Some(Reason::AuthorityMissing));
+}
+
+/// A clock that runs with the runtime's.
+fn running_clock() -> impl Fn() -> Now {
+    let begun = tokio::time::Instant::now();
+    move || Now { wall: Timestamp::from_unix_seconds(0).saturating_add(begun.elapsed()), ..at(0, 0) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_end_at_their_time_also_those_that_came_later_and_end_sooner() {
+    let registry = Registry::new(1);
+    let clock = running_clock();
+    let keeper = tokio::spawn({
+        let (registry, clock) = (registry.clone(), running_clock());
+        async move { registry.keep_ends(0, clock).await }
+    });
+    let ends = |milliseconds: u64| Timestamp::from_unix_seconds(0).saturating_add(Duration::from_millis(milliseconds));
+    let late = enter(&registry, Running { ends: ends(1_500), ..running(1) });
+    tokio::task::yield_now().await;
+    let soon = enter(&registry, Running { ends: ends(700), end_reason: Reason::ExceptionEnded, ..running(2) });
+    assert_eq!(soon.cut().fired().await, Reason::ExceptionEnded);
+    // The timers of the runtime go by milliseconds.
+    assert!((ends(700)..ends(702)).contains(&clock().wall) && late.cut().reason().is_none());
+    // It has not left: the keeper must sleep all the same, or this would never end.
+    assert_eq!(late.cut().fired().await, Reason::GrantExpired);
+    assert!((ends(1_500)..ends(1_502)).contains(&clock().wall));
+    drop((soon, late));
+    keeper.abort();
 }
 
 #[test]
