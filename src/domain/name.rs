@@ -148,13 +148,20 @@ pub struct IdError;
 
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-fn format_ulid(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    use fmt::Write as _;
-    for place in (0..26u32).rev() {
-        let digit = usize::try_from((value >> (place * 5)) & 31).unwrap_or(0);
-        f.write_char(char::from(CROCKFORD.get(digit).copied().unwrap_or(b'0')))?;
+/// 128 bits in Crockford's base32, as ULIDs are written.
+pub(crate) fn ulid_text(bits: u128) -> [u8; 26] {
+    let mut text = [b'0'; 26];
+    let mut rest = bits;
+    for place in text.iter_mut().rev() {
+        let digit = usize::try_from(rest & 31).unwrap_or(0);
+        *place = CROCKFORD.get(digit).copied().unwrap_or(b'0');
+        rest >>= 5;
     }
-    Ok(())
+    text
+}
+
+fn format_ulid(bits: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str(std::str::from_utf8(&ulid_text(bits)).map_err(|_| fmt::Error)?)
 }
 
 fn parse_ulid(text: &str) -> Result<u128, IdError> {

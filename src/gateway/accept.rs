@@ -33,23 +33,36 @@ pub(crate) fn check_target(target: &[u8]) -> Result<(), Fault> {
     if target.first() != Some(&b'/') {
         return fail("the target is not in origin form");
     }
-    if target.iter().any(|byte| !byte.is_ascii_graphic() || b"\"#<>\\^`{|}".contains(byte)) {
+    if !target.iter().all(|byte| IN_TARGET.get(usize::from(*byte)).copied().unwrap_or(false)) {
         return fail("the target holds a byte that it cannot");
     }
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     if path.contains(&b';') {
         return fail("the path holds a matrix parameter");
     }
-    let segments = path.split(|byte| *byte == b'/').count();
-    for (place, segment) in path.split(|byte| *byte == b'/').enumerate().skip(1) {
+    let mut segments = path.split(|byte| *byte == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
         match segment {
             b"." | b".." => return fail("the path holds a dot segment"),
-            b"" if place + 1 != segments => return fail("the path holds an empty segment"),
+            b"" if segments.peek().is_some() => return fail("the path holds an empty segment"),
             _ => check_escapes(segment)?,
         }
     }
     Ok(())
 }
+
+/// Bytes that a target can hold: visible ASCII that RFC 3986 gives a meaning, the fragment's mark aside.
+#[expect(clippy::indexing_slicing, reason = "the compiler runs this")]
+const IN_TARGET: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let never = matches!(byte as u8, b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+        table[byte] = (byte as u8).is_ascii_graphic() && !never;
+        byte += 1;
+    }
+    table
+};
 
 fn check_escapes(segment: &[u8]) -> Result<(), Fault> {
     let mut bytes = segment.iter().copied();

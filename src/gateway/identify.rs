@@ -111,12 +111,10 @@ impl Caller<'_> {
     }
 
     /// As the credential names the caller, for the evidence.
-    pub(crate) fn principal(&self) -> String {
+    pub(crate) fn principal(&self) -> &str {
         match self {
-            Self::Certificate(certificate) => certificate.spiffe.to_string(),
-            Self::Token { verified, .. } | Self::Revoked(verified) => {
-                format!("{}@{}", verified.subject, verified.issuer)
-            }
+            Self::Certificate(certificate) => certificate.spiffe.as_str(),
+            Self::Token { verified, .. } | Self::Revoked(verified) => verified.shown(),
         }
     }
 }

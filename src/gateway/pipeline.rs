@@ -201,7 +201,7 @@ async fn prepare(
     let parameters = Parameters::new(
         matched.parameters().iter().map(|(name, value)| (std::borrow::Cow::Borrowed(name), value.as_ref())),
     );
-    let particulars = particulars(request, &principal, caller);
+    let particulars = particulars(request, principal, caller);
     let intent = record::intent(&particulars, &permit, parameters, now, upstream);
     let (ticket, room) = worker.waiters.intent(&intent).map_err(|error| Unready::Unrecorded(error.reason()))?;
     registration.intent(ticket.seq);
@@ -283,7 +283,7 @@ async fn deny(
         call: request.call,
         reason: denied.reason,
         identity: identity.map(|entry| Cow::Borrowed(&entry.name)),
-        principal: Some(principal.as_str().into()),
+        principal: Some(principal.into()),
         credential: Some(credential_kind(caller)),
         route: target.map(|t| Cow::Borrowed(&t.route)),
         resource: target.map(|t| Cow::Borrowed(&t.resource)),

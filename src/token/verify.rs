@@ -113,6 +113,7 @@ impl<'t> UnverifiedToken<'t> {
             valid_until: claims.expires.saturating_add(profile.leeway()),
             key: key.clone(),
             handle,
+            shown: format!("{}@{}", claims.subject, claims.issuer).into(),
             claims,
         };
         verified.check_time(now)?;
@@ -153,6 +154,8 @@ pub struct Verified {
     claims: Claims,
     key: Arc<VerificationKey>,
     handle: Arc<str>,
+    /// `subject@issuer`.
+    shown: Box<str>,
     valid_from: Timestamp,
     valid_until: Timestamp,
 }
@@ -185,6 +188,11 @@ impl Verified {
     /// What it is called, unique within its issuer: its `jti`, or a digest of what was signed. It is no secret.
     pub fn handle(&self) -> &Arc<str> {
         &self.handle
+    }
+
+    /// Who presents it, as the evidence names them: `subject@issuer`.
+    pub fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// Who presents it, by issuer and subject. Whom that is, the inventory says.

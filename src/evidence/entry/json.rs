@@ -5,7 +5,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 
-use crate::domain::name::{CallId, GrantId};
+use crate::domain::name::{CallId, GrantId, ulid_text};
 use crate::evidence::tree::sha256;
 
 /// What is left of a text that is too long: `…[N bytes, sha256 HEX]` follows it.
@@ -165,8 +165,14 @@ pub(super) fn escaped(text: &str, out: &mut Vec<u8>) {
 }
 
 fn escape_into(text: &str, out: &mut Vec<u8>) {
+    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\') {
+    // Nearly every text holds none. Without an exit the compiler looks at many bytes at once.
+    if !rest.iter().fold(false, |found, byte| found | special(*byte)) {
+        out.extend_from_slice(rest);
+        return;
+    }
+    while let Some(at) = rest.iter().position(|byte| special(*byte)) {
         let (before, after) = rest.split_at(at);
         out.extend_from_slice(before);
         let Some((byte, after)) = after.split_first() else { break };
@@ -207,17 +213,10 @@ pub(super) fn signed(value: i64, out: &mut Vec<u8>) {
     unsigned(value.unsigned_abs(), out);
 }
 
-/// As `CallId` and `GrantId` show themselves, without the formatting machinery.
 pub(super) fn ulid(bits: u128, out: &mut Vec<u8>) {
-    const CROCKFORD: [u8; 32] = *b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-    let mut text = [b'"'; 28];
-    let mut rest = bits;
-    for slot in text.iter_mut().skip(1).take(26).rev() {
-        let digit = usize::try_from(rest & 31).unwrap_or(0);
-        *slot = CROCKFORD.get(digit).copied().unwrap_or(b'0');
-        rest >>= 5;
-    }
-    out.extend_from_slice(&text);
+    out.push(b'"');
+    out.extend_from_slice(&ulid_text(bits));
+    out.push(b'"');
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -491,3 +491,38 @@ fn a_queue_that_is_not_written_is_bounded() {
     assert_eq!(refused, Some(JournalError::Unavailable));
     eventually("written", || journal.append(&note(200)).is_ok());
 }
+
+#[test]
+fn records_that_follow_each_other_share_a_sync_and_a_lone_one_never_waits() {
+    let disk = FakeStorage::new();
+    let options = JournalOptions { gather: Duration::from_secs(3_600), ..JournalOptions::default() };
+    let (journal, _) = open(&disk, options).unwrap();
+    let gathering = || journal.shared.state.lock().activity == super::Activity::Gathering;
+    for n in 0..3 {
+        let alone = journal.append(&note(n)).unwrap();
+        journal.durable_blocking(alone).unwrap();
+    }
+    disk.hold(Operation::Sync);
+    let first = journal.append(&note(10)).unwrap();
+    eventually("taken", || journal.shared.state.lock().awaited == 0);
+    let before = journal.status().batches;
+    let two = [11, 12].map(|n| journal.append(&note(n)).unwrap());
+    disk.release();
+    journal.durable_blocking(first).unwrap();
+    eventually("gathering", gathering);
+    assert_eq!(two.map(|ticket| journal.outcome_of(ticket)), [None; 2]);
+    let more: Vec<_> = (13..13 + super::GATHER_ENOUGH as u64 - 2).map(|n| journal.append(&note(n)).unwrap()).collect();
+    for ticket in two.into_iter().chain(more) {
+        journal.durable_blocking(ticket).unwrap();
+    }
+    assert_eq!(journal.status().batches, before + 2, "the first, and one for all others");
+    // Whoever waits for the end does not wait for company.
+    disk.hold(Operation::Sync);
+    let _taken = journal.append(&note(100)).unwrap();
+    eventually("taken", || journal.shared.state.lock().awaited == 0);
+    let last = [101, 102].map(|n| journal.append(&note(n)).unwrap());
+    disk.release();
+    eventually("gathering", gathering);
+    journal.close();
+    assert_eq!(last.map(|ticket| journal.outcome_of(ticket)), [Some(Ok(())); 2]);
+}

@@ -20,49 +20,65 @@ pub(crate) enum Verdict {
     Refused(Fault),
 }
 
-/// Reads a head as it arrives: each byte is looked at once.
+/// Reads a head as it arrives, line by line: each byte is looked at once.
 #[derive(Debug)]
 pub(crate) struct HeadReader {
+    /// Where the line that is not whole yet begins.
+    line: usize,
+    /// What of it has been looked at; a CR at its end has not, since what follows decides.
     scanned: usize,
     limit: usize,
 }
 
 impl HeadReader {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self { scanned: 0, limit }
+        Self { line: 0, scanned: 0, limit }
     }
 
     /// Judges `bytes`, of which an earlier call has seen a beginning. A bad byte is refused at once, not when the head
     /// is whole.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Verdict {
-        let mut before = self.scanned.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(0);
-        for (at, byte) in bytes.iter().copied().enumerate().skip(self.scanned) {
-            // Nearly every byte: a visible one or a space, behind one of its kind.
-            if byte >= b' ' && byte != 0x7f && before > b'\r' {
-                before = byte;
-                continue;
+        loop {
+            let fresh = bytes.get(self.scanned..).unwrap_or_default();
+            let end = memchr::memchr(b'\n', fresh);
+            let fresh = fresh.get(..end.unwrap_or(fresh.len())).unwrap_or_default();
+            let text = fresh.strip_suffix(b"\r").unwrap_or(fresh);
+            if let Some(detail) = misplaced(text) {
+                return refused(detail);
             }
-            match (before, byte) {
-                (b'\r', b'\n') if at == 1 => return refused("an empty line before the request line"),
-                (b'\r', b'\n') if bytes.get(..at).is_some_and(|head| head.ends_with(b"\r\n\r")) => {
-                    return match bytes.get(..=at) {
-                        Some(head) if head.len() <= self.limit => whole(head),
-                        _ => Verdict::Refused(TOO_LARGE),
-                    };
-                }
-                (b'\r', b'\n') => {}
-                (_, b'\n') => return refused("a bare LF"),
-                (b'\r', _) => return refused("a bare CR"),
-                (b'\n', b' ' | b'\t') => return refused("a folded line"),
-                (_, b'\r' | b'\t') => {}
-                (_, 0..=0x1f | 0x7f) => return refused("a control character"),
-                _ => {}
+            let folded = bytes.get(self.line).is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+            if folded && self.line > 0 {
+                return refused("a folded line");
             }
-            before = byte;
+            let Some(end) = end else {
+                self.scanned += text.len();
+                return if bytes.len() > self.limit { Verdict::Refused(TOO_LARGE) } else { Verdict::Partial };
+            };
+            if text.len() == fresh.len() {
+                return refused("a bare LF");
+            }
+            let next = self.scanned + end + 1;
+            if next - self.line == b"\r\n".len() {
+                return match bytes.get(..next) {
+                    _ if self.line == 0 => refused("an empty line before the request line"),
+                    Some(head) if head.len() <= self.limit => whole(head),
+                    _ => Verdict::Refused(TOO_LARGE),
+                };
+            }
+            (self.line, self.scanned) = (next, next);
         }
-        self.scanned = bytes.len();
-        if bytes.len() > self.limit { Verdict::Refused(TOO_LARGE) } else { Verdict::Partial }
     }
+}
+
+/// What no line of a head may hold, if `text` does.
+fn misplaced(text: &[u8]) -> Option<&'static str> {
+    let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+    // Without an exit the compiler looks at many bytes at once.
+    if !text.iter().fold(false, |found, byte| found | control(*byte)) {
+        return None;
+    }
+    let first = text.iter().find(|byte| control(**byte));
+    Some(if first == Some(&b'\r') { "a bare CR" } else { "a control character" })
 }
 
 const TOO_LARGE: Fault = Fault { reason: Reason::HeadTooLarge, detail: "the head is over the limit" };

@@ -22,7 +22,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::gate::CallSlot;
 use super::{answer, endpoints, strip};
-use crate::domain::name::CallId;
+use crate::domain::name::{CallId, ulid_text};
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::Ended;
 use crate::gateway::accept::{self, Fault};
@@ -133,7 +133,7 @@ impl Hooks {
     /// From here on the call is raced against its cut.
     fn forward(context: &mut CallContext, slot: &CallSlot, admitted: Admitted) {
         slot.forward();
-        let call_id = HeaderValue::from_str(&context.call.to_string()).unwrap_or(HeaderValue::from_static("-"));
+        let call_id = HeaderValue::from_bytes(&ulid_text(context.call.bits())).unwrap_or(HeaderValue::from_static("-"));
         context.running = Some(Running { call_id, admitted });
     }
 

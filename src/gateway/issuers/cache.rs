@@ -200,7 +200,13 @@ fn weight(token: &str, verified: &Verified) -> usize {
     let audiences: usize = verified.audiences.iter().map(|audience| audience.len() + 16).sum();
     let texts =
         [&verified.token_id, &verified.client, &verified.scope].into_iter().flatten().map(|text| text.len() + 16);
-    ENTRY_BYTES + token.len() + verified.subject.len() + verified.handle().len() + audiences + texts.sum::<usize>()
+    ENTRY_BYTES
+        + token.len()
+        + verified.subject.len()
+        + verified.shown().len()
+        + verified.handle().len()
+        + audiences
+        + texts.sum::<usize>()
 }
 
 impl fmt::Debug for TokenVerifier {
