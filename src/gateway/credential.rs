@@ -98,3 +98,44 @@ impl Minter {
         Ok(Kept { header, renew_at, expires: minted.expires })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::{Call, Credential, Decision, decide};
+    use crate::domain::grant::Grant;
+    use crate::gateway::fixture::{Fixture, GATE, grant};
+
+    /// The permit of a read of an order, and the moment.
+    async fn permit(grant: Grant) -> (Permit, Now) {
+        let fixture = Fixture::new(&[grant]).await;
+        let snapshot = fixture.published.load();
+        let target = snapshot.match_request(&"a".parse().unwrap(), "GET", "/v1/orders/7").unwrap();
+        let identity = snapshot.identity_place(&"billing".parse().unwrap()).unwrap();
+        let call = Call { identity, credential: Credential::Assumed, target: &target, peer: None };
+        let now = fixture.authority.now();
+        let Decision::Allow(permit) = decide(&call, &snapshot, &now) else { panic!("it is granted") };
+        (permit, now)
+    }
+
+    fn expires(header: &HeaderValue) -> i64 {
+        use base64::Engine as _;
+        let token = header.to_str().unwrap().split('.').nth(1).unwrap();
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&claims).unwrap()["exp"].as_i64().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_kept_token_is_used_again_until_its_grant_ends_sooner() {
+        let key = SigningKey::generate(crate::token::keys::KeyAlgorithm::Es256).unwrap();
+        let minter = Minter::new(key.into(), GatewayIssuer::new(GATE));
+        let (long, now) = permit(grant(1)).await;
+        let first = minter.outgoing(&long, &now).unwrap().unwrap();
+        assert_eq!(minter.outgoing(&long, &now).unwrap().unwrap(), first, "kept");
+        let mut sooner = grant(1);
+        sooner.window.ends = now.wall.saturating_add(std::time::Duration::from_secs(2));
+        let (short, now) = permit(sooner).await;
+        let second = minter.outgoing(&short, &now).unwrap().unwrap();
+        assert!(expires(&first) > short.ends().unix_seconds() && expires(&second) <= short.ends().unix_seconds());
+    }
+}

@@ -153,6 +153,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
         ("GET /v1/orders/7 HTTP/1.1", "X-A: b\r\n folded\r\n"),
         ("GET /v1/orders/7 HTTP/1.1", "Authorization: Bearer other\r\n"),
         ("GET /v1/orders/7 HTTP/1.1", "Upgrade: h2c\r\nConnection: upgrade\r\n"),
+        ("GET /v1/orders/7 HTTP/1.1", "Cookie: a=1\r\nCookie: b=2\r\n"),
     ];
     for (line, more) in cases {
         let answer = dev.raw().send(head(line, more)).to_end();
@@ -234,6 +235,50 @@ fn nginx_behind_the_gate_serves_without_a_change() {
     for _ in 0..20 {
         dev.call("billing", "GET", "/again").is(200);
     }
+}
+
+/// An upstream that answers the first request of a connection, keeps it, and hangs up on the second without a word.
+/// Gives its address and the request lines as they came.
+fn forgetful() -> (std::net::SocketAddr, std::sync::mpsc::Receiver<String>) {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(stream), sender) = (stream, sender.clone()) else { return };
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(&stream);
+                for answered in [true, false] {
+                    let mut head = String::new();
+                    while !head.ends_with("\r\n\r\n") && matches!(reader.read_line(&mut head), Ok(1..)) {}
+                    let Some(line) = head.lines().next() else { return };
+                    let _ = sender.send(line.to_owned());
+                    if answered {
+                        let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+                    }
+                }
+            });
+        }
+    });
+    (address, lines)
+}
+
+#[test]
+fn a_write_on_a_connection_that_went_stale_is_never_sent_twice() {
+    let (address, lines) = forgetful();
+    let dev = Dev::start_with(&["--upstream", &format!("http://{address}"), "--workers", "1"]);
+    dev.grant("billing", "api/upstream", &["read", "write"]);
+    let seen = || lines.try_iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>();
+    for method in ["PUT", "DELETE", "POST"] {
+        dev.call("billing", "GET", "/first").is(200);
+        dev.call("billing", method, "/second").is(502);
+        assert_eq!(seen(), ["GET", method]);
+    }
+    // A read has no effect: it is sent once more, on a connection of its own.
+    dev.call("billing", "GET", "/first").is(200);
+    dev.call("billing", "GET", "/second").is(200);
+    assert_eq!(seen(), ["GET", "GET", "GET"]);
 }
 
 #[test]

@@ -334,3 +334,58 @@ fn nothing_that_is_written_holds_a_credential() {
     let administrator = std::fs::read_to_string(dev.dir().join("people/administrator")).unwrap();
     assert!(!holds(&written, administrator.trim()), "the administrator's token was written");
 }
+
+#[test]
+fn a_websocket_may_be_silent_for_longer_than_a_body() {
+    use std::io::{Read as _, Write as _};
+    let upstream = Upstream::start(|_, stream| {
+        let _ =
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
+        let mut bytes = [0; 64];
+        while let Ok(count @ 1..) = stream.read(&mut bytes) {
+            let _ = stream.write_all(&bytes[..count]);
+        }
+    });
+    let fleet = Fleet::start(upstream.address);
+    let gate = fleet.gateway(|config| config["limits"] = json!({ "idle_timeout": "1s" })).ready();
+    fleet.grant("--wait=20s");
+    let mut socket = Raw::connect(&gate.url);
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    socket.send(format!("GET /v1/orders/7 HTTP/1.1\r\nHost: a\r\n{}\r\n{upgrade}\r\n\r\n", fleet.bearer()));
+    let head = socket.until("\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let began = Instant::now();
+    eventually("the limit for bodies is long over", PATIENCE, || began.elapsed() > Duration::from_millis(2_500));
+    socket.send("still here").until("still here");
+}
+
+#[test]
+fn silence_after_a_handshake_is_not_waited_for() {
+    let fleet = Fleet::start(Upstream::ok().address);
+    let gate = fleet.gateway(|config| config["limits"] = json!({ "head_deadline": "1s" })).ready();
+    let authority = fleet.home.path().join("control/ca/ca.pem").display().to_string();
+    let address = gate.tls.trim_start_matches("https://");
+    for protocol in ["h2", "http/1.1"] {
+        let mut client = std::process::Command::new("openssl");
+        client.args(["s_client", "-connect", address, "-CAfile", &authority, "-alpn", protocol, "-quiet"]);
+        // Its own end of the conversation stays open, and says nothing.
+        client.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+        let mut client = client.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let silent = client.stdin.take().unwrap();
+        eventually("the gate hangs up", PATIENCE, || client.try_wait().unwrap().is_some());
+        drop(silent);
+    }
+}
+
+#[test]
+fn no_process_that_holds_keys_leaves_a_core_file() {
+    let dev = Dev::start();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", dev.pid().as_raw_nonzero())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    // What is not dumpable belongs to root in /proc, whoever runs it: other processes of the same user cannot read it.
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata(format!("/proc/{}/mem", dev.pid().as_raw_nonzero())).unwrap(),
+    );
+    assert_eq!(owner, 0);
+}

@@ -213,6 +213,28 @@ mod tests {
     }
 
     #[test]
+    fn the_writer_is_called_once_for_all_that_is_queued_in_a_turn() {
+        let slot = Arc::new(Slot::default());
+        let calls = AtomicU64::new(0);
+        let mut driver = pin!(drive(
+            slot.clone(),
+            || {
+                calls.fetch_add(1, Ordering::SeqCst);
+            },
+            |_| true
+        ));
+        let mut context = Context::from_waker(Waker::noop());
+        for turn in 1..=3 {
+            (0..20).for_each(|_| slot.call_soon());
+            assert!(driver.as_mut().poll(&mut context).is_pending());
+            assert_eq!(calls.load(Ordering::SeqCst), turn);
+        }
+        slot.wake();
+        assert!(driver.as_mut().poll(&mut context).is_pending());
+        assert_eq!(calls.load(Ordering::SeqCst), 3, "nothing was queued");
+    }
+
+    #[test]
     fn a_batch_that_is_done_just_after_a_look_wakes_its_calls() {
         for look in 1..=3 {
             assert!(woken_when_done_at(look), "done behind look {look}: the call waits for ever");

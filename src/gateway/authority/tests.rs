@@ -83,6 +83,20 @@ fn the_control_planes_time_counts_when_it_is_ahead() {
 }
 
 #[test]
+fn an_answer_with_an_earlier_time_gives_nobody_time() {
+    let (manual, clock) = clock();
+    let ahead = manual.now().saturating_add(60 * SECOND);
+    clock.sent([1; 16]);
+    clock.answered(&[1; 16], &answer(ahead)).unwrap();
+    // The control plane's clock is set back an hour, and this machine's with it.
+    manual.set_wall(START);
+    clock.sent([2; 16]);
+    clock.answered(&[2; 16], &answer(START)).unwrap();
+    run(&manual, &clock, 5);
+    assert_eq!(clock.wall(), ahead.saturating_add(5 * SECOND));
+}
+
+#[test]
 fn answers_to_nothing_or_to_something_older_do_not_count() {
     let (manual, clock) = clock();
     assert_eq!(clock.answered(&[1; 16], &answer(START)), Err(AnswerError::Unasked));
