@@ -32,6 +32,8 @@ use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::Notify;
 
+#[cfg(fuzzing)]
+pub use http::fuzzing;
 pub use start::{Gateway, GatewayError};
 pub use tls::TlsError;
 

@@ -139,11 +139,12 @@ impl Actor {
             tokio::select! {
                 biased;
                 () = super::stopped(&mut stop) => return,
+                // Before the jobs: a queue that is never empty must not keep grants from ending.
+                _ = tick.tick() => self.tidy().await,
                 job = self.jobs.recv() => match job {
                     Some(job) => self.work(job).await,
                     None => return,
                 },
-                _ = tick.tick() => self.tidy().await,
             }
         }
     }

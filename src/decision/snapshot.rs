@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 pub use builder::SnapshotBuilder;
 
 use super::radix::RadixMap;
-use super::routes::{Matched, RouteTable};
+use super::routes::{CompiledRoute, Matched, RouteTable};
 use crate::domain::grant::{Limits, Window};
 use crate::domain::identity::IdentityState;
 use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ParameterName, ResourceName, RouteName};
@@ -209,23 +209,23 @@ impl Snapshot {
         self.routes.match_request(host, method, path)
     }
 
-    /// A question about an action on a resource, as if some route had matched.
-    ///
-    /// # Errors
-    /// [`Reason::RouteUnknown`] when no route leads to it.
+    /// A question about an action on a resource, as if a route had matched: one for each route that leads to it, in the
+    /// order of their names.
     pub fn assume(
         &self,
         resource: &ResourceName,
         action: &ActionName,
-        parameters: impl IntoIterator<Item = (ParameterName, String)>,
-    ) -> Result<Matched<'static>, Reason> {
-        let mut rules = self.routes.rules();
-        let found = rules.find(|(route, place, _)| {
-            route.route().spec.resource == *resource
-                && route.route().spec.actions.get(*place).is_some_and(|rule| rule.name == *action)
-        });
-        let (route, place, action) = found.ok_or(Reason::RouteUnknown)?;
-        Ok(Matched::assumed(route, place, action, parameters))
+        parameters: &[(ParameterName, String)],
+    ) -> Vec<Matched<'static>> {
+        let leads = |(route, place, _): &(&Arc<CompiledRoute>, usize, ActionIndex)| {
+            let spec = &route.route().spec;
+            spec.resource == *resource && spec.actions.get(*place).is_some_and(|rule| rule.name == *action)
+        };
+        let mut found: Vec<_> = self.routes.rules().filter(leads).collect();
+        found.sort_by_key(|(route, place, _)| (&route.route().name, *place));
+        found.dedup_by(|(a, ..), (b, ..)| a.route().name == b.route().name);
+        let assumed = |(route, place, action)| Matched::assumed(route, place, action, parameters.iter().cloned());
+        found.into_iter().map(assumed).collect()
     }
 
     /// A builder that starts from this picture.

@@ -285,3 +285,18 @@ fn old_snapshots_stay_as_they_were() {
     assert!(before.grant(GrantId::from_bits(1)).is_some() && after.grant(GrantId::from_bits(1)).is_none());
     assert_eq!(ask(&before, &READ).unwrap().revision(), 7);
 }
+
+#[test]
+fn a_question_about_an_action_is_asked_of_every_route_that_leads_to_it() {
+    let mut builder = catalog();
+    builder.put_route(route("another", &[("read", "GET", "/another/**"), ("read", "GET", "/third/{order}")]));
+    builder.put_route(route("writes", &[("write", "PUT", "/writes")]));
+    let snapshot = builder.build(1, 7).unwrap();
+    let names = |action: &str| {
+        let assumed = snapshot.assume(&"api/orders".parse().unwrap(), &action.parse().unwrap(), &[]);
+        assumed.iter().map(|target| target.route_name().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("read"), ["another", "orders"]);
+    assert_eq!(names("write"), ["orders", "writes"]);
+    assert!(names("delete").is_empty());
+}

@@ -7,6 +7,9 @@
 
 mod answer;
 mod endpoints;
+#[cfg(any(test, fuzzing))]
+#[allow(unreachable_pub, reason = "tests reach it from inside, fuzzers from outside")]
+pub mod fuzzing;
 mod gate;
 mod head;
 mod hooks;

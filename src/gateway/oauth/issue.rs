@@ -171,12 +171,13 @@ fn rule(
             Ok(snapshot) => asked.iter().try_for_each(|action| {
                 let parameters = grant.limits.iter().flat_map(|limits| &limits.parameters);
                 // Parameters are of calls, and checked on each: the question is asked with values that the grant accepts.
-                let parameters = parameters.filter_map(|(name, values)| Some((name.clone(), values.first()?.clone())));
-                // An action that no route has is beyond every grant.
-                let assumed = snapshot.assume(&form.resource, action, parameters);
-                let target = assumed.map_err(|_| Ruling::Deny(Reason::TokenScopeInvalid))?;
+                let parameters: Vec<_> =
+                    parameters.filter_map(|(name, values)| Some((name.clone(), values.first()?.clone()))).collect();
+                // Grants are of resources: any route of the action will do. One that no route has is beyond every grant.
+                let assumed = snapshot.assume(&form.resource, action, &parameters);
+                let target = assumed.first().ok_or(Ruling::Deny(Reason::TokenScopeInvalid))?;
                 let peer = Some(request.peer.ip().to_canonical());
-                let call = Call { identity, credential: asker.credential(), target: &target, peer };
+                let call = Call { identity, credential: asker.credential(), target, peer };
                 allowed(decide(&call, &snapshot, now))
             }),
             Err(reason) => Err(Ruling::Deny(reason)),

@@ -87,15 +87,21 @@ fn decided(model: &Model, question: &Question, now: Timestamp) -> Result<Result<
         tracing::error!(?faults, "the routes of a resource do not make a table");
         refused(Refused::Unavailable)
     })?;
-    let matched = match snapshot.assume(&question.resource, &question.action, question.parameters.iter().cloned()) {
-        Ok(matched) => matched,
-        Err(reason) => return Ok(Err(reason)),
-    };
     let Some(identity) = snapshot.identity_place(&question.identity) else {
         return Ok(Err(Reason::IdentityUnknown));
     };
-    let call = Call { identity, credential: Credential::Assumed, target: &matched, peer: None };
     // The control plane vouches for itself.
     let now = Now { wall: now, authority: Authority::Age(std::time::Duration::ZERO) };
-    Ok(Ok(decide(&call, &snapshot, &now)))
+    // Grants are of resources, exceptions of routes: the answer is the best that any route gives.
+    let rank = |decision: &Decision| match decision {
+        Decision::Allow(permit) if permit.grant().is_some() => 0,
+        Decision::Allow(_) => 1,
+        Decision::Hold(_) => 2,
+        Decision::Deny(_) => 3,
+    };
+    let assumed = snapshot.assume(&question.resource, &question.action, &question.parameters);
+    let decisions = assumed
+        .iter()
+        .map(|target| decide(&Call { identity, credential: Credential::Assumed, target, peer: None }, &snapshot, &now));
+    Ok(decisions.min_by_key(rank).ok_or(Reason::RouteUnknown))
 }
