@@ -97,3 +97,25 @@ need_tools() {
     say "$(printf '  %s\n' "${missing[@]}")"
     fail "Install them, then run this again."
 }
+
+# Clients that the tests drive and that come from other registries: undici (npm), websockets (PyPI). Kept where builds are kept.
+need_clients() {
+    local home
+    home="$(cache_dir)"
+    home="${home:-$PWD/target}/clients"
+    export PORTCULLIS_CLIENTS="$home"
+    mkdir -p "$home"
+    have node || apt_install nodejs npm || true
+    have node && have npm || fail "The tests drive Node.js, which is missing and could not be installed from here."
+    if [ ! -e "$home/node_modules/undici/package.json" ]; then
+        say "installing: undici (into $home)"
+        (cd "$home" && npm install --silent --no-audit --no-fund --ignore-scripts undici@6.21.1 >&2) ||
+            fail "undici could not be installed: npm install undici@6.21.1"
+    fi
+    if ! "$home/venv/bin/python" -c 'import websockets' >/dev/null 2>&1; then
+        say "installing: websockets (into $home)"
+        { python3 -m venv "$home/venv" || { apt_install python3-venv && python3 -m venv "$home/venv"; }; } >&2 &&
+            "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check websockets==13.1 >&2 ||
+            fail "websockets could not be installed: pip install websockets==13.1"
+    fi
+}

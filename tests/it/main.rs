@@ -14,6 +14,7 @@ mod cli;
 mod cli_dev;
 mod cli_first_screen;
 mod cli_processes;
+mod clients;
 mod cut;
 mod dev;
 mod durability;

@@ -1,4 +1,4 @@
-//! What must hold for every input from outside: entry points of the fuzzers in `fuzz/`, and of a smoke run among the tests.
+//! What must hold for every input from outside: entry points of the fuzzers in `tests/fuzz/`, and of a smoke run among the tests.
 //!
 //! Each function takes any bytes, says whether they were accepted, and panics when a property does not hold. Properties
 //! are stated with other means than the code under test. Compiled for tests and fuzzers alone.
@@ -200,11 +200,11 @@ mod tests {
     #[test]
     fn heads() {
         let seeds: [&[u8]; 5] = [
-            include_bytes!("../../../fuzz/seeds/head/get"),
-            include_bytes!("../../../fuzz/seeds/head/length"),
-            include_bytes!("../../../fuzz/seeds/head/chunked"),
-            include_bytes!("../../../fuzz/seeds/head/old"),
-            include_bytes!("../../../fuzz/seeds/head/upgrade"),
+            include_bytes!("../../../tests/fuzz/seeds/head/get"),
+            include_bytes!("../../../tests/fuzz/seeds/head/length"),
+            include_bytes!("../../../tests/fuzz/seeds/head/chunked"),
+            include_bytes!("../../../tests/fuzz/seeds/head/old"),
+            include_bytes!("../../../tests/fuzz/seeds/head/upgrade"),
         ];
         // The first byte is where the head is cut.
         let seeds = seeds.map(|seed| [b"\x80", seed].concat());
@@ -214,9 +214,9 @@ mod tests {
     #[test]
     fn targets() {
         let seeds: [&[u8]; 3] = [
-            include_bytes!("../../../fuzz/seeds/target/query"),
-            include_bytes!("../../../fuzz/seeds/target/escapes"),
-            include_bytes!("../../../fuzz/seeds/target/bad"),
+            include_bytes!("../../../tests/fuzz/seeds/target/query"),
+            include_bytes!("../../../tests/fuzz/seeds/target/escapes"),
+            include_bytes!("../../../tests/fuzz/seeds/target/bad"),
         ];
         assert!(smoke(&seeds, b"/.%25Ee0Cc;?#\\&=~a", target) > 1_000);
     }
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn headers_of_a_caller() {
         let seeds: [&[u8]; 2] = [
-            include_bytes!("../../../fuzz/seeds/headers/nominated"),
-            include_bytes!("../../../fuzz/seeds/headers/plain"),
+            include_bytes!("../../../tests/fuzz/seeds/headers/nominated"),
+            include_bytes!("../../../tests/fuzz/seeds/headers/plain"),
         ];
         assert!(smoke(&seeds, b"\n:,_-. xXaA\"", headers) > 1_000);
     }
