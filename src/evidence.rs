@@ -4,6 +4,7 @@
 //! truth, a sequencer derives hash tiles and signed checkpoints, off the path of calls. Verification needs the
 //! directory and a public key, and no running program. Knows nothing of gateways, control planes or networks.
 
+pub mod access;
 pub mod checkpoint;
 pub mod entry;
 pub mod journal;

@@ -21,6 +21,7 @@ use crate::client::target::DevFile;
 use crate::clock::SystemClock;
 use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceName};
 use crate::domain::{Clock as _, Reason, Timestamp};
+use crate::evidence::access::AccessLog;
 use crate::evidence::checkpoint::{Checkpoint, VerifierKey};
 use crate::evidence::entry::Kind;
 use crate::evidence::query::{Filter, Found, Query, QueryError, records};
@@ -55,6 +56,9 @@ pub(super) enum Evidence {
         /// Go on with those that come
         #[arg(short, long)]
         follow: bool,
+        /// One line for each call that is over, in place of the records
+        #[arg(long)]
+        access_log: bool,
     },
     /// Print the records that match
     Query(Ask),
@@ -101,6 +105,9 @@ pub(super) struct Ask {
     /// Before this time, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment)]
     to: Option<Timestamp>,
+    /// One line for each call that is over, in place of the records
+    #[arg(long)]
+    access_log: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -157,7 +164,9 @@ impl Evidence {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
             Self::Verify { log, key, against } => check(context, log.directory(context)?, key, against),
-            Self::Tail { log, lines, follow } => tail(context, &log.storage(context)?, lines, follow).await,
+            Self::Tail { log, lines, follow, access_log } => {
+                tail(context, &log.storage(context)?, lines, follow, View::of(access_log)).await
+            }
             Self::Query(ask) => ask.run(context),
         }
     }
@@ -264,12 +273,42 @@ impl From<QueryError> for Failure {
     }
 }
 
-async fn tail(context: &Context, storage: &Arc<dyn Storage>, lines: u64, follow: bool) -> Result<Exit, Failure> {
+/// What is shown of what was found.
+enum View {
+    /// The records.
+    Records,
+    /// The calls.
+    Calls(AccessLog),
+}
+
+impl View {
+    fn of(access_log: bool) -> Self {
+        if access_log { Self::Calls(AccessLog::default()) } else { Self::Records }
+    }
+
+    fn show(&mut self, context: &Context, found: &Found) -> Result<(), Failure> {
+        match self {
+            Self::Records => print(context, found),
+            Self::Calls(log) => log
+                .take(&found.entry)
+                .iter()
+                .try_for_each(|line| context.output.element(line, || escaped(&line.to_string()))),
+        }
+    }
+}
+
+async fn tail(
+    context: &Context,
+    storage: &Arc<dyn Storage>,
+    lines: u64,
+    follow: bool,
+    mut view: View,
+) -> Result<Exit, Failure> {
     let from = records(storage)?.saturating_sub(lines);
     let mut query = Query::new(storage.clone(), from, Filter::default());
     loop {
         match query.next()? {
-            Some(found) => print(context, &found)?,
+            Some(found) => view.show(context, &found)?,
             None if follow => tokio::time::sleep(LOOK_EVERY).await,
             None => return Ok(Exit::Done),
         }
@@ -291,8 +330,9 @@ impl Ask {
             to: self.to,
         };
         let mut query = Query::new(storage, 0, filter);
+        let mut view = View::of(self.access_log);
         while let Some(found) = query.next()? {
-            print(context, &found)?;
+            view.show(context, &found)?;
         }
         Ok(Exit::Done)
     }

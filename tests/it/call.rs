@@ -102,6 +102,27 @@ fn dev_jwks(dev: &Dev) -> String {
 }
 
 #[test]
+fn the_access_log_is_the_evidence_seen_by_calls() {
+    let dev = Dev::start();
+    dev.grant("billing", "api/orders", &["read"]);
+    let allowed = dev.call("billing", "GET", "/v1/orders/42").is(200);
+    let denied = dev.call("billing", "POST", "/v1/orders/42").refuses(403, "action_not_granted");
+    record(&dev, allowed.header(CALL_ID).unwrap(), "outcome");
+    let lines = dev.cli(&["evidence", "query", "--access-log", "--identity", "billing"]).exits(0).stdout;
+    let of = |call: &str| lines.lines().find(|line| line.ends_with(call)).unwrap_or_else(|| panic!("{call}: {lines}"));
+    let line = of(allowed.header(CALL_ID).unwrap());
+    assert!(line.contains(" billing [") && line.contains("\"GET 127.0.0.1 /v1/orders/42\" 200 "), "{line}");
+    let line = of(denied.header(CALL_ID).unwrap());
+    assert!(line.contains("\"POST 127.0.0.1 /v1/orders/42\" 403 0 - denied action_not_granted "), "{line}");
+    let tail = dev.cli(&["evidence", "tail", "--access-log", "-n", "100", "-o", "json"]).exits(0).stdout;
+    let calls: Vec<Value> = tail.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(
+        calls.iter().any(|call| call["call"] == allowed.header(CALL_ID).unwrap() && call["status"] == 200),
+        "{tail}"
+    );
+}
+
+#[test]
 fn a_query_reaches_the_upstream_and_stands_in_no_record() {
     let dev = Dev::start();
     dev.grant("billing", "api/orders", &["read"]);

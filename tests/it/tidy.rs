@@ -98,7 +98,11 @@ fn files(folder: &str) -> Vec<(String, PathBuf)> {
         for entry in entries.map(Result::unwrap) {
             let path = entry.path();
             if entry.file_type().unwrap().is_dir() {
-                folders.push(path);
+                // What fuzzing builds and collects is nobody's text.
+                let made = ["target", "corpus", "artifacts"].iter().any(|name| entry.file_name() == *name);
+                if !made {
+                    folders.push(path);
+                }
             } else {
                 let name = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
                 found.push((name, path));

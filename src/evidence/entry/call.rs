@@ -148,7 +148,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "completed",
             Self::ClientGone => "client_gone",
