@@ -6,11 +6,13 @@
 //! nothing of any of this.
 
 mod answer;
+mod chunks;
 mod endpoints;
 mod gate;
 mod head;
 mod hooks;
 mod io;
+mod lent;
 mod serve;
 mod strip;
 

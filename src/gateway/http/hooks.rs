@@ -132,7 +132,7 @@ impl Hooks {
 
     /// From here on the call is raced against its cut.
     fn forward(context: &mut CallContext, slot: &CallSlot, admitted: Admitted) {
-        slot.forward();
+        slot.forward(context.call);
         let call_id = HeaderValue::from_bytes(&ulid_text(context.call.bits())).unwrap_or(HeaderValue::from_static("-"));
         context.running = Some(Running { call_id, admitted });
     }
@@ -384,10 +384,12 @@ impl ProxyHttp for Hooks {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut CallContext) -> FailToProxy {
-        let reason = context.refusal.unwrap_or_else(|| reason_of(error));
+        let misframed = context.slot.as_ref().is_some_and(|slot| slot.is_misframed());
+        let reason =
+            context.refusal.unwrap_or_else(|| if misframed { Reason::RequestMalformed } else { reason_of(error) });
         if let Some(running) = &mut context.running {
             let (ended, why) = match error.esource() {
-                ErrorSource::Downstream if has_left(error) => (Ended::ClientGone, None),
+                ErrorSource::Downstream if has_left(error) && !misframed => (Ended::ClientGone, None),
                 ErrorSource::Downstream => (Ended::ClientGone, Some(reason)),
                 ErrorSource::Upstream => (Ended::UpstreamFailed, Some(reason)),
                 _ if reason == Reason::UpstreamUnreachable => (Ended::UpstreamFailed, Some(reason)),
@@ -399,6 +401,8 @@ impl ProxyHttp for Hooks {
         let status = reason.info().status;
         if session.response_written().is_none() {
             let refusal = Refusal::new(reason, context.call);
+            // The library keeps no connection on which a call failed: say so.
+            session.set_keepalive(None);
             if self.refuse(session, context, &refusal).await.is_ok()
                 && let Some(running) = &mut context.running
             {
