@@ -11,8 +11,10 @@ mod endpoints;
 mod gate;
 mod head;
 mod hooks;
+mod inspect;
 mod io;
 mod lent;
+mod replay;
 mod serve;
 mod strip;
 

@@ -17,6 +17,7 @@ mod cli_processes;
 mod cut;
 mod dev;
 mod durability;
+mod edge;
 mod grants;
 mod identify;
 mod operate;

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use async_trait::async_trait;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use parking_lot::Mutex;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
@@ -39,6 +40,8 @@ pub(super) struct CallSlot {
     forwarding: OnceLock<CallId>,
     /// The HTTP/1.1 connection that the library has; HTTP/2 frames bodies without chunks.
     exchange: Option<Arc<Exchange>>,
+    /// The caller's session, when the library had a replaying one in its place and is done with it.
+    given_back: Mutex<Option<Box<ServerSession>>>,
 }
 
 impl CallSlot {
@@ -55,6 +58,11 @@ impl CallSlot {
     /// Whether the body was framed in a way that is not the one.
     pub(super) fn is_misframed(&self) -> bool {
         self.exchange.as_ref().is_some_and(|exchange| exchange.is_misframed())
+    }
+
+    /// The caller's session, its answer being whole.
+    pub(super) fn give_back(&self, session: ServerSession) {
+        *self.given_back.lock() = Some(Box::new(session));
     }
 }
 
@@ -80,10 +88,12 @@ impl HttpServerApp for Gate {
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: self.exchange.clone(),
+            given_back: Mutex::default(),
         });
         let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
         match race(&slot, call).await {
-            Some(reused) => reused,
+            Some(Some(reused)) => Some(reused),
+            Some(None) => kept(&slot, shutdown).await,
             None => {
                 if let (Some(exchange), Some(reason), Some(call)) =
                     (&self.exchange, slot.cut.reason(), slot.forwarding.get())
@@ -110,6 +120,17 @@ impl HttpServerApp for Gate {
     async fn http_cleanup(&self) {
         self.proxy.http_cleanup().await;
     }
+}
+
+/// The connection of a call whose body was replayed, which the library does not keep by itself.
+async fn kept(slot: &CallSlot, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+    let mut session = slot.given_back.lock().take().filter(|session| !session.is_http2())?;
+    if *shutdown.borrow() {
+        session.set_keepalive(None);
+    }
+    let settings = HttpPersistentSettings::for_session(&session);
+    let reusable = session.finish().await.ok().flatten()?;
+    Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
 }
 
 /// Runs `call` until it is done, or until it is cut while it forwards (`None`). The cut comes first: when both are
@@ -149,6 +170,7 @@ mod tests {
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: None,
+            given_back: Mutex::default(),
         }
     }
 
