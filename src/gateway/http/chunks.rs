@@ -3,7 +3,7 @@
 //! It cannot disagree with the library, or with anybody, about where a chunk or the message ends: it passes only what every
 //! reading agrees on. A size is hexadecimal digits and nothing else, a line ends in CRLF, the last chunk is followed by an
 //! empty line; extensions, which nobody uses, and trailers, which the library would drop unseen, are faults. Of such
-//! bytes there is one reading, and past their end nothing is looked at.
+//! bytes there is one reading, and past their end nothing is looked at. A test reads mutated bodies both ways.
 
 /// Digits of a size. A petabyte is enough; more of them overflow somewhere.
 const MAX_DIGITS: u8 = 13;
@@ -137,5 +137,72 @@ mod tests {
             let told = whole(bad.as_bytes()).and_then(|mut reader| reader.read(b"?"));
             assert_eq!(told, Err(Misframed), "{bad:?}");
         }
+    }
+
+    /// The data of a body that was followed to its end: what stood where data is awaited.
+    fn data_of(body: &[u8]) -> Option<Vec<u8>> {
+        let (mut reader, mut data) = (ChunkReader::default(), Vec::new());
+        for byte in body {
+            if matches!(reader.0, State::Data(_)) {
+                data.push(*byte);
+            }
+            reader.read(&[*byte]).ok()?;
+        }
+        (reader.0 == State::Done).then_some(data)
+    }
+
+    #[test]
+    fn accepted_bodies_are_read_alike_by_the_library() {
+        use pingora_core::protocols::http::ServerSession;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let seeds: [&[u8]; 4] = [
+            b"5\r\nhello\r\n0\r\n\r\n",
+            b"0\r\n\r\n",
+            b"1\r\na\r\n0b\r\n0\r\n\r\n0\r\n\r\n!\r\n002\r\nzz\r\n00\r\n\r\n",
+            b"A\r\n0123456789\r\n3\r\n\r\n\r\r\n0\r\n\r\n",
+        ];
+        let alphabet = b"\r\n 0123456789abcdefABCDEFx;=_+-\t\0";
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut draw = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        let mut accepted = 0;
+        for _ in 0..50_000 {
+            let mut body = seeds[draw(4)].to_vec();
+            for _ in 0..draw(4) {
+                let (at, byte) = (draw(body.len()), alphabet[draw(alphabet.len())]);
+                match draw(4) {
+                    0 => body[at] = byte,
+                    1 => body.insert(at, byte),
+                    2 if body.len() > 1 => drop(body.remove(at)),
+                    _ => {
+                        let part = body[at..at + draw(body.len() - at)].to_vec();
+                        let to = draw(body.len());
+                        drop(body.splice(to..to, part));
+                    }
+                }
+            }
+            let Some(ours) = data_of(&body) else { continue };
+            accepted += 1;
+            let shown = body.escape_ascii().to_string();
+            // In any two pieces: with the head, and from the connection.
+            let (ahead, later) = body.split_at(draw(body.len() + 1));
+            let mut session = ServerSession::new_http1(Box::new(std::io::Cursor::new(later.to_vec())));
+            let head = &b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"[..];
+            session.set_pipelined_prefix([head, ahead].concat().as_slice().into());
+            let theirs = runtime.block_on(async {
+                assert!(session.read_request().await.expect(&shown), "{shown}");
+                let mut data = Vec::new();
+                while let Some(part) = session.read_request_body().await.expect(&shown) {
+                    data.extend_from_slice(&part);
+                }
+                data
+            });
+            assert_eq!(theirs.escape_ascii().to_string(), ours.escape_ascii().to_string(), "{shown}");
+        }
+        assert!(accepted > 2_000, "{accepted}");
     }
 }
