@@ -7,6 +7,7 @@
 mod accept;
 pub mod admin;
 pub mod authority;
+mod budget;
 mod connection;
 mod credential;
 #[cfg(test)]
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: record::RefusalCounter,
     pub(crate) metrics: Arc<metrics::Metrics>,
     pub(crate) limits: GatewayLimits,
+    /// Memory for inspected bodies.
+    pub(crate) inspection: Arc<budget::Budget>,
     pub(crate) issuer: GatewayIssuer,
     pub(crate) upstream_key: Arc<SigningKey>,
     /// Open connections of all workers.

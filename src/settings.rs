@@ -15,8 +15,9 @@ mod parts;
 mod phrase;
 mod secret;
 mod shape;
-mod size;
 mod yaml;
+
+use crate::domain::size;
 
 pub use control::ControlSettings;
 pub use fault::{Fault, Faults, Places};

@@ -87,12 +87,24 @@ reasons! {
     /// Not a request that can be read in exactly one way.
     RequestMalformed = "request_malformed", 400, InvalidArgument, Caller,
         "The request cannot be read in exactly one way. Send one canonical path, one Host and one framing.";
-    /// The head did not arrive in time.
+    /// The head, or a body that was waited for, did not arrive in time.
     RequestTimeout = "request_timeout", 408, DeadlineExceeded, Caller,
-        "The request head did not arrive in time.";
+        "The request did not arrive in time.";
     /// The head is over the limit.
     HeadTooLarge = "head_too_large", 431, ResourceExhausted, Caller,
         "The request head is larger than this gateway accepts.";
+    /// The body is over what the route takes.
+    BodyTooLarge = "body_too_large", 413, ResourceExhausted, Caller,
+        "The body is larger than this route takes: it is inspected whole before the call is decided.";
+    /// The body of an inspected route is in a form that the gate does not read: a content coding, an upgrade.
+    BodyUnreadable = "body_unreadable", 415, InvalidArgument, Caller,
+        "The body of this route is inspected: send it without a content coding, and without an upgrade.";
+    /// The body of an inspected route ended before it was whole.
+    BodyIncomplete = "body_incomplete", 400, InvalidArgument, Caller,
+        "The body ended before it was whole.";
+    /// The memory for inspected bodies is taken.
+    InspectionFull = "inspection_full", 503, ResourceExhausted, Gate,
+        "The gateway inspects as many bodies as it has memory for. Try again later.";
     /// The method is one that the gate never forwards, or none of the route's.
     MethodNotAllowed = "method_not_allowed", 405, Unimplemented, Caller,
         "No action of this route takes this method.";

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{ActionName, ParameterName, ResourceName, RouteName};
+use super::size::Size;
 
 /// Actions that one route may have.
 pub const MAX_ACTIONS: usize = 256;
@@ -32,7 +33,8 @@ pub struct RouteSpec {
     /// What the upstream gets in place of the caller's credential.
     #[serde(default)]
     pub credential: CredentialRule,
-    /// Whether the body is looked at.
+    /// Whether the body is read before the call is decided: `stream` (default), `inspect` (up to 4MiB) or
+    /// `inspect(SIZE)`, at most 64MiB.
     #[serde(default)]
     pub body: BodyRule,
 }
@@ -69,13 +71,59 @@ pub enum CredentialRule {
     None,
 }
 
-/// Whether the request's body takes part in the decision.
+/// Whether the request's body takes part in the decision: `stream`, `inspect` or `inspect(4MiB)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("format" = "body rule"))]
 pub enum BodyRule {
     /// It streams past, unread.
     #[default]
     Stream,
+    /// It is read whole, up to this size, before the call is decided and before anything goes upstream.
+    Inspect(Size),
+}
+
+/// What `inspect` alone takes: an MCP message or a JSON document, not an upload.
+pub const DEFAULT_INSPECTED: Size = Size::mebibytes(4);
+/// The largest body that a route can have inspected: each one lies in memory until its call ends.
+pub const MAX_INSPECTED: Size = Size::mebibytes(64);
+
+impl FromStr for BodyRule {
+    type Err = RouteTextError;
+    fn from_str(text: &str) -> Result<Self, RouteTextError> {
+        let bad =
+            || RouteTextError("not a body rule: `stream`, `inspect` or `inspect(SIZE)` of 1B to 64MiB".to_owned());
+        match text {
+            "stream" => return Ok(Self::Stream),
+            "inspect" => return Ok(Self::Inspect(DEFAULT_INSPECTED)),
+            _ => {}
+        }
+        let size = text.strip_prefix("inspect(").and_then(|rest| rest.strip_suffix(')')).ok_or_else(bad)?;
+        let size: Size = size.parse().map_err(|_| bad())?;
+        if size == Size::bytes(0) || size > MAX_INSPECTED { Err(bad()) } else { Ok(Self::Inspect(size)) }
+    }
+}
+
+impl fmt::Display for BodyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stream => f.write_str("stream"),
+            Self::Inspect(size) => write!(f, "inspect({size})"),
+        }
+    }
+}
+
+impl TryFrom<String> for BodyRule {
+    type Error = RouteTextError;
+    fn try_from(text: String) -> Result<Self, RouteTextError> {
+        text.parse()
+    }
+}
+
+impl From<BodyRule> for String {
+    fn from(rule: BodyRule) -> Self {
+        rule.to_string()
+    }
 }
 
 /// An HTTP method that routes can name. `CONNECT` and `TRACE` are never forwarded.
@@ -471,6 +519,25 @@ mod tests {
 
     fn template(text: &str) -> PathTemplate {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_body_rule_reads_and_shows() {
+        for (text, shown) in [
+            ("stream", "stream"),
+            ("inspect", "inspect(4MiB)"),
+            ("inspect(64KiB)", "inspect(64KiB)"),
+            ("inspect(1000)", "inspect(1000B)"),
+        ] {
+            let rule: BodyRule = text.parse().unwrap();
+            assert_eq!(rule.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(rule), "{shown}");
+        }
+        for bad in
+            ["", "Inspect", "inspect()", "inspect(0)", "inspect(65MiB)", "inspect(4MiB", "inspect 4MiB", "inspect(-1)"]
+        {
+            assert!(bad.parse::<BodyRule>().is_err(), "{bad}");
+        }
     }
 
     #[test]

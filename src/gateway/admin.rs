@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::authority::AuthorityClock;
+use super::budget::Budget;
 use super::issuers::TokenVerifier;
 use super::live::Registry;
 use super::metrics::{Metrics, Seen};
@@ -37,6 +38,7 @@ struct Admin {
     authority: Arc<AuthorityClock>,
     published: Arc<Published>,
     registry: Arc<Registry>,
+    inspection: Arc<Budget>,
     verifier: Arc<TokenVerifier>,
     journal: Journal,
     metrics: Arc<Metrics>,
@@ -55,6 +57,7 @@ pub(crate) async fn serve(
         authority: shared.authority.clone(),
         published: shared.published.clone(),
         registry: shared.registry.clone(),
+        inspection: shared.inspection.clone(),
         verifier: shared.verifier.clone(),
         journal: shared.journal.clone(),
         metrics: shared.metrics.clone(),
@@ -180,6 +183,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
 async fn metrics(State(admin): State<Admin>) -> Response {
     let seen = Seen {
         running: admin.registry.len(),
+        inspection_bytes: admin.inspection.taken(),
         authority: admin.authority.now().authority,
         grants: admin.published.peek().grant_count(),
         token_hits_and_misses: admin.verifier.hits_and_misses(),

@@ -6,6 +6,7 @@
 //! nothing of any of this.
 
 mod answer;
+mod chunks;
 mod endpoints;
 #[cfg(any(test, fuzzing))]
 #[allow(unreachable_pub, reason = "tests reach it from inside, fuzzers from outside")]
@@ -13,7 +14,10 @@ pub mod fuzzing;
 mod gate;
 mod head;
 mod hooks;
+mod inspect;
 mod io;
+mod lent;
+mod replay;
 mod serve;
 mod strip;
 

@@ -37,6 +37,8 @@ pub struct Metrics {
 pub struct Seen {
     /// Calls in the registry.
     pub running: usize,
+    /// Memory that inspected bodies take.
+    pub inspection_bytes: u64,
     /// How far the control plane can be relied on.
     pub authority: Authority,
     /// Live grants in the snapshot in force.
@@ -167,6 +169,16 @@ impl Metrics {
             self.sum(|w| &w.head_limit),
         );
         families.counter(
+            "portcullis_body_limit_hits_total",
+            "Bodies to be inspected that were over the limit of their route.",
+            self.sum(|w| &w.body_limit),
+        );
+        families.counter(
+            "portcullis_inspection_limit_hits_total",
+            "Bodies to be inspected for which there was no memory left.",
+            self.sum(|w| &w.inspection_limit),
+        );
+        families.counter(
             "portcullis_upstream_connects_total",
             "Connections to upstreams that were made anew; calls on pooled connections make none.",
             self.sum(|w| &w.upstream_connects),
@@ -259,6 +271,11 @@ fn parts(families: &mut Families, seen: &Seen) {
         "portcullis_running_calls",
         "Allowed calls that are running, streams included.",
         seen.running as f64,
+    );
+    families.gauge(
+        "portcullis_inspection_bytes",
+        "Memory that inspected bodies take, until their calls are over.",
+        seen.inspection_bytes as f64,
     );
     families.gauge("portcullis_grants", "Grants in the snapshot that decisions are made on.", seen.grants as f64);
     families.gauge(

@@ -1,4 +1,4 @@
-//! The way of a call, on one screen: identify, match, decide, register, credential, record.
+//! The way of a call, on one screen: identify, match, decide, look at the body, register, credential, record.
 //!
 //! Each stage takes the result of the one before and gives the next one's, or a refusal. What comes out is an
 //! [`Admitted`] call: a permit, its place in the register, what the upstream gets, and a record on disk. Nothing here
@@ -18,9 +18,9 @@ use crate::decision::routes::Matched;
 use crate::decision::snapshot::{IdentityIndex, Snapshot};
 use crate::decision::{Authority, Call, Decision, Now, Permit, decide};
 use crate::domain::name::CallId;
-use crate::domain::route::Host;
+use crate::domain::route::{BodyRule, Host};
 use crate::domain::{Reason, Timestamp};
-use crate::evidence::entry::{CredentialKind, Denial, Parameters};
+use crate::evidence::entry::{BodyDigest, CredentialKind, Denial, Parameters};
 
 /// A request whose form has been accepted.
 #[derive(Debug)]
@@ -28,12 +28,35 @@ pub(crate) struct Request<'a> {
     pub(crate) call: CallId,
     pub(crate) started: Timestamp,
     pub(crate) method: &'a str,
-    pub(crate) host: Host,
+    pub(crate) host: &'a Host,
     /// Canonical, without the query.
     pub(crate) path: &'a str,
     pub(crate) authorization: Option<&'a [u8]>,
+    pub(crate) body: &'a Body,
     pub(crate) connection: &'a Connection,
     pub(crate) cut: &'a Arc<Cut>,
+}
+
+/// What is known of a request's body.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Nothing yet.
+    Unread,
+    /// All of it.
+    Whole(BodyDigest),
+    /// That it cannot be had whole, and why.
+    Unusable(Reason),
+}
+
+/// What becomes of a request that is not refused.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the one on every call's way: no allocation for it")]
+pub(crate) enum Admission {
+    /// It goes on.
+    Forward(Admitted),
+    /// Its route wants the body read first, up to this many bytes; then it is to be asked again. Only for a caller who is
+    /// allowed the call by all else, so that nobody else can fill the memory for bodies.
+    Inspect(u64),
 }
 
 /// A call that may be forwarded. Dropping it deregisters the call and records its outcome.
@@ -48,7 +71,7 @@ pub(crate) struct Admitted {
 }
 
 /// Takes a request through every stage before forwarding.
-pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admitted, Refusal> {
+pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admission, Refusal> {
     let shared = &worker.shared;
     let caller = identify(request.authorization, request.connection, &shared.verifier, shared.authority.wall())
         .await
@@ -73,6 +96,14 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
             }
         };
         let (identity, (permit, matched)) = permit;
+        match judge_body(permit.route().route().spec.body, request.body) {
+            BodyJudged::Fine => {}
+            BodyJudged::Read(most) => return Ok(Admission::Inspect(most)),
+            BodyJudged::Deny(reason) => {
+                let denied = Denied { reason, identity: Some(identity), target: Some(Target::of(&matched)) };
+                return Err(deny(worker, request, &caller, &snapshot, denied).await);
+            }
+        }
         let registration = register(worker, request, &caller, identity, &permit);
         // INVARIANT: registered first, read again second. A change published before the first is seen by the second; one
         // published after finds the call in the register.
@@ -80,7 +111,7 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
             continue;
         }
         return match prepare(worker, request, &caller, permit, &matched, registration, &now).await {
-            Ok(admitted) => Ok(admitted),
+            Ok(admitted) => Ok(Admission::Forward(admitted)),
             Err(Unready::Recorded(reason)) => Err(Refusal::new(reason, request.call)),
             Err(Unready::Unrecorded(reason)) => {
                 let denied = Denied { reason, identity: Some(identity), target: Some(Target::of(&matched)) };
@@ -122,7 +153,7 @@ fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, no
         Ok(identity) => identity,
         Err(reason) => return Judged::Stranger(reason),
     };
-    let matched = match snapshot.match_request(&request.host, request.method, request.path) {
+    let matched = match snapshot.match_request(request.host, request.method, request.path) {
         Ok(matched) => matched,
         Err(reason) => return deny(reason, Some(identity), None),
     };
@@ -139,6 +170,27 @@ fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, no
             let denied = Denied { reason: hold.reason(), identity: Some(identity), target: Some(Target::of(&matched)) };
             Judged::Hold(hold, Box::new(denied))
         }
+    }
+}
+
+/// What a route says of what is known of the body.
+enum BodyJudged {
+    Fine,
+    Read(u64),
+    Deny(Reason),
+}
+
+fn judge_body(rule: BodyRule, body: &Body) -> BodyJudged {
+    match (body, rule) {
+        // Whatever the route says now: what was read of it is gone.
+        (Body::Unusable(reason), _) => BodyJudged::Deny(*reason),
+        (_, BodyRule::Stream) => BodyJudged::Fine,
+        (Body::Unread, BodyRule::Inspect(most)) => BodyJudged::Read(most.as_bytes()),
+        // The route may have changed while the body was read.
+        (Body::Whole(body), BodyRule::Inspect(most)) if body.bytes > most.as_bytes() => {
+            BodyJudged::Deny(Reason::BodyTooLarge)
+        }
+        (Body::Whole(_), BodyRule::Inspect(_)) => BodyJudged::Fine,
     }
 }
 
@@ -247,6 +299,10 @@ fn particulars<'a>(request: &'a Request<'_>, principal: &'a str, caller: &Caller
         peer: request.connection.peer,
         principal,
         credential: credential_kind(caller),
+        body: match request.body {
+            Body::Whole(body) => Some(body),
+            Body::Unread | Body::Unusable(_) => None,
+        },
     }
 }
 

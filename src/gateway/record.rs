@@ -13,8 +13,8 @@ use crate::decision::{Authority, Basis as PermitBasis, Now, Permit};
 use crate::domain::route::CredentialRule;
 use crate::domain::{Clock, Reason, Timestamp};
 use crate::evidence::entry::{
-    Basis, CredentialKind, CredentialOut, Decision, Ended, Ending, Intent, MAX_SAMPLES, Parameters, RefusalCount,
-    RefusalSample, Refusals,
+    Basis, BodyDigest, CredentialKind, CredentialOut, Decision, Ended, Ending, Intent, MAX_SAMPLES, Parameters,
+    RefusalCount, RefusalSample, Refusals,
 };
 use crate::evidence::journal::{Journal, JournalError, OutcomeRoom};
 
@@ -28,6 +28,7 @@ pub(crate) struct Particulars<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) principal: &'a str,
     pub(crate) credential: CredentialKind,
+    pub(crate) body: Option<&'a BodyDigest>,
 }
 
 /// The record of a call that is about to be forwarded.
@@ -52,6 +53,7 @@ pub(crate) fn intent<'a>(
         call: what.call,
         decision: Decision::Allow,
         basis,
+        body: what.body.cloned(),
         would_refuse,
         identity: std::borrow::Cow::Borrowed(permit.identity()),
         principal: what.principal.into(),

@@ -154,6 +154,7 @@ impl Gateway {
             refusals: record::RefusalCounter::default(),
             metrics,
             limits: settings.limits,
+            inspection: super::budget::Budget::new(settings.limits.inspect_bytes),
             issuer,
             upstream_key,
             connections: AtomicUsize::new(0),

@@ -304,6 +304,7 @@ spec:
   actions:
     - { name: read, methods: [get], path: orders }
   credential: mnt
+  body: inspect(4MB)
 ---
 kind: Thing
 ---
@@ -332,9 +333,10 @@ c.yaml:16:13: `api//orders` is not a valid resource name: letters, digits and . 
 c.yaml:18:31: `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE` or `OPTIONS` is expected, found `get`
 c.yaml:18:43: `orders` is not a path template: it does not begin with /
 c.yaml:19:15: `mint` or `none` is expected, found `mnt`; did you mean `mint`?
-c.yaml:21:7: `Thing` is not a kind of document: Identity, Resource, Route, Role, Exception
-c.yaml:25:64: `tomorrow` is not a time: RFC 3339, as in 2026-11-22T05:09:00Z
-c.yaml:33:22: a list is expected, found `7`";
+c.yaml:20:9: `inspect(4MB)` is not a body rule: `stream`, `inspect` or `inspect(SIZE)` of 1B to 64MiB
+c.yaml:22:7: `Thing` is not a kind of document: Identity, Resource, Route, Role, Exception
+c.yaml:26:64: `tomorrow` is not a time: RFC 3339, as in 2026-11-22T05:09:00Z
+c.yaml:34:22: a list is expected, found `7`";
         assert_eq!(faults, expected, "\n{faults}\n");
     }
 

@@ -15,7 +15,7 @@ use crate::domain::name::{
 };
 use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
-use crate::domain::route::{Host, PathTemplate, UpstreamUrl};
+use crate::domain::route::{BodyRule, Host, PathTemplate, UpstreamUrl};
 
 type Check = fn(&str) -> Result<(), String>;
 
@@ -36,6 +36,7 @@ pub(super) const FORMATS: &[(&str, Check)] = &[
     ("host", of::<Host>),
     ("upstream", of::<UpstreamUrl>),
     ("path template", of::<PathTemplate>),
+    ("body rule", of::<BodyRule>),
     ("timestamp", timestamp),
     ("address", address),
     ("path", path),

@@ -145,6 +145,10 @@ pub struct GatewayLimits {
     pub token_cache_bytes: u64,
     /// Longest time that a held call waits.
     pub hold: Duration,
+    /// Time for the whole body of a request whose route inspects it.
+    pub inspect_deadline: Duration,
+    /// Memory for all inspected bodies together, in bytes.
+    pub inspect_bytes: u64,
 }
 
 /// The JSON Schema (2020-12) of a gateway's file.
@@ -327,6 +331,13 @@ fn limits(check: &mut Check<'_>, raw: &RawGatewayLimits) -> GatewayLimits {
             Size::mebibytes(16 << 10),
         ),
         hold: check.span("/limits/hold", raw.hold, seconds(0), seconds(600)),
+        inspect_deadline: check.span("/limits/inspect_deadline", raw.inspect_deadline, least, hour),
+        inspect_bytes: check.size(
+            "/limits/inspect_bytes",
+            raw.inspect_bytes,
+            Size::bytes(64 << 10),
+            Size::mebibytes(64 << 10),
+        ),
     }
 }
 

@@ -18,6 +18,7 @@ mod clients;
 mod cut;
 mod dev;
 mod durability;
+mod edge;
 mod grants;
 mod identify;
 mod operate;

@@ -10,6 +10,22 @@ const REACHED: &[(Reason, &str, &str)] = &[
     (Reason::RequestMalformed, "tests/it/call.rs", "what_can_be_read_in_two_ways_is_refused"),
     (Reason::RequestTimeout, "tests/it/call.rs", "a_slow_head_is_not_waited_for"),
     (Reason::HeadTooLarge, "tests/it/operate.rs", "limits_that_are_named_hold"),
+    (
+        Reason::BodyTooLarge,
+        "tests/it/edge/inspected.rs",
+        "a_body_that_cannot_be_had_whole_is_refused_and_nothing_goes_upstream",
+    ),
+    (
+        Reason::BodyUnreadable,
+        "tests/it/edge/inspected.rs",
+        "a_body_that_cannot_be_had_whole_is_refused_and_nothing_goes_upstream",
+    ),
+    (
+        Reason::BodyIncomplete,
+        "tests/it/edge/inspected.rs",
+        "a_body_that_cannot_be_had_whole_is_refused_and_nothing_goes_upstream",
+    ),
+    (Reason::InspectionFull, "tests/it/edge/inspected.rs", "bodies_have_their_time_and_their_memory"),
     (Reason::MethodNotAllowed, "tests/it/call.rs", "a_grant_opens_its_actions_its_resource_and_nothing_beside"),
     // A hundred thousand tokens would have to be revoked.
     (Reason::Overloaded, "src/gateway/oauth/tests.rs", "a_revocation_that_has_no_room_is_refused"),

@@ -19,6 +19,9 @@ pub struct Intent<'a> {
     pub decision: Decision,
     /// On what ground.
     pub basis: Basis<'a>,
+    /// The body that was decided on, when the route inspects it: it is what is forwarded.
+    #[serde(default)]
+    pub body: Option<BodyDigest>,
     /// On an observed route: what would have been refused, and why.
     #[serde(default)]
     pub would_refuse: Option<Reason>,
@@ -55,6 +58,16 @@ pub struct Intent<'a> {
     pub upstream: Text<'a>,
     /// What the upstream gets in place of the caller's credential.
     pub credential_out: CredentialOut,
+}
+
+/// A whole body, by what identifies it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BodyDigest {
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256, hexadecimal.
+    pub sha256: String,
 }
 
 /// What was decided on a recorded intent. A denial is a record of its own.

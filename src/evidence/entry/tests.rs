@@ -18,6 +18,7 @@ fn intent<'a>(path: &'a str, principal: &'a str, values: &[(&'a str, &'a str)]) 
         call: call(7 << 80),
         decision: Decision::Allow,
         basis: Basis::Grant(GrantId::from_bits(9)),
+        body: Some(BodyDigest { bytes: u64::MAX, sha256: "0a".repeat(32) }),
         would_refuse: Some(Reason::GrantMissing),
         identity: Cow::Owned("billing".parse().unwrap()),
         principal: principal.into(),

@@ -113,6 +113,12 @@ fn intent(it: &Intent<'_>, out: &mut Vec<u8>) {
         }
     }
     basis.push(b'}');
+    if let Some(body) = &it.body {
+        let mut digest = Object::begin(object.key("body"));
+        digest.number("bytes", body.bytes);
+        digest.text("sha256", &body.sha256, MAX_LABEL_BYTES);
+        digest.end();
+    }
     object.call("call", it.call);
     object.plain("credential", it.credential.as_str());
     object.plain(

@@ -1,11 +1,17 @@
 //! Answers of the gate's own, written through the library's session.
 
+use std::time::Duration;
+
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::gateway::refusal::{Answer, Dialect};
+
+/// What is read of a body that nobody wants, and for how long.
+const DRAIN_BYTES: usize = 2 * 1024 * 1024;
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
 /// The protocol of a request: gRPC by its content type, over HTTP/2 (gRPC over HTTP/2, "Content-Type").
 pub(super) fn dialect(session: &Session) -> Dialect {
@@ -33,5 +39,25 @@ pub(super) async fn write(session: &mut Session, answer: Answer) -> Result<()> {
     if !headers_only {
         session.write_response_body(Some(answer.body), true).await?;
     }
+    drain(session).await;
     Ok(())
+}
+
+/// Reads on for a short while what a caller still sends of a body that nobody wants: closing the connection, or the
+/// stream, on it would destroy the answer on its way.
+async fn drain(session: &mut Session) {
+    let session = session.as_mut();
+    if session.is_body_done() {
+        return;
+    }
+    let read = async {
+        let mut left = DRAIN_BYTES;
+        while left > 0
+            && let Ok(Some(part)) = session.read_request_body().await
+        {
+            left = left.saturating_sub(part.len());
+        }
+    };
+    // Whether the caller still listens is its own affair.
+    let _ = tokio::time::timeout(DRAIN_LIMIT, read).await;
 }

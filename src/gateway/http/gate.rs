@@ -5,20 +5,23 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use async_trait::async_trait;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use parking_lot::Mutex;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::hooks::Hooks;
+use super::lent::Exchange;
+use crate::domain::name::CallId;
 use crate::gateway::connection::Connection;
 use crate::gateway::live::Cut;
+use crate::gateway::refusal::Refusal;
 use crate::settings::gateway::GatewayLimits;
 
 /// Calls at a time on one HTTP/2 connection.
@@ -30,12 +33,15 @@ tokio::task_local! {
 }
 
 /// What the race and the hooks of one call share.
-#[derive(Debug)]
 pub(super) struct CallSlot {
     pub(super) connection: Arc<Connection>,
     pub(super) cut: Arc<Cut>,
     /// Once set, a cut drops the call; before, the pipeline still answers the caller itself.
-    forwarding: AtomicBool,
+    forwarding: OnceLock<CallId>,
+    /// The HTTP/1.1 connection that the library has; HTTP/2 frames bodies without chunks.
+    exchange: Option<Arc<Exchange>>,
+    /// The caller's session, when the library had a replaying one in its place and is done with it.
+    given_back: Mutex<Option<Box<ServerSession>>>,
 }
 
 impl CallSlot {
@@ -45,8 +51,18 @@ impl CallSlot {
     }
 
     /// From now on a cut drops the call.
-    pub(super) fn forward(&self) {
-        self.forwarding.store(true, Ordering::Release);
+    pub(super) fn forward(&self, call: CallId) {
+        self.forwarding.get_or_init(|| call);
+    }
+
+    /// Whether the body was framed in a way that is not the one.
+    pub(super) fn is_misframed(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_misframed())
+    }
+
+    /// The caller's session, its answer being whole.
+    pub(super) fn give_back(&self, session: ServerSession) {
+        *self.given_back.lock() = Some(Box::new(session));
     }
 }
 
@@ -56,6 +72,8 @@ pub(super) struct Gate {
     pub(super) connection: Arc<Connection>,
     pub(super) options: HttpServerOptions,
     pub(super) limits: GatewayLimits,
+    /// Of an HTTP/1.1 connection.
+    pub(super) exchange: Option<Arc<Exchange>>,
 }
 
 #[async_trait]
@@ -68,10 +86,23 @@ impl HttpServerApp for Gate {
         let slot = Arc::new(CallSlot {
             connection: self.connection.clone(),
             cut: Cut::new(),
-            forwarding: AtomicBool::new(false),
+            forwarding: OnceLock::new(),
+            exchange: self.exchange.clone(),
+            given_back: Mutex::default(),
         });
         let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
-        race(&slot, call).await.flatten()
+        match race(&slot, call).await {
+            Some(Some(reused)) => Some(reused),
+            Some(None) => kept(&slot, shutdown).await,
+            None => {
+                if let (Some(exchange), Some(reason), Some(call)) =
+                    (&self.exchange, slot.cut.reason(), slot.forwarding.get())
+                {
+                    exchange.cut(Refusal::new(reason, *call));
+                }
+                None
+            }
+        }
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -91,6 +122,17 @@ impl HttpServerApp for Gate {
     }
 }
 
+/// The connection of a call whose body was replayed, which the library does not keep by itself.
+async fn kept(slot: &CallSlot, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+    let mut session = slot.given_back.lock().take().filter(|session| !session.is_http2())?;
+    if *shutdown.borrow() {
+        session.set_keepalive(None);
+    }
+    let settings = HttpPersistentSettings::for_session(&session);
+    let reusable = session.finish().await.ok().flatten()?;
+    Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+}
+
 /// Runs `call` until it is done, or until it is cut while it forwards (`None`). The cut comes first: when both are
 /// ready, the recorded reason is the true one.
 async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
@@ -99,14 +141,14 @@ async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
     poll_fn(|cx| {
         // Before the look: a cut that is fired behind it wakes this task.
         let cut = fired.as_mut().poll(cx).is_ready();
-        if cut && slot.forwarding.load(Ordering::Acquire) {
+        if cut && slot.forwarding.get().is_some() {
             return Poll::Ready(None);
         }
         if let Poll::Ready(output) = call.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
         // Cut before it began to forward, which it now does: nobody would wake it again.
-        let armed = slot.forwarding.load(Ordering::Acquire);
+        let armed = slot.forwarding.get().is_some();
         if armed && slot.cut.reason().is_some() { Poll::Ready(None) } else { Poll::Pending }
     })
     .await
@@ -115,7 +157,6 @@ async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::name::CallId;
     use crate::domain::{Reason, Timestamp};
     use crate::evidence::entry::{Ended, Event};
     use crate::evidence::journal::{JournalOptions, tests as fixture};
@@ -127,7 +168,9 @@ mod tests {
         CallSlot {
             connection: Arc::new(Connection { peer: "127.0.0.1:1".parse().unwrap(), certificate: None }),
             cut: Cut::new(),
-            forwarding: AtomicBool::new(false),
+            forwarding: OnceLock::new(),
+            exchange: None,
+            given_back: Mutex::default(),
         }
     }
 
@@ -136,7 +179,7 @@ mod tests {
         let slot = slot();
         slot.cut.fire(Reason::GrantRevoked);
         assert_eq!(race(&slot, async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
-        slot.forward();
+        slot.forward(CallId::from_bits(7));
         assert_eq!(race(&slot, async { 7 }).await, None, "the cut comes first");
         assert_eq!(slot.cut.reason(), Some(Reason::GrantRevoked));
     }
@@ -148,7 +191,7 @@ mod tests {
         let (ticket, room) = journal.intent(&fixture::intent(7)).unwrap();
         journal.durable_blocking(ticket).unwrap();
         let slot = slot();
-        slot.forward();
+        slot.forward(CallId::from_bits(7));
         let (clock, metrics) = (fixture::clock(), Metrics::new(1).worker(0));
         let outcome = OutcomeRecord::new(room, clock, metrics, Timestamp::default(), slot.cut.clone());
         let call = async move {
@@ -171,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_wakes_a_call_that_waits() {
         let slot = slot();
-        slot.forward();
+        slot.forward(CallId::from_bits(7));
         let cut = slot.cut.clone();
         let (result, ()) = tokio::join!(race(&slot, std::future::pending::<()>()), async move {
             tokio::task::yield_now().await;

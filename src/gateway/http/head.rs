@@ -28,11 +28,18 @@ pub(crate) struct HeadReader {
     /// What of it has been looked at; a CR at its end has not, since what follows decides.
     scanned: usize,
     limit: usize,
+    /// Where the body begins, of a whole head that says it is chunked.
+    chunked_from: Option<usize>,
 }
 
 impl HeadReader {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self { line: 0, scanned: 0, limit }
+        Self { line: 0, scanned: 0, limit, chunked_from: None }
+    }
+
+    /// Where the body of the whole head begins, when it is chunked.
+    pub(crate) const fn chunked_from(&self) -> Option<usize> {
+        self.chunked_from
     }
 
     /// Judges `bytes`, of which an earlier call has seen a beginning. A bad byte is refused at once, not when the head
@@ -61,7 +68,13 @@ impl HeadReader {
             if next - self.line == b"\r\n".len() {
                 return match bytes.get(..next) {
                     _ if self.line == 0 => refused("an empty line before the request line"),
-                    Some(head) if head.len() <= self.limit => whole(head),
+                    Some(head) if head.len() <= self.limit => match whole(head) {
+                        Ok(framing) => {
+                            self.chunked_from = (framing == Framing::Chunked).then_some(head.len());
+                            Verdict::Whole
+                        }
+                        Err(fault) => Verdict::Refused(fault),
+                    },
                     _ => Verdict::Refused(TOO_LARGE),
                 };
             }
@@ -87,23 +100,28 @@ const fn refused(detail: &'static str) -> Verdict {
     Verdict::Refused(Fault::malformed(detail))
 }
 
-fn whole(head: &[u8]) -> Verdict {
+/// How the body of a whole head is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// By a length, or there is none.
+    Length,
+    Chunked,
+}
+
+fn whole(head: &[u8]) -> Result<Framing, Fault> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         Err(httparse::Error::TooManyHeaders) => {
-            return Verdict::Refused(Fault { reason: Reason::HeadTooLarge, detail: "too many headers" });
+            return Err(Fault { reason: Reason::HeadTooLarge, detail: "too many headers" });
         }
-        _ => return refused("not a request head"),
+        _ => return Err(Fault::malformed("not a request head")),
     }
-    match check(head, &request) {
-        Ok(()) => Verdict::Whole,
-        Err(fault) => Verdict::Refused(fault),
-    }
+    check(head, &request)
 }
 
-fn check(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<(), Fault> {
+fn check(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Framing, Fault> {
     let fail = |detail| Err(Fault::malformed(detail));
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return fail("not a request line");
@@ -118,7 +136,8 @@ fn check(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<(), Fault> 
     }
     accept::check_target(target.as_bytes())?;
     let headers = accept::check_headers(request.headers.iter().map(|header| (header.name, header.value)))?;
-    check_framing(&headers, version)
+    check_framing(&headers, version)?;
+    Ok(if headers.transfer_encoding.is_some() { Framing::Chunked } else { Framing::Length })
 }
 
 /// One framing (RFC 9112 section 6): `Content-Length` in plain digits, or `chunked` alone, never both.

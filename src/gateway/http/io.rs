@@ -28,18 +28,36 @@ pub(crate) struct CallerIo {
     stream: BufWriter<TcpStream>,
     socket: Arc<SocketDigest>,
     established: SystemTime,
+    /// What was buffered when a read last found nothing: when it is still there the next time, the answer has paused.
+    stalled: usize,
 }
 
 impl CallerIo {
     pub(crate) fn new(stream: TcpStream, established: SystemTime) -> Self {
         let socket = Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd()));
-        Self { stream: BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream), socket, established }
+        Self { stream: BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream), socket, established, stalled: 0 }
     }
 }
 
 impl AsyncRead for CallerIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.stream.get_mut()).poll_read(cx, out)
+        if let Poll::Ready(read) = Pin::new(self.stream.get_mut()).poll_read(cx, out) {
+            return Poll::Ready(read);
+        }
+        // The library flushes an answer of known length at its end alone; while it waits it listens for the caller. What
+        // is buffered then would lie here for as long as the upstream pauses. One turn is left for the rest of a small
+        // answer to come, so that it still leaves in one packet.
+        let buffered = self.stream.buffer().len();
+        if buffered > 0 && buffered == self.stalled {
+            self.stalled = 0;
+            if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(cx) {
+                return Poll::Ready(Err(error));
+            }
+        } else if buffered > 0 {
+            self.stalled = buffered;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 }
 
@@ -189,5 +207,49 @@ impl<S: GetProxyDigest> GetProxyDigest for Ahead<S> {
 impl<S: GetSocketDigest> GetSocketDigest for Ahead<S> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.get_socket_digest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read as _;
+
+    use super::*;
+
+    /// One look for what the caller sends: nothing, as it waits for its answer.
+    async fn listens(io: &mut CallerIo) {
+        let mut space = [0; 16];
+        poll_fn(|cx| {
+            let mut out = ReadBuf::new(&mut space);
+            assert!(Pin::new(&mut *io).poll_read(cx, &mut out).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_small_answer_leaves_in_one_piece_and_half_of_one_is_not_held() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        caller.set_nonblocking(true).unwrap();
+        let mut io = CallerIo::new(listener.accept().await.unwrap().0, SystemTime::UNIX_EPOCH);
+        let mut space = [0; 64];
+        let mut seen =
+            || caller.read(&mut space).map_or(String::new(), |read| space[..read].escape_ascii().to_string());
+        io.write_all(b"head").await.unwrap();
+        listens(&mut io).await;
+        assert_eq!(seen(), "", "the rest may follow at once");
+        io.write_all(b" and body").await.unwrap();
+        listens(&mut io).await;
+        assert_eq!(seen(), "", "it did, and more may");
+        io.flush().await.unwrap();
+        assert_eq!(seen(), "head and body");
+        io.write_all(b"half").await.unwrap();
+        listens(&mut io).await;
+        listens(&mut io).await;
+        assert_eq!(seen(), "half", "nothing came for a whole turn");
+        listens(&mut io).await;
+        assert_eq!(seen(), "");
     }
 }

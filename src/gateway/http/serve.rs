@@ -22,6 +22,7 @@ use super::gate::Gate;
 use super::head::{HeadReader, Verdict};
 use super::hooks::Hooks;
 use super::io::{Ahead, CallerIo};
+use super::lent::{Exchange, Lent};
 use crate::domain::Reason;
 use crate::gateway::accept::Fault;
 use crate::gateway::connection::{ClientCertificate, Connection};
@@ -36,9 +37,10 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 const UPSTREAM_POOL: usize = 512;
 /// One try, and one more when a kept connection had gone stale.
 const MAX_TRIES: usize = 2;
-/// What is read from a refused caller, so that closing does not destroy the answer on its way.
-const LINGER_BYTES: usize = 256 * 1024;
+/// What is read from a refused caller, so that closing does not destroy the answer on its way: a head of a megabyte, too.
+const LINGER_BYTES: usize = 2 * 1024 * 1024;
 const LINGER_LIMIT: Duration = Duration::from_millis(500);
+const MISFRAMED: Fault = Fault::malformed("a chunked body is not framed in the one way");
 /// What is read at a time.
 const READ_BYTES: usize = 4096;
 
@@ -50,7 +52,10 @@ pub(crate) struct Engine {
 
 /// What a connection's first bytes are.
 enum First {
-    Http1,
+    /// With the place where the body begins, when that is chunked.
+    Http1 {
+        chunked_from: Option<usize>,
+    },
     Http2,
 }
 
@@ -146,7 +151,9 @@ impl Engine {
                 Ok(First::Http2) => {
                     self.serve_http2(Box::new(Ahead::new(io, bytes.freeze())), connection, &shutdown).await;
                 }
-                Ok(First::Http1) => self.serve_http1(Box::new(io), bytes, connection, deadline, shutdown).await,
+                Ok(First::Http1 { chunked_from }) => {
+                    self.serve_http1(Box::new(io), bytes, chunked_from, connection, deadline, shutdown).await;
+                }
                 Err(NoHead::Refused(fault)) => self.refuse(&mut io, &connection, fault).await,
                 Err(NoHead::Closed) => {}
             }
@@ -180,38 +187,47 @@ impl Engine {
         }
         let mut stream: Stream = Box::new(stream);
         match self.read_head(&mut stream, &mut bytes, Expect::FirstHead, &mut deadline, &mut shutdown.clone()).await {
-            Ok(_) => self.serve_http1(stream, bytes, connection, deadline, shutdown).await,
+            Ok(First::Http2) => {}
+            Ok(First::Http1 { chunked_from }) => {
+                self.serve_http1(stream, bytes, chunked_from, connection, deadline, shutdown).await;
+            }
             Err(NoHead::Refused(fault)) => self.refuse(&mut stream, &connection, fault).await,
             Err(NoHead::Closed) => {}
         }
         Ok(())
     }
 
-    fn gate(&self, connection: Arc<Connection>) -> Arc<Gate> {
+    fn gate(&self, connection: Arc<Connection>, exchange: Option<Arc<Exchange>>) -> Arc<Gate> {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.worker.shared.limits.idle_timeout);
-        Arc::new(Gate { proxy: self.proxy.clone(), connection, options, limits: self.worker.shared.limits })
+        Arc::new(Gate { proxy: self.proxy.clone(), connection, options, limits: self.worker.shared.limits, exchange })
     }
 
     async fn serve_http2(&self, stream: Stream, connection: Arc<Connection>, shutdown: &ShutdownWatch) {
-        self.gate(connection).process_new(stream, shutdown).await;
+        self.gate(connection, None).process_new(stream, shutdown).await;
     }
 
     /// `bytes` holds an approved head and perhaps the beginning of its body.
     async fn serve_http1(
         &self,
-        mut stream: Stream,
+        stream: Stream,
         mut bytes: BytesMut,
+        mut chunked_from: Option<usize>,
         connection: Arc<Connection>,
         mut deadline: Deadline,
         mut shutdown: ShutdownWatch,
     ) {
-        let gate = self.gate(connection.clone());
+        let exchange = Arc::<Exchange>::default();
+        let gate = self.gate(connection.clone(), Some(exchange.clone()));
+        let mut lent = Box::new(Lent::new(stream, exchange.clone()));
         let keep = self.worker.shared.limits.idle_timeout.as_secs().max(1);
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
-            let mut session = ServerSession::new_http1(stream);
+            if lent.begin(chunked_from.and_then(|from| bytes.get(from..))).is_err() {
+                return self.refuse(&mut lent, &connection, MISFRAMED).await;
+            }
+            let mut session = ServerSession::new_http1(lent);
             session.set_keepalive((!*shutdown.borrow()).then_some(keep));
             if let Some(settings) = settings.take() {
                 settings.apply_to_session(&mut session);
@@ -219,13 +235,21 @@ impl Engine {
             // The library parses exactly these bytes and reads nothing before them. Pipelining stays off: a second
             // head behind this message would reach the library unchecked.
             session.set_pipelined_prefix(std::mem::take(&mut bytes));
-            let Some(reused) = gate.process_new_http(session, &shutdown).await else { return };
-            (stream, settings) = reused.consume();
+            let Some(reused) = gate.process_new_http(session, &shutdown).await else {
+                if let Some((mut stream, refusal)) = exchange.unanswered() {
+                    turn_away(&mut stream, &refusal).await;
+                }
+                return;
+            };
+            let (stream, kept) = reused.consume();
+            let Ok(back) = stream.into_any().downcast() else { return };
+            (lent, settings) = (back, kept);
+            lent.end();
             bytes.reserve(READ_BYTES);
-            match self.read_head(&mut stream, &mut bytes, Expect::NextHead, &mut deadline, &mut shutdown).await {
-                Ok(_) => {}
-                Err(NoHead::Refused(fault)) => return self.refuse(&mut stream, &connection, fault).await,
-                Err(NoHead::Closed) => return,
+            match self.read_head(&mut lent, &mut bytes, Expect::NextHead, &mut deadline, &mut shutdown).await {
+                Ok(First::Http1 { chunked_from: from }) => chunked_from = from,
+                Ok(First::Http2) | Err(NoHead::Closed) => return,
+                Err(NoHead::Refused(fault)) => return self.refuse(&mut lent, &connection, fault).await,
             }
         }
     }
@@ -255,7 +279,7 @@ impl Engine {
             }
             if !preface {
                 match reader.read(bytes) {
-                    Verdict::Whole => return Ok(First::Http1),
+                    Verdict::Whole => return Ok(First::Http1 { chunked_from: reader.chunked_from() }),
                     Verdict::Refused(fault) => return Err(NoHead::Refused(fault)),
                     Verdict::Partial => {}
                 }
@@ -290,26 +314,33 @@ impl Engine {
         let call = self.worker.next_call();
         tracing::debug!(peer = %connection.peer, reason = %fault.reason, detail = fault.detail, "a request was refused");
         self.worker.metrics.refused(fault.reason);
+        if fault.reason == Reason::HeadTooLarge {
+            self.worker.metrics.head_limit_hit();
+        }
         self.worker.shared.refusals.note(fault.reason, connection.peer, "", "");
-        let answer = Refusal::new(fault.reason, call).answer(Dialect::Http);
-        let bytes = http1(&answer);
-        let linger = async {
-            io.write_all(&bytes).await?;
-            io.flush().await?;
-            io.shutdown().await?;
-            let mut sink = [0; READ_BYTES];
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                match io.read(&mut sink).await? {
-                    0 => break,
-                    count => left = left.saturating_sub(count),
-                }
-            }
-            std::io::Result::Ok(())
-        };
-        // Whether the caller still listens is its own affair.
-        let _ = tokio::time::timeout(LINGER_LIMIT, linger).await;
+        turn_away(io, &Refusal::new(fault.reason, call)).await;
     }
+}
+
+/// Answers a caller whose connection ends here, and closes it.
+async fn turn_away(io: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), refusal: &Refusal) {
+    let bytes = http1(&refusal.answer(Dialect::Http));
+    let linger = async {
+        io.write_all(&bytes).await?;
+        io.flush().await?;
+        io.shutdown().await?;
+        let mut sink = [0; READ_BYTES];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match io.read(&mut sink).await? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // Whether the caller still listens is its own affair.
+    let _ = tokio::time::timeout(LINGER_LIMIT, linger).await;
 }
 
 /// An answer in HTTP/1.1's own bytes, closing the connection.

@@ -1,7 +1,7 @@
 //! What of a caller's request never reaches an upstream: its credential, hop-by-hop headers, and headers that claim what
 //! only a proxy can know.
 
-use http::header::{CONNECTION, COOKIE, HeaderName, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HeaderName, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use pingora_error::Result;
 use pingora_http::RequestHeader;
@@ -53,8 +53,11 @@ const FAMILIES: [&str; 14] = [
     "portcullis-",
 ];
 
-/// Fields that frame a message or name its host: a look-alike with another separator is taken for them by some.
-const FRAMING: [&str; 4] = ["content-length", "transfer-encoding", "host", "connection"];
+/// Fields that frame a message, say how its body is read or name its host: a look-alike with another separator is taken for them by some.
+const FRAMING: [&str; 5] = ["content-length", "content-encoding", "transfer-encoding", "host", "connection"];
+
+/// The shortest signature of a token that verifies here (64 bytes) is longer in base64.
+const MIN_SIGNATURE_BYTES: usize = 64;
 
 /// Removes them: what `Connection` nominates first (else a caller could have the gate's own headers removed), then the
 /// fixed lists, each also in the spelling with underscores that some upstreams take for the same (`X_Forwarded_User`).
@@ -85,6 +88,23 @@ fn is_spelling(name: &str, known: &str) -> bool {
 fn begins(name: &str, known: &str) -> bool {
     let plain = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
     name.len() >= known.len() && name.bytes().map(plain).zip(known.bytes()).all(|(a, b)| a == b)
+}
+
+/// Whether the signature of the caller's token also stands in the target or in another header. The token never passes;
+/// a copy of it elsewhere would.
+pub(crate) fn credential_elsewhere(header: &RequestHeader) -> bool {
+    let Some(value) = header.headers.get(AUTHORIZATION) else { return false };
+    let signature = value.as_bytes().rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    if signature.len() < MIN_SIGNATURE_BYTES || signature.len() == value.len() {
+        return false;
+    }
+    // Few headers are long enough to hold it: most calls end here without a search.
+    let target = std::iter::once(header.raw_path());
+    let others = header.headers.iter().filter(|(name, _)| *name != AUTHORIZATION).map(|(_, value)| value.as_bytes());
+    target
+        .chain(others)
+        .filter(|text| text.len() >= signature.len())
+        .any(|text| memchr::memmem::find(text, signature).is_some())
 }
 
 /// One `Cookie` field of several (RFC 9113 section 8.2.3): HTTP/2 may split it, upstreams of HTTP/1.1 read the first.
@@ -179,6 +199,27 @@ mod tests {
         let mut gone: Vec<_> = strip_response(&headers).iter().map(ToString::to_string).collect();
         gone.sort();
         assert_eq!(gone, ["keep-alive", "upgrade", "x-hop"]);
+    }
+
+    #[test]
+    fn a_second_copy_of_the_callers_token_is_seen_wherever_it_would_pass() {
+        let signature = "s".repeat(86);
+        let token = format!("eyJh.eyJi.{signature}");
+        let request = |path: &str, extra: Option<(&'static str, String)>| {
+            let mut request = RequestHeader::build("GET", path.as_bytes(), None).unwrap();
+            request.insert_header("authorization", format!("Bearer {token}")).unwrap();
+            if let Some((name, value)) = extra {
+                request.insert_header(name, value).unwrap();
+            }
+            credential_elsewhere(&request)
+        };
+        assert!(!request("/v1/orders?x=1", None));
+        assert!(!request("/v1/orders", Some(("x-note", "s".repeat(85)))));
+        assert!(request(&format!("/v1/orders?access_token={token}"), None));
+        assert!(request("/v1/orders", Some(("x-auth-token", token.clone()))));
+        assert!(request("/v1/orders", Some(("cookie", format!("t={token}; a=b")))));
+        let none = RequestHeader::build("GET", b"/", None).unwrap();
+        assert!(!credential_elsewhere(&none));
     }
 
     #[test]

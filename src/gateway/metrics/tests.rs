@@ -6,6 +6,7 @@ use crate::evidence::journal::SyncLatency;
 fn seen() -> Seen {
     Seen {
         running: 3,
+        inspection_bytes: 4096,
         authority: Authority::Age(Duration::from_millis(1500)),
         grants: 10,
         token_hits_and_misses: (7, 2),

@@ -97,6 +97,8 @@ pub struct WorkerMetrics {
     pub(super) open: AtomicI64,
     pub(super) connections_refused: AtomicU64,
     pub(super) head_limit: AtomicU64,
+    pub(super) body_limit: AtomicU64,
+    pub(super) inspection_limit: AtomicU64,
     pub(super) upstream_connects: AtomicU64,
     pub(super) upstream_errors: ByReason,
     pub(super) minted_access: AtomicU64,
@@ -126,6 +128,8 @@ impl WorkerMetrics {
             open: AtomicI64::default(),
             connections_refused: AtomicU64::default(),
             head_limit: AtomicU64::default(),
+            body_limit: AtomicU64::default(),
+            inspection_limit: AtomicU64::default(),
             upstream_connects: AtomicU64::default(),
             upstream_errors: ByReason::default(),
             minted_access: AtomicU64::default(),
@@ -187,6 +191,15 @@ impl WorkerMetrics {
     /// A request head was over the limit.
     pub fn head_limit_hit(&self) {
         self.head_limit.fetch_add(1, Relaxed);
+    }
+
+    /// A body that was to be inspected could not be had whole.
+    pub fn body_refused(&self, reason: Reason) {
+        if reason == Reason::BodyTooLarge {
+            self.body_limit.fetch_add(1, Relaxed);
+        } else if reason == Reason::InspectionFull {
+            self.inspection_limit.fetch_add(1, Relaxed);
+        }
     }
 
     /// A connection to an upstream was made anew.

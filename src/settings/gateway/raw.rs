@@ -153,6 +153,10 @@ pub(super) struct RawGatewayLimits {
     pub(super) token_cache_bytes: Size,
     /// Longest time that a held call waits: at most 10m.
     pub(super) hold: Span,
+    /// Time for the whole body of a request whose route inspects it: 100ms to 1h.
+    pub(super) inspect_deadline: Span,
+    /// Memory for all inspected bodies together: 64KiB to 64GiB.
+    pub(super) inspect_bytes: Size,
 }
 
 impl Default for RawGatewayLimits {
@@ -166,6 +170,8 @@ impl Default for RawGatewayLimits {
             upstream_read_timeout: None,
             token_cache_bytes: Size::mebibytes(64),
             hold: seconds(30),
+            inspect_deadline: seconds(30),
+            inspect_bytes: Size::mebibytes(256),
         }
     }
 }

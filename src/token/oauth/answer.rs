@@ -107,8 +107,11 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::HeadTooLarge
         | Reason::TokenRequestInvalid
         | Reason::SubjectTokenInvalid
+        | Reason::BodyIncomplete
         | Reason::RouteUnknown => (400, "invalid_request"),
         Reason::RequestTimeout => (408, "invalid_request"),
+        Reason::BodyTooLarge => (413, "invalid_request"),
+        Reason::BodyUnreadable => (415, "invalid_request"),
         Reason::MethodNotAllowed => (405, "invalid_request"),
         Reason::TokenGrantTypeUnsupported => (400, "unsupported_grant_type"),
         // Who asks: RFC 6749 wants 401 here.
@@ -135,6 +138,7 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         // Not the caller's doing.
         Reason::Overloaded
         | Reason::Draining
+        | Reason::InspectionFull
         | Reason::IssuerUnavailable
         | Reason::AuthorityMissing
         | Reason::AuthorityStale

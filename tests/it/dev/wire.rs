@@ -60,6 +60,11 @@ impl Raw {
         self
     }
 
+    /// The same connection, for another thread.
+    pub(crate) fn again(&self) -> Self {
+        Self { stream: self.stream.try_clone().unwrap(), seen: Vec::new() }
+    }
+
     /// No more will be sent.
     pub(crate) fn finish(&mut self) -> &mut Self {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);

@@ -1,0 +1,8 @@
+//! The edge: bytes with two readings, callers that dawdle, and that nothing of either goes upstream.
+
+mod answers;
+mod forwarded;
+mod http2;
+mod inspected;
+mod refused;
+mod tap;
