@@ -14,6 +14,7 @@ pub mod reason;
 pub mod resource;
 pub mod role;
 pub mod route;
+pub mod trust;
 
 pub use clock::{Clock, Timestamp};
 pub use reason::Reason;
