@@ -6,6 +6,7 @@
 //! nothing of any of this.
 
 mod answer;
+mod dial;
 mod endpoints;
 #[cfg(any(test, fuzzing))]
 #[allow(unreachable_pub, reason = "tests reach it from inside, fuzzers from outside")]

@@ -10,9 +10,15 @@ use crate::gateway::refusal::{Answer, Dialect};
 /// The protocol of a request: gRPC by its content type, over HTTP/2 (gRPC over HTTP/2, "Content-Type").
 pub(super) fn dialect(session: &Session) -> Dialect {
     match session.req_header().headers.get(CONTENT_TYPE).filter(|_| session.is_http2()) {
-        Some(kind) if kind.as_bytes().starts_with(b"application/grpc") => Dialect::Grpc,
+        Some(kind) if is_grpc(kind.as_bytes()) => Dialect::Grpc,
         _ => Dialect::Http,
     }
+}
+
+/// `application/grpc`, with an encoding or parameters perhaps. Not gRPC-Web, which is plain HTTP with bodies of its own.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// Writes an answer. A connection whose request has a body that nobody read is closed after it: what is left of the body

@@ -21,7 +21,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::gate::CallSlot;
-use super::{answer, endpoints, strip};
+use super::{answer, dial, endpoints, strip};
 use crate::domain::name::{CallId, ulid_text};
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::Ended;
@@ -30,8 +30,6 @@ use crate::gateway::pipeline::{Admitted, Request, admit, lapsed};
 use crate::gateway::refusal::{CALL_ID_HEADER, Refusal};
 use crate::gateway::worker::Worker;
 
-/// Kept connections to upstreams are closed after this long without a call.
-const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 /// The shortest signature of a token that verifies here (64 bytes) is longer in base64.
 const MIN_SIGNATURE_BYTES: usize = 64;
 /// Carries a refusal through the library's errors.
@@ -92,6 +90,7 @@ impl Hooks {
                     host,
                     path: header.uri.path(),
                     authorization: header.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
+                    dialect: answer::dialect(session),
                     connection: &slot.connection,
                     cut: &slot.cut,
                 };
@@ -165,6 +164,10 @@ impl Hooks {
         request.insert_header("Host", running.admitted.permit.route().upstream_authority())?;
         if let Some(credential) = running.admitted.credential.clone() {
             request.insert_header("Authorization", credential)?;
+        }
+        if running.admitted.permit.route().route().spec.protocol.is_http2() {
+            // True of every route over HTTP/2, and servers of gRPC want it said.
+            request.insert_header("TE", "trailers")?;
         }
         request.insert_header(CALL_ID_HEADER, running.call_id.clone())?;
         running.admitted.outcome.upstream_started = true;
@@ -260,22 +263,10 @@ impl ProxyHttp for Hooks {
         let Some(running) = &context.running else {
             return Error::e_explain(ErrorType::InternalError, "nothing was admitted");
         };
-        let upstream = &running.admitted.permit.route().route().spec.upstream;
-        let address = match self.worker.resolver.resolve(upstream).await {
-            Ok(address) => address,
-            Err(reason) => {
-                context.refusal = Some(reason);
-                return Error::e_explain(ErrorType::ConnectError, "the upstream's name has no address");
-            }
-        };
-        let limits = &self.worker.shared.limits;
-        let name = upstream.host.as_str().trim_start_matches('[').trim_end_matches(']');
-        let mut peer = HttpPeer::new(address, upstream.tls, name.to_owned());
-        peer.options.connection_timeout = Some(limits.upstream_connect_timeout);
-        peer.options.total_connection_timeout = Some(limits.upstream_connect_timeout);
-        peer.options.read_timeout = limits.upstream_read_timeout;
-        peer.options.idle_timeout = Some(UPSTREAM_IDLE);
-        Ok(Box::new(peer))
+        dial::peer(&self.worker, &running.admitted.permit.route().route().spec).await.or_else(|reason| {
+            context.refusal = Some(reason);
+            Error::e_explain(ErrorType::ConnectError, "the upstream has no address to connect to")
+        })
     }
 
     async fn connected_to_upstream(
@@ -390,7 +381,9 @@ impl ProxyHttp for Hooks {
                 ErrorSource::Downstream if has_left(error) => (Ended::ClientGone, None),
                 ErrorSource::Downstream => (Ended::ClientGone, Some(reason)),
                 ErrorSource::Upstream => (Ended::UpstreamFailed, Some(reason)),
-                _ if reason == Reason::UpstreamUnreachable => (Ended::UpstreamFailed, Some(reason)),
+                _ if matches!(reason, Reason::UpstreamUnreachable | Reason::UpstreamAddressRefused) => {
+                    (Ended::UpstreamFailed, Some(reason))
+                }
                 _ => (Ended::Unknown, Some(reason)),
             };
             running.admitted.outcome.end(ended, why);

@@ -107,6 +107,7 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::HeadTooLarge
         | Reason::TokenRequestInvalid
         | Reason::SubjectTokenInvalid
+        | Reason::ProtocolMismatch
         | Reason::RouteUnknown => (400, "invalid_request"),
         Reason::RequestTimeout => (408, "invalid_request"),
         Reason::MethodNotAllowed => (405, "invalid_request"),
@@ -140,8 +141,10 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::AuthorityStale
         | Reason::EvidenceUnavailable
         | Reason::EvidenceFull => (503, "temporarily_unavailable"),
-        Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamFault | Reason::InternalFault => {
-            (500, "server_error")
-        }
+        Reason::UpstreamUnreachable
+        | Reason::UpstreamAddressRefused
+        | Reason::UpstreamTimeout
+        | Reason::UpstreamFault
+        | Reason::InternalFault => (500, "server_error"),
     }
 }
