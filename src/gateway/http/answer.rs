@@ -1,6 +1,7 @@
 //! Answers of the gate's own, written through the library's session.
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -34,6 +35,11 @@ pub(super) async fn write(session: &mut Session, answer: Answer) -> Result<()> {
     }
     if !session.is_http2() && !session.as_mut().is_body_done() {
         session.set_keepalive(None);
+    }
+    if headers_only && let ServerSession::H2(stream) = session.as_mut() {
+        // The stream's end on the very frame, which the library's usual way leaves to an empty DATA: to a gRPC caller that
+        // is an answer whose status never came.
+        return stream.write_response_header(Box::new(head), true);
     }
     session.write_response_header(Box::new(head), headers_only).await?;
     if !headers_only {
