@@ -263,10 +263,11 @@ fn nginx_is_called_over_http2_by_callers_of_either_version() {
     params.subject_alt_names.push(rcgen::SanType::DnsName("orders.internal".try_into().unwrap()));
     let own = Certificate::signed(ca.cert.as_ref(), ca.key.as_ref(), &params);
     let (tls, plain) = (free_address(), free_address());
-    let answer = "location / { add_header x-connection $connection; return 200 \"$server_protocol $http_te\"; }";
+    let answer =
+        "location / { add_header x-connection $connection; return 200 \"$server_protocol $http_te $ssl_protocol\"; }";
     let _nginx = Nginx::start(&format!(
         "{answer} }} server {{ listen {plain} http2; {answer} }} server {{ listen {tls} ssl http2; \
-         ssl_certificate {}; ssl_certificate_key {}; {answer}",
+         ssl_protocols TLSv1.2; ssl_certificate {}; ssl_certificate_key {}; {answer}",
         own.cert, own.key
     ));
     let fleet = Fleet::start(Upstream::ok().address);
@@ -283,18 +284,58 @@ fn nginx_is_called_over_http2_by_callers_of_either_version() {
     let gate = fleet.gateway(|_| ()).ready();
     fleet.grant("--wait");
     let (bearer, url) = (fleet.bearer(), format!("{}/grpc.health.v1.Health/x", gate.url));
-    for name in ["tls", "plain"] {
+    for (name, says) in [("tls", "HTTP/2.0 trailers TLSv1.2"), ("plain", "HTTP/2.0 trailers ")] {
         let host = format!("Host: {name}.test");
         let mut connections = std::collections::BTreeSet::new();
         for version in ["--http1.1", "--http2-prior-knowledge", "--http1.1", "--http2-prior-knowledge"] {
             let answer = curl(&[version, "-H", &bearer, "-H", &host, &url]).is(200);
-            assert_eq!(answer.body, "HTTP/2.0 trailers", "{name} {version}");
+            assert_eq!(answer.body, says, "{name} {version}");
             connections.insert(answer.header("x-connection").unwrap().to_owned());
         }
         assert_eq!(connections.len(), 1, "{name}: one connection carries them all");
         let mut nghttp = Command::new("nghttp");
         nghttp.args(["-v", "-H", &bearer, "-H", &format!(":authority: {name}.test"), &url]);
         let done = Done::of(nghttp.output().expect("nghttp is installed")).exits(0);
-        assert!(done.stdout.contains(":status: 200") && done.stdout.contains("HTTP/2.0 trailers"), "{done:?}");
+        assert!(done.stdout.contains(":status: 200") && done.stdout.contains(says), "{done:?}");
     }
+}
+
+/// Calls without generated code: messages are bytes. Prints what it got, one line each.
+const PYTHON: &str = "
+import sys, grpc
+target, token = sys.argv[1:]
+channel = grpc.insecure_channel(target)
+plain = dict(request_serializer=bytes, response_deserializer=bytes)
+check = channel.unary_unary('/grpc.health.v1.Health/Check', **plain)
+attach = channel.stream_stream('/portcullis.v1.GrantStream/Attach', **plain)
+for with_token in (False, True):
+    metadata = [('authorization', 'Bearer ' + token)] if with_token else []
+    for service in (b'orders', b'nothing'):
+        try:
+            print('answer', check(b'\\x0a' + bytes([len(service)]) + service, metadata=metadata, timeout=20).hex())
+        except grpc.RpcError as error:
+            print(error.code().name)
+answers = attach(iter([b'', b'']), metadata=metadata, timeout=20)
+try:
+    for answer in answers:
+        print('message')
+except grpc.RpcError as error:
+    print(error.code().name, error.details())
+";
+
+#[test]
+fn python_calls_and_streams_as_tonic_does() {
+    let fleet = Fleet::start(Upstream::ok().address);
+    fleet.apply(&route("grpc", &format!("http://{}", serve(None)), "grpc", &Value::Null));
+    let gate = fleet.gateway(|_| ()).ready();
+    fleet.grant("--wait");
+    let token = fleet.bearer().trim_start_matches("Authorization: Bearer ").to_owned();
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(std::path::PathBuf::from);
+    let cache = cache.or_else(|| Some(std::path::Path::new(&std::env::var_os("HOME")?).join(".cache"))).unwrap();
+    let mut python = Command::new(cache.join("portcullis/grpcio/bin/python3"));
+    python.args(["-c", PYTHON, gate.url.trim_start_matches("http://"), &token]);
+    let done = Done::of(python.output().expect("./test installs grpcio for Python")).exits(0);
+    let expected = "UNAUTHENTICATED\nUNAUTHENTICATED\nanswer 0801\nNOT_FOUND\nmessage\nmessage\n\
+                    FAILED_PRECONDITION 2 came\n";
+    assert_eq!(done.stdout, expected, "{done:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::dev::{PATIENCE, Raw};
+use crate::dev::{PATIENCE, Raw, curl, eventually};
 use crate::world::{Fleet, Gate, Upstream};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -165,9 +165,62 @@ fn data_that_holds_nothing_ends_the_connection() {
     assert!(matches!(code, Some(ENHANCE_YOUR_CALM) | None), "{code:?}");
 }
 
+/// A field as HPACK spells it in full, without remembering it (RFC 7541 section 6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0];
+    for text in [name, value] {
+        match text.len() {
+            length @ 0..127 => bytes.push(u8::try_from(length).unwrap()),
+            length => {
+                let mut rest = length - 127;
+                bytes.push(127);
+                while rest >= 128 {
+                    bytes.push(u8::try_from(rest % 128).unwrap() | 128);
+                    rest /= 128;
+                }
+                bytes.push(u8::try_from(rest).unwrap());
+            }
+        }
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn data_that_holds_nothing_costs_nothing_on_a_call_that_runs() {
+    let upstream = Upstream::start(|head, stream| {
+        use std::io::Write as _;
+        if head.starts_with("GET /v1/orders/silent ") {
+            crate::world::ends(stream);
+        } else {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+        }
+    });
+    let fleet = Fleet::start(upstream.address);
+    let gate = fleet.gateway(|_| ()).ready();
+    fleet.grant("--wait");
+    let bearer = fleet.bearer();
+    let (_, token) = bearer.split_once(": ").unwrap();
+    let head = [&[0x82, 0x86], &field(":path", "/v1/orders/silent")[..], &GET[3..], &field("authorization", token)];
+    let head = head.concat();
+    let forwarded = || upstream.heads().iter().any(|head| head.contains("/v1/orders/silent"));
+    let code = ends_with(&gate, &fleet, |raw| {
+        raw.send(frame(HEADERS, END_HEADERS, 1, &head));
+        eventually("the call is forwarded", PATIENCE, forwarded);
+        let parts = frame(DATA, 0, 1, &[]).repeat(10_000);
+        for _ in 0..200 {
+            raw.send(&parts);
+        }
+        raw.finish();
+    });
+    assert!(matches!(code, Some(ENHANCE_YOUR_CALM) | None), "{code:?}");
+}
+
 #[test]
 fn a_small_head_that_unpacks_to_a_large_one_is_not_kept() {
-    let (fleet, gate) = start();
+    let fleet = Fleet::start(Upstream::ok().address);
+    let gate = fleet.gateway(|config| config["limits"] = serde_json::json!({ "max_head_bytes": "16KiB" })).ready();
+    fleet.grant("--wait");
     ends_with(&gate, &fleet, |raw| {
         // One field of 4,000 bytes into the table, then each byte is that field again: 60 MiB a head.
         let mut entry = vec![0x40, 1, b'x', 0x7f, 0xa1, 0x1e];
@@ -179,4 +232,8 @@ fn a_small_head_that_unpacks_to_a_large_one_is_not_kept() {
         }
         raw.finish();
     });
+    // And a head that is too large without any trick is told so.
+    let large = format!("X-Large: {}", "a".repeat(20 << 10));
+    let url = format!("{}/v1/orders/7", gate.url);
+    assert_eq!(curl(&["--http2-prior-knowledge", "-H", &fleet.bearer(), "-H", &large, &url]).status, 431);
 }

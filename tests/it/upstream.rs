@@ -132,6 +132,24 @@ fn connections_are_kept_per_identity_and_bundle() {
 }
 
 #[test]
+fn a_kept_connection_that_went_stale_costs_nobody_an_answer() {
+    let ca = Certificate::self_signed(&authority(&[]));
+    let server = TlsServer::serve(&signed(&ca, &server("127.0.0.1", &[])), None, |_, stream| {
+        use std::io::Write as _;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        // Closed without a word, as servers do with connections that they kept for long enough.
+        false
+    });
+    let fleet = Fleet::start(Upstream::ok().address);
+    fleet.apply(&route("stale", &format!("https://{}", server.address), &json!({ "ca": pem(&ca) })));
+    let gate = fleet.gateway(|_| ()).ready();
+    fleet.grant("--wait");
+    for _ in 0..20 {
+        assert_eq!(get(&gate, &fleet, "stale").status, 200);
+    }
+}
+
+#[test]
 fn the_gates_own_certificate_is_shown_where_the_route_says_so() {
     let ca = Certificate::self_signed(&authority(&[]));
     let own = signed(&ca, &workload(&["spiffe://test.example/gate"]));
