@@ -6,7 +6,7 @@ use rcgen::{CertificateParams, SanType};
 use serde_json::{Value, json};
 
 use crate::dev::{PATIENCE, eventually};
-use crate::world::{Certificate, Fleet, Gate, TlsServer, Upstream, authority, ends, workload};
+use crate::world::{Certificate, Fleet, Gate, TlsServer, Upstream, authority, ends, server_config, workload};
 
 const SPIFFE: &str = "spiffe://test.example/orders";
 
@@ -147,6 +147,57 @@ fn a_kept_connection_that_went_stale_costs_nobody_an_answer() {
     for _ in 0..20 {
         assert_eq!(get(&gate, &fleet, "stale").status, 200);
     }
+}
+
+/// An HTTP/2 server over TLS that answers with what it was asked for: scheme, authority, path.
+fn mirror(certificate: &Certificate) -> std::net::SocketAddr {
+    let acceptor = tokio_rustls::TlsAcceptor::from(server_config(certificate, None, &[b"h2"]));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    let mut connection = h2::server::handshake(tls).await.unwrap();
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        let seen = format!("{} {:?}", request.uri(), request.headers().get("host"));
+                        let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                        body.send_data(seen.into(), true).unwrap();
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn an_http2_upstream_over_tls_is_called_by_its_own_name_and_scheme() {
+    let ca = Certificate::self_signed(&authority(&[]));
+    let address = mirror(&signed(&ca, &server("127.0.0.1", &[])));
+    let plain = TlsServer::start(&signed(&ca, &server("127.0.0.1", &[])), None);
+    let fleet = Fleet::start(Upstream::ok().address);
+    let http2 = |name: &str, address: std::net::SocketAddr| {
+        let route = route(name, &format!("https://{address}"), &json!({ "ca": pem(&ca) }));
+        route.replacen('{', "{\"protocol\":\"http2\",", 1)
+    };
+    fleet.apply(&[http2("mirror", address), http2("http1-only", plain.address)].join("---\n"));
+    let gate = fleet.gateway(|_| ()).ready();
+    fleet.grant("--wait");
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let (bearer, url) = (fleet.bearer(), format!("{}/x/y?q=%2F", gate.url));
+        let answer = crate::dev::curl(&[version, "-H", &bearer, "-H", "Host: mirror.test", &url]).is(200);
+        assert_eq!(answer.body, format!("https://{address}/x/y?q=%2F None"), "{version}");
+    }
+    // A server that does not speak it is not spoken to in something else.
+    get(&gate, &fleet, "http1-only").refuses(502, "upstream_unreachable");
+    assert_eq!(plain.heads().len(), 0);
 }
 
 #[test]

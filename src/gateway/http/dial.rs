@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::uri::{PathAndQuery, Scheme};
 use pingora_core::connectors::l4::Connect;
 use pingora_core::protocols::l4::socket::SocketAddr as AnyAddress;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -67,6 +69,23 @@ pub(super) async fn peer(worker: &Worker, route: &RouteSpec) -> std::result::Res
     peer.options.read_timeout = limits.upstream_read_timeout;
     peer.options.idle_timeout = Some(UPSTREAM_IDLE);
     Ok(Box::new(peer))
+}
+
+/// Names the upstream in a request for it: in `Host`, or for HTTP/2 over TLS in the target.
+pub(super) fn name(request: &mut RequestHeader, route: &RouteSpec, authority: &str) -> Result<()> {
+    if route.protocol.is_http2() {
+        // True of every route over HTTP/2, and servers of gRPC want it said.
+        request.insert_header("TE", "trailers")?;
+    }
+    if !(route.protocol.is_http2() && route.upstream.tls) {
+        return request.insert_header("Host", authority);
+    }
+    // From a `Host` the library would make `:scheme: http`, since to it the connection is plain. Some servers refuse that.
+    let path = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let uri = http::Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path).build();
+    request.remove_header("Host");
+    request.set_uri(uri.map_err(|error| Error::because(ErrorType::InternalError, "the upstream's name", error))?);
+    Ok(())
 }
 
 /// Opens verified connections to one target at one address.

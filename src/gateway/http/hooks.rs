@@ -161,13 +161,10 @@ impl Hooks {
         strip::join_cookies(request)?;
         // The upstream that was decided on, not the host that the caller named: it could mean another there.
         // Names as texts: the library spells any other anew on each call.
-        request.insert_header("Host", running.admitted.permit.route().upstream_authority())?;
+        let route = running.admitted.permit.route();
+        dial::name(request, &route.route().spec, route.upstream_authority())?;
         if let Some(credential) = running.admitted.credential.clone() {
             request.insert_header("Authorization", credential)?;
-        }
-        if running.admitted.permit.route().route().spec.protocol.is_http2() {
-            // True of every route over HTTP/2, and servers of gRPC want it said.
-            request.insert_header("TE", "trailers")?;
         }
         request.insert_header(CALL_ID_HEADER, running.call_id.clone())?;
         running.admitted.outcome.upstream_started = true;
