@@ -81,20 +81,6 @@ need_cmake() {
         "'dnf install cmake' (Fedora), 'apk add cmake' (Alpine), 'brew install cmake' (macOS). Then run this again."
 }
 
-# gRPC for Python, as people install it: a wheel, in an environment of its own.
-need_grpcio() {
-    local cache home
-    cache="$(cache_dir)"
-    [ -n "$cache" ] || fail "There is no cache directory that can be written: set HOME or XDG_CACHE_HOME, then run this again."
-    home="$cache/grpcio"
-    "$home/bin/python3" -c 'import grpc' >/dev/null 2>&1 && return 0
-    say "installing: grpcio (Python wheel, into $home)"
-    python3 -m venv "$home" >&2 || { apt_install python3-venv && python3 -m venv "$home" >&2; } || true
-    "$home/bin/python3" -m pip install --quiet grpcio >&2 || true
-    "$home/bin/python3" -c 'import grpc' >/dev/null 2>&1 ||
-        fail "grpcio could not be installed from here. With network: 'python3 -m venv $home', '$home/bin/pip install grpcio'."
-}
-
 # need_tools COMMAND:PACKAGE…  installs the Debian packages of the commands that are not there.
 need_tools() {
     local pair missing=() packages=()
@@ -126,10 +112,10 @@ need_clients() {
         (cd "$home" && npm install --silent --no-audit --no-fund --ignore-scripts undici@6.21.1 >&2) ||
             fail "undici could not be installed: npm install undici@6.21.1"
     fi
-    if ! "$home/venv/bin/python" -c 'import websockets' >/dev/null 2>&1; then
-        say "installing: websockets (into $home)"
+    if ! "$home/venv/bin/python" -c 'import websockets, grpc' >/dev/null 2>&1; then
+        say "installing: websockets and grpcio (into $home)"
         { python3 -m venv "$home/venv" || { apt_install python3-venv && python3 -m venv "$home/venv"; }; } >&2 &&
-            "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check websockets==13.1 >&2 ||
-            fail "websockets could not be installed: pip install websockets==13.1"
+            "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check websockets==13.1 grpcio==1.85.3 >&2 ||
+            fail "websockets and grpcio could not be installed: pip install websockets==13.1 grpcio==1.85.3"
     fi
 }

@@ -300,29 +300,6 @@ fn nginx_is_called_over_http2_by_callers_of_either_version() {
     }
 }
 
-/// Calls without generated code: messages are bytes. Prints what it got, one line each.
-const PYTHON: &str = "
-import sys, grpc
-target, token = sys.argv[1:]
-channel = grpc.insecure_channel(target)
-plain = dict(request_serializer=bytes, response_deserializer=bytes)
-check = channel.unary_unary('/grpc.health.v1.Health/Check', **plain)
-attach = channel.stream_stream('/portcullis.v1.GrantStream/Attach', **plain)
-for with_token in (False, True):
-    metadata = [('authorization', 'Bearer ' + token)] if with_token else []
-    for service in (b'orders', b'nothing'):
-        try:
-            print('answer', check(b'\\x0a' + bytes([len(service)]) + service, metadata=metadata, timeout=20).hex())
-        except grpc.RpcError as error:
-            print(error.code().name)
-answers = attach(iter([b'', b'']), metadata=metadata, timeout=20)
-try:
-    for answer in answers:
-        print('message')
-except grpc.RpcError as error:
-    print(error.code().name, error.details())
-";
-
 #[test]
 fn python_calls_and_streams_as_tonic_does() {
     let fleet = Fleet::start(Upstream::ok().address);
@@ -330,11 +307,9 @@ fn python_calls_and_streams_as_tonic_does() {
     let gate = fleet.gateway(|_| ()).ready();
     fleet.grant("--wait");
     let token = fleet.bearer().trim_start_matches("Authorization: Bearer ").to_owned();
-    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(std::path::PathBuf::from);
-    let cache = cache.or_else(|| Some(std::path::Path::new(&std::env::var_os("HOME")?).join(".cache"))).unwrap();
-    let mut python = Command::new(cache.join("portcullis/grpcio/bin/python3"));
-    python.args(["-c", PYTHON, gate.url.trim_start_matches("http://"), &token]);
-    let done = Done::of(python.output().expect("./test installs grpcio for Python")).exits(0);
+    let mut python = Command::new(crate::clients::clients().join("venv/bin/python"));
+    python.arg(crate::clients::script("health.py")).args([gate.url.trim_start_matches("http://"), &token]);
+    let done = Done::of(python.output().expect("./test installs it")).exits(0);
     let expected = "UNAUTHENTICATED\nUNAUTHENTICATED\nanswer 0801\nNOT_FOUND\nmessage\nmessage\n\
                     FAILED_PRECONDITION 2 came\n";
     assert_eq!(done.stdout, expected, "{done:?}");
