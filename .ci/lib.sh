@@ -112,10 +112,10 @@ need_clients() {
         (cd "$home" && npm install --silent --no-audit --no-fund --ignore-scripts undici@6.21.1 >&2) ||
             fail "undici could not be installed: npm install undici@6.21.1"
     fi
-    if ! "$home/venv/bin/python" -c 'import websockets' >/dev/null 2>&1; then
-        say "installing: websockets (into $home)"
+    if ! "$home/venv/bin/python" -c 'import websockets, grpc' >/dev/null 2>&1; then
+        say "installing: websockets and grpcio (into $home)"
         { python3 -m venv "$home/venv" || { apt_install python3-venv && python3 -m venv "$home/venv"; }; } >&2 &&
-            "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check websockets==13.1 >&2 ||
-            fail "websockets could not be installed: pip install websockets==13.1"
+            "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check websockets==13.1 grpcio==1.85.3 >&2 ||
+            fail "websockets and grpcio could not be installed: pip install websockets==13.1 grpcio==1.85.3"
     fi
 }

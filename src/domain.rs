@@ -15,6 +15,7 @@ pub mod resource;
 pub mod role;
 pub mod route;
 pub mod size;
+pub mod trust;
 
 pub use clock::{Clock, Timestamp};
 pub use reason::Reason;

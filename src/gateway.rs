@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) inspection: Arc<budget::Budget>,
     pub(crate) issuer: GatewayIssuer,
     pub(crate) upstream_key: Arc<SigningKey>,
+    pub(crate) upstream_trust: upstream::UpstreamTrust,
+    pub(crate) reach: Arc<upstream::Reach>,
     /// Open connections of all workers.
     pub(crate) connections: AtomicUsize,
     pub(crate) connections_changed: Arc<Notify>,

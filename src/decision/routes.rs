@@ -92,6 +92,14 @@ pub enum RouteFault {
         /// The route.
         route: RouteName,
     },
+    /// Parts of one route that do not go together.
+    #[error("route {route}: {why}")]
+    Spec {
+        /// The route.
+        route: RouteName,
+        /// Its field and what is wrong there.
+        why: &'static str,
+    },
     /// A rule without methods.
     #[error("route {route}: action {action} names no method")]
     Methods {
@@ -209,6 +217,8 @@ impl RouteTable {
                 faults.push(RouteFault::Actions { route: route.name });
                 continue;
             }
+            let (name, unfit) = (&route.name, route.spec.faults());
+            faults.extend(unfit.into_iter().map(|why| RouteFault::Spec { route: name.clone(), why }));
             let resource = places.resource(&route.spec.resource);
             let (upstream, authority) = (route.spec.upstream.to_string(), route.spec.upstream.authority());
             let route = Arc::new(CompiledRoute { route, resource, upstream, authority });

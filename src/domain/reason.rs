@@ -152,6 +152,9 @@ reasons! {
     /// No route takes this host and path.
     RouteUnknown = "route_unknown", 404, NotFound, Caller,
         "No route of this gateway takes this host and path.";
+    /// gRPC on a route without it, or something else on a route for it.
+    ProtocolMismatch = "protocol_mismatch", 415, Unimplemented, Caller,
+        "The route does not carry this protocol. gRPC needs HTTP/2 and a route that says so, and such a route carries nothing else.";
     // decide
     /// No live grant of this identity for this resource.
     GrantMissing = "grant_missing", 403, PermissionDenied, Access,
@@ -213,6 +216,9 @@ reasons! {
     /// The upstream could not be reached.
     UpstreamUnreachable = "upstream_unreachable", 502, Unavailable, Upstream,
         "The upstream could not be reached.";
+    /// The upstream's address is link-local, a metadata service or no host at all, and the settings do not allow it.
+    UpstreamAddressRefused = "upstream_address_refused", 502, Unavailable, Upstream,
+        "The upstream's address is one that this gateway does not connect to.";
     /// The upstream did not answer in time.
     UpstreamTimeout = "upstream_timeout", 504, DeadlineExceeded, Upstream,
         "The upstream did not answer in time.";

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{ActionName, ParameterName, ResourceName, RouteName};
 use super::size::Size;
+use super::trust::{Protocol, UpstreamTls};
 
 /// Actions that one route may have.
 pub const MAX_ACTIONS: usize = 256;
@@ -26,6 +27,12 @@ pub struct RouteSpec {
     pub host: Option<Host>,
     /// Where calls go.
     pub upstream: UpstreamUrl,
+    /// What the upstream is spoken to with.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub protocol: Protocol,
+    /// How an `https` upstream is verified. Default: by its URL's host and the authorities of the gateway's system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<UpstreamTls>,
     /// The resource that calls touch.
     pub resource: ResourceName,
     /// What calls do to it. The most specific match counts, never the order.
@@ -37,6 +44,27 @@ pub struct RouteSpec {
     /// `inspect(SIZE)`, at most 64MiB.
     #[serde(default)]
     pub body: BodyRule,
+}
+
+fn is_default(protocol: &Protocol) -> bool {
+    *protocol == Protocol::default()
+}
+
+impl RouteSpec {
+    /// What does not go together in it, each fault beginning with its field.
+    pub fn faults(&self) -> Vec<&'static str> {
+        let (upstream, tls) = (&self.upstream, &self.tls);
+        let mut faults = match tls {
+            Some(tls) => tls.faults(&upstream.host, upstream.tls),
+            None if upstream.tls => UpstreamTls::default().faults(&upstream.host, true),
+            None => Vec::new(),
+        };
+        let posts = |rule: &ActionRule| rule.methods.iter().all(|method| *method == Method::Post);
+        if self.protocol == Protocol::Grpc && !self.actions.iter().all(posts) {
+            faults.push("protocol: gRPC calls are POST: no action of the route can have another method");
+        }
+        faults
+    }
 }
 
 /// A route of the catalog.
@@ -270,7 +298,7 @@ impl fmt::Debug for Host {
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("format" = "upstream"))]
 pub struct UpstreamUrl {
-    /// Whether to speak TLS; the certificate's name is verified then.
+    /// Whether to speak TLS; the certificate is verified then, always.
     pub tls: bool,
     /// Host name or address (IPv6 in brackets).
     pub host: Host,

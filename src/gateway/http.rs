@@ -7,6 +7,7 @@
 
 mod answer;
 mod chunks;
+mod dial;
 mod endpoints;
 #[cfg(any(test, fuzzing))]
 #[allow(unreachable_pub, reason = "tests reach it from inside, fuzzers from outside")]

@@ -12,13 +12,14 @@ use super::connection::Connection;
 use super::identify::{Caller, identify};
 use super::live::{Cut, KeyKey, Registration, Running, TokenKey};
 use super::record::{self, OutcomeRecord, Particulars};
-use super::refusal::{Refusal, Wanted};
+use super::refusal::{Dialect, Refusal, Wanted};
 use super::worker::Worker;
 use crate::decision::routes::Matched;
 use crate::decision::snapshot::{IdentityIndex, Snapshot};
 use crate::decision::{Authority, Call, Decision, Now, Permit, decide};
 use crate::domain::name::CallId;
 use crate::domain::route::{BodyRule, Host};
+use crate::domain::trust::Protocol;
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::{BodyDigest, CredentialKind, Denial, Parameters};
 
@@ -33,6 +34,7 @@ pub(crate) struct Request<'a> {
     pub(crate) path: &'a str,
     pub(crate) authorization: Option<&'a [u8]>,
     pub(crate) body: &'a Body,
+    pub(crate) dialect: Dialect,
     pub(crate) connection: &'a Connection,
     pub(crate) cut: &'a Arc<Cut>,
 }
@@ -164,12 +166,23 @@ fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, no
     };
     let call = Call { identity, credential, target: &matched, peer };
     match decide(&call, snapshot, now) {
+        Decision::Allow(permit) if !carries(permit.route().route().spec.protocol, request.dialect) => {
+            deny(Reason::ProtocolMismatch, Some(identity), Some(Target::of(&matched)))
+        }
         Decision::Allow(permit) => Judged::Allow(identity, (permit, matched)),
         Decision::Deny(reason) => deny(reason, Some(identity), Some(Target::of(&matched))),
         Decision::Hold(hold) => {
             let denied = Denied { reason: hold.reason(), identity: Some(identity), target: Some(Target::of(&matched)) };
             Judged::Hold(hold, Box::new(denied))
         }
+    }
+}
+
+/// Whether a route can carry a call: gRPC ends in trailers, which HTTP/1.1 on either side would lose.
+const fn carries(protocol: Protocol, dialect: Dialect) -> bool {
+    match (protocol, dialect) {
+        (Protocol::Grpc, Dialect::Grpc) | (Protocol::Http1, Dialect::Http) | (Protocol::Http2, _) => true,
+        (Protocol::Grpc, Dialect::Http) | (Protocol::Http1, Dialect::Grpc) => false,
     }
 }
 

@@ -17,6 +17,7 @@ use super::live::Registry;
 use super::metrics::Metrics;
 use super::oauth::{Oauth, OauthParts};
 use super::published::Published;
+use super::upstream::{OwnCertificate, Reach, UpstreamTrust};
 use super::worker::{self, Listening};
 use super::{Shared, admin, record, sync, tls};
 use crate::domain::Clock;
@@ -108,6 +109,7 @@ impl Gateway {
         let trusted = settings.issuers.iter().map(trusted).collect::<Result<Vec<_>, _>>()?;
         let issuers = Issuers::new(&issuer, &settings.audience, own_keys, trusted, clock.clone())
             .map_err(|error| GatewayError::Issuer { issuer: settings.audience.clone(), why: error.to_string() })?;
+        let own = settings.upstreams.certificate.as_ref().map(OwnCertificate::load).transpose()?;
         let mut tasks = issuers.keep_fresh(runtime);
         let revoked = Arc::new(RevokedTokens::default());
         let verifier = Arc::new(TokenVerifier::new(issuers.clone(), revoked, settings.limits.token_cache_bytes));
@@ -157,6 +159,8 @@ impl Gateway {
             inspection: super::budget::Budget::new(settings.limits.inspect_bytes),
             issuer,
             upstream_key,
+            upstream_trust: UpstreamTrust::new(own),
+            reach: Arc::new(Reach::new(&settings.upstreams.allow_networks)),
             connections: AtomicUsize::new(0),
             connections_changed: Arc::default(),
         });

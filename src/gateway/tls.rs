@@ -27,7 +27,7 @@ pub enum TlsError {
     Config(#[from] rustls::Error),
 }
 
-fn file_error(file: &std::path::Path, why: impl ToString) -> TlsError {
+pub(crate) fn file_error(file: &std::path::Path, why: impl ToString) -> TlsError {
     TlsError::File { file: file.display().to_string(), why: why.to_string() }
 }
 

@@ -15,7 +15,7 @@ use super::credential::Minter;
 use super::http::Engine;
 use super::live::Verdict;
 use super::metrics::WorkerMetrics;
-use super::upstream::Resolver;
+use super::upstream::{Resolver, Targets};
 use super::{GatewayError, Shared};
 use crate::domain::Reason;
 use crate::domain::name::CallId;
@@ -36,6 +36,9 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) minter: Minter,
     pub(crate) resolver: Resolver,
+    pub(crate) targets: Targets,
+    /// Hashes what keeps pooled connections apart.
+    pub(crate) groups: ahash::RandomState,
     pub(crate) waiters: WorkerWaiters,
     pub(crate) metrics: Arc<WorkerMetrics>,
     call_base: u64,
@@ -110,7 +113,9 @@ pub(crate) fn start(
             let worker = Arc::new(Worker {
                 index,
                 minter: Minter::new(shared.upstream_key.clone(), shared.issuer.clone()),
-                resolver: Resolver::new(shared.clock.clone()),
+                resolver: Resolver::new(shared.clock.clone(), shared.reach.clone()),
+                targets: Targets::default(),
+                groups: ahash::RandomState::new(),
                 waiters,
                 metrics: shared.metrics.worker(index),
                 call_base: u64::from_ne_bytes(base) >> 8,

@@ -16,6 +16,7 @@ use crate::domain::name::{
 use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
 use crate::domain::route::{BodyRule, Host, PathTemplate, UpstreamUrl};
+use crate::domain::trust::TrustBundle;
 
 type Check = fn(&str) -> Result<(), String>;
 
@@ -35,6 +36,8 @@ pub(super) const FORMATS: &[(&str, Check)] = &[
     ("spiffe id", of::<SpiffeId>),
     ("host", of::<Host>),
     ("upstream", of::<UpstreamUrl>),
+    ("certificates", certificates),
+    ("network", network),
     ("path template", of::<PathTemplate>),
     ("body rule", of::<BodyRule>),
     ("timestamp", timestamp),
@@ -65,6 +68,16 @@ fn timestamp(text: &str) -> Result<(), String> {
 fn address(text: &str) -> Result<(), String> {
     let rule = "not an address: IP and port, as in 127.0.0.1:8080 or [::1]:8080";
     text.parse::<SocketAddr>().map(drop).map_err(|_| about(text, rule))
+}
+
+/// The text is not shown: by mistake it may hold a private key.
+fn certificates(text: &str) -> Result<(), String> {
+    text.parse::<TrustBundle>().map(drop).map_err(|error| error.to_string())
+}
+
+fn network(text: &str) -> Result<(), String> {
+    let rule = "not a network: address and prefix length, as in 169.254.170.2/32";
+    text.parse::<ipnet::IpNet>().map(drop).map_err(|_| about(text, rule))
 }
 
 fn path(text: &str) -> Result<(), String> {

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 pub use raw::{ClientCertificate, RawGateway};
-use raw::{RawGatewayLimits, RawIssuer, RawListener};
+use raw::{RawGatewayLimits, RawIssuer, RawListener, RawUpstreams};
 
 use super::fault::{Faults, child};
 use super::load::{Loaded, json_schema, load, parse};
@@ -46,6 +47,8 @@ pub struct GatewaySettings {
     pub control: ControlEndpoint,
     /// Whose tokens are taken.
     pub issuers: Vec<IssuerSettings>,
+    /// How upstreams are reached.
+    pub upstreams: UpstreamSettings,
     /// The local log of evidence.
     pub evidence: EvidenceSettings,
     /// Limits on what callers and upstreams can take.
@@ -93,6 +96,24 @@ pub struct ControlEndpoint {
     /// The authority that signs its certificate.
     pub ca_file: PathBuf,
     /// This gateway's certificate chain.
+    pub certificate_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
+/// How upstreams are reached: what a catalog cannot say about the machine that the gateway runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// The certificate that the gateway shows where a route says so.
+    pub certificate: Option<UpstreamCertificate>,
+    /// Networks of link-local and metadata addresses that upstreams may be in after all.
+    pub allow_networks: Vec<IpNet>,
+}
+
+/// The gateway's certificate towards upstreams; files are PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamCertificate {
+    /// The certificate chain.
     pub certificate_file: PathBuf,
     /// Its private key.
     pub key_file: PathBuf,
@@ -205,6 +226,7 @@ fn checked(loaded: &Loaded<RawGateway>, base: &Path) -> Result<GatewaySettings, 
             key_file: check.path(&raw.control.key_file),
         },
         issuers: issuers(&mut check, &raw.issuers, &audience),
+        upstreams: upstreams(&mut check, &raw.upstreams),
         audience,
         evidence: check.evidence(&raw.evidence, &state_dir),
         limits: limits(&mut check, &raw.limits),
@@ -242,6 +264,20 @@ fn listener(check: &mut Check<'_>, place: usize, raw: &RawListener) -> Listener 
     let certificate_file = check.path(&tls.certificate_file);
     let key_file = check.path(&tls.key_file);
     Listener { address: raw.address.0, tls: Some(ListenerTls { certificate_file, key_file, clients }) }
+}
+
+fn upstreams(check: &mut Check<'_>, raw: &RawUpstreams) -> UpstreamSettings {
+    let certificate = match (&raw.certificate_file, &raw.key_file) {
+        (Some(certificate), Some(key)) => {
+            Some(UpstreamCertificate { certificate_file: check.path(certificate), key_file: check.path(key) })
+        }
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            check.fault("/upstreams", "`certificate_file` and `key_file` belong together");
+            None
+        }
+    };
+    UpstreamSettings { certificate, allow_networks: raw.allow_networks.iter().map(|network| network.0).collect() }
 }
 
 fn issuers(check: &mut Check<'_>, raw: &[RawIssuer], audience: &str) -> Vec<IssuerSettings> {

@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 use crate::dev::{Dev, Done, Stream};
 
 /// Where `./test` has put them.
-fn clients() -> PathBuf {
+pub(crate) fn clients() -> PathBuf {
     let place =
         std::env::var_os("PORTCULLIS_CLIENTS").expect("PORTCULLIS_CLIENTS says where the clients are: run ./test");
     PathBuf::from(place)
 }
 
-fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(name)
 }
 

@@ -42,6 +42,7 @@ const REACHED: &[(Reason, &str, &str)] = &[
     (Reason::IdentityUnknown, "tests/it/identify.rs", "only_a_workloads_certificate_of_the_trust_domain_is_anybody"),
     (Reason::IdentityInactive, "tests/it/cut.rs", "quarantine_cuts_every_stream_of_the_identity_and_nobody_elses"),
     (Reason::RouteUnknown, "tests/it/call.rs", "a_grant_opens_its_actions_its_resource_and_nothing_beside"),
+    (Reason::ProtocolMismatch, "tests/it/grpc.rs", "a_route_carries_its_protocol_and_no_other"),
     (Reason::GrantMissing, "tests/it/call.rs", "a_denied_call_says_why_under_which_id_and_what_to_ask_for"),
     (Reason::ActionNotGranted, "tests/it/call.rs", "a_grant_opens_its_actions_its_resource_and_nothing_beside"),
     (Reason::ParameterNotGranted, "tests/it/grants.rs", "a_grant_is_limited_to_its_parameters"),
@@ -74,6 +75,7 @@ const REACHED: &[(Reason, &str, &str)] = &[
     (Reason::TokenScopeInvalid, "tests/it/token.rs", "an_exchange_never_broadens_or_prolongs"),
     (Reason::TokenGrantTypeUnsupported, "tests/it/token.rs", "a_token_request_that_is_not_one_is_refused_by_its_name"),
     (Reason::UpstreamUnreachable, "tests/it/call.rs", "an_upstream_that_fails_is_said_to_have_failed"),
+    (Reason::UpstreamAddressRefused, "tests/it/upstream.rs", "metadata_and_link_local_addresses_are_not_connected_to"),
     (Reason::UpstreamTimeout, "tests/it/operate.rs", "an_upstream_that_never_answers_is_not_waited_for"),
     (Reason::UpstreamFault, "tests/it/call.rs", "an_upstream_that_fails_is_said_to_have_failed"),
     // Nothing outside makes the gate panic, as far as is known.

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "tests of several subjects use different parts of it")]
 
 mod credentials;
+mod tls;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use self::credentials::*;
+pub(crate) use self::tls::*;
 use crate::dev::{Answer, Dev, Done, PATIENCE, START, Stream, command, curl, eventually};
 
 /// What dev's issuer is called, and what its tokens are for.
@@ -153,6 +155,14 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), signal).unwrap();
+    }
+
+    /// The most memory that it ever had resident, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Waits until it has ended: its exit code.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -16,9 +17,15 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 /// The protocol of a request: gRPC by its content type, over HTTP/2 (gRPC over HTTP/2, "Content-Type").
 pub(super) fn dialect(session: &Session) -> Dialect {
     match session.req_header().headers.get(CONTENT_TYPE).filter(|_| session.is_http2()) {
-        Some(kind) if kind.as_bytes().starts_with(b"application/grpc") => Dialect::Grpc,
+        Some(kind) if is_grpc(kind.as_bytes()) => Dialect::Grpc,
         _ => Dialect::Http,
     }
+}
+
+/// `application/grpc`, with an encoding or parameters perhaps. Not gRPC-Web, which is plain HTTP with bodies of its own.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// Writes an answer. A connection whose request has a body that nobody read is closed after it: what is left of the body
@@ -34,6 +41,11 @@ pub(super) async fn write(session: &mut Session, answer: Answer) -> Result<()> {
     }
     if !session.is_http2() && !session.as_mut().is_body_done() {
         session.set_keepalive(None);
+    }
+    if headers_only && let ServerSession::H2(stream) = session.as_mut() {
+        // The stream's end on the very frame, which the library's usual way leaves to an empty DATA: to a gRPC caller that
+        // is an answer whose status never came.
+        return stream.write_response_header(Box::new(head), true);
     }
     session.write_response_header(Box::new(head), headers_only).await?;
     if !headers_only {

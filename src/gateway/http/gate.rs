@@ -26,6 +26,18 @@ use crate::settings::gateway::GatewayLimits;
 
 /// Calls at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
+/// Streams that a caller opened and reset before the gate saw them, and streams that the gate reset and still remembers.
+/// One more is an attack (rapid reset, CVE-2023-44487): GOAWAY, and the connection ends.
+const MAX_RESETS_PENDING: usize = 20;
+const MAX_RESETS_REMEMBERED: usize = 50;
+/// Streams that the gate had to reset for what the caller sent on them (MadeYouReset, CVE-2025-8671), in a connection's
+/// whole life.
+const MAX_RESETS_FORCED: usize = 100;
+/// What one stream holds for a caller that reads slowly. The library's own 400 KiB would be 40 MiB per connection.
+const STREAM_SEND_BYTES: usize = 64 * 1024;
+/// What a caller may send that nobody has read yet: on one stream, and on a connection.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 tokio::task_local! {
     /// The call that the current task works on.
@@ -105,11 +117,19 @@ impl HttpServerApp for Gate {
         }
     }
 
+    /// All that is set here is a bound; the library closes on floods of CONTINUATION and of empty DATA by itself, the first
+    /// by the size of a header list.
     fn h2_options(&self) -> Option<H2Options> {
         let mut options = H2Options::new();
         options
             .max_header_list_size(u32::try_from(self.limits.max_head_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(MAX_STREAMS);
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_RESETS_PENDING)
+            .max_concurrent_reset_streams(MAX_RESETS_REMEMBERED)
+            .max_local_error_reset_streams(Some(MAX_RESETS_FORCED))
+            .max_send_buffer_size(STREAM_SEND_BYTES)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         Some(options)
     }
 

@@ -22,7 +22,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::gate::CallSlot;
 use super::inspect::Inspected;
-use super::{answer, endpoints, inspect, replay, strip};
+use super::{answer, dial, endpoints, inspect, replay, strip};
 use crate::domain::name::{CallId, ulid_text};
 use crate::domain::route::Host;
 use crate::domain::{Reason, Timestamp};
@@ -32,8 +32,6 @@ use crate::gateway::pipeline::{Admission, Admitted, Body, Request, admit, lapsed
 use crate::gateway::refusal::{CALL_ID_HEADER, Refusal};
 use crate::gateway::worker::Worker;
 
-/// Kept connections to upstreams are closed after this long without a call.
-const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 /// Carries a refusal through the library's errors.
 const REFUSED: ErrorType = ErrorType::new("Refused");
 
@@ -118,6 +116,7 @@ impl Hooks {
                 host,
                 path: header.uri.path(),
                 authorization: header.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
+                dialect: answer::dialect(session),
                 body: &body,
                 connection: &slot.connection,
                 cut: &slot.cut,
@@ -202,7 +201,8 @@ impl Hooks {
         strip::join_cookies(request)?;
         // The upstream that was decided on, not the host that the caller named: it could mean another there.
         // Names as texts: the library spells any other anew on each call.
-        request.insert_header("Host", running.admitted.permit.route().upstream_authority())?;
+        let route = running.admitted.permit.route();
+        dial::name(request, &route.route().spec, route.upstream_authority())?;
         if let Some(credential) = running.admitted.credential.clone() {
             request.insert_header("Authorization", credential)?;
         }
@@ -283,22 +283,10 @@ impl ProxyHttp for Hooks {
         let Some(running) = &context.running else {
             return Error::e_explain(ErrorType::InternalError, "nothing was admitted");
         };
-        let upstream = &running.admitted.permit.route().route().spec.upstream;
-        let address = match self.worker.resolver.resolve(upstream).await {
-            Ok(address) => address,
-            Err(reason) => {
-                context.refusal = Some(reason);
-                return Error::e_explain(ErrorType::ConnectError, "the upstream's name has no address");
-            }
-        };
-        let limits = &self.worker.shared.limits;
-        let name = upstream.host.as_str().trim_start_matches('[').trim_end_matches(']');
-        let mut peer = HttpPeer::new(address, upstream.tls, name.to_owned());
-        peer.options.connection_timeout = Some(limits.upstream_connect_timeout);
-        peer.options.total_connection_timeout = Some(limits.upstream_connect_timeout);
-        peer.options.read_timeout = limits.upstream_read_timeout;
-        peer.options.idle_timeout = Some(UPSTREAM_IDLE);
-        Ok(Box::new(peer))
+        dial::peer(&self.worker, &running.admitted.permit.route().route().spec).await.or_else(|reason| {
+            context.refusal = Some(reason);
+            Error::e_explain(ErrorType::ConnectError, "the upstream has no address to connect to")
+        })
     }
 
     async fn connected_to_upstream(
@@ -415,7 +403,9 @@ impl ProxyHttp for Hooks {
                 ErrorSource::Downstream if has_left(error) && !misframed => (Ended::ClientGone, None),
                 ErrorSource::Downstream => (Ended::ClientGone, Some(reason)),
                 ErrorSource::Upstream => (Ended::UpstreamFailed, Some(reason)),
-                _ if reason == Reason::UpstreamUnreachable => (Ended::UpstreamFailed, Some(reason)),
+                _ if matches!(reason, Reason::UpstreamUnreachable | Reason::UpstreamAddressRefused) => {
+                    (Ended::UpstreamFailed, Some(reason))
+                }
                 _ => (Ended::Unknown, Some(reason)),
             };
             running.admitted.outcome.end(ended, why);

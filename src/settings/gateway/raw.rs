@@ -37,6 +37,9 @@ pub struct RawGateway {
     /// Whose tokens are taken. Default: nobody's, callers identify by certificate.
     #[serde(default)]
     pub(super) issuers: Vec<RawIssuer>,
+    /// How upstreams are reached.
+    #[serde(default)]
+    pub(super) upstreams: RawUpstreams,
     /// The local log of evidence.
     #[serde(default)]
     pub(super) evidence: RawEvidence,
@@ -133,6 +136,22 @@ pub(super) struct RawIssuer {
     #[serde(default = "default_max_stale")]
     pub(super) max_stale: Span,
 }
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawUpstreams {
+    /// The certificate chain that the gateway shows to upstreams whose route says so, PEM. Default: none.
+    pub(super) certificate_file: Option<FilePath>,
+    /// Its private key, PEM.
+    pub(super) key_file: Option<FilePath>,
+    /// Networks of link-local and metadata addresses that upstreams may be in. Default: none, such upstreams are refused.
+    pub(super) allow_networks: Vec<Network>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "String", extend("format" = "network"))]
+pub(super) struct Network(pub(super) ipnet::IpNet);
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

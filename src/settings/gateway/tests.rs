@@ -47,6 +47,7 @@ issuers:
   - {issuer: https://b.example, jwks_file: keys/b.json, max_lifetime: 1h, refresh: 10s, max_stale: 1m}
 evidence: {dir: /var/log/p, durability: process, segment_bytes: 1MiB}
 limits: {max_connections: 5, max_head_bytes: 16KiB, upstream_read_timeout: 5m, token_cache_bytes: 1048576, hold: 0s, inspect_bytes: 1MiB, inspect_deadline: 1s}
+upstreams: {certificate_file: u.pem, key_file: /t/u.key, allow_networks: [169.254.170.2/32, 'fe80::/10']}
 drain: 5s
 log: {format: json, level: debug}
 ";
@@ -68,6 +69,27 @@ log: {format: json, level: debug}
     assert_eq!((settings.limits.inspect_bytes, settings.limits.inspect_deadline), (1 << 20, Duration::from_secs(1)));
     assert_eq!(settings.limits.upstream_read_timeout, Some(Duration::from_secs(300)));
     assert_eq!(settings.workers, 3);
+    let UpstreamSettings { certificate, allow_networks } = settings.upstreams;
+    assert_eq!(certificate.unwrap().certificate_file, Path::new("u.pem"));
+    assert_eq!(allow_networks, ["169.254.170.2/32".parse().unwrap(), "fe80::/10".parse().unwrap()]);
+}
+
+#[test]
+fn a_certificate_towards_upstreams_has_its_key_and_a_network_its_length() {
+    assert!(
+        faults(
+            &(LEAST.to_owned()
+                + "upstreams: {key_file: k}
+")
+        )
+        .contains("belong together")
+    );
+    let told = faults(
+        &(LEAST.to_owned()
+            + "upstreams: {allow_networks: [169.254.170.2], insecure: true}
+"),
+    );
+    assert!(told.contains("`169.254.170.2` is not a network") && told.contains("unknown key `insecure`"), "{told}");
 }
 
 #[test]

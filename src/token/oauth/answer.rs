@@ -108,6 +108,7 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::TokenRequestInvalid
         | Reason::SubjectTokenInvalid
         | Reason::BodyIncomplete
+        | Reason::ProtocolMismatch
         | Reason::RouteUnknown => (400, "invalid_request"),
         Reason::RequestTimeout => (408, "invalid_request"),
         Reason::BodyTooLarge => (413, "invalid_request"),
@@ -144,8 +145,10 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::AuthorityStale
         | Reason::EvidenceUnavailable
         | Reason::EvidenceFull => (503, "temporarily_unavailable"),
-        Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamFault | Reason::InternalFault => {
-            (500, "server_error")
-        }
+        Reason::UpstreamUnreachable
+        | Reason::UpstreamAddressRefused
+        | Reason::UpstreamTimeout
+        | Reason::UpstreamFault
+        | Reason::InternalFault => (500, "server_error"),
     }
 }

@@ -1,0 +1,146 @@
+//! Connections to upstreams, as the library wants them.
+//!
+//! Plain ones are the library's own. For TLS it gets one end of a socket pair; the other end is pumped to a TLS connection
+//! of ours: the library's own TLS towards upstreams knows no SPIFFE ID, and verifies nothing when a name is empty.
+//!
+//! INVARIANT: to the library such a connection has no address, so its pool keeps connections apart by `group_key` alone.
+//! That is a hash of the target's number and the address.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::uri::{PathAndQuery, Scheme};
+use pingora_core::connectors::l4::Connect;
+use pingora_core::protocols::l4::socket::SocketAddr as AnyAddress;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use tokio::io::{AsyncWriteExt as _, copy};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::domain::Reason;
+use crate::domain::route::RouteSpec;
+use crate::gateway::upstream::Target;
+use crate::gateway::worker::Worker;
+
+/// Kept connections to upstreams are closed after this long without a call.
+const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
+/// Calls at a time on one HTTP/2 connection to an upstream, which may allow fewer. More make another connection.
+const UPSTREAM_STREAMS: usize = 100;
+/// What an upstream has to take the last bytes of a connection that is closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where a call of `route` goes.
+///
+/// # Errors
+/// Why there is no such place.
+pub(super) async fn peer(worker: &Worker, route: &RouteSpec) -> std::result::Result<Box<HttpPeer>, Reason> {
+    let upstream = &route.upstream;
+    let address = worker.resolver.resolve(upstream).await?;
+    let limits = &worker.shared.limits;
+    let mut peer = if upstream.tls {
+        let target = worker.targets.of(&worker.shared.upstream_trust, route).map_err(|error| {
+            tracing::error!(%upstream, %error, "the upstream cannot be called");
+            Reason::UpstreamUnreachable
+        })?;
+        let group = worker.groups.hash_one((target.number, address));
+        // This address is the one that the library does not compare with the socket's.
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, upstream.port));
+        let mut peer = HttpPeer::new(nowhere, false, String::new());
+        peer.group_key = group;
+        let limit = limits.upstream_connect_timeout;
+        peer.options.custom_l4 = Some(Arc::new(Dialer { target, address, limit }));
+        peer
+    } else {
+        let name = upstream.host.as_str().trim_start_matches('[').trim_end_matches(']');
+        HttpPeer::new(address, false, name.to_owned())
+    };
+    if route.protocol.is_http2() {
+        peer.options.set_http_version(2, 2);
+        peer.options.max_h2_streams = UPSTREAM_STREAMS;
+    }
+    peer.options.connection_timeout = Some(limits.upstream_connect_timeout);
+    peer.options.total_connection_timeout = Some(limits.upstream_connect_timeout);
+    peer.options.read_timeout = limits.upstream_read_timeout;
+    peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+    Ok(Box::new(peer))
+}
+
+/// Names the upstream in a request for it: in `Host`, or for HTTP/2 over TLS in the target.
+pub(super) fn name(request: &mut RequestHeader, route: &RouteSpec, authority: &str) -> Result<()> {
+    if route.protocol.is_http2() {
+        // True of every route over HTTP/2, and servers of gRPC want it said.
+        request.insert_header("TE", "trailers")?;
+    }
+    if !(route.protocol.is_http2() && route.upstream.tls) {
+        return request.insert_header("Host", authority);
+    }
+    // From a `Host` the library would make `:scheme: http`, since to it the connection is plain. Some servers refuse that.
+    let path = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let uri = http::Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path).build();
+    request.remove_header("Host");
+    request.set_uri(uri.map_err(|error| Error::because(ErrorType::InternalError, "the upstream's name", error))?);
+    Ok(())
+}
+
+/// Opens verified connections to one target at one address.
+#[derive(Debug)]
+struct Dialer {
+    target: Arc<Target>,
+    address: SocketAddr,
+    limit: Duration,
+}
+
+impl Dialer {
+    async fn dial(&self) -> Result<TlsStream<TcpStream>> {
+        let Target { config, name, protocol, .. } = &*self.target;
+        let tcp = TcpStream::connect(self.address)
+            .await
+            .map_err(|error| Error::because(ErrorType::ConnectError, "connecting", error))?;
+        // A connection without it is slower, and a connection.
+        let _ = tcp.set_nodelay(true);
+        let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await.map_err(|error| {
+            tracing::warn!(address = %self.address, name = ?name, %error, "the TLS handshake with an upstream failed");
+            Error::because(ErrorType::TLSHandshakeFailure, "verifying", error)
+        })?;
+        if protocol.is_http2() && tls.get_ref().1.alpn_protocol() != Some(b"h2") {
+            tracing::warn!(address = %self.address, name = ?name, "an upstream does not speak HTTP/2");
+            return Error::e_explain(ErrorType::TLSHandshakeFailure, "the upstream does not speak HTTP/2");
+        }
+        Ok(tls)
+    }
+}
+
+#[async_trait]
+impl Connect for Dialer {
+    async fn connect(&self, _address: &AnyAddress) -> Result<Stream> {
+        let far = tokio::time::timeout(self.limit, self.dial())
+            .await
+            .map_err(|_| Error::explain(ErrorType::ConnectTimedout, "connecting took too long"))??;
+        let (ours, near) =
+            UnixStream::pair().map_err(|error| Error::because(ErrorType::SocketError, "a socket pair", error))?;
+        tokio::spawn(pump(near, far));
+        Ok(ours.into())
+    }
+}
+
+/// Carries bytes both ways until either side ends, and then ends the other: a call that is cut leaves no connection
+/// behind, whatever its upstream does.
+async fn pump(mut near: UnixStream, far: TlsStream<TcpStream>) {
+    let (mut near_read, mut near_write) = near.split();
+    let (mut far_read, mut far_write) = tokio::io::split(far);
+    let ended = tokio::select! {
+        ended = copy(&mut near_read, &mut far_write) => ended,
+        ended = copy(&mut far_read, &mut near_write) => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to an upstream ended");
+    }
+    // Politeness: the upstream learns from the closing socket, too.
+    let _ = tokio::time::timeout(CLOSE_LIMIT, far_write.shutdown()).await;
+}
