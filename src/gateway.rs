@@ -5,6 +5,7 @@
 //! about: it enforces what the stream brings.
 
 mod accept;
+mod address_limit;
 pub mod admin;
 pub mod authority;
 mod connection;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: record::RefusalCounter,
     pub(crate) metrics: Arc<metrics::Metrics>,
     pub(crate) limits: GatewayLimits,
+    pub(crate) tls: Arc<tls::Tls>,
+    pub(crate) addresses: Arc<address_limit::AddressLimit>,
     pub(crate) issuer: GatewayIssuer,
     pub(crate) upstream_key: Arc<SigningKey>,
     /// Open connections of all workers.

@@ -40,13 +40,23 @@ listen:
     tls: {certificate_file: /t/c.pem, key_file: /t/k.pem, client_ca_file: /t/ca.pem, client_certificate: optional}
   - address: '[::]:8444'
     tls: {certificate_file: /t/c.pem, key_file: /t/k.pem}
+  - address: '[::]:8445'
+    tls:
+      certificate_file: /t/c.pem
+      key_file: /t/k.pem
+      min_version: \"1.2\"
+      client_trust:
+        - {trust_domain: a.example, bundle_file: /t/a.pem, crl_files: [/t/a.crl, /t/b.crl]}
+        - {trust_domain: b.example, bundle_file: b.pem}
+  - address: '[::]:8446'
+    tls: {certificate_file: /t/c.pem, key_file: /t/k.pem, client_ca_file: /t/ca.pem, client_certificate: off}
 admin_address: '[::1]:9901'
 workers: 3
 issuers:
   - {issuer: https://a.example, jwks_url: 'https://a.example/keys', audiences: [one, two], leeway: 0s}
   - {issuer: https://b.example, jwks_file: keys/b.json, max_lifetime: 1h, refresh: 10s, max_stale: 1m}
 evidence: {dir: /var/log/p, durability: process, segment_bytes: 1MiB}
-limits: {max_connections: 5, max_head_bytes: 16KiB, upstream_read_timeout: 5m, token_cache_bytes: 1048576, hold: 0s}
+limits: {max_connections: 5, max_connections_per_address: 2, handshake_deadline: 2s, max_head_bytes: 16KiB, upstream_read_timeout: 5m, token_cache_bytes: 1048576, hold: 0s}
 drain: 5s
 log: {format: json, level: debug}
 ";
@@ -56,7 +66,21 @@ log: {format: json, level: debug}
         .iter()
         .map(|l| l.tls.as_ref().and_then(|t| t.clients.as_ref()).map(|c| c.certificate))
         .collect();
-    assert_eq!(clients, [None, Some(ClientCertificate::Optional), None]);
+    let (required, optional) = (Some(ClientCertificate::Required), Some(ClientCertificate::Optional));
+    assert_eq!(clients, [None, optional, None, required, None]);
+    let tls: Vec<_> = settings.listen.iter().filter_map(|l| l.tls.clone()).collect();
+    let versions: Vec<_> = tls.iter().map(|tls| tls.min_version).collect();
+    assert_eq!(versions, [TlsVersion::Tls13, TlsVersion::Tls13, TlsVersion::Tls12, TlsVersion::Tls13]);
+    let bundle = |file: &str, crls: &[&str]| TrustBundle {
+        file: file.into(),
+        crl_files: crls.iter().map(PathBuf::from).collect(),
+    };
+    let trust: Vec<_> = tls.into_iter().filter_map(|tls| tls.clients).map(|clients| clients.trust).collect();
+    let domains = vec![
+        ("a.example".parse().unwrap(), bundle("/t/a.pem", &["/t/a.crl", "/t/b.crl"])),
+        ("b.example".parse().unwrap(), bundle("b.pem", &[])),
+    ];
+    assert_eq!(trust, [ClientTrust::AnyDomain(bundle("/t/ca.pem", &[])), ClientTrust::Domains(domains)]);
     let [a, b] = settings.issuers.as_slice() else { panic!("{:?}", settings.issuers) };
     assert_eq!((a.audiences.join(" "), a.leeway), ("one two".to_owned(), Duration::ZERO));
     assert_eq!(a.keys, KeySource::Url("https://a.example/keys".to_owned()));
@@ -64,6 +88,8 @@ log: {format: json, level: debug}
         (b.audiences.join(" "), &b.keys),
         ("https://gate.example".to_owned(), &KeySource::File("keys/b.json".into()))
     );
+    assert_eq!(settings.limits.max_connections_per_address, 2);
+    assert_eq!(settings.limits.handshake_deadline, Duration::from_secs(2));
     assert_eq!((settings.limits.max_head_bytes, settings.limits.token_cache_bytes), (16 << 10, 1 << 20));
     assert_eq!(settings.limits.upstream_read_timeout, Some(Duration::from_secs(300)));
     assert_eq!(settings.workers, 3);
@@ -109,6 +135,15 @@ listen:
   - address: 127.0.0.1:9901
   - address: 0.0.0.0:8443
     tls: {certificate_file: c, key_file: k, client_certificate: required}
+  - address: 0.0.0.0:8444
+    tls:
+      {certificate_file: c, key_file: k, client_ca_file: a, client_trust: [{trust_domain: a, bundle_file: b}]}
+  - address: 0.0.0.0:8445
+    tls:
+      certificate_file: c
+      key_file: k
+      client_crl_files: [a]
+      client_trust: [{trust_domain: a, bundle_file: b}, {trust_domain: a, bundle_file: c}]
 admin_address: 127.0.0.1:9901
 workers: 65
 issuers:
@@ -116,6 +151,7 @@ issuers:
   - {issuer: https://a.example, jwks_url: 'http://127.0.0.1:1/keys', jwks_file: b}
   - {issuer: https://a.example, jwks_url: 'https://u:p@a.example/keys', refresh: 1h, max_stale: 1m}
 drain: 2h
+limits: {handshake_deadline: 2m, max_connections_per_address: 0}
 evidence: {segment_bytes: 1}
 ";
     let faults = GatewaySettings::parse("g.yaml", &text).unwrap_err();
@@ -124,17 +160,22 @@ evidence: {segment_bytes: 1}
         (5, "/control/address"),
         (7, "/listen/0/address"),
         (10, "/listen/2/tls/client_certificate"),
-        (11, "/admin_address"),
-        (12, "/workers"),
-        (14, "/issuers/0/jwks_url"),
-        (14, "/issuers/0/leeway"),
-        (15, "/issuers/1/issuer"),
-        (15, "/issuers/1"),
-        (16, "/issuers/2/issuer"),
-        (16, "/issuers/2/jwks_url"),
-        (16, "/issuers/2/max_stale"),
-        (17, "/drain"),
-        (18, "/evidence/segment_bytes"),
+        (13, "/listen/3/tls/client_trust"),
+        (18, "/listen/4/tls/client_crl_files"),
+        (19, "/listen/4/tls/client_trust/1/trust_domain"),
+        (20, "/admin_address"),
+        (21, "/workers"),
+        (23, "/issuers/0/jwks_url"),
+        (23, "/issuers/0/leeway"),
+        (24, "/issuers/1/issuer"),
+        (24, "/issuers/1"),
+        (25, "/issuers/2/issuer"),
+        (25, "/issuers/2/jwks_url"),
+        (25, "/issuers/2/max_stale"),
+        (26, "/drain"),
+        (27, "/limits/handshake_deadline"),
+        (27, "/limits/max_connections_per_address"),
+        (28, "/evidence/segment_bytes"),
     ];
     for place in expected {
         assert!(places.contains(&place), "{place:?} in\n{faults}");
