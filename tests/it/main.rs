@@ -23,5 +23,6 @@ mod operate;
 mod readme;
 mod reasons;
 mod tidy;
+mod tls;
 mod token;
 mod world;
