@@ -118,7 +118,7 @@ impl Gateway {
         let published = Published::new();
         let registry = Registry::new(settings.workers);
         let metrics = Metrics::new(settings.workers);
-        let tls = tls::Tls::load(&settings.listen, authority.clone(), registry.clone(), metrics.clone())?;
+        let tls = tls::Tls::load(&settings.listen, authority.clone(), registry.clone(), metrics.clone()).await?;
         let checkpoints = evidence.clone();
         let stream = sync::Parts {
             endpoint: settings.control.clone(),

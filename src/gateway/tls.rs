@@ -8,6 +8,7 @@
 mod clients;
 mod material;
 mod verify;
+mod workload;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use clients::Clients;
 pub(crate) use clients::OpenClient;
 use material::{Material, Stamp, TrustMaterial};
 use verify::SvidVerifier;
+use workload::Workloads;
 
 use super::authority::AuthorityClock;
 use super::live::{Registry, Verdict};
@@ -78,6 +80,7 @@ pub(crate) struct Tls {
     /// In the order of the settings' listeners; `None`: a plain one.
     listeners: Vec<Option<Arc<TlsListener>>>,
     clients: Arc<Clients>,
+    workloads: Workloads,
     clock: Arc<AuthorityClock>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
@@ -87,10 +90,24 @@ pub(crate) struct Tls {
 
 #[derive(Debug)]
 struct State {
-    /// Of the files as they were last read.
-    stamps: Vec<Option<Stamp>>,
+    /// Of what was last read.
+    sources: Sources,
     /// Why they could not be used, when they could not.
     failing: Option<String>,
+}
+
+/// Tells one state of everything that TLS is made of from another.
+#[derive(Debug, PartialEq, Eq)]
+struct Sources {
+    files: Vec<Option<Stamp>>,
+    agents: Vec<u64>,
+}
+
+impl Sources {
+    fn of<'a>(listeners: impl Iterator<Item = &'a ListenerTls>, workloads: &Workloads) -> Self {
+        let files = listeners.flat_map(material::files).map(|file| Stamp::of(&file)).collect();
+        Self { files, agents: workloads.revisions() }
+    }
 }
 
 /// What came of a reload.
@@ -103,26 +120,27 @@ pub(crate) enum Reloaded {
 }
 
 impl Tls {
-    /// Reads the files of all listeners.
+    /// Reads the files of all listeners, and connects to their agents on this runtime.
     ///
     /// # Errors
     /// When one cannot be used or the parts do not fit.
-    pub(crate) fn load(
+    pub(crate) async fn load(
         listeners: &[Listener],
         clock: Arc<AuthorityClock>,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, TlsError> {
+        let workloads = Workloads::connect(listeners).await?;
         let of_listener = |listener: &Listener| {
             let Some(settings) = listener.tls.clone() else { return Ok(None) };
-            let current = ArcSwap::from_pointee(current(&settings, Material::read(&settings)?, &clock)?);
+            let current = ArcSwap::from_pointee(current(&settings, Material::read(&settings, &workloads)?, &clock)?);
             Ok(Some(Arc::new(TlsListener { settings, current })))
         };
         // Before they are read: what changes meanwhile is seen by the next look.
-        let stamps = stamps(listeners.iter().filter_map(|listener| listener.tls.as_ref()));
+        let sources = Sources::of(listeners.iter().filter_map(|listener| listener.tls.as_ref()), &workloads);
         let listeners = listeners.iter().map(of_listener).collect::<Result<_, TlsError>>()?;
-        let state = Mutex::new(State { stamps, failing: None });
-        Ok(Arc::new(Self { listeners, clients: Arc::default(), clock, registry, metrics, state }))
+        let state = Mutex::new(State { sources, failing: None });
+        Ok(Arc::new(Self { listeners, clients: Arc::default(), workloads, clock, registry, metrics, state }))
     }
 
     /// The TLS of the listener at this place of the settings.
@@ -135,10 +153,14 @@ impl Tls {
         if self.in_use().next().is_none() {
             return;
         }
+        let mut updates = self.workloads.updates();
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            every.tick().await;
+            tokio::select! {
+                _ = every.tick() => {}
+                () = workload::changed(&mut updates) => {}
+            }
             let tls = self.clone();
             // Ended in a panic: the next look finds the same.
             let _ = tokio::task::spawn_blocking(move || tls.look()).await;
@@ -148,7 +170,7 @@ impl Tls {
     /// Reloads when a file has changed, and again for as long as one is bad. Blocks.
     fn look(&self) {
         let mut state = self.state.lock();
-        if state.failing.is_some() || stamps(self.in_use().map(|listener| &listener.settings)) != state.stamps {
+        if state.failing.is_some() || self.sources() != state.sources {
             self.reload_under(&mut state);
         }
     }
@@ -158,14 +180,18 @@ impl Tls {
         self.reload_under(&mut self.state.lock())
     }
 
+    fn sources(&self) -> Sources {
+        Sources::of(self.in_use().map(|listener| &listener.settings), &self.workloads)
+    }
+
     fn in_use(&self) -> impl Iterator<Item = &Arc<TlsListener>> {
         self.listeners.iter().flatten()
     }
 
     fn reload_under(&self, state: &mut State) -> Reloaded {
-        state.stamps = stamps(self.in_use().map(|listener| &listener.settings));
+        state.sources = self.sources();
         let read = |listener: &Arc<TlsListener>| {
-            current(&listener.settings, Material::read(&listener.settings)?, &self.clock).map(Arc::new)
+            current(&listener.settings, Material::read(&listener.settings, &self.workloads)?, &self.clock).map(Arc::new)
         };
         match self.in_use().map(read).collect::<Result<Vec<_>, TlsError>>() {
             Ok(new) => {
@@ -223,12 +249,12 @@ impl Tls {
         }
         // INVARIANT: marked first, cut second; a call registers first and looks at the mark second.
         clients.iter().for_each(|client| client.withdraw());
+        self.metrics.connections_withdrawn(clients.len());
         let ids: HashSet<_> = clients.iter().map(|client| client.id()).collect();
         let cut = self.registry.review(|running| match running.connection {
             Some(id) if ids.contains(&id) => Verdict::Cut(Reason::CredentialUntrusted),
             _ => Verdict::Keep,
         });
-        self.metrics.connections_withdrawn(clients.len());
         tracing::warn!(
             connections = clients.len(),
             running = cut.len(),
@@ -239,10 +265,6 @@ impl Tls {
     fn now(&self) -> UnixTime {
         unix_time(&self.clock)
     }
-}
-
-fn stamps<'a>(listeners: impl Iterator<Item = &'a ListenerTls>) -> Vec<Option<Stamp>> {
-    listeners.flat_map(material::files).map(|file| Stamp::of(&file)).collect()
 }
 
 /// The configuration of a listener.
@@ -285,3 +307,6 @@ impl TimeProvider for GateTime {
 fn unix_time(clock: &AuthorityClock) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_micros(u64::try_from(clock.wall().unix_micros()).unwrap_or(0)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use raw::{RawClientCertificate, RawClientTrust, RawGatewayLimits, RawIssuer, RawListener, RawListenerTls};
+use raw::{
+    RawClientCertificate, RawClientTrust, RawGatewayLimits, RawIssuer, RawListener, RawListenerTls, RawWorkloadApi,
+};
 pub use raw::{RawGateway, TlsVersion};
 
 use super::fault::{Faults, child};
@@ -66,17 +68,32 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
 }
 
-/// TLS of a listener; files are PEM.
+/// TLS of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// The certificate chain.
-    pub certificate_file: PathBuf,
-    /// Its private key.
-    pub key_file: PathBuf,
+    /// Where its certificate and key come from.
+    pub source: TlsSource,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// Whose client certificates are taken; `None`: none is asked for.
     pub clients: Option<ListenerClients>,
+}
+
+/// Where a certificate and its key come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsSource {
+    /// Files, PEM.
+    Files {
+        /// The certificate chain.
+        certificate_file: PathBuf,
+        /// Its private key.
+        key_file: PathBuf,
+    },
+    /// A SPIFFE Workload API.
+    WorkloadApi {
+        /// `unix:///ABSOLUTE/PATH`
+        socket: String,
+    },
 }
 
 /// Client certificates of a listener.
@@ -104,6 +121,8 @@ pub enum ClientTrust {
     AnyDomain(TrustBundle),
     /// Each of these trust domains has its own, and no other domain is taken.
     Domains(Vec<(TrustDomain, TrustBundle)>),
+    /// As [`ClientTrust::Domains`], with the domains and bundles that the Workload API of [`TlsSource`] gives.
+    WorkloadApi,
 }
 
 /// Authorities and what they revoked; files are PEM.
@@ -260,10 +279,39 @@ fn listener(check: &mut Check<'_>, place: usize, raw: &RawListener) -> Listener 
         return Listener { address, tls: None };
     };
     let clients = clients(check, &child(&pointer, "tls"), tls);
-    let certificate_file = check.path(&tls.certificate_file);
-    let key_file = check.path(&tls.key_file);
-    let tls = ListenerTls { certificate_file, key_file, min_version: tls.min_version, clients };
+    let source = tls_source(check, &child(&pointer, "tls"), tls);
+    let tls = ListenerTls { source, min_version: tls.min_version, clients };
     Listener { address: raw.address.0, tls: Some(tls) }
+}
+
+fn tls_source(check: &mut Check<'_>, pointer: &str, tls: &RawListenerTls) -> TlsSource {
+    if let Some(RawWorkloadApi { socket }) = &tls.spiffe_workload_api {
+        let path = socket.strip_prefix("unix://").unwrap_or_default();
+        if !path.starts_with('/') || path.len() < 2 || path.contains(['?', '#', '%']) {
+            let form = format!("`{socket}` is not the socket of an agent: unix:///ABSOLUTE/PATH is expected");
+            check.fault(&format!("{pointer}/spiffe_workload_api/socket"), form);
+        }
+        let files = [
+            ("certificate_file", tls.certificate_file.is_some()),
+            ("key_file", tls.key_file.is_some()),
+            ("client_ca_file", tls.client_ca_file.is_some()),
+            ("client_trust", !tls.client_trust.is_empty()),
+        ];
+        for (key, _) in files.into_iter().filter(|(_, given)| *given) {
+            check.fault(&child(pointer, key), "with `spiffe_workload_api` this comes from there");
+        }
+        return TlsSource::WorkloadApi { socket: socket.clone() };
+    }
+    let mut file = |key: &str, file: &Option<FilePath>| {
+        if file.is_none() {
+            check.fault(pointer, format!("key `{key}` is missing, or `spiffe_workload_api`"));
+        }
+        file.as_ref().map(|file| check.path(file)).unwrap_or_default()
+    };
+    TlsSource::Files {
+        certificate_file: file("certificate_file", &tls.certificate_file),
+        key_file: file("key_file", &tls.key_file),
+    }
 }
 
 fn clients(check: &mut Check<'_>, pointer: &str, tls: &RawListenerTls) -> Option<ListenerClients> {
@@ -281,7 +329,7 @@ fn clients(check: &mut Check<'_>, pointer: &str, tls: &RawListenerTls) -> Option
                 |raw: &RawClientTrust| (raw.trust_domain.clone(), bundle(check, &raw.bundle_file, &raw.crl_files));
             Some(ClientTrust::Domains(tls.client_trust.iter().map(domain).collect()))
         }
-        (None, []) => None,
+        (None, []) => tls.spiffe_workload_api.as_ref().map(|_| ClientTrust::WorkloadApi),
         (Some(_), [_, ..]) => {
             check.fault(&at("client_trust"), "at most one of `client_ca_file` and `client_trust` is expected");
             return None;

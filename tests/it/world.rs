@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "tests of several subjects use different parts of it")]
 
+mod agent;
 mod credentials;
 mod tls;
 
@@ -19,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use self::agent::*;
 pub(crate) use self::credentials::*;
 pub(crate) use self::tls::*;
 use crate::dev::{Answer, Dev, Done, PATIENCE, START, Stream, command, curl, eventually};

@@ -11,8 +11,9 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use zeroize::Zeroizing;
 
 use super::TlsError;
+use super::workload::Workloads;
 use crate::domain::principal::TrustDomain;
-use crate::settings::gateway::{ClientTrust, ListenerTls, TrustBundle};
+use crate::settings::gateway::{ClientTrust, ListenerTls, TlsSource, TrustBundle};
 
 /// Largest file that is read: lists of revoked certificates grow with what was revoked, some 40 bytes each.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -22,7 +23,7 @@ const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 pub(super) struct Material {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
-    /// `None`: no client certificate is asked for.
+    /// What a listener that asks for no client certificate leaves aside; `None`: there is nobody.
     pub(super) trust: Option<TrustMaterial>,
 }
 
@@ -45,10 +46,14 @@ pub(super) struct BundleMaterial {
 }
 
 impl Material {
-    /// Reads the files of a listener.
-    pub(super) fn read(tls: &ListenerTls) -> Result<Self, TlsError> {
+    /// Reads the files of a listener, or takes what its agent gave.
+    pub(super) fn read(tls: &ListenerTls, workloads: &Workloads) -> Result<Self, TlsError> {
+        let (certificate_file, key_file) = match &tls.source {
+            TlsSource::WorkloadApi { socket } => return workloads.material(socket),
+            TlsSource::Files { certificate_file, key_file } => (certificate_file, key_file),
+        };
         let trust = match tls.clients.as_ref().map(|clients| &clients.trust) {
-            None => None,
+            None | Some(ClientTrust::WorkloadApi) => None,
             Some(ClientTrust::AnyDomain(bundle)) => Some(TrustMaterial::AnyDomain(BundleMaterial::read(bundle)?)),
             Some(ClientTrust::Domains(domains)) => {
                 let read = |(domain, bundle): &(TrustDomain, TrustBundle)| {
@@ -57,8 +62,8 @@ impl Material {
                 Some(TrustMaterial::Domains(domains.iter().map(read).collect::<Result<_, _>>()?))
             }
         };
-        let key = PrivateKeyDer::from_pem_slice(&read(&tls.key_file)?).map_err(|error| fault(&tls.key_file, error))?;
-        Ok(Self { chain: all(&tls.certificate_file, "certificate")?, key, trust })
+        let key = PrivateKeyDer::from_pem_slice(&read(key_file)?).map_err(|error| fault(key_file, error))?;
+        Ok(Self { chain: all(certificate_file, "certificate")?, key, trust })
     }
 }
 
@@ -96,13 +101,16 @@ fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
 
 /// Every file that a listener's TLS is read from.
 pub(super) fn files(tls: &ListenerTls) -> Vec<PathBuf> {
-    let mut files = vec![tls.certificate_file.clone(), tls.key_file.clone()];
+    let mut files = match &tls.source {
+        TlsSource::Files { certificate_file, key_file } => vec![certificate_file.clone(), key_file.clone()],
+        TlsSource::WorkloadApi { .. } => return Vec::new(),
+    };
     let mut add = |bundle: &TrustBundle| {
         files.push(bundle.file.clone());
         files.extend(bundle.crl_files.iter().cloned());
     };
     match tls.clients.as_ref().map(|clients| &clients.trust) {
-        None => {}
+        None | Some(ClientTrust::WorkloadApi) => {}
         Some(ClientTrust::AnyDomain(bundle)) => add(bundle),
         Some(ClientTrust::Domains(domains)) => domains.iter().for_each(|(_, bundle)| add(bundle)),
     }

@@ -71,10 +71,15 @@ pub(super) struct RawListener {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListenerTls {
-    /// The certificate chain, PEM.
-    pub(super) certificate_file: FilePath,
+    /// The certificate chain, PEM. This and `key_file`, or `spiffe_workload_api`.
+    #[serde(default)]
+    pub(super) certificate_file: Option<FilePath>,
     /// Its private key, PEM.
-    pub(super) key_file: FilePath,
+    #[serde(default)]
+    pub(super) key_file: Option<FilePath>,
+    /// In place of all files: certificate, key, and the bundles of all trust domains that it gives.
+    #[serde(default)]
+    pub(super) spiffe_workload_api: Option<RawWorkloadApi>,
     /// The oldest version of TLS that is spoken. Default: `"1.3"`.
     #[serde(default)]
     pub(super) min_version: TlsVersion,
@@ -89,10 +94,17 @@ pub(super) struct RawListenerTls {
     /// `client_ca_file`. Default: no client certificate is asked for.
     #[serde(default)]
     pub(super) client_trust: Vec<RawClientTrust>,
-    /// Whether a caller without a client certificate is turned away. Default, with `client_ca_file` or `client_trust`:
-    /// `required`.
+    /// Whether a caller without a client certificate is turned away. Default, with `client_ca_file`, `client_trust` or
+    /// `spiffe_workload_api`: `required`.
     #[serde(default)]
     pub(super) client_certificate: Option<RawClientCertificate>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWorkloadApi {
+    /// The agent's socket: `unix:///ABSOLUTE/PATH`.
+    pub(super) socket: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -50,6 +50,8 @@ listen:
         - {trust_domain: b.example, bundle_file: b.pem}
   - address: '[::]:8446'
     tls: {certificate_file: /t/c.pem, key_file: /t/k.pem, client_ca_file: /t/ca.pem, client_certificate: off}
+  - address: '[::]:8447'
+    tls: {spiffe_workload_api: {socket: 'unix:///run/spire/agent.sock'}, client_certificate: optional}
 admin_address: '[::1]:9901'
 workers: 3
 issuers:
@@ -67,10 +69,15 @@ log: {format: json, level: debug}
         .map(|l| l.tls.as_ref().and_then(|t| t.clients.as_ref()).map(|c| c.certificate))
         .collect();
     let (required, optional) = (Some(ClientCertificate::Required), Some(ClientCertificate::Optional));
-    assert_eq!(clients, [None, optional, None, required, None]);
+    assert_eq!(clients, [None, optional, None, required, None, optional]);
     let tls: Vec<_> = settings.listen.iter().filter_map(|l| l.tls.clone()).collect();
     let versions: Vec<_> = tls.iter().map(|tls| tls.min_version).collect();
-    assert_eq!(versions, [TlsVersion::Tls13, TlsVersion::Tls13, TlsVersion::Tls12, TlsVersion::Tls13]);
+    assert_eq!(
+        versions,
+        [TlsVersion::Tls13, TlsVersion::Tls13, TlsVersion::Tls12, TlsVersion::Tls13, TlsVersion::Tls13]
+    );
+    let socket = "unix:///run/spire/agent.sock".to_owned();
+    assert_eq!(tls[4].source, TlsSource::WorkloadApi { socket });
     let bundle = |file: &str, crls: &[&str]| TrustBundle {
         file: file.into(),
         crl_files: crls.iter().map(PathBuf::from).collect(),
@@ -80,7 +87,10 @@ log: {format: json, level: debug}
         ("a.example".parse().unwrap(), bundle("/t/a.pem", &["/t/a.crl", "/t/b.crl"])),
         ("b.example".parse().unwrap(), bundle("b.pem", &[])),
     ];
-    assert_eq!(trust, [ClientTrust::AnyDomain(bundle("/t/ca.pem", &[])), ClientTrust::Domains(domains)]);
+    assert_eq!(
+        trust,
+        [ClientTrust::AnyDomain(bundle("/t/ca.pem", &[])), ClientTrust::Domains(domains), ClientTrust::WorkloadApi]
+    );
     let [a, b] = settings.issuers.as_slice() else { panic!("{:?}", settings.issuers) };
     assert_eq!((a.audiences.join(" "), a.leeway), ("one two".to_owned(), Duration::ZERO));
     assert_eq!(a.keys, KeySource::Url("https://a.example/keys".to_owned()));
@@ -192,4 +202,26 @@ fn the_role_decides_and_a_second_document_is_refused() {
     assert!(faults(&format!("{LEAST}---\na: 1\n")).contains("g.yaml:7:1: a settings file is one document"));
     assert_eq!(faults(""), "g.yaml:1:1: nothing is in it");
     assert_eq!(faults("[]"), "g.yaml:1:1: a mapping is expected, found a list");
+}
+
+#[test]
+fn a_listener_has_one_source_of_its_tls() {
+    let text = LEAST.to_owned()
+        + "\
+listen:
+  - {address: 0.0.0.0:1, tls: {}}
+  - {address: 0.0.0.0:2, tls: {certificate_file: c}}
+  - {address: 0.0.0.0:3, tls: {spiffe_workload_api: {socket: 'unix:agent.sock'}, key_file: k, client_ca_file: a}}
+  - {address: 0.0.0.0:4, tls: {spiffe_workload_api: {socket: 'tcp://127.0.0.1:1'}}}
+";
+    let expected = "\
+g.yaml:7:31: key `certificate_file` is missing, or `spiffe_workload_api`
+g.yaml:7:31: key `key_file` is missing, or `spiffe_workload_api`
+g.yaml:8:31: key `key_file` is missing, or `spiffe_workload_api`
+g.yaml:9:62: `unix:agent.sock` is not the socket of an agent: unix:///ABSOLUTE/PATH is expected
+g.yaml:9:92: with `spiffe_workload_api` this comes from there
+g.yaml:9:111: with `spiffe_workload_api` this comes from there
+g.yaml:10:62: `tcp://127.0.0.1:1` is not the socket of an agent: unix:///ABSOLUTE/PATH is expected";
+    let faults = faults(&text);
+    assert_eq!(faults, expected, "\n{faults}\n");
 }
