@@ -1,8 +1,9 @@
 //! TLS of the listeners: who comes through the handshake, what is never resumed, and what changes while the gate runs.
 
+mod edge;
+
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,111 +12,13 @@ use rustix::process::Signal;
 use rustls::NamedGroup;
 use serde_json::{Value, json};
 
+use edge::{BILLING, Edge, ORDERS, SessionServer, days, openssl};
+
 use crate::dev::{PATIENCE, Raw, curl, eventually, run, try_curl};
 use crate::world::{
-    Agent, Authority, Certificate, Fleet, Gate, Tls, Upstream, X509SvidResponse, authority, client_config,
-    client_config_with, exchange, workload,
+    Agent, Authority, Certificate, Tls, Upstream, X509SvidResponse, authority, client_config, client_config_with,
+    workload,
 };
-
-const BILLING: &str = "spiffe://test.example/billing";
-const ORDERS: &str = "/v1/orders/7";
-
-/// A fleet whose gateway has TLS files of the test's own, in a directory that the test writes.
-struct Edge {
-    fleet: Fleet,
-    upstream: Upstream,
-    /// Signs the listener's certificate.
-    server: Authority,
-    /// Of `test.example`.
-    ours: Authority,
-    /// Of `other.example`.
-    theirs: Authority,
-}
-
-impl Edge {
-    fn new(upstream: Upstream) -> Self {
-        let fleet = Fleet::start(upstream.address);
-        let edge = Self { fleet, upstream, server: Authority::new(), ours: Authority::new(), theirs: Authority::new() };
-        edge.put("ours.pem", edge.ours.text());
-        edge.put("theirs.pem", edge.theirs.text());
-        edge.renew();
-        edge
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.fleet.home.path().join(name)
-    }
-
-    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
-        exchange(&self.at(name), content);
-    }
-
-    /// A new certificate and key for the listener.
-    fn renew(&self) {
-        let mut params = CertificateParams::default();
-        // Not the authority's name: openssl would take it for one that signed itself.
-        params.distinguished_name.push(rcgen::DnType::CommonName, "gate");
-        params.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().unwrap())];
-        let certificate = self.server.sign(&params);
-        self.put("tls.pem", std::fs::read(&certificate.cert).unwrap());
-        self.put("tls.key", std::fs::read(&certificate.key).unwrap());
-    }
-
-    /// The `tls` of a listener with `more`.
-    fn tls(&self, more: &Value) -> Value {
-        let mut tls = json!({ "certificate_file": self.at("tls.pem"), "key_file": self.at("tls.key") });
-        let more = more.as_object().unwrap().clone();
-        tls.as_object_mut().unwrap().extend(more);
-        json!({ "address": "127.0.0.1:0", "tls": tls })
-    }
-
-    /// Both trust domains.
-    fn domains(&self) -> Value {
-        json!([
-            { "trust_domain": "test.example", "bundle_file": self.at("ours.pem") },
-            { "trust_domain": "other.example", "bundle_file": self.at("theirs.pem") },
-        ])
-    }
-
-    /// A gateway with a plain listener and these; `billing` has its grant.
-    fn gate(&self, listeners: &[Value]) -> Gate {
-        let gate = self.fleet.gateway(|config| {
-            let plain = config["listen"][0].clone();
-            config["listen"] = [&[plain], listeners].concat().into();
-            config["log"]["level"] = "debug".into();
-        });
-        let gate = gate.ready();
-        self.fleet.grant("--wait=20s");
-        gate
-    }
-
-    fn config(&self, certificate: Option<&Certificate>) -> Arc<rustls::ClientConfig> {
-        Arc::new(client_config(&self.server.pem, certificate))
-    }
-
-    /// What a call with this certificate comes to, by curl: its status; nothing where there is no answer at all.
-    fn call(&self, url: &str, certificate: Option<&Certificate>) -> Option<u16> {
-        let ca = self.server.pem.display().to_string();
-        let url = format!("{url}{ORDERS}");
-        let mut arguments = vec!["--cacert", &ca];
-        if let Some(certificate) = certificate {
-            arguments.extend(["--cert", &certificate.cert, "--key", &certificate.key]);
-        }
-        arguments.push(&url);
-        let done = try_curl(&arguments);
-        (done.code == 0).then(|| done.stdout.split(' ').nth(1).unwrap().parse().unwrap())
-    }
-}
-
-fn days(mut params: CertificateParams, from: i64, to: i64) -> CertificateParams {
-    let now = std::time::SystemTime::now();
-    let at = |day: i64| {
-        let span = std::time::Duration::from_secs(86_400 * day.unsigned_abs());
-        if day < 0 { now - span } else { now + span }
-    };
-    (params.not_before, params.not_after) = (at(from).into(), at(to).into());
-    params
-}
 
 #[test]
 fn only_svids_by_their_own_domains_bundle_come_through_the_handshake() {
@@ -191,17 +94,6 @@ fn what_an_authority_revoked_is_refused_and_an_old_list_vouches_for_nobody() {
     assert_eq!(seen(&revoked), [None; 4]);
 }
 
-/// What `openssl s_client` and the gate said to each other.
-fn openssl(url: &str, more: &[&str]) -> String {
-    let mut command = Command::new("openssl");
-    command.args(["s_client", "-ign_eof", "-connect", url.trim_start_matches("https://")]).args(more);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("openssl is installed");
-    let request = format!("GET {ORDERS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    let _ = child.stdin.take().unwrap().write_all(request.as_bytes());
-    String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).into_owned()
-}
-
 #[test]
 fn no_session_is_resumed_in_any_version() {
     let edge = Edge::new(Upstream::ok());
@@ -213,13 +105,18 @@ fn no_session_is_resumed_in_any_version() {
         let first = openssl(&gate.tls, &[flag, "-cert", &good.cert, "-key", &good.key, "-sess_out", &session]);
         assert!(first.contains(&format!("New, {version}")) && first.contains("HTTP/1.1 200"), "{first}");
         assert!(!first.contains("TLS session ticket:"), "{first}");
-        // Without certificate and key, with the session of the one that had them. Where the gate gave nothing to resume,
-        // the tool may have nothing to read either.
-        if Path::new(&session).exists() {
-            let second = openssl(&gate.tls, &[flag, "-sess_in", &session]);
-            assert!(second.contains(&format!("New, {version}")) && !second.contains("Reused"), "{second}");
-            assert!(second.contains("HTTP/1.1 401") && second.contains("credential_missing"), "{second}");
-        }
+        let id = first.lines().find_map(|line| line.trim().strip_prefix("Session-ID:"));
+        assert!(version == "TLSv1.3" || id.is_some_and(|id| id.trim().is_empty()), "{first}");
+        // The tool was given nothing that it could keep.
+        assert!(!Path::new(&session).exists(), "{version}");
+        // And what somebody else gave it, under the same certificate, is of no use here: nobody, without one.
+        let server = SessionServer::start(&edge);
+        let given = openssl(&server.url, &[flag, "-sess_out", &session]);
+        assert!(Path::new(&session).exists(), "{given}");
+        assert!(openssl(&server.url, &[flag, "-sess_in", &session]).contains(&format!("Reused, {version}")));
+        let second = openssl(&gate.tls, &[flag, "-sess_in", &session]);
+        assert!(second.contains(&format!("New, {version}")) && !second.contains("Reused"), "{second}");
+        assert!(second.contains("HTTP/1.1 401") && second.contains("credential_missing"), "{second}");
         // A library that would resume if it could.
         let mut config = client_config(&edge.server.pem, Some(&good));
         config.resumption = rustls::client::Resumption::in_memory_sessions(8);
