@@ -5,6 +5,7 @@
 //! about: it enforces what the stream brings.
 
 mod accept;
+mod address_limit;
 pub mod admin;
 pub mod authority;
 mod budget;
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) limits: GatewayLimits,
     /// Memory for inspected bodies.
     pub(crate) inspection: Arc<budget::Budget>,
+    pub(crate) tls: Arc<tls::Tls>,
+    pub(crate) addresses: Arc<address_limit::AddressLimit>,
     pub(crate) issuer: GatewayIssuer,
     pub(crate) upstream_key: Arc<SigningKey>,
     pub(crate) upstream_trust: upstream::UpstreamTrust,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::signals::Signals;
+use super::signals::{Hangups, Signals};
 use super::{AppError, on_runtime};
 use crate::clock::SystemClock;
 use crate::gateway::Gateway;
@@ -21,11 +21,15 @@ pub fn run(config: &Path) -> Result<(), AppError> {
     telemetry::start(settings.log).map_err(AppError::part("log"))?;
     on_runtime(async {
         let mut signals = Signals::listen()?;
+        let mut hangups = Hangups::listen()?;
         let gateway = start(&settings).await?;
         tracing::info!(listeners = ?gateway.listeners(), admin = %gateway.admin(), "the gateway listens");
-        tokio::select! {
-            () = signals.next() => {}
-            () = gateway.drain_requested() => {}
+        loop {
+            tokio::select! {
+                () = signals.next() => break,
+                () = gateway.drain_requested() => break,
+                () = hangups.next() => gateway.reload().await,
+            }
         }
         tokio::select! {
             () = gateway.shutdown() => Ok(()),

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks to end, the second ends.
+//! SIGINT and SIGTERM: the first asks to end, the second ends. SIGHUP asks to read files again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -23,5 +23,20 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// The signal that asks to read files again.
+pub(super) struct Hangups(Signal);
+
+impl Hangups {
+    /// From here on the signal is this value's to see, and ends nothing.
+    pub(super) fn listen() -> Result<Self, AppError> {
+        signal(SignalKind::hangup()).map(Self).map_err(AppError::io("cannot listen for signals"))
+    }
+
+    /// The next one.
+    pub(super) async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

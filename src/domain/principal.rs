@@ -33,6 +33,57 @@ impl fmt::Display for Principal {
     }
 }
 
+/// A SPIFFE trust domain's name, `example.org` (SPIFFE-ID section 2.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("format" = "trust domain"))]
+pub struct TrustDomain(Arc<str>);
+
+/// Why a text is not the name of a trust domain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a trust domain: {0}")]
+pub struct TrustDomainError(&'static str);
+
+impl TrustDomain {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TrustDomain {
+    type Err = TrustDomainError;
+
+    fn from_str(text: &str) -> Result<Self, TrustDomainError> {
+        if text.is_empty() || text.len() > MAX_TRUST_DOMAIN_BYTES {
+            return Err(TrustDomainError("trust domain is empty or longer than 255 bytes"));
+        }
+        if !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_')) {
+            return Err(TrustDomainError("trust domain has characters other than a-z 0-9 . - _"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl TryFrom<String> for TrustDomain {
+    type Error = TrustDomainError;
+    fn try_from(text: String) -> Result<Self, TrustDomainError> {
+        text.parse()
+    }
+}
+
+impl From<TrustDomain> for String {
+    fn from(domain: TrustDomain) -> Self {
+        domain.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A workload's SPIFFE ID, `spiffe://trust-domain/path`, with a path (SPIFFE-ID section 2).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -66,12 +117,7 @@ impl FromStr for SpiffeId {
         }
         let Some(rest) = text.strip_prefix("spiffe://") else { return fail("does not begin with spiffe://") };
         let Some((domain, path)) = rest.split_once('/') else { return fail("has no path") };
-        if domain.is_empty() || domain.len() > MAX_TRUST_DOMAIN_BYTES {
-            return fail("trust domain is empty or longer than 255 bytes");
-        }
-        if !domain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_')) {
-            return fail("trust domain has characters other than a-z 0-9 . - _");
-        }
+        domain.parse::<TrustDomain>().map_err(|TrustDomainError(why)| SpiffeIdError(why))?;
         for segment in path.split('/') {
             if matches!(segment, "" | "." | "..") {
                 return fail("path has an empty or relative segment");

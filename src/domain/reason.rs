@@ -136,6 +136,9 @@ reasons! {
     /// The token or certificate is past its end or before its beginning.
     CredentialExpired = "credential_expired", 401, Unauthenticated, Caller,
         "The credential is not valid at this time. Get a new one.";
+    /// The connection's client certificate was good when it connected, and is not any more.
+    CredentialUntrusted = "credential_untrusted", 401, Unauthenticated, Caller,
+        "The client certificate of this connection is no longer trusted. Connect again with another one.";
     /// The token was revoked.
     TokenRevoked = "token_revoked", 401, Unauthenticated, Caller,
         "The token was revoked. Get a new one.";

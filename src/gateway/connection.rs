@@ -1,9 +1,12 @@
 //! What is known of a caller's connection before its first request.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::domain::Timestamp;
+use super::live::ConnectionId;
+use super::tls::OpenClient;
 use crate::domain::principal::{CertificateThumbprint, SpiffeId};
+use crate::domain::{Reason, Timestamp};
 
 /// A connection of a caller.
 #[derive(Clone, Debug)]
@@ -12,6 +15,31 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     /// The client certificate, when one was presented and verified.
     pub(crate) certificate: Option<ClientCertificate>,
+    /// Its place among those whose trust can be withdrawn.
+    pub(crate) client: Option<Arc<OpenClient>>,
+}
+
+impl Connection {
+    /// One without a client certificate.
+    pub(crate) const fn anonymous(peer: SocketAddr) -> Self {
+        Self { peer, certificate: None, client: None }
+    }
+
+    /// Whether it is still good for calls, whatever identifies them.
+    ///
+    /// # Errors
+    /// [`Reason::CredentialUntrusted`]: its client certificate would not be taken any more.
+    pub(crate) fn trusted(&self) -> Result<(), Reason> {
+        match &self.client {
+            Some(client) if client.is_withdrawn() => Err(Reason::CredentialUntrusted),
+            _ => Ok(()),
+        }
+    }
+
+    /// By which the calls of a connection with a client certificate are found.
+    pub(crate) fn id(&self) -> Option<ConnectionId> {
+        self.client.as_ref().map(|client| client.id())
+    }
 }
 
 /// A verified X.509-SVID.
@@ -34,6 +62,8 @@ pub(crate) enum SvidError {
     Authority,
     #[error("the certificate's key may sign certificates or may not sign at all")]
     KeyUsage,
+    #[error("the certificate is not for clients")]
+    ExtendedKeyUsage,
     #[error("the certificate does not hold exactly one URI")]
     OneUri,
     #[error("{0}")]
@@ -58,6 +88,10 @@ impl ClientCertificate {
         if !usage.digital_signature() || usage.key_cert_sign() || usage.crl_sign() {
             return Err(SvidError::KeyUsage);
         }
+        let purposes = certificate.extended_key_usage().map_err(|_| SvidError::Unreadable)?;
+        if purposes.is_some_and(|purposes| !purposes.value.client_auth) {
+            return Err(SvidError::ExtendedKeyUsage);
+        }
         let names =
             certificate.subject_alternative_name().map_err(|_| SvidError::Unreadable)?.ok_or(SvidError::OneUri)?;
         let mut uris = names.value.general_names.iter().filter_map(|name| match name {
@@ -80,7 +114,9 @@ impl ClientCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    };
 
     fn leaf(edit: impl FnOnce(&mut CertificateParams)) -> Result<ClientCertificate, SvidError> {
         let mut params = CertificateParams::default();
@@ -103,6 +139,9 @@ mod tests {
         assert_eq!(leaf(|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)), Err(SvidError::KeyUsage));
         assert_eq!(leaf(|p| p.key_usages = vec![KeyUsagePurpose::KeyEncipherment]), Err(SvidError::KeyUsage));
         assert_eq!(leaf(|p| p.key_usages.clear()), Err(SvidError::KeyUsage));
+        let purpose = |purpose| leaf(move |p| p.extended_key_usages = vec![purpose]);
+        assert_eq!(purpose(ExtendedKeyUsagePurpose::ServerAuth), Err(SvidError::ExtendedKeyUsage));
+        assert!(purpose(ExtendedKeyUsagePurpose::ClientAuth).is_ok());
         assert_eq!(ClientCertificate::of_leaf(b"\x30\x00"), Err(SvidError::Unreadable));
     }
 }

@@ -39,6 +39,7 @@ pub(crate) async fn identify<'a>(
     verifier: &TokenVerifier,
     now: Timestamp,
 ) -> Result<Caller<'a>, Reason> {
+    connection.trusted()?;
     let certificate = connection.certificate.as_ref();
     let Some(value) = authorization else {
         let certificate = certificate.ok_or(Reason::CredentialMissing)?;

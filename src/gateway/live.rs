@@ -53,6 +53,17 @@ impl KeyKey {
     }
 }
 
+/// A connection that showed a client certificate, among all that this process has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// Of the number that it was given. No two connections have the same one.
+    pub const fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// A running call and what it stands on.
 #[derive(Clone, Debug)]
 pub struct Running {
@@ -70,6 +81,8 @@ pub struct Running {
     pub token: Option<TokenKey>,
     /// The key or certificate that vouched for it.
     pub key: Option<KeyKey>,
+    /// The connection it came on, where that showed a client certificate.
+    pub connection: Option<ConnectionId>,
     /// First moment at which it must not run any more.
     pub ends: Timestamp,
     /// Why, at that moment.
@@ -79,7 +92,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// A call that stands on `permit`; token and key are for the caller to add.
+    /// A call that stands on `permit`; token, key and connection are for the caller to add.
     pub fn of(call: CallId, identity: IdentityIndex, permit: &Permit) -> Self {
         let (grant, exception) = match permit.basis() {
             Basis::Grant(grant) => (Some(grant.id), None),
@@ -93,6 +106,7 @@ impl Running {
             exception,
             token: None,
             key: None,
+            connection: None,
             ends: permit.ends(),
             end_reason: permit.end_reason(),
             authority_bound: permit.authority_bound(),

@@ -30,6 +30,10 @@ pub struct Metrics {
     renewals: AtomicU64,
     enforced: Durations,
     lingering: AtomicU64,
+    tls_reloads: AtomicU64,
+    tls_reload_failures: AtomicU64,
+    tls_reload_failing: AtomicBool,
+    withdrawn: AtomicU64,
 }
 
 /// What other parts know of themselves at the moment of reading.
@@ -63,6 +67,10 @@ impl Metrics {
             renewals: AtomicU64::new(0),
             enforced: Durations::new(ENFORCE_BUCKETS_US),
             lingering: AtomicU64::new(0),
+            tls_reloads: AtomicU64::new(0),
+            tls_reload_failures: AtomicU64::new(0),
+            tls_reload_failing: AtomicBool::new(false),
+            withdrawn: AtomicU64::new(0),
         })
     }
 
@@ -102,6 +110,23 @@ impl Metrics {
     /// Cut calls that were still running after the time they have.
     pub(super) fn lingering(&self, calls: usize) {
         self.lingering.fetch_add(u64::try_from(calls).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The TLS files were read again and are in force.
+    pub(super) fn tls_reloaded(&self) {
+        self.tls_reloads.fetch_add(1, Relaxed);
+        self.tls_reload_failing.store(false, Relaxed);
+    }
+
+    /// The TLS files were read again and cannot be used.
+    pub(super) fn tls_reload_failed(&self) {
+        self.tls_reload_failures.fetch_add(1, Relaxed);
+        self.tls_reload_failing.store(true, Relaxed);
+    }
+
+    /// Open connections whose client certificate is trusted no more.
+    pub(super) fn connections_withdrawn(&self, connections: usize) {
+        self.withdrawn.fetch_add(u64::try_from(connections).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// The text form (Prometheus exposition format 0.0.4).
@@ -160,8 +185,32 @@ impl Metrics {
         families.gauge("portcullis_connections_open", "Connections of callers that are open.", open.max(0) as f64);
         families.counter(
             "portcullis_connections_refused_total",
-            "Connections closed before a request: over the limit of connections, or with a failed TLS handshake.",
+            "Connections closed before a request: over a limit of connections, or with a failed TLS handshake.",
             self.sum(|w| &w.connections_refused),
+        );
+        families.counter(
+            "portcullis_address_limit_hits_total",
+            "Connections closed because their client address had as many as it may. They are among portcullis_connections_refused_total.",
+            self.sum(|w| &w.address_limit),
+        );
+        families.counter(
+            "portcullis_connections_withdrawn_total",
+            "Open connections that lost their calls because their client certificate was trusted no more.",
+            self.withdrawn.load(Relaxed),
+        );
+        families.counters(
+            "portcullis_tls_reloads_total",
+            "Times that the TLS files were read again, by whether they could be put in force. Files that cannot are tried again.",
+            vec![
+                counter(&[("result", "failed")], self.tls_reload_failures.load(Relaxed)),
+                counter(&[("result", "in_force")], self.tls_reloads.load(Relaxed)),
+            ],
+        );
+        let failing = if self.tls_reload_failing.load(Relaxed) { 1.0 } else { 0.0 };
+        families.gauge(
+            "portcullis_tls_reload_failing",
+            "1 while the TLS files cannot be used and what was in force before stays so.",
+            failing,
         );
         families.counter(
             "portcullis_head_limit_hits_total",

@@ -112,6 +112,11 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
         if !shared.published.is_current(&snapshot) {
             continue;
         }
+        // The same for what the connection stands on.
+        if let Err(reason) = request.connection.trusted() {
+            drop(registration);
+            return Err(stranger(worker, request, reason));
+        }
         return match prepare(worker, request, &caller, permit, &matched, registration, &now).await {
             Ok(admitted) => Ok(Admission::Forward(admitted)),
             Err(Unready::Recorded(reason)) => Err(Refusal::new(reason, request.call)),
@@ -225,6 +230,7 @@ fn register(
     permit: &Permit,
 ) -> Registration {
     let mut running = Running::of(request.call, identity, permit);
+    running.connection = request.connection.id();
     match caller {
         Caller::Certificate(certificate) => running.key = Some(KeyKey::of(certificate.thumbprint.as_bytes())),
         Caller::Token { verified, .. } | Caller::Revoked(verified) => {

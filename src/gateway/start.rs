@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
 
+use super::address_limit::AddressLimit;
 use super::authority::{AuthorityClock, Memory};
 use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
 use super::live::Registry;
@@ -119,6 +120,7 @@ impl Gateway {
         let published = Published::new();
         let registry = Registry::new(settings.workers);
         let metrics = Metrics::new(settings.workers);
+        let tls = tls::Tls::load(&settings.listen, authority.clone(), registry.clone(), metrics.clone()).await?;
         let checkpoints = evidence.clone();
         let stream = sync::Parts {
             endpoint: settings.control.clone(),
@@ -157,6 +159,8 @@ impl Gateway {
             metrics,
             limits: settings.limits,
             inspection: super::budget::Budget::new(settings.limits.inspect_bytes),
+            tls: tls.clone(),
+            addresses: AddressLimit::new(settings.limits.max_connections_per_address),
             issuer,
             upstream_key,
             upstream_trust: UpstreamTrust::new(own),
@@ -172,6 +176,7 @@ impl Gateway {
         let stop_stream = watch::Sender::new(false);
         let stream = (stop_stream.clone(), runtime.spawn(sync::run(stream, stop_stream.subscribe())));
         tasks.spawn_on(flush_refusals(shared.clone()), runtime);
+        tasks.spawn_on(tls.keep_fresh(), runtime);
         let drain = settings.drain;
         Ok(Self { shared, evidence, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
     }
@@ -190,6 +195,15 @@ impl Gateway {
     pub async fn drain_requested(&self) {
         // A dropped sender is this gateway itself, gone.
         let _ = self.draining.subscribe().wait_for(|drain| *drain).await;
+    }
+
+    /// Reads certificates, keys, bundles and lists of revoked certificates anew. When one is bad everything stays as it
+    /// was, and the log says why.
+    pub async fn reload(&self) {
+        let tls = self.shared.tls.clone();
+        if tokio::task::spawn_blocking(move || tls.reload()).await.is_err() {
+            tracing::error!("the reload ended in a panic");
+        }
     }
 
     /// Stops accepting, lets running calls end for the drain's time, cuts the rest, and closes the evidence.
@@ -277,8 +291,8 @@ fn start_workers(
 ) -> Result<(Vec<SocketAddr>, Vec<worker::Handle>), GatewayError> {
     let mut addresses = Vec::new();
     let mut of_worker: Vec<Vec<Listening>> = (0..settings.workers).map(|_| Vec::new()).collect();
-    for listener in &settings.listen {
-        let tls = listener.tls.as_ref().map(tls::server_config).transpose()?;
+    for (place, listener) in settings.listen.iter().enumerate() {
+        let tls = shared.tls.listener(place);
         let mut address = listener.address;
         for (index, listening) in of_worker.iter_mut().enumerate() {
             let bound = Listening::bind(address, tls.clone())?;

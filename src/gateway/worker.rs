@@ -11,10 +11,12 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::address_limit::Place;
 use super::credential::Minter;
 use super::http::Engine;
 use super::live::Verdict;
 use super::metrics::WorkerMetrics;
+use super::tls::TlsListener;
 use super::upstream::{Resolver, Targets};
 use super::{GatewayError, Shared};
 use crate::domain::Reason;
@@ -57,13 +59,13 @@ impl Worker {
 /// A listener of one worker.
 pub(crate) struct Listening {
     socket: std::net::TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Arc<TlsListener>>,
 }
 
 impl Listening {
     /// Binds `address`, which other workers bind as well. Port 0 picks one; the address in use is
     /// [`Listening::address`].
-    pub(crate) fn bind(address: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self, GatewayError> {
+    pub(crate) fn bind(address: SocketAddr, tls: Option<Arc<TlsListener>>) -> Result<Self, GatewayError> {
         let failed = |source| GatewayError::Bind { address, source };
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(failed)?;
         socket.set_reuse_address(true).map_err(failed)?;
@@ -181,6 +183,8 @@ async fn empty(worker: &Worker, open: &AtomicUsize, within: Duration) -> bool {
 struct Open {
     open: Arc<AtomicUsize>,
     worker: Arc<Worker>,
+    /// Among those of its address.
+    place: Option<Place>,
 }
 
 impl Drop for Open {
@@ -194,7 +198,7 @@ impl Drop for Open {
 
 async fn accept(
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Arc<TlsListener>>,
     engine: Arc<Engine>,
     open: Arc<AtomicUsize>,
     shutdown: watch::Receiver<bool>,
@@ -207,7 +211,7 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, _)) => serve(tcp, tls.clone(), &engine, &open, shutdown.clone()),
+            Ok((tcp, peer)) => serve(tcp, peer, tls.clone(), &engine, &open, shutdown.clone()),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -218,7 +222,8 @@ async fn accept(
 
 fn serve(
     tcp: TcpStream,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    peer: SocketAddr,
+    tls: Option<Arc<TlsListener>>,
     engine: &Arc<Engine>,
     open: &Arc<AtomicUsize>,
     shutdown: watch::Receiver<bool>,
@@ -228,10 +233,16 @@ fn serve(
     let count = shared.connections.fetch_add(1, Ordering::AcqRel);
     open.fetch_add(1, Ordering::AcqRel);
     worker.metrics.connection_opened();
-    let counted = Open { open: open.clone(), worker: worker.clone() };
+    let mut counted = Open { open: open.clone(), worker: worker.clone(), place: None };
     if count >= shared.limits.max_connections {
         // Closed at once: an answer would cost what the limit is there to save.
         worker.metrics.connection_refused();
+        return;
+    }
+    counted.place = shared.addresses.take(peer.ip());
+    if counted.place.is_none() {
+        worker.metrics.connection_refused();
+        worker.metrics.address_limit_hit();
         return;
     }
     let engine = engine.clone();

@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 use crate::domain::name::{
     ActionName, ExceptionName, GatewayName, IdentityName, OwnerName, ParameterName, ResourceName, RoleName, RouteName,
 };
-use crate::domain::principal::SpiffeId;
+use crate::domain::principal::{SpiffeId, TrustDomain};
 use crate::domain::resource::Span;
 use crate::domain::route::{BodyRule, Host, PathTemplate, UpstreamUrl};
 use crate::domain::trust::TrustBundle;
@@ -34,6 +34,7 @@ pub(super) const FORMATS: &[(&str, Check)] = &[
     ("span", of::<Span>),
     ("size", of::<Size>),
     ("spiffe id", of::<SpiffeId>),
+    ("trust domain", of::<TrustDomain>),
     ("host", of::<Host>),
     ("upstream", of::<UpstreamUrl>),
     ("certificates", certificates),

@@ -9,14 +9,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-pub use raw::{ClientCertificate, RawGateway};
-use raw::{RawGatewayLimits, RawIssuer, RawListener, RawUpstreams};
+use raw::{
+    RawClientCertificate, RawClientTrust, RawGatewayLimits, RawIssuer, RawListener, RawListenerTls, RawUpstreams,
+    RawWorkloadApi,
+};
+pub use raw::{RawGateway, TlsVersion};
 
 use super::fault::{Faults, child};
 use super::load::{Loaded, json_schema, load, parse};
-use super::parts::{Check, EvidenceSettings, LogSettings, base_of, seconds};
+use super::parts::{Check, EvidenceSettings, FilePath, LogSettings, base_of, seconds};
 use super::size::Size;
 use crate::domain::name::GatewayName;
+use crate::domain::principal::TrustDomain;
 use crate::domain::route::UpstreamUrl;
 
 /// Default port of the plain listener.
@@ -68,24 +72,70 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
 }
 
-/// TLS of a listener; files are PEM.
+/// TLS of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// The certificate chain.
-    pub certificate_file: PathBuf,
-    /// Its private key.
-    pub key_file: PathBuf,
+    /// Where its certificate and key come from.
+    pub source: TlsSource,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
     /// Whose client certificates are taken; `None`: none is asked for.
     pub clients: Option<ListenerClients>,
+}
+
+/// Where a certificate and its key come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsSource {
+    /// Files, PEM.
+    Files {
+        /// The certificate chain.
+        certificate_file: PathBuf,
+        /// Its private key.
+        key_file: PathBuf,
+    },
+    /// A SPIFFE Workload API.
+    WorkloadApi {
+        /// `unix:///ABSOLUTE/PATH`
+        socket: String,
+    },
 }
 
 /// Client certificates of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerClients {
-    /// The authorities that sign them, PEM.
-    pub ca_file: PathBuf,
     /// Whether a caller without one is turned away.
     pub certificate: ClientCertificate,
+    /// Who signs them.
+    pub trust: ClientTrust,
+}
+
+/// Whether a caller without a client certificate is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// It is.
+    Required,
+    /// It may identify by a token.
+    Optional,
+}
+
+/// Who signs client certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientTrust {
+    /// The same authorities, whatever the trust domain.
+    AnyDomain(TrustBundle),
+    /// Each of these trust domains has its own, and no other domain is taken.
+    Domains(Vec<(TrustDomain, TrustBundle)>),
+    /// As [`ClientTrust::Domains`], with the domains and bundles that the Workload API of [`TlsSource`] gives.
+    WorkloadApi,
+}
+
+/// Authorities and what they revoked; files are PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustBundle {
+    /// The authorities' certificates.
+    pub file: PathBuf,
+    /// Their lists of revoked certificates; none: revocation is not looked at.
+    pub crl_files: Vec<PathBuf>,
 }
 
 /// The control plane, and this gateway's own certificate towards it; files are PEM.
@@ -152,6 +202,10 @@ pub enum KeySource {
 pub struct GatewayLimits {
     /// Connections of callers at the same time.
     pub max_connections: usize,
+    /// Connections of one client address (IPv6: one /64 network) at the same time.
+    pub max_connections_per_address: usize,
+    /// Time for a TLS handshake.
+    pub handshake_deadline: Duration,
     /// Largest request head, in bytes.
     pub max_head_bytes: usize,
     /// Time for a whole request head, from its first byte (or the connection's begin).
@@ -251,19 +305,80 @@ fn listener(check: &mut Check<'_>, place: usize, raw: &RawListener) -> Listener 
         let address = check.loopback(&child(&pointer, "address"), "a plain listener", raw.address, why);
         return Listener { address, tls: None };
     };
-    let clients = tls.client_ca_file.as_ref().map(|ca_file| ListenerClients {
-        ca_file: check.path(ca_file),
-        certificate: tls.client_certificate.unwrap_or_default(),
-    });
-    if clients.is_none() && tls.client_certificate.is_some() {
-        check.fault(
-            &format!("{pointer}/tls/client_certificate"),
-            "key `client_ca_file` is missing: whose client certificates?",
-        );
+    let clients = clients(check, &child(&pointer, "tls"), tls);
+    let source = tls_source(check, &child(&pointer, "tls"), tls);
+    let tls = ListenerTls { source, min_version: tls.min_version, clients };
+    Listener { address: raw.address.0, tls: Some(tls) }
+}
+
+fn tls_source(check: &mut Check<'_>, pointer: &str, tls: &RawListenerTls) -> TlsSource {
+    if let Some(RawWorkloadApi { socket }) = &tls.spiffe_workload_api {
+        let path = socket.strip_prefix("unix://").unwrap_or_default();
+        if !path.starts_with('/') || path.len() < 2 || path.contains(['?', '#', '%']) {
+            let form = format!("`{socket}` is not the socket of an agent: unix:///ABSOLUTE/PATH is expected");
+            check.fault(&format!("{pointer}/spiffe_workload_api/socket"), form);
+        }
+        let files = [
+            ("certificate_file", tls.certificate_file.is_some()),
+            ("key_file", tls.key_file.is_some()),
+            ("client_ca_file", tls.client_ca_file.is_some()),
+            ("client_trust", !tls.client_trust.is_empty()),
+        ];
+        for (key, _) in files.into_iter().filter(|(_, given)| *given) {
+            check.fault(&child(pointer, key), "with `spiffe_workload_api` this comes from there");
+        }
+        return TlsSource::WorkloadApi { socket: socket.clone() };
     }
-    let certificate_file = check.path(&tls.certificate_file);
-    let key_file = check.path(&tls.key_file);
-    Listener { address: raw.address.0, tls: Some(ListenerTls { certificate_file, key_file, clients }) }
+    let mut file = |key: &str, file: &Option<FilePath>| {
+        if file.is_none() {
+            check.fault(pointer, format!("key `{key}` is missing, or `spiffe_workload_api`"));
+        }
+        file.as_ref().map(|file| check.path(file)).unwrap_or_default()
+    };
+    TlsSource::Files {
+        certificate_file: file("certificate_file", &tls.certificate_file),
+        key_file: file("key_file", &tls.key_file),
+    }
+}
+
+fn clients(check: &mut Check<'_>, pointer: &str, tls: &RawListenerTls) -> Option<ListenerClients> {
+    let at = |key: &str| child(pointer, key);
+    for (place, raw) in tls.client_trust.iter().enumerate() {
+        if tls.client_trust.iter().take(place).any(|earlier| earlier.trust_domain == raw.trust_domain) {
+            let twice = format!("the trust domain `{}` stands here twice", raw.trust_domain);
+            check.fault(&child(&child(&at("client_trust"), place), "trust_domain"), twice);
+        }
+    }
+    let trust = match (&tls.client_ca_file, tls.client_trust.as_slice()) {
+        (Some(file), []) => Some(ClientTrust::AnyDomain(bundle(check, file, &tls.client_crl_files))),
+        (None, [_, ..]) => {
+            let domain =
+                |raw: &RawClientTrust| (raw.trust_domain.clone(), bundle(check, &raw.bundle_file, &raw.crl_files));
+            Some(ClientTrust::Domains(tls.client_trust.iter().map(domain).collect()))
+        }
+        (None, []) => tls.spiffe_workload_api.as_ref().map(|_| ClientTrust::WorkloadApi),
+        (Some(_), [_, ..]) => {
+            check.fault(&at("client_trust"), "at most one of `client_ca_file` and `client_trust` is expected");
+            return None;
+        }
+    };
+    if tls.client_ca_file.is_none() && !tls.client_crl_files.is_empty() {
+        check.fault(&at("client_crl_files"), "key `client_ca_file` is missing: whose revocations?");
+    }
+    let certificate = match tls.client_certificate.unwrap_or_default() {
+        RawClientCertificate::Off => return None,
+        RawClientCertificate::Required => ClientCertificate::Required,
+        RawClientCertificate::Optional => ClientCertificate::Optional,
+    };
+    if trust.is_none() && tls.client_certificate.is_some() {
+        let missing = "key `client_ca_file` or `client_trust` is missing: whose client certificates?";
+        check.fault(&at("client_certificate"), missing);
+    }
+    trust.map(|trust| ListenerClients { certificate, trust })
+}
+
+fn bundle(check: &Check<'_>, file: &FilePath, crls: &[FilePath]) -> TrustBundle {
+    TrustBundle { file: check.path(file), crl_files: crls.iter().map(|file| check.path(file)).collect() }
 }
 
 fn upstreams(check: &mut Check<'_>, raw: &RawUpstreams) -> UpstreamSettings {
@@ -343,6 +458,13 @@ fn limits(check: &mut Check<'_>, raw: &RawGatewayLimits) -> GatewayLimits {
     let (least, hour) = (crate::domain::resource::Span::new(Duration::from_millis(100)), seconds(3_600));
     GatewayLimits {
         max_connections: check.number("/limits/max_connections", raw.max_connections, 1, 1_000_000),
+        max_connections_per_address: check.number(
+            "/limits/max_connections_per_address",
+            raw.max_connections_per_address,
+            1,
+            1_000_000,
+        ),
+        handshake_deadline: check.span("/limits/handshake_deadline", raw.handshake_deadline, least, seconds(60)),
         max_head_bytes: bytes(check.size(
             "/limits/max_head_bytes",
             raw.max_head_bytes,

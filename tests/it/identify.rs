@@ -4,11 +4,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rcgen::CertificateParams;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::dev::{Dev, PATIENCE, eventually, try_curl};
-use crate::world::{Certificate, Fleet, Upstream, authority, record, workload};
+use crate::world::{Certificate, Fleet, Tls, Upstream, authority, client_config, record, workload};
 
 const BILLING: &str = "spiffe://dev.portcullis.local/workload/billing";
 
@@ -100,7 +98,7 @@ fn a_connection_outlives_its_certificate_and_its_calls_do_not() {
     let mut params = workload(&[BILLING]);
     params.not_after = (std::time::SystemTime::now() + std::time::Duration::from_secs(4)).into();
     let certificate = Certificate::of_dev(&dev, &params);
-    let mut connection = Tls::connect(&dev, Some(&certificate));
+    let mut connection = Tls::connect(&dev.addresses.gateway_tls, &config_of(&dev, &certificate));
     let first = connection.get("/v1/orders/7");
     assert!(first.starts_with("HTTP/1.1 200 "), "{first}");
     let mut last = String::new();
@@ -116,9 +114,9 @@ fn a_resumed_session_carries_nobody() {
     let dev = Dev::start();
     dev.grant("billing", "api/orders", &["read"]);
     let certificate = Certificate::of_dev(&dev, &workload(&[BILLING]));
-    let config = client_config(&dev, Some(&certificate));
+    let config = config_of(&dev, &certificate);
     for _ in 0..3 {
-        let mut connection = Tls::with(&dev, config.clone());
+        let mut connection = Tls::connect(&dev.addresses.gateway_tls, &config);
         assert!(connection.get("/v1/orders/7").starts_with("HTTP/1.1 200 "));
         let kind = connection.stream.conn.handshake_kind();
         assert_eq!(kind, Some(rustls::HandshakeKind::Full), "a session was resumed: nobody would have shown a key");
@@ -172,62 +170,6 @@ fn where_a_certificate_is_required_nobody_comes_without_one() {
     assert_eq!(upstream.seen(), 1);
 }
 
-fn client_config(dev: &Dev, certificate: Option<&Certificate>) -> Arc<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(dev.dir().join("ca.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let config = match certificate {
-        None => builder.with_no_client_auth(),
-        Some(certificate) => {
-            let chain = vec![CertificateDer::from_pem_file(&certificate.cert).unwrap()];
-            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&certificate.key).unwrap()).unwrap()
-        }
-    };
-    Arc::new(config)
-}
-
-/// A TLS connection on which the test writes HTTP/1.1 by hand.
-struct Tls {
-    stream: rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>,
-}
-
-impl Tls {
-    fn connect(dev: &Dev, certificate: Option<&Certificate>) -> Self {
-        Self::with(dev, client_config(dev, certificate))
-    }
-
-    fn with(dev: &Dev, config: Arc<rustls::ClientConfig>) -> Self {
-        let address = dev.addresses.gateway_tls.trim_start_matches("https://").to_owned();
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let connection = rustls::ClientConnection::new(config, name).unwrap();
-        let stream = std::net::TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: rustls::StreamOwned::new(connection, stream) }
-    }
-
-    /// One call on the kept connection: everything of the answer.
-    fn get(&mut self, path: &str) -> String {
-        use std::io::{Read as _, Write as _};
-        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
-        let mut text = String::new();
-        let mut chunk = [0; 4096];
-        loop {
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head.lines().find_map(|line| {
-                    let (name, value) = line.split_once(": ")?;
-                    name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().ok())?
-                });
-                if body.len() >= length.unwrap_or(0) {
-                    return text;
-                }
-            }
-            let read = self.stream.read(&mut chunk).unwrap();
-            assert_ne!(read, 0, "closed: {text}");
-            text.push_str(&String::from_utf8_lossy(&chunk[..read]));
-        }
-    }
+fn config_of(dev: &Dev, certificate: &Certificate) -> Arc<rustls::ClientConfig> {
+    Arc::new(client_config(&dev.dir().join("ca.pem"), Some(certificate)))
 }

@@ -27,6 +27,7 @@ mod operate;
 mod readme;
 mod reasons;
 mod tidy;
+mod tls;
 mod token;
 mod upstream;
 mod world;

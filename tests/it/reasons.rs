@@ -37,6 +37,7 @@ const REACHED: &[(Reason, &str, &str)] = &[
     (Reason::TokenInvalid, "tests/it/token.rs", "tokens_that_do_not_hold_are_refused_with_the_reason"),
     (Reason::TokenAudience, "tests/it/token.rs", "tokens_that_do_not_hold_are_refused_with_the_reason"),
     (Reason::CredentialExpired, "tests/it/token.rs", "tokens_that_do_not_hold_are_refused_with_the_reason"),
+    (Reason::CredentialUntrusted, "tests/it/tls.rs", "trust_that_is_withdrawn_ends_calls_and_connections"),
     (Reason::TokenRevoked, "tests/it/token.rs", "a_revoked_token_is_dead_at_once_with_its_streams"),
     (Reason::TokenBinding, "tests/it/token.rs", "a_client_certificate_gets_a_token_bound_to_it"),
     (Reason::IdentityUnknown, "tests/it/identify.rs", "only_a_workloads_certificate_of_the_trust_domain_is_anybody"),

@@ -60,9 +60,8 @@ const WITHOUT: &[(&str, &[&str])] = &[
 
 const MAX_LINES: usize = 500;
 /// Files that are longer than [`MAX_LINES`], each with the reason.
-const LONG_FILES: &[(&str, &str)] = &[
-    ("src/domain/route.rs", "a route and the texts that it is written in read as one page"),
-];
+const LONG_FILES: &[(&str, &str)] =
+    &[("src/domain/route.rs", "a route and the texts that it is written in read as one page")];
 
 /// What may lie at the top, besides dot-files and the build directory.
 const TOP: &[&str] = &[

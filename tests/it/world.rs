@@ -4,8 +4,10 @@
 
 #![allow(dead_code, reason = "tests of several subjects use different parts of it")]
 
+mod agent;
 mod credentials;
 mod tls;
+mod tls_server;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,8 +21,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use self::agent::*;
 pub(crate) use self::credentials::*;
 pub(crate) use self::tls::*;
+pub(crate) use self::tls_server::*;
 use crate::dev::{Answer, Dev, Done, PATIENCE, START, Stream, command, curl, eventually};
 
 /// What dev's issuer is called, and what its tokens are for.
@@ -273,10 +277,16 @@ impl Fleet {
         let process = Process::spawn(self.home.path(), &["gateway", "run", "-c", "gateway.yaml"]);
         let line = process.says("the gateway listens");
         let listeners = line["listeners"].as_str().unwrap().trim_matches(['[', ']']).to_owned();
-        let mut listeners = listeners.split(", ").map(str::to_owned);
-        let (plain, tls) = (listeners.next().unwrap(), listeners.next().unwrap_or_default());
+        let listeners: Vec<_> = listeners.split(", ").map(str::to_owned).collect();
+        let tls_at: Vec<_> = listeners.iter().skip(1).map(|address| format!("https://{address}")).collect();
         let admin = format!("http://{}", line["admin"].as_str().unwrap());
-        Gate { process, url: format!("http://{plain}"), tls: format!("https://{tls}"), admin }
+        Gate {
+            process,
+            url: format!("http://{}", listeners[0]),
+            tls: tls_at.first().cloned().unwrap_or_default(),
+            tls_at,
+            admin,
+        }
     }
 
     /// The command line towards this control plane, to be run.
@@ -338,6 +348,8 @@ pub(crate) struct Gate {
     pub(crate) process: Process,
     pub(crate) url: String,
     pub(crate) tls: String,
+    /// Every TLS listener, the first among them.
+    pub(crate) tls_at: Vec<String>,
     pub(crate) admin: String,
 }
 
@@ -352,6 +364,14 @@ impl Gate {
     #[track_caller]
     pub(crate) fn get(&self, authorization: &str, path: &str) -> Answer {
         curl(&["-H", authorization, &format!("{}{path}", self.url)])
+    }
+
+    /// The value of a metric, by its name and labels.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = curl(&[&format!("{}/metrics", self.admin)]).is(200).body;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
     }
 
     /// Opens a stream by curl.

@@ -47,6 +47,10 @@ pub(super) async fn serve(
         session.set_keepalive(None);
         return Ok(refuse(Reason::TokenRequestInvalid));
     };
+    // Behind the wait for the body: what follows takes no time.
+    if let Err(reason) = connection.trusted() {
+        return Ok(refuse(reason));
+    }
     let header = session.req_header();
     let text = |name| header.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned);
     let endpoint = Endpoint {

@@ -186,7 +186,7 @@ mod tests {
 
     fn slot() -> CallSlot {
         CallSlot {
-            connection: Arc::new(Connection { peer: "127.0.0.1:1".parse().unwrap(), certificate: None }),
+            connection: Arc::new(Connection::anonymous("127.0.0.1:1".parse().unwrap())),
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: None,

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::HeaderName;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp};
 use pingora_core::listeners::tls::Acceptor;
@@ -27,12 +27,11 @@ use crate::domain::Reason;
 use crate::gateway::accept::Fault;
 use crate::gateway::connection::{ClientCertificate, Connection};
 use crate::gateway::refusal::{Answer, Dialect, Refusal};
+use crate::gateway::tls::TlsListener;
 use crate::gateway::worker::Worker;
 
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A TLS handshake that takes longer is not one.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Connections to upstreams that one worker keeps: a pool of four doubled the cost of a call.
 const UPSTREAM_POOL: usize = 512;
 /// One try, and one more when a kept connection had gone stale.
@@ -135,7 +134,7 @@ impl Engine {
     pub(crate) async fn serve(
         &self,
         tcp: TcpStream,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Arc<TlsListener>>,
         shutdown: ShutdownWatch,
     ) -> std::io::Result<()> {
         let peer = tcp.peer_addr()?;
@@ -144,8 +143,8 @@ impl Engine {
             + Duration::from_micros(u64::try_from(self.worker.shared.clock.now().unix_micros()).unwrap_or(0));
         let mut io = CallerIo::new(tcp, established);
         let mut deadline = Deadline::after(self.worker.shared.limits.head_deadline);
-        let Some(config) = tls else {
-            let connection = Arc::new(Connection { peer, certificate: None });
+        let Some(listener) = tls else {
+            let connection = Arc::new(Connection::anonymous(peer));
             let mut bytes = BytesMut::with_capacity(READ_BYTES);
             match self.read_head(&mut io, &mut bytes, Expect::Preface, &mut deadline, &mut shutdown.clone()).await {
                 Ok(First::Http2) => {
@@ -159,13 +158,25 @@ impl Engine {
             }
             return Ok(());
         };
-        let handshake = Acceptor::from_server_config(config);
-        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, handshake.tls_handshake(io)).await else {
-            self.worker.metrics.connection_refused();
-            return Ok(());
+        let current = listener.current();
+        let handshake = Acceptor::from_server_config(current.config.clone());
+        let patience = self.worker.shared.limits.handshake_deadline;
+        let done = match tokio::time::timeout(patience, handshake.tls_handshake(io)).await {
+            Ok(done) => done.map_err(|error| error.to_string()),
+            Err(late) => Err(late.to_string()),
         };
-        let leaf = stream.get_ssl().and_then(|tls| tls.peer_certificate_der().map(Bytes::copy_from_slice));
-        let certificate = match leaf.as_deref().map(ClientCertificate::of_leaf).transpose() {
+        let mut stream = match done {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%peer, error, "a TLS handshake failed");
+                self.worker.metrics.connection_refused();
+                return Ok(());
+            }
+        };
+        let chain = stream.get_ssl().and_then(|tls| tls.peer_cert_chain_der().map(<[_]>::to_vec));
+        // The verifier has read the same leaf, so this fails for nobody who came through it.
+        let leaf = chain.as_ref().and_then(|chain| chain.first());
+        let certificate = match leaf.map(|leaf| ClientCertificate::of_leaf(leaf)).transpose() {
             Ok(certificate) => certificate,
             Err(error) => {
                 tracing::debug!(%peer, %error, "a client certificate was refused");
@@ -173,8 +184,10 @@ impl Engine {
                 return Ok(());
             }
         };
-        let connection = Arc::new(Connection { peer, certificate });
-        let mut stream = stream;
+        let client = chain.map(|chain| self.worker.shared.tls.enter(&listener, &current, chain));
+        // The old configuration goes when its last handshake is over, not with the connection.
+        drop(current);
+        let connection = Arc::new(Connection { peer, certificate, client });
         let mut bytes = BytesMut::with_capacity(READ_BYTES);
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             // Our deadline, not the library's, which has none: silence must not hold a connection.

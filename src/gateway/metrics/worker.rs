@@ -96,6 +96,7 @@ pub struct WorkerMetrics {
     pub(super) connections: AtomicU64,
     pub(super) open: AtomicI64,
     pub(super) connections_refused: AtomicU64,
+    pub(super) address_limit: AtomicU64,
     pub(super) head_limit: AtomicU64,
     pub(super) body_limit: AtomicU64,
     pub(super) inspection_limit: AtomicU64,
@@ -127,6 +128,7 @@ impl WorkerMetrics {
             connections: AtomicU64::default(),
             open: AtomicI64::default(),
             connections_refused: AtomicU64::default(),
+            address_limit: AtomicU64::default(),
             head_limit: AtomicU64::default(),
             body_limit: AtomicU64::default(),
             inspection_limit: AtomicU64::default(),
@@ -186,6 +188,11 @@ impl WorkerMetrics {
     /// A connection was closed at once, because of a limit or a failed handshake.
     pub fn connection_refused(&self) {
         self.connections_refused.fetch_add(1, Relaxed);
+    }
+
+    /// A client address had as many connections as it may.
+    pub fn address_limit_hit(&self) {
+        self.address_limit.fetch_add(1, Relaxed);
     }
 
     /// A request head was over the limit.

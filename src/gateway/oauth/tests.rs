@@ -256,6 +256,7 @@ async fn a_revoked_token_is_dead_here_at_once_and_its_calls_are_cut() {
         exception: None,
         token: Some(TokenKey::of(&verified.issuer, verified.handle())),
         key: None,
+        connection: None,
         ends: Timestamp::MAX,
         end_reason: Reason::GrantExpired,
         authority_bound: MINUTE,

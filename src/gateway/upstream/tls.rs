@@ -10,8 +10,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
@@ -19,7 +18,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::verify::SpiffeVerifier;
 use crate::domain::route::{Host, RouteSpec};
 use crate::domain::trust::{ClientIdentity, Protocol, UpstreamTls, verified_name};
-use crate::gateway::tls::{TlsError, certificates, file_error};
+use crate::gateway::tls::{TlsError, chain_and_key};
 use crate::settings::gateway::UpstreamCertificate;
 
 /// Targets that one worker keeps; past it all are made anew as they are needed, and so are their connections.
@@ -35,8 +34,7 @@ impl OwnCertificate {
     /// # Errors
     /// When a file cannot be used, or the key is not the certificate's.
     pub(crate) fn load(files: &UpstreamCertificate) -> Result<Self, TlsError> {
-        let chain = certificates(&files.certificate_file)?;
-        let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(|error| file_error(&files.key_file, error))?;
+        let (chain, key) = chain_and_key(&files.certificate_file, &files.key_file)?;
         let certified = CertifiedKey::from_der(chain, key, &provider())?;
         Ok(Self(Arc::new(SingleCertAndKey::from(certified))))
     }

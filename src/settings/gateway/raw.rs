@@ -7,6 +7,7 @@ use super::super::parts::{Address, DEFAULT_DRAIN, FilePath, LogSettings, RawEvid
 use super::super::size::Size;
 use super::{DEFAULT_ADMIN_PORT, DEFAULT_PLAIN_PORT};
 use crate::domain::name::GatewayName;
+use crate::domain::principal::TrustDomain;
 use crate::domain::resource::Span;
 use crate::domain::route::UpstreamUrl;
 
@@ -73,27 +74,76 @@ pub(super) struct RawListener {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListenerTls {
-    /// The certificate chain, PEM.
-    pub(super) certificate_file: FilePath,
+    /// The certificate chain, PEM. This and `key_file`, or `spiffe_workload_api`.
+    #[serde(default)]
+    pub(super) certificate_file: Option<FilePath>,
     /// Its private key, PEM.
-    pub(super) key_file: FilePath,
-    /// The authorities whose client certificates are taken, PEM. Default: none is asked for.
+    #[serde(default)]
+    pub(super) key_file: Option<FilePath>,
+    /// In place of all files: certificate, key, and the bundles of all trust domains that it gives.
+    #[serde(default)]
+    pub(super) spiffe_workload_api: Option<RawWorkloadApi>,
+    /// The oldest version of TLS that is spoken. Default: `"1.3"`.
+    #[serde(default)]
+    pub(super) min_version: TlsVersion,
+    /// The authorities whose client certificates are taken, whatever their trust domain, PEM. Either this or `client_trust`.
     #[serde(default)]
     pub(super) client_ca_file: Option<FilePath>,
-    /// Whether a caller without a client certificate is turned away. Default, with `client_ca_file`: `required`.
+    /// Lists of what the authorities of `client_ca_file` revoked (CRL), PEM. With one there must be one, and one that has
+    /// not ended, for each authority below the topmost that signs in a chain, or the chain is refused.
     #[serde(default)]
-    pub(super) client_certificate: Option<ClientCertificate>,
+    pub(super) client_crl_files: Vec<FilePath>,
+    /// The trust domains whose client certificates are taken, each by its own authorities alone. Either this or
+    /// `client_ca_file`. Default: no client certificate is asked for.
+    #[serde(default)]
+    pub(super) client_trust: Vec<RawClientTrust>,
+    /// Whether a caller without a client certificate is turned away. Default, with `client_ca_file`, `client_trust` or
+    /// `spiffe_workload_api`: `required`.
+    #[serde(default)]
+    pub(super) client_certificate: Option<RawClientCertificate>,
 }
 
-/// Whether a caller without a client certificate is turned away.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWorkloadApi {
+    /// The agent's socket: `unix:///ABSOLUTE/PATH`.
+    pub(super) socket: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawClientTrust {
+    /// The trust domain, as in `spiffe://TRUST-DOMAIN/…`.
+    pub(super) trust_domain: TrustDomain,
+    /// Its authorities, PEM.
+    pub(super) bundle_file: FilePath,
+    /// Lists of what its authorities revoked (CRL), PEM; as `client_crl_files`.
+    #[serde(default)]
+    pub(super) crl_files: Vec<FilePath>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// RFC 5246, for callers that cannot do better.
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// RFC 8446.
+    #[default]
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ClientCertificate {
-    /// It is.
+pub(super) enum RawClientCertificate {
+    /// A caller without one is turned away.
     #[default]
     Required,
-    /// It may identify by a token.
+    /// A caller without one may identify by a token.
     Optional,
+    /// None is asked for.
+    Off,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -158,6 +208,10 @@ pub(super) struct Network(pub(super) ipnet::IpNet);
 pub(super) struct RawGatewayLimits {
     /// Connections of callers at the same time: 1 to 1000000.
     pub(super) max_connections: u64,
+    /// Connections of one client address (IPv6: one /64 network) at the same time: 1 to 1000000.
+    pub(super) max_connections_per_address: u64,
+    /// Time for a TLS handshake: 100ms to 1m.
+    pub(super) handshake_deadline: Span,
     /// Largest request head: 4KiB to 1MiB.
     pub(super) max_head_bytes: Size,
     /// Time for a whole request head: 100ms to 5m.
@@ -182,6 +236,8 @@ impl Default for RawGatewayLimits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_address: 1_000,
+            handshake_deadline: seconds(5),
             max_head_bytes: Size::bytes(64 << 10),
             head_deadline: seconds(10),
             idle_timeout: seconds(60),

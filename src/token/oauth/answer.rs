@@ -122,6 +122,7 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::TokenInvalid
         | Reason::TokenAudience
         | Reason::CredentialExpired
+        | Reason::CredentialUntrusted
         | Reason::TokenRevoked
         | Reason::TokenBinding => (401, "invalid_client"),
         Reason::IdentityUnknown | Reason::IdentityInactive => (400, "unauthorized_client"),
