@@ -2,7 +2,7 @@
 //!
 //! A view and no second truth: nothing is written for it, and it says nothing that the log does not.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ pub struct AccessLine {
     /// Who made it, when that is known.
     #[serde(flatten)]
     pub request: Option<Asked>,
-    /// The status that the caller got, when an answer began.
+    /// The status that the caller got, when an answer began before the end was recorded: a cut is told afterwards.
     pub status: Option<u16>,
     /// How it ended; `denied` when it never went on.
     pub ended: &'static str,
@@ -59,7 +59,7 @@ pub struct Asked {
 /// Puts lines together as records come.
 #[derive(Debug, Default)]
 pub struct AccessLog {
-    open: HashMap<u64, (CallId, Asked)>,
+    open: BTreeMap<u64, (CallId, Asked)>,
 }
 
 impl AccessLog {
@@ -67,10 +67,8 @@ impl AccessLog {
     pub fn take(&mut self, entry: &Entry) -> Vec<AccessLine> {
         match &entry.event {
             Event::Intent(intent) => {
-                if self.open.len() >= MAX_OPEN
-                    && let Some(oldest) = self.open.keys().min().copied()
-                {
-                    self.open.remove(&oldest);
+                if self.open.len() >= MAX_OPEN {
+                    self.open.pop_first();
                 }
                 self.open.insert(entry.seq, (intent.call, of_intent(intent)));
                 Vec::new()
@@ -106,8 +104,6 @@ impl AccessLog {
     }
 
     fn lost(&mut self, time: Timestamp) -> Vec<AccessLine> {
-        let mut open: Vec<_> = self.open.drain().collect();
-        open.sort_unstable_by_key(|(seq, _)| *seq);
         let line = |(seq, (call, request))| AccessLine {
             time,
             call,
@@ -120,7 +116,7 @@ impl AccessLog {
             duration_us: None,
             records: vec![seq],
         };
-        open.into_iter().map(line).collect()
+        std::mem::take(&mut self.open).into_iter().map(line).collect()
     }
 }
 

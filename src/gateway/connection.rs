@@ -53,6 +53,13 @@ pub(crate) struct ClientCertificate {
     pub(crate) valid_until: Timestamp,
 }
 
+/// As what a workload shows its certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Client,
+    Server,
+}
+
 /// Why a certificate is not an X.509-SVID of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SvidError {
@@ -62,7 +69,7 @@ pub(crate) enum SvidError {
     Authority,
     #[error("the certificate's key may sign certificates or may not sign at all")]
     KeyUsage,
-    #[error("the certificate is not for clients")]
+    #[error("the certificate is not for this purpose")]
     ExtendedKeyUsage,
     #[error("the certificate does not hold exactly one URI")]
     OneUri,
@@ -76,6 +83,14 @@ impl ClientCertificate {
     /// # Errors
     /// When it is not the SVID of a workload.
     pub(crate) fn of_leaf(der: &[u8]) -> Result<Self, SvidError> {
+        Self::of_leaf_for(der, Purpose::Client)
+    }
+
+    /// As [`ClientCertificate::of_leaf`], of a workload that acts as this.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn of_leaf_for(der: &[u8], purpose: Purpose) -> Result<Self, SvidError> {
         use x509_parser::extensions::GeneralName;
         let (rest, certificate) = x509_parser::parse_x509_certificate(der).map_err(|_| SvidError::Unreadable)?;
         if !rest.is_empty() {
@@ -89,7 +104,11 @@ impl ClientCertificate {
             return Err(SvidError::KeyUsage);
         }
         let purposes = certificate.extended_key_usage().map_err(|_| SvidError::Unreadable)?;
-        if purposes.is_some_and(|purposes| !purposes.value.client_auth) {
+        let fits = |usage: &x509_parser::extensions::ExtendedKeyUsage<'_>| match purpose {
+            Purpose::Client => usage.client_auth,
+            Purpose::Server => usage.server_auth,
+        };
+        if purposes.is_some_and(|purposes| !fits(purposes.value)) {
             return Err(SvidError::ExtendedKeyUsage);
         }
         let names =
@@ -142,6 +161,12 @@ mod tests {
         let purpose = |purpose| leaf(move |p| p.extended_key_usages = vec![purpose]);
         assert_eq!(purpose(ExtendedKeyUsagePurpose::ServerAuth), Err(SvidError::ExtendedKeyUsage));
         assert!(purpose(ExtendedKeyUsagePurpose::ClientAuth).is_ok());
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![uri("spiffe://td/a")];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let server = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert!(ClientCertificate::of_leaf_for(server.der(), Purpose::Server).is_ok());
         assert_eq!(ClientCertificate::of_leaf(b"\x30\x00"), Err(SvidError::Unreadable));
     }
 }

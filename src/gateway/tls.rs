@@ -272,9 +272,11 @@ impl Tls {
 fn current(settings: &ListenerTls, material: Material, clock: &Arc<AuthorityClock>) -> Result<Current, TlsError> {
     let Material { chain, key, trust } = material;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = match settings.clients.as_ref().zip(trust.as_ref()) {
-        None => None,
-        Some((clients, trust)) => Some(Arc::new(SvidVerifier::new(clients.certificate, trust, &provider)?)),
+    let verifier = match (&settings.clients, &trust) {
+        (None, _) => None,
+        (Some(clients), Some(trust)) => Some(Arc::new(SvidVerifier::new(clients.certificate, trust, &provider)?)),
+        // Whose certificates are taken is not known: nobody's.
+        (Some(_), None) => return Err(rustls::Error::General("client certificates without authorities".into()).into()),
     };
     let versions: &[_] = match settings.min_version {
         TlsVersion::Tls13 => &[&rustls::version::TLS13],

@@ -124,10 +124,10 @@ pub(crate) fn start(
                 call_count: AtomicU64::new(0),
                 shared,
             });
-            let ending = worker.clone();
+            let ending = worker.shared.clone();
             tokio::spawn(async move {
-                let Shared { registry, authority, .. } = &*ending.shared;
-                registry.keep_ends(ending.index, || authority.reckoning()).await;
+                let Shared { registry, authority, .. } = &*ending;
+                registry.keep_ends(index, || authority.reckoning()).await;
             });
             run(worker, listeners, shutdown, drain).await;
         });

@@ -128,6 +128,8 @@ pub struct GatewayLimits {
     pub max_connections: usize,
     /// Connections of one client address (IPv6: one /64 network) at the same time.
     pub max_connections_per_address: usize,
+    /// Calls at a time on one HTTP/2 connection.
+    pub max_streams_per_connection: u32,
     /// Time for a TLS handshake.
     pub handshake_deadline: Duration,
     /// Largest request head, in bytes.
@@ -305,6 +307,13 @@ fn limits(check: &mut Check<'_>, raw: &RawGatewayLimits) -> GatewayLimits {
             1,
             1_000_000,
         ),
+        max_streams_per_connection: u32::try_from(check.number(
+            "/limits/max_streams_per_connection",
+            raw.max_streams_per_connection,
+            1,
+            1_000,
+        ))
+        .unwrap_or(1),
         handshake_deadline: check.span("/limits/handshake_deadline", raw.handshake_deadline, least, seconds(60)),
         max_head_bytes: bytes(check.size(
             "/limits/max_head_bytes",

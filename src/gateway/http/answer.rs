@@ -42,6 +42,10 @@ pub(super) async fn write(session: &mut Session, answer: Answer) -> Result<()> {
     if !session.is_http2() && !session.as_mut().is_body_done() {
         session.set_keepalive(None);
     }
+    if matches!(session.as_mut(), ServerSession::Custom(_)) && session.req_header().version != http::Version::HTTP_2 {
+        // A replayed call that failed: its connection is not kept, and such a session does not say so itself.
+        head.insert_header("Connection", "close")?;
+    }
     if headers_only && let ServerSession::H2(stream) = session.as_mut() {
         // The stream's end on the very frame, which the library's usual way leaves to an empty DATA: to a gRPC caller that
         // is an answer whose status never came.

@@ -6,11 +6,14 @@
 //! INVARIANT: to the library such a connection has no address, so its pool keeps connections apart by `group_key` alone.
 //! That is a hash of the target's number and the address.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use http::uri::{PathAndQuery, Scheme};
 use pingora_core::connectors::l4::Connect;
 use pingora_core::protocols::l4::socket::SocketAddr as AnyAddress;
@@ -18,7 +21,8 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
-use tokio::io::{AsyncWriteExt as _, copy};
+use tokio::io::{AsyncWriteExt as _, Interest, WriteHalf, copy};
+use tokio::net::unix::ReadHalf;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -34,6 +38,10 @@ const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 const UPSTREAM_STREAMS: usize = 100;
 /// What an upstream has to take the last bytes of a connection that is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// How often a connection whose upstream does not read is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// What is carried at a time.
+const PUMP_BYTES: usize = 8 * 1024;
 
 /// Where a call of `route` goes.
 ///
@@ -67,6 +75,8 @@ pub(super) async fn peer(worker: &Worker, route: &RouteSpec) -> std::result::Res
     peer.options.connection_timeout = Some(limits.upstream_connect_timeout);
     peer.options.total_connection_timeout = Some(limits.upstream_connect_timeout);
     peer.options.read_timeout = limits.upstream_read_timeout;
+    // An upstream that takes nothing for as long as a caller may be silent is not there.
+    peer.options.write_timeout = Some(limits.idle_timeout);
     peer.options.idle_timeout = Some(UPSTREAM_IDLE);
     Ok(Box::new(peer))
 }
@@ -130,17 +140,66 @@ impl Connect for Dialer {
 }
 
 /// Carries bytes both ways until either side ends, and then ends the other: a call that is cut leaves no connection
-/// behind, whatever its upstream does.
+/// behind, whatever its upstream does. The library never closes half of a connection: when its end is gone, nobody waits
+/// for an answer, and what it had written has [`CLOSE_LIMIT`] to leave.
 async fn pump(mut near: UnixStream, far: TlsStream<TcpStream>) {
-    let (mut near_read, mut near_write) = near.split();
+    let (near_read, mut near_write) = near.split();
     let (mut far_read, mut far_write) = tokio::io::split(far);
-    let ended = tokio::select! {
-        ended = copy(&mut near_read, &mut far_write) => ended,
-        ended = copy(&mut far_read, &mut near_write) => ended,
+    let ended = {
+        let mut downward = pin!(copy(&mut far_read, &mut near_write));
+        tokio::select! {
+            ended = upward(&near_read, &mut far_write) => match ended {
+                Ok(()) => Ok(()),
+                // An upstream that takes no more may have said why.
+                Err(error) => {
+                    let _ = tokio::time::timeout(CLOSE_LIMIT, &mut downward).await;
+                    Err(error)
+                }
+            },
+            ended = &mut downward => ended.map(drop),
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to an upstream ended");
     }
     // Politeness: the upstream learns from the closing socket, too.
     let _ = tokio::time::timeout(CLOSE_LIMIT, far_write.shutdown()).await;
+}
+
+/// From the library to the upstream, until the library's end is gone.
+async fn upward(near: &ReadHalf<'_>, far: &mut WriteHalf<TlsStream<TcpStream>>) -> io::Result<()> {
+    let mut bytes = vec![0; PUMP_BYTES];
+    loop {
+        near.ready(Interest::READABLE).await?;
+        let count = match near.try_read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        let mut write = pin!(async {
+            far.write_all(bytes.get(..count).unwrap_or_default()).await?;
+            far.flush().await
+        });
+        tokio::select! {
+            written = &mut write => written?,
+            // An upstream that does not read must not keep what nobody wants any more.
+            () = gone(near) => match tokio::time::timeout(CLOSE_LIMIT, write).await {
+                Ok(written) => written?,
+                Err(_) => return Ok(()),
+            },
+        }
+    }
+}
+
+/// Resolves when the library's end is gone, within [`LOOK_EVERY`]: bytes that wait to be read hide it from a waker.
+async fn gone(near: &ReadHalf<'_>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Some(Ok(ready)) = near.ready(Interest::READABLE).now_or_never()
+            && ready.is_read_closed()
+        {
+            return;
+        }
+    }
 }

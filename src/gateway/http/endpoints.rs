@@ -47,7 +47,7 @@ pub(super) async fn serve(
         session.set_keepalive(None);
         return Ok(refuse(Reason::TokenRequestInvalid));
     };
-    // Behind the wait for the body: what follows takes no time.
+    // Behind the wait for the body.
     if let Err(reason) = connection.trusted() {
         return Ok(refuse(reason));
     }
@@ -69,6 +69,10 @@ pub(super) async fn serve(
     if let Some(reason) = refused {
         worker.metrics.refused(reason);
         worker.shared.refusals.note(reason, connection.peer, &method, &path);
+    }
+    // A token that was recorded as issued does not leave on a connection that is good for nothing any more.
+    if let Err(reason) = connection.trusted() {
+        return Ok(refuse(reason));
     }
     Ok(Answer { status, headers, body })
 }

@@ -24,8 +24,6 @@ use crate::gateway::live::Cut;
 use crate::gateway::refusal::Refusal;
 use crate::settings::gateway::GatewayLimits;
 
-/// Calls at a time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 100;
 /// Streams that a caller opened and reset before the gate saw them, and streams that the gate reset and still remembers.
 /// One more is an attack (rapid reset, CVE-2023-44487): GOAWAY, and the connection ends.
 const MAX_RESETS_PENDING: usize = 20;
@@ -123,7 +121,7 @@ impl HttpServerApp for Gate {
         let mut options = H2Options::new();
         options
             .max_header_list_size(u32::try_from(self.limits.max_head_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(self.limits.max_streams_per_connection)
             .max_pending_accept_reset_streams(MAX_RESETS_PENDING)
             .max_concurrent_reset_streams(MAX_RESETS_REMEMBERED)
             .max_local_error_reset_streams(Some(MAX_RESETS_FORCED))

@@ -29,7 +29,7 @@ use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::Ended;
 use crate::gateway::accept::{self, Fault};
 use crate::gateway::pipeline::{Admission, Admitted, Body, Request, admit, lapsed};
-use crate::gateway::refusal::{CALL_ID_HEADER, Refusal};
+use crate::gateway::refusal::{CALL_ID_HEADER, Dialect, Refusal};
 use crate::gateway::worker::Worker;
 
 /// Carries a refusal through the library's errors.
@@ -45,6 +45,8 @@ pub(super) struct CallContext {
     slot: Option<Arc<CallSlot>>,
     call: CallId,
     started: Timestamp,
+    /// What the caller speaks; asked before a body is replayed, which hides it.
+    dialect: Dialect,
     /// Why the call is refused, once that is known.
     refusal: Option<Reason>,
     running: Option<Running>,
@@ -72,7 +74,9 @@ impl Hooks {
         let Some(slot) = context.slot.clone() else {
             return Error::e_explain(ErrorType::InternalError, "a call outside of its slot");
         };
-        // A caller that is silent within its request's body for as long as between requests is gone.
+        context.dialect = answer::dialect(session);
+        // A caller that is silent within its request's body for as long as between requests is gone. Over HTTP/2 the
+        // library asks nobody, and the grant's end is the limit.
         session.as_mut().set_read_timeout(Some(self.worker.shared.limits.idle_timeout));
         let refusal = match self.accept(session) {
             Err(fault) => {
@@ -116,7 +120,7 @@ impl Hooks {
                 host,
                 path: header.uri.path(),
                 authorization: header.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
-                dialect: answer::dialect(session),
+                dialect: context.dialect,
                 body: &body,
                 connection: &slot.connection,
                 cut: &slot.cut,
@@ -178,8 +182,7 @@ impl Hooks {
 
     async fn refuse(&self, session: &mut Session, context: &mut CallContext, refusal: &Refusal) -> Result<()> {
         context.refusal = Some(refusal.reason);
-        let dialect = answer::dialect(session);
-        answer::write(session, refusal.answer(dialect)).await
+        answer::write(session, refusal.answer(context.dialect)).await
     }
 
     /// Makes the caller's request the upstream's.
@@ -257,6 +260,7 @@ impl ProxyHttp for Hooks {
             slot: CallSlot::current(),
             call: self.worker.next_call(),
             started: self.worker.shared.clock.now(),
+            dialect: Dialect::Http,
             refusal: None,
             running: None,
         }
@@ -412,7 +416,8 @@ impl ProxyHttp for Hooks {
         }
         tracing::debug!(call = %context.call, %reason, %error, "a call failed");
         let status = reason.info().status;
-        if session.response_written().is_none() {
+        // An interim answer is none.
+        if session.response_written().is_none_or(|head| head.status.is_informational()) {
             let refusal = Refusal::new(reason, context.call);
             // The library keeps no connection on which a call failed: say so.
             session.set_keepalive(None);
@@ -451,7 +456,14 @@ mod tests {
     #[test]
     fn a_panic_in_a_hook_is_a_refusal() {
         let started = Timestamp::from_unix_seconds(0);
-        let mut context = CallContext { slot: None, call: CallId::from_bits(1), started, refusal: None, running: None };
+        let mut context = CallContext {
+            slot: None,
+            call: CallId::from_bits(1),
+            started,
+            dialect: Dialect::Http,
+            refusal: None,
+            running: None,
+        };
         let error = guarded::<()>("a hook", &mut context, |_| panic!("on purpose")).unwrap_err();
         assert_eq!((reason_of(&error), context.refusal), (Reason::InternalFault, Some(Reason::InternalFault)));
         let whole = guarded("a hook", &mut context, |_| Ok(7)).unwrap();

@@ -134,6 +134,8 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
         .flat_map(|list| list.split(','))
         .map(|name| name.trim().to_ascii_lowercase())
         .filter(|name| name != "upgrade" && name != "close" && name != "keep-alive")
+        // How a message is framed was settled before: a nomination must not unframe it.
+        .filter(|name| !FRAMING.contains(&name.as_str()))
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
 }
 

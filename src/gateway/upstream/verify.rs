@@ -10,7 +10,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::domain::principal::SpiffeId;
-use crate::gateway::connection::ClientCertificate;
+use crate::gateway::connection::{ClientCertificate, Purpose};
 
 /// Verifies X.509-SVIDs (SPIFFE X.509-SVID section 5.2). The name that the connection was opened for counts for nothing.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl ServerCertVerifier for SpiffeVerifier {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
-        let svid = ClientCertificate::of_leaf(end_entity).map_err(|error| {
+        let svid = ClientCertificate::of_leaf_for(end_entity, Purpose::Server).map_err(|error| {
             tracing::debug!(%error, "an upstream's certificate is no SVID");
             Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
         })?;

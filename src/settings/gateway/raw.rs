@@ -210,6 +210,8 @@ pub(super) struct RawGatewayLimits {
     pub(super) max_connections: u64,
     /// Connections of one client address (IPv6: one /64 network) at the same time: 1 to 1000000.
     pub(super) max_connections_per_address: u64,
+    /// Calls at a time on one HTTP/2 connection. Each that waits for a caller to read takes some 30 KiB. Default: 32.
+    pub(super) max_streams_per_connection: u64,
     /// Time for a TLS handshake: 100ms to 1m.
     pub(super) handshake_deadline: Span,
     /// Largest request head: 4KiB to 1MiB.
@@ -237,6 +239,7 @@ impl Default for RawGatewayLimits {
         Self {
             max_connections: 10_000,
             max_connections_per_address: 1_000,
+            max_streams_per_connection: 32,
             handshake_deadline: seconds(5),
             max_head_bytes: Size::bytes(64 << 10),
             head_deadline: seconds(10),

@@ -58,7 +58,7 @@ issuers:
   - {issuer: https://a.example, jwks_url: 'https://a.example/keys', audiences: [one, two], leeway: 0s}
   - {issuer: https://b.example, jwks_file: keys/b.json, max_lifetime: 1h, refresh: 10s, max_stale: 1m}
 evidence: {dir: /var/log/p, durability: process, segment_bytes: 1MiB}
-limits: {max_connections: 5, max_connections_per_address: 2, handshake_deadline: 2s, max_head_bytes: 16KiB, upstream_read_timeout: 5m, token_cache_bytes: 1048576, hold: 0s, inspect_bytes: 1MiB, inspect_deadline: 1s}
+limits: {max_connections: 5, max_connections_per_address: 2, max_streams_per_connection: 7, handshake_deadline: 2s, max_head_bytes: 16KiB, upstream_read_timeout: 5m, token_cache_bytes: 1048576, hold: 0s, inspect_bytes: 1MiB, inspect_deadline: 1s}
 upstreams: {certificate_file: u.pem, key_file: /t/u.key, allow_networks: [169.254.170.2/32, 'fe80::/10']}
 drain: 5s
 log: {format: json, level: debug}
@@ -100,6 +100,7 @@ log: {format: json, level: debug}
         ("https://gate.example".to_owned(), &KeySource::File("keys/b.json".into()))
     );
     assert_eq!(settings.limits.max_connections_per_address, 2);
+    assert_eq!(settings.limits.max_streams_per_connection, 7);
     assert_eq!(settings.limits.handshake_deadline, Duration::from_secs(2));
     assert_eq!((settings.limits.max_head_bytes, settings.limits.token_cache_bytes), (16 << 10, 1 << 20));
     assert_eq!((settings.limits.inspect_bytes, settings.limits.inspect_deadline), (1 << 20, Duration::from_secs(1)));
