@@ -237,6 +237,24 @@ fn an_upstream_that_fails_is_said_to_have_failed() {
 }
 
 #[test]
+fn an_upgrade_that_nobody_asked_for_is_no_answer() {
+    let tunnel = Upstream::start(|_, stream| {
+        use std::io::Write as _;
+        let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: foo\r\nconnection: upgrade\r\n\r\nRAW");
+        crate::world::ends(stream);
+    });
+    let dev = Dev::start_with(&["--upstream", &format!("http://{}", tunnel.address)]);
+    dev.grant("billing", "api/upstream", &["read"]);
+    let bearer = dev.bearer("billing");
+    let socket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+    for upgrade in ["", socket] {
+        let answer = dev.raw().send(format!("GET /x HTTP/1.1\r\nHost: a\r\n{bearer}\r\n{upgrade}\r\n")).to_end();
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("upstream_fault"), "{answer}");
+        assert!(!answer.contains("RAW"), "{answer}");
+    }
+}
+
+#[test]
 fn nginx_behind_the_gate_serves_without_a_change() {
     let nginx = Nginx::start(
         "location / { add_header X-Got-Host $host; add_header X-Got-Id $http_portcullis_call_id; \

@@ -252,6 +252,47 @@ fn a_revoked_grant_closes_the_connection_of_its_stream_over_tls() {
 }
 
 #[test]
+fn an_upstream_that_does_not_read_keeps_nothing_of_a_call_that_was_cut() {
+    let ca = Certificate::self_signed(&authority(&[]));
+    let (sender, finish) = mpsc::channel::<()>();
+    let finish = std::sync::Mutex::new(finish);
+    let server = TlsServer::serve(&signed(&ca, &server("127.0.0.1", &[])), None, move |_, stream| {
+        use std::io::Write as _;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        // Reads nothing, for as long as the test lasts.
+        let _ = finish.lock().unwrap().recv_timeout(PATIENCE);
+        false
+    });
+    let fleet = Fleet::start(Upstream::ok().address);
+    fleet.apply(&route("stream", &format!("https://{}", server.address), &json!({ "ca": pem(&ca) })));
+    let gate = fleet.gateway(|_| ()).ready();
+    let grant = fleet.grant("--wait");
+    // The gate's ends of connections to the upstream, as the kernel knows them.
+    let port = format!(":{:04X}", server.address.port());
+    let open = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        fields.filter(|row| row[2].ends_with(&port) && row[3] == "01").count()
+    };
+    let mut raw = crate::dev::Raw::connect(&gate.url);
+    let head = "Transfer-Encoding: chunked";
+    raw.send(format!("GET /x HTTP/1.1\r\nHost: stream.test\r\n{}\r\n{head}\r\n\r\n", fleet.bearer()));
+    raw.until("\r\n\r\n");
+    // More than every buffer on the way holds, from a thread of its own: it gets stuck.
+    let upload = std::thread::spawn(move || {
+        let part = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+        for _ in 0..2_000 {
+            raw.send(&part);
+        }
+    });
+    crate::dev::eventually("the connection to the upstream is there", PATIENCE, || open() == 1);
+    fleet.cli(&["grant", "revoke", &grant, "--reason", "test", "--wait"]).exits(0);
+    crate::dev::eventually("the gate has let go of it", PATIENCE, || open() == 0);
+    drop(sender);
+    upload.join().unwrap();
+}
+
+#[test]
 fn metadata_and_link_local_addresses_are_not_connected_to() {
     let upstream = Upstream::ok();
     let fleet = Fleet::start(upstream.address);

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::HeaderValue;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, UPGRADE};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -78,6 +78,8 @@ impl Hooks {
         // A caller that is silent within its request's body for as long as between requests is gone. Over HTTP/2 the
         // library asks nobody, and the grant's end is the limit.
         session.as_mut().set_read_timeout(Some(self.worker.shared.limits.idle_timeout));
+        // So is one that takes nothing of its answer for as long.
+        session.as_mut().set_write_timeout(Some(self.worker.shared.limits.idle_timeout));
         let refusal = match self.accept(session) {
             Err(fault) => {
                 let peer = slot.connection.peer;
@@ -347,6 +349,14 @@ impl ProxyHttp for Hooks {
                 response.insert_header(CALL_ID_HEADER, running.call_id.clone())?;
             }
             if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                // To a WebSocket, and because the caller asked: anything else would be a tunnel past every check.
+                let websocket = |headers: &http::HeaderMap| {
+                    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+                };
+                if !websocket(&session.req_header().headers) || !websocket(&response.headers) {
+                    context.refusal = Some(Reason::UpstreamFault);
+                    return Error::e_explain(REFUSED, "an upgrade that nobody asked for");
+                }
                 // The library would end a WebSocket whose caller is silent for a minute. Its grant ends it.
                 session.as_mut().set_read_timeout(None);
             }

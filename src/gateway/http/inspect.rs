@@ -15,7 +15,7 @@ use crate::evidence::entry::BodyDigest;
 use crate::gateway::budget::Share;
 use crate::gateway::worker::Worker;
 
-/// What a body of unknown length takes first; then it doubles.
+/// What a body takes first; then it doubles, up to its length.
 const FIRST_BYTES: u64 = 16 * 1024;
 
 /// A body, whole.
@@ -33,8 +33,8 @@ pub(super) struct Inspected {
 pub(super) async fn read(worker: &Worker, session: &mut Session, most: u64) -> Result<Inspected, Reason> {
     let announced = !session.as_mut().is_body_done();
     let declared = check(&session.req_header().headers, most)?;
+    // Memory is taken as bytes come: a length that is only announced takes nobody's place.
     let mut share = worker.shared.inspection.share();
-    share.grow_to(declared.unwrap_or(0)).map_err(|_| Reason::InspectionFull)?;
     let work = async {
         if announced {
             say_continue(session).await.map_err(|error| reason_of(&error))?;
@@ -77,7 +77,8 @@ async fn collect(
     declared: Option<u64>,
     share: &mut Share,
 ) -> Result<(Vec<u8>, String), Reason> {
-    let mut bytes = Vec::with_capacity(usize::try_from(declared.unwrap_or(0)).unwrap_or(0));
+    let mut bytes = Vec::new();
+    let most_room = declared.unwrap_or(most);
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     while let Some(part) = session.as_mut().read_request_body().await.map_err(|error| reason_of(&error))? {
         let length = length_of(&bytes).saturating_add(length_of(&part));
@@ -85,7 +86,8 @@ async fn collect(
             return Err(Reason::BodyTooLarge);
         }
         if length > bytes.capacity() as u64 {
-            let room = (bytes.capacity() as u64).saturating_mul(2).clamp(FIRST_BYTES.min(most), most).max(length);
+            let room =
+                (bytes.capacity() as u64).saturating_mul(2).clamp(FIRST_BYTES.min(most_room), most_room).max(length);
             share.grow_to(room).map_err(|_| Reason::InspectionFull)?;
             bytes.reserve_exact(usize::try_from(room).unwrap_or(usize::MAX).saturating_sub(bytes.len()));
         }

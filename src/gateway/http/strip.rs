@@ -101,10 +101,49 @@ pub(crate) fn credential_elsewhere(header: &RequestHeader) -> bool {
     // Few headers are long enough to hold it: most calls end here without a search.
     let target = std::iter::once(header.raw_path());
     let others = header.headers.iter().filter(|(name, _)| *name != AUTHORIZATION).map(|(_, value)| value.as_bytes());
-    target
-        .chain(others)
-        .filter(|text| text.len() >= signature.len())
-        .any(|text| memchr::memmem::find(text, signature).is_some())
+    target.chain(others).filter(|text| text.len() >= signature.len()).any(|text| holds(text, signature))
+}
+
+/// How often a text is taken for an encoded one: upstreams decode once, and some of them twice.
+const MAX_DECODINGS: usize = 3;
+
+/// Whether `text` holds `part`, as it stands or behind escapes of any number of its bytes.
+fn holds(text: &[u8], part: &[u8]) -> bool {
+    if memchr::memmem::find(text, part).is_some() {
+        return true;
+    }
+    let mut text = std::borrow::Cow::Borrowed(text);
+    for _ in 0..MAX_DECODINGS {
+        if memchr::memchr(b'%', &text).is_none() {
+            return false;
+        }
+        text = unescaped(&text).into();
+        if memchr::memmem::find(&text, part).is_some() {
+            return true;
+        }
+    }
+    false
+}
+
+/// With each `%` and two hexadecimal digits as the byte that they mean; what is no escape stays.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        let escape = if *byte == b'%' { digit(after.first()).zip(digit(after.get(1))) } else { None };
+        match escape {
+            Some((high, low)) => {
+                out.push(u8::try_from(high * 16 + low).unwrap_or(0));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                out.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 /// One `Cookie` field of several (RFC 9113 section 8.2.3): HTTP/2 may split it, upstreams of HTTP/1.1 read the first.
@@ -220,6 +259,11 @@ mod tests {
         assert!(request(&format!("/v1/orders?access_token={token}"), None));
         assert!(request("/v1/orders", Some(("x-auth-token", token.clone()))));
         assert!(request("/v1/orders", Some(("cookie", format!("t={token}; a=b")))));
+        let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        assert!(request(&format!("/v1/orders?t={}", escaped(&token)), None));
+        assert!(request("/v1/orders", Some(("cookie", format!("t={}", escaped(&escaped(&token)))))));
+        assert!(request("/v1/orders", Some(("x-a", token.replacen('s', "%73", 3)))));
+        assert!(!request("/v1/orders", Some(("x-a", "100%".repeat(40)))));
         let none = RequestHeader::build("GET", b"/", None).unwrap();
         assert!(!credential_elsewhere(&none));
     }
