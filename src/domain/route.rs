@@ -219,27 +219,40 @@ impl Host {
     /// # Errors
     /// When it is not a plain host with an optional port (RFC 9110 section 7.2): user information, empty, other bytes.
     pub fn of_authority(authority: &str) -> Result<Self, RouteTextError> {
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(rest) => {
-                let (inside, after) = rest.split_once(']').ok_or_else(|| bad_host(authority))?;
-                inside.parse::<std::net::Ipv6Addr>().map_err(|_| bad_host(authority))?;
-                (
-                    authority.get(..inside.len() + 2).unwrap_or_default(),
-                    after.strip_prefix(':').or(after.is_empty().then_some("0")),
-                )
-            }
-            None => match authority.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (authority, Some("0")),
-            },
-        };
-        if port.is_none_or(|p| {
-            p.is_empty() || p.len() > 5 || !p.bytes().all(|b| b.is_ascii_digit()) || p.parse::<u16>().is_err()
-        }) {
-            return Err(bad_host(authority));
-        }
-        host.parse()
+        host_of(authority).map(|host| Self(host.to_ascii_lowercase())).ok_or_else(|| bad_host(authority))
     }
+
+    /// Whether [`Host::of_authority`] finds one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_authority(authority: &str) -> Result<(), RouteTextError> {
+        host_of(authority).map(drop).ok_or_else(|| bad_host(authority))
+    }
+}
+
+fn host_of(authority: &str) -> Option<&str> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (inside, after) = rest.split_once(']')?;
+            let host = authority.get(..inside.len() + 2)?;
+            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let number = |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    if port.is_some_and(|port| !number(port) || port.parse::<u16>().is_err()) {
+        return None;
+    }
+    Some(host).filter(|host| is_host(host))
+}
+
+fn is_host(text: &str) -> bool {
+    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    is_plain_host(text) || inside.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
 fn bad_host(text: &str) -> RouteTextError {
@@ -250,14 +263,7 @@ fn bad_host(text: &str) -> RouteTextError {
 impl FromStr for Host {
     type Err = RouteTextError;
     fn from_str(text: &str) -> Result<Self, RouteTextError> {
-        if is_plain_host(text) {
-            return Ok(Self(text.to_ascii_lowercase()));
-        }
-        let bracketed = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok());
-        if bracketed { Ok(Self(text.to_ascii_lowercase())) } else { Err(bad_host(text)) }
+        if is_host(text) { Ok(Self(text.to_ascii_lowercase())) } else { Err(bad_host(text)) }
     }
 }
 

@@ -147,13 +147,26 @@ pub(crate) fn check_headers<'h>(headers: impl IntoIterator<Item = (&'h str, &'h 
     Ok(found)
 }
 
+/// Whether a request names a host.
+///
+/// # Errors
+/// [`Reason::RequestMalformed`].
+pub(crate) fn check_host(authority: &[u8]) -> Result<(), Fault> {
+    text(authority).and_then(|authority| Host::check_authority(authority).map_err(|_| NO_HOST))
+}
+
 /// The host that a request names.
 ///
 /// # Errors
 /// [`Reason::RequestMalformed`].
 pub(crate) fn host(authority: &[u8]) -> Result<Host, Fault> {
-    let text = std::str::from_utf8(authority).map_err(|_| Fault::malformed("the host is not text"))?;
-    Host::of_authority(text).map_err(|_| Fault::malformed("the host is not a host name or address"))
+    text(authority).and_then(|authority| Host::of_authority(authority).map_err(|_| NO_HOST))
+}
+
+const NO_HOST: Fault = Fault::malformed("the host is not a host name or address");
+
+fn text(authority: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(authority).map_err(|_| Fault::malformed("the host is not text"))
 }
 
 #[cfg(test)]

@@ -50,65 +50,101 @@ pub(super) fn list<T>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, mut wri
     out.push(b']');
 }
 
+/// A member's key as it stands in an object, with what surrounds it: made by [`key!`].
+#[derive(Clone, Copy)]
+pub(super) struct Key {
+    /// `,"key":`
+    pub(super) bare: &'static str,
+    /// `,"key":"`
+    pub(super) quoted: &'static str,
+}
+
+/// A [`Key`], put together by the compiler: there are some thirty of them in the records of each call.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::evidence::entry::json::Key {
+            bare: concat!(",\"", $name, "\":"),
+            quoted: concat!(",\"", $name, "\":\""),
+        }
+    };
+}
+pub(super) use key;
+
 /// An object that is being written. INVARIANT: keys come in ascending order.
 pub(super) struct Object<'w> {
     out: &'w mut Vec<u8>,
+    start: usize,
     last: &'static str,
 }
 
 impl<'w> Object<'w> {
     pub(super) fn begin(out: &'w mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, last: "" }
+        Self { start: out.len(), out, last: "" }
     }
 
     pub(super) fn end(self) {
+        // Each member begins with a comma; the first one's is where the object opens.
+        match self.out.get_mut(self.start) {
+            Some(comma) => *comma = b'{',
+            None => self.out.push(b'{'),
+        }
         self.out.push(b'}');
     }
 
-    pub(super) fn key(&mut self, key: &'static str) -> &mut Vec<u8> {
-        debug_assert!(self.last < key, "{key} after {}", self.last);
-        if !self.last.is_empty() {
-            self.out.push(b',');
-        }
-        self.last = key;
-        self.out.push(b'"');
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    #[inline(always)]
+    fn begin_member(&mut self, key: Key, text: &'static str) -> &mut Vec<u8> {
+        debug_assert!(self.last < key.bare, "{} after {}", key.bare, self.last);
+        self.last = key.bare;
+        self.out.extend_from_slice(text.as_bytes());
         self.out
     }
 
-    pub(super) fn number(&mut self, key: &'static str, value: u64) {
+    /// Where a value that has more to it is to be written.
+    #[inline(always)]
+    pub(super) fn key(&mut self, key: Key) -> &mut Vec<u8> {
+        self.begin_member(key, key.bare)
+    }
+
+    #[inline(always)]
+    pub(super) fn number(&mut self, key: Key, value: u64) {
         unsigned(value, self.key(key));
     }
 
-    pub(super) fn integer(&mut self, key: &'static str, value: i64) {
+    #[inline(always)]
+    pub(super) fn integer(&mut self, key: Key, value: i64) {
         signed(value, self.key(key));
     }
 
-    pub(super) fn flag(&mut self, key: &'static str, value: bool) {
+    #[inline(always)]
+    pub(super) fn flag(&mut self, key: Key, value: bool) {
         self.key(key).extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     /// A text that needs no escapes by its type.
-    pub(super) fn plain(&mut self, key: &'static str, value: &str) {
-        quoted(value, self.key(key));
+    #[inline(always)]
+    pub(super) fn plain(&mut self, key: Key, value: &str) {
+        let out = self.begin_member(key, key.quoted);
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
     }
 
     /// A text that anybody may have chosen, at most `max` bytes of it once encoded.
-    pub(super) fn text(&mut self, key: &'static str, value: &str, max: usize) {
+    #[inline(always)]
+    pub(super) fn text(&mut self, key: Key, value: &str, max: usize) {
         bounded(value, max, self.key(key));
     }
 
-    pub(super) fn call(&mut self, key: &'static str, call: CallId) {
+    #[inline(always)]
+    pub(super) fn call(&mut self, key: Key, call: CallId) {
         ulid(call.bits(), self.key(key));
     }
 
-    pub(super) fn grant(&mut self, key: &'static str, grant: GrantId) {
+    #[inline(always)]
+    pub(super) fn grant(&mut self, key: Key, grant: GrantId) {
         ulid(grant.bits(), self.key(key));
     }
 
-    pub(super) fn address(&mut self, key: &'static str, address: SocketAddr) {
+    pub(super) fn address(&mut self, key: Key, address: SocketAddr) {
         let out = self.key(key);
         out.push(b'"');
         match address {

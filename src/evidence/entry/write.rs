@@ -9,7 +9,7 @@ use super::event::{
     MAX_NOTE_BYTES, MAX_PATH_BYTES, MAX_PRINCIPAL_BYTES, MAX_SAMPLE_PATH_BYTES, MAX_SAMPLES, Recovered, TokenIssued,
     TokenRevoked,
 };
-use super::json::{Object, canonical_json, escaped, list, quoted, signed, ulid, unsigned};
+use super::json::{Object, canonical_json, escaped, key, list, quoted, signed, ulid, unsigned};
 use super::parameters::{ParameterValue, Parameters};
 
 /// Something that a record can say.
@@ -90,18 +90,18 @@ pub(crate) fn encode_suffix(seq: u64, time: i64, out: &mut Vec<u8>) {
 
 fn log_opened(it: &LogOpened<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    object.text("boot_id", &it.boot_id, MAX_LABEL_BYTES);
-    object.number("incarnation", it.incarnation);
-    object.text("program", &it.program, MAX_LABEL_BYTES);
-    object.number("resumed_from", it.resumed_from);
+    object.text(key!("boot_id"), &it.boot_id, MAX_LABEL_BYTES);
+    object.number(key!("incarnation"), it.incarnation);
+    object.text(key!("program"), &it.program, MAX_LABEL_BYTES);
+    object.number(key!("resumed_from"), it.resumed_from);
     object.end();
 }
 
 fn intent(it: &Intent<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    object.plain("action", it.action.as_str());
-    object.number("authority_age_ms", it.authority_age_ms);
-    let basis = object.key("basis");
+    object.plain(key!("action"), it.action.as_str());
+    object.number(key!("authority_age_ms"), it.authority_age_ms);
+    let basis = object.key(key!("basis"));
     match &it.basis {
         Basis::Grant(grant) => {
             basis.extend_from_slice(b"{\"grant\":");
@@ -114,35 +114,35 @@ fn intent(it: &Intent<'_>, out: &mut Vec<u8>) {
     }
     basis.push(b'}');
     if let Some(body) = &it.body {
-        let mut digest = Object::begin(object.key("body"));
-        digest.number("bytes", body.bytes);
-        digest.text("sha256", &body.sha256, MAX_LABEL_BYTES);
+        let mut digest = Object::begin(object.key(key!("body")));
+        digest.number(key!("bytes"), body.bytes);
+        digest.text(key!("sha256"), &body.sha256, MAX_LABEL_BYTES);
         digest.end();
     }
-    object.call("call", it.call);
-    object.plain("credential", it.credential.as_str());
+    object.call(key!("call"), it.call);
+    object.plain(key!("credential"), it.credential.as_str());
     object.plain(
-        "credential_out",
+        key!("credential_out"),
         match it.credential_out {
             CredentialOut::Mint => "mint",
             CredentialOut::None => "none",
         },
     );
-    object.plain("decision", "allow");
-    object.number("epoch", it.epoch);
-    object.text("host", &it.host, MAX_HOST_BYTES);
-    object.plain("identity", it.identity.as_str());
-    object.text("method", &it.method, MAX_METHOD_BYTES);
-    parameters(&it.parameters, object.key("parameters"));
-    object.text("path", &it.path, MAX_PATH_BYTES);
-    object.address("peer", it.peer);
-    object.text("principal", &it.principal, MAX_PRINCIPAL_BYTES);
-    object.plain("resource", it.resource.as_str());
-    object.number("revision", it.revision);
-    object.plain("route", it.route.as_str());
-    object.text("upstream", &it.upstream, MAX_HOST_BYTES);
+    object.plain(key!("decision"), "allow");
+    object.number(key!("epoch"), it.epoch);
+    object.text(key!("host"), &it.host, MAX_HOST_BYTES);
+    object.plain(key!("identity"), it.identity.as_str());
+    object.text(key!("method"), &it.method, MAX_METHOD_BYTES);
+    parameters(&it.parameters, object.key(key!("parameters")));
+    object.text(key!("path"), &it.path, MAX_PATH_BYTES);
+    object.address(key!("peer"), it.peer);
+    object.text(key!("principal"), &it.principal, MAX_PRINCIPAL_BYTES);
+    object.plain(key!("resource"), it.resource.as_str());
+    object.number(key!("revision"), it.revision);
+    object.plain(key!("route"), it.route.as_str());
+    object.text(key!("upstream"), &it.upstream, MAX_HOST_BYTES);
     if let Some(reason) = it.would_refuse {
-        object.plain("would_refuse", reason.code());
+        object.plain(key!("would_refuse"), reason.code());
     }
     object.end();
 }
@@ -159,8 +159,8 @@ fn parameters(it: &Parameters<'_>, out: &mut Vec<u8>) {
             ParameterValue::Text(text) => escaped(text, out),
             ParameterValue::Digest { bytes, sha256 } => {
                 let mut object = Object::begin(out);
-                object.number("bytes", *bytes);
-                object.text("sha256", sha256, MAX_LABEL_BYTES);
+                object.number(key!("bytes"), *bytes);
+                object.text(key!("sha256"), sha256, MAX_LABEL_BYTES);
                 object.end();
             }
         }
@@ -170,141 +170,141 @@ fn parameters(it: &Parameters<'_>, out: &mut Vec<u8>) {
 
 fn outcome(it: &Outcome, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    object.call("call", it.call);
-    object.number("duration_us", it.ending.duration_us);
-    object.plain("ended", it.ending.ended.as_str());
-    object.number("intent_seq", it.intent_seq);
+    object.call(key!("call"), it.call);
+    object.number(key!("duration_us"), it.ending.duration_us);
+    object.plain(key!("ended"), it.ending.ended.as_str());
+    object.number(key!("intent_seq"), it.intent_seq);
     if let Some(reason) = it.ending.reason {
-        object.plain("reason", reason.code());
+        object.plain(key!("reason"), reason.code());
     }
-    object.number("request_bytes", it.ending.request_bytes);
-    object.number("response_bytes", it.ending.response_bytes);
+    object.number(key!("request_bytes"), it.ending.request_bytes);
+    object.number(key!("response_bytes"), it.ending.response_bytes);
     if let Some(status) = it.ending.status {
-        object.number("status", status.into());
+        object.number(key!("status"), status.into());
     }
-    object.flag("upstream_started", it.ending.upstream_started);
+    object.flag(key!("upstream_started"), it.ending.upstream_started);
     object.end();
 }
 
 fn denial(it: &Denial<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     if let Some(action) = &it.action {
-        object.plain("action", action.as_str());
+        object.plain(key!("action"), action.as_str());
     }
-    object.call("call", it.call);
+    object.call(key!("call"), it.call);
     if let Some(credential) = it.credential {
-        object.plain("credential", credential.as_str());
+        object.plain(key!("credential"), credential.as_str());
     }
-    object.number("epoch", it.epoch);
-    object.text("host", &it.host, MAX_HOST_BYTES);
+    object.number(key!("epoch"), it.epoch);
+    object.text(key!("host"), &it.host, MAX_HOST_BYTES);
     if let Some(identity) = &it.identity {
-        object.plain("identity", identity.as_str());
+        object.plain(key!("identity"), identity.as_str());
     }
-    object.text("method", &it.method, MAX_METHOD_BYTES);
-    object.text("path", &it.path, MAX_PATH_BYTES);
-    object.address("peer", it.peer);
+    object.text(key!("method"), &it.method, MAX_METHOD_BYTES);
+    object.text(key!("path"), &it.path, MAX_PATH_BYTES);
+    object.address(key!("peer"), it.peer);
     if let Some(principal) = &it.principal {
-        object.text("principal", principal, MAX_PRINCIPAL_BYTES);
+        object.text(key!("principal"), principal, MAX_PRINCIPAL_BYTES);
     }
-    object.plain("reason", it.reason.code());
+    object.plain(key!("reason"), it.reason.code());
     if let Some(resource) = &it.resource {
-        object.plain("resource", resource.as_str());
+        object.plain(key!("resource"), resource.as_str());
     }
-    object.number("revision", it.revision);
+    object.number(key!("revision"), it.revision);
     if let Some(route) = &it.route {
-        object.plain("route", route.as_str());
+        object.plain(key!("route"), route.as_str());
     }
     object.end();
 }
 
 fn refusals(it: &Refusals<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    list(object.key("counts"), it.counts.iter(), |count, out| {
+    list(object.key(key!("counts")), it.counts.iter(), |count, out| {
         let mut object = Object::begin(out);
-        object.number("count", count.count);
-        object.plain("reason", count.reason.code());
+        object.number(key!("count"), count.count);
+        object.plain(key!("reason"), count.reason.code());
         object.end();
     });
-    object.integer("from", it.from.unix_micros());
-    list(object.key("samples"), it.samples.iter().take(MAX_SAMPLES), |sample, out| {
+    object.integer(key!("from"), it.from.unix_micros());
+    list(object.key(key!("samples")), it.samples.iter().take(MAX_SAMPLES), |sample, out| {
         let mut object = Object::begin(out);
-        object.text("method", &sample.method, MAX_METHOD_BYTES);
-        object.text("path", &sample.path, MAX_SAMPLE_PATH_BYTES);
-        object.address("peer", sample.peer);
+        object.text(key!("method"), &sample.method, MAX_METHOD_BYTES);
+        object.text(key!("path"), &sample.path, MAX_SAMPLE_PATH_BYTES);
+        object.address(key!("peer"), sample.peer);
         object.end();
     });
-    object.integer("to", it.to.unix_micros());
+    object.integer(key!("to"), it.to.unix_micros());
     object.end();
 }
 
 fn token_issued(it: &TokenIssued<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    object.text("audience", &it.audience, MAX_PRINCIPAL_BYTES);
-    object.call("call", it.call);
-    object.integer("expires", it.expires.unix_micros());
-    object.grant("grant", it.grant);
-    object.plain("identity", it.identity.as_str());
-    object.text("jti", &it.jti, MAX_LABEL_BYTES);
+    object.text(key!("audience"), &it.audience, MAX_PRINCIPAL_BYTES);
+    object.call(key!("call"), it.call);
+    object.integer(key!("expires"), it.expires.unix_micros());
+    object.grant(key!("grant"), it.grant);
+    object.plain(key!("identity"), it.identity.as_str());
+    object.text(key!("jti"), &it.jti, MAX_LABEL_BYTES);
     object.plain(
-        "kind",
+        key!("kind"),
         match it.kind {
             IssueKind::Exchange => "exchange",
             IssueKind::Certificate => "certificate",
         },
     );
     if let Some(parent) = &it.parent_jti {
-        object.text("parent_jti", parent, MAX_LABEL_BYTES);
+        object.text(key!("parent_jti"), parent, MAX_LABEL_BYTES);
     }
     object.end();
 }
 
 fn token_revoked(it: &TokenRevoked<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    object.text("by", &it.by, MAX_PRINCIPAL_BYTES);
-    object.call("call", it.call);
-    object.text("jti", &it.jti, MAX_LABEL_BYTES);
+    object.text(key!("by"), &it.by, MAX_PRINCIPAL_BYTES);
+    object.call(key!("call"), it.call);
+    object.text(key!("jti"), &it.jti, MAX_LABEL_BYTES);
     object.end();
 }
 
 fn enforced(it: &Enforced, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    list(object.key("cut"), it.cut.iter(), |cut, out| {
+    list(object.key(key!("cut")), it.cut.iter(), |cut, out| {
         let mut object = Object::begin(out);
-        object.call("call", cut.call);
-        object.number("intent_seq", cut.intent_seq);
-        object.plain("reason", cut.reason.code());
+        object.call(key!("call"), cut.call);
+        object.number(key!("intent_seq"), cut.intent_seq);
+        object.plain(key!("reason"), cut.reason.code());
         object.end();
     });
-    object.number("epoch", it.epoch);
-    list(object.key("grants_revoked"), it.grants_revoked.iter(), |grant, out| ulid(grant.bits(), out));
-    object.number("revision", it.revision);
-    object.number("took_us", it.took_us);
+    object.number(key!("epoch"), it.epoch);
+    list(object.key(key!("grants_revoked")), it.grants_revoked.iter(), |grant, out| ulid(grant.bits(), out));
+    object.number(key!("revision"), it.revision);
+    object.number(key!("took_us"), it.took_us);
     object.end();
 }
 
 fn change(it: &Change<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    object.plain("actor", it.actor.as_str());
+    object.plain(key!("actor"), it.actor.as_str());
     if let Some(after) = &it.after {
-        canonical_json(after, object.key("after"));
+        canonical_json(after, object.key(key!("after")));
     }
     if let Some(before) = &it.before_digest {
-        object.text("before_digest", before, MAX_LABEL_BYTES);
+        object.text(key!("before_digest"), before, MAX_LABEL_BYTES);
     }
-    object.text("object", &it.object, MAX_LABEL_BYTES);
-    object.text("object_kind", &it.object_kind, MAX_LABEL_BYTES);
-    object.text("operation", &it.operation, MAX_LABEL_BYTES);
+    object.text(key!("object"), &it.object, MAX_LABEL_BYTES);
+    object.text(key!("object_kind"), &it.object_kind, MAX_LABEL_BYTES);
+    object.text(key!("operation"), &it.operation, MAX_LABEL_BYTES);
     if let Some(reason) = &it.reason {
-        object.text("reason", reason, MAX_NOTE_BYTES);
+        object.text(key!("reason"), reason, MAX_NOTE_BYTES);
     }
-    object.number("revision", it.revision);
+    object.number(key!("revision"), it.revision);
     object.end();
 }
 
 fn recovered(it: &Recovered<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    object.number("discarded_frames", it.discarded_frames);
-    object.number("lost_from", it.lost_from);
-    object.text("note", &it.note, MAX_NOTE_BYTES);
+    object.number(key!("discarded_frames"), it.discarded_frames);
+    object.number(key!("lost_from"), it.lost_from);
+    object.text(key!("note"), &it.note, MAX_NOTE_BYTES);
     object.end();
 }

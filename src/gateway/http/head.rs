@@ -3,6 +3,8 @@
 //! Strict RFC 9112 and nothing more: exactly one reading or a refusal. An approved head is handed on unmodified; bodies
 //! are framed by the library alone, so this module never looks past the empty line.
 
+use std::mem::MaybeUninit;
+
 use super::super::accept::{self, Decisive, Fault};
 use crate::domain::Reason;
 
@@ -45,6 +47,9 @@ impl HeadReader {
     /// Judges `bytes`, of which an earlier call has seen a beginning. A bad byte is refused at once, not when the head
     /// is whole.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Verdict {
+        if self.scanned == 0 && bytes.len() <= self.limit && is_one_head(bytes) {
+            return self.judge(bytes);
+        }
         loop {
             let fresh = bytes.get(self.scanned..).unwrap_or_default();
             let end = memchr::memchr(b'\n', fresh);
@@ -68,19 +73,39 @@ impl HeadReader {
             if next - self.line == b"\r\n".len() {
                 return match bytes.get(..next) {
                     _ if self.line == 0 => refused("an empty line before the request line"),
-                    Some(head) if head.len() <= self.limit => match whole(head) {
-                        Ok(framing) => {
-                            self.chunked_from = (framing == Framing::Chunked).then_some(head.len());
-                            Verdict::Whole
-                        }
-                        Err(fault) => Verdict::Refused(fault),
-                    },
+                    Some(head) if head.len() <= self.limit => self.judge(head),
                     _ => Verdict::Refused(TOO_LARGE),
                 };
             }
             (self.line, self.scanned) = (next, next);
         }
     }
+
+    /// Judges a whole head, whose lines are lines.
+    fn judge(&mut self, head: &[u8]) -> Verdict {
+        match whole(head) {
+            Ok(framing) => {
+                self.chunked_from = (framing == Framing::Chunked).then_some(head.len());
+                Verdict::Whole
+            }
+            Err(fault) => Verdict::Refused(fault),
+        }
+    }
+}
+
+/// Whether `bytes` are one head and nothing else, as those of most calls are, and hold nothing that a line may not. What
+/// is wrong with others is for the reading by lines to say.
+fn is_one_head(bytes: &[u8]) -> bool {
+    let Some(lines) = bytes.strip_suffix(b"\r\n").filter(|lines| lines.ends_with(b"\r\n")) else { return false };
+    let control = |byte: u8| (byte < b' ' && !matches!(byte, b'\t' | b'\r' | b'\n')) | (byte == 0x7f);
+    let followers = lines.get(1..).unwrap_or_default();
+    // Without an exit the compiler looks at many bytes at once.
+    let bad = lines.iter().zip(followers).fold(false, |bad, (byte, next)| {
+        let torn = (*byte == b'\r') != (*next == b'\n');
+        let folded_or_empty = (*byte == b'\n') & matches!(*next, b' ' | b'\t' | b'\r');
+        bad | control(*byte) | torn | folded_or_empty
+    });
+    !bad && lines.first().is_some_and(u8::is_ascii_alphabetic)
 }
 
 /// What no line of a head may hold, if `text` does.
@@ -109,9 +134,9 @@ enum Framing {
 }
 
 fn whole(head: &[u8]) -> Result<Framing, Fault> {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, &mut headers) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         Err(httparse::Error::TooManyHeaders) => {
             return Err(Fault { reason: Reason::HeadTooLarge, detail: "too many headers" });
@@ -127,8 +152,8 @@ fn check(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Framing, Fa
         return fail("not a request line");
     };
     // `METHOD SP target SP HTTP/1.x`, with nothing else between: the parser is laxer.
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    if line.len() != method.len() + target.len() + " HTTP/1.1".len() + 1 {
+    let line = memchr::memchr(b'\r', head).unwrap_or(head.len());
+    if line != method.len() + target.len() + " HTTP/1.1".len() + 1 {
         return fail("whitespace in the request line");
     }
     if matches!(method, "CONNECT" | "TRACE") || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
@@ -144,7 +169,7 @@ fn check(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Framing, Fa
 fn check_framing(headers: &Decisive<'_>, version: u8) -> Result<(), Fault> {
     let fail = |detail| Err(Fault::malformed(detail));
     match headers.host {
-        Some(value) => drop(accept::host(value)?),
+        Some(value) => accept::check_host(value)?,
         None => return fail("no host"),
     }
     if headers.cookies > 1 {

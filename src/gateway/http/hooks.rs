@@ -200,15 +200,19 @@ impl Hooks {
             running.admitted.outcome.end(Ended::Cut, Some(reason));
             return Error::e_explain(REFUSED, reason.code());
         }
+        let credential = running.admitted.credential.clone();
         for name in strip::strip(&request.headers) {
-            request.remove_header(&name);
+            // What is put in its place below takes its place.
+            if name != AUTHORIZATION || credential.is_none() {
+                request.remove_header(&name);
+            }
         }
         strip::join_cookies(request)?;
         // The upstream that was decided on, not the host that the caller named: it could mean another there.
         // Names as texts: the library spells any other anew on each call.
         let route = running.admitted.permit.route();
         dial::name(request, &route.route().spec, route.upstream_authority())?;
-        if let Some(credential) = running.admitted.credential.clone() {
+        if let Some(credential) = credential {
             request.insert_header("Authorization", credential)?;
         }
         request.insert_header(CALL_ID_HEADER, running.call_id.clone())?;

@@ -72,6 +72,35 @@ pub(crate) fn strip(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 fn is_claim(name: &str) -> bool {
+    may_be_claim(name) && is_listed(name)
+}
+
+/// By first letter, the lengths of all that is listed: bit 31 stands for its own and all above.
+#[expect(clippy::indexing_slicing, reason = "the compiler runs this")]
+const LENGTHS: [u32; 256] = {
+    const fn add(table: &mut [u32; 256], list: &[&str], longer: bool) {
+        let mut place = 0;
+        while place < list.len() {
+            let length = if list[place].len() < 31 { list[place].len() } else { 31 };
+            table[list[place].as_bytes()[0] as usize] |= if longer { u32::MAX << length } else { 1 << length };
+            place += 1;
+        }
+    }
+    let mut table = [0; 256];
+    add(&mut table, &CLAIMS, false);
+    add(&mut table, &HOP_BY_HOP, false);
+    add(&mut table, &FRAMING, false);
+    add(&mut table, &FAMILIES, true);
+    table
+};
+
+/// Nearly every header is told from all that is listed by its first letter and its length.
+fn may_be_claim(name: &str) -> bool {
+    let lengths = name.as_bytes().first().and_then(|first| LENGTHS.get(usize::from(*first))).copied().unwrap_or(0);
+    lengths >> name.len().min(31) & 1 == 1
+}
+
+fn is_listed(name: &str) -> bool {
     let listed = |list: &[&str]| list.iter().any(|known| is_spelling(name, known));
     listed(&CLAIMS)
         || listed(&HOP_BY_HOP)
@@ -217,6 +246,22 @@ mod tests {
             ("cookie", "a=b"),
         ]);
         assert_eq!(kept, ["accept", "connection", "cookie"]);
+    }
+
+    #[test]
+    fn nothing_listed_is_passed_over_by_its_first_letter_and_length() {
+        for name in CLAIMS.iter().chain(&HOP_BY_HOP).chain(&FAMILIES) {
+            assert!(is_claim(name) && is_claim(&name.replace('-', "_")), "{name}");
+        }
+        for family in FAMILIES {
+            (0..64).for_each(|more| assert!(is_claim(&format!("{family}{}", "z".repeat(more)))));
+        }
+        for name in FRAMING.iter().filter(|name| name.contains('-')) {
+            assert!(!is_claim(name) && is_claim(&name.replace('-', "_")), "{name}");
+        }
+        for name in ["accept", "user-agent", "cookie", "host", "content-type", "x-request-id", "z", "x"] {
+            assert!(!is_claim(name), "{name}");
+        }
     }
 
     #[test]
