@@ -177,11 +177,18 @@ impl ControlPlane {
         };
         let listening = api.start(settings.grpc_address).await?;
         let address = settings.http_address;
-        let started = super::http::start(handle.clone(), address, places, stopped).await;
+        let parts = super::http::Parts::default();
+        let started = super::http::start(handle.clone(), parts.clone(), address, places, stopped).await;
         let (http_address, http) = started.map_err(|source| StartError::Http { address, source })?;
         let shared = handle.shared().clone();
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
         let keeping = tokio::spawn(keep_house(handle, settled));
+        parts.are([
+            ("the writer has ended\n", &core.actor),
+            ("the gRPC API has ended\n", &listening.task),
+            ("the way of events to the evidence has ended\n", &draining),
+            ("the store's housekeeping has ended\n", &keeping),
+        ]);
         Ok(Self {
             core,
             grpc_address: listening.address,
