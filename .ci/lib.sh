@@ -59,26 +59,32 @@ need_rust() {
         fail "A C compiler is missing (cc, gcc or clang): on Debian and Ubuntu 'apt-get install build-essential'."
 }
 
-# The compression library under the proxy is built by cmake.
+# The compression library under the proxy is built by cmake, which itself needs make or ninja.
 need_cmake() {
-    have cmake && return 0
+    have_cmake && return 0
     local cache wheel
     cache="$(cache_dir)"
     wheel="$cache/cmake/bin"
-    if [ -n "$cache" ] && [ -x "$wheel/cmake" ]; then
-        PATH="$wheel:$PATH"
+    if [ -n "$cache" ] && [ -x "$wheel/cmake" ] && use_wheel "$wheel"; then
         return 0
     fi
-    apt_install cmake && have cmake && return 0
+    apt_install cmake make && have_cmake && return 0
     if [ -n "$cache" ] && have python3; then
-        say "installing: cmake (Python wheel, into $cache/cmake)"
-        if python3 -m venv "$cache/cmake" >&2 && "$wheel/python3" -m pip install --quiet cmake >&2 && [ -x "$wheel/cmake" ]; then
-            PATH="$wheel:$PATH"
+        say "installing: cmake and ninja (Python wheels, into $cache/cmake)"
+        if python3 -m venv "$cache/cmake" >&2 && "$wheel/python3" -m pip install --quiet cmake ninja >&2 && use_wheel "$wheel"; then
             return 0
         fi
     fi
-    fail "cmake is missing and could not be installed from here. As root: 'apt-get install cmake' (Debian, Ubuntu)," \
-        "'dnf install cmake' (Fedora), 'apk add cmake' (Alpine), 'brew install cmake' (macOS). Then run this again."
+    fail "cmake and make are missing and could not be installed from here. As root: 'apt-get install cmake make' (Debian, Ubuntu)," \
+        "'dnf install cmake make' (Fedora), 'apk add cmake make' (Alpine), 'brew install cmake' (macOS). Then run this again."
+}
+
+have_cmake() { have cmake && { have make || have ninja; }; }
+
+use_wheel() {
+    PATH="$1:$PATH"
+    have make || export CMAKE_GENERATOR=Ninja
+    have_cmake
 }
 
 # need_tools COMMAND:PACKAGE…  installs the Debian packages of the commands that are not there.
