@@ -19,6 +19,7 @@ mod inspect;
 mod io;
 mod lent;
 mod replay;
+mod reply;
 mod serve;
 mod strip;
 

@@ -22,6 +22,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::gate::CallSlot;
 use super::inspect::Inspected;
+use super::reply::Replies;
 use super::{answer, dial, endpoints, inspect, replay, strip};
 use crate::domain::name::{CallId, ulid_text};
 use crate::domain::route::Host;
@@ -49,6 +50,7 @@ pub(super) struct CallContext {
     dialect: Dialect,
     /// Why the call is refused, once that is known.
     refusal: Option<Reason>,
+    replies: Replies,
     running: Option<Running>,
 }
 
@@ -237,6 +239,12 @@ fn guarded<T>(
     })
 }
 
+/// The upstream answered what no caller is to get.
+fn upstream_fault(context: &mut CallContext, fault: &'static str) -> Result<()> {
+    context.refusal = Some(Reason::UpstreamFault);
+    Err(Error::explain(REFUSED, fault).into_up())
+}
+
 /// Whether the caller is simply gone.
 fn has_left(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
@@ -268,6 +276,7 @@ impl ProxyHttp for Hooks {
             started: self.worker.shared.clock.now(),
             dialect: Dialect::Http,
             refusal: None,
+            replies: Replies::default(),
             running: None,
         }
     }
@@ -336,6 +345,17 @@ impl ProxyHttp for Hooks {
         Ok(())
     }
 
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut CallContext,
+    ) -> Result<()> {
+        guarded("upstream_response_filter", context, |context| {
+            context.replies.take(response).or_else(|fault| upstream_fault(context, fault))
+        })
+    }
+
     async fn response_filter(
         &self,
         session: &mut Session,
@@ -358,8 +378,7 @@ impl ProxyHttp for Hooks {
                     headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
                 };
                 if !websocket(&session.req_header().headers) || !websocket(&response.headers) {
-                    context.refusal = Some(Reason::UpstreamFault);
-                    return Error::e_explain(REFUSED, "an upgrade that nobody asked for");
+                    return upstream_fault(context, "an upgrade that nobody asked for");
                 }
                 // The library would end a WebSocket whose caller is silent for a minute. Its grant ends it.
                 session.as_mut().set_read_timeout(None);
@@ -476,6 +495,7 @@ mod tests {
             started,
             dialect: Dialect::Http,
             refusal: None,
+            replies: Replies::default(),
             running: None,
         };
         let error = guarded::<()>("a hook", &mut context, |_| panic!("on purpose")).unwrap_err();
