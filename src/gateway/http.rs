@@ -9,6 +9,7 @@ mod answer;
 mod chunks;
 mod dial;
 mod endpoints;
+mod failure;
 #[cfg(any(test, fuzzing))]
 #[allow(unreachable_pub, reason = "tests reach it from inside, fuzzers from outside")]
 pub mod fuzzing;

@@ -102,18 +102,9 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         private_dir(&settings.state_dir)?;
         let evidence = Arc::new(open_evidence(settings, clock.clone())?);
-        let access_key = Arc::new(signing_key(&settings.state_dir.join("access-token.key"))?);
-        let upstream_key = Arc::new(signing_key(&settings.state_dir.join("upstream-token.key"))?);
-        let issuer = GatewayIssuer::new(&settings.audience);
-        let own_keys = KeySet::parse(access_key.jwks().as_bytes())
-            .map_err(|error| GatewayError::Issuer { issuer: settings.audience.clone(), why: error.to_string() })?;
-        let trusted = settings.issuers.iter().map(trusted).collect::<Result<Vec<_>, _>>()?;
-        let issuers = Issuers::new(&issuer, &settings.audience, own_keys, trusted, clock.clone())
-            .map_err(|error| GatewayError::Issuer { issuer: settings.audience.clone(), why: error.to_string() })?;
+        let Tokens { issuer, access_key, upstream_key, issuers, verifier } = tokens(settings, &clock)?;
         let own = settings.upstreams.certificate.as_ref().map(OwnCertificate::load).transpose()?;
         let mut tasks = issuers.keep_fresh(runtime);
-        let revoked = Arc::new(RevokedTokens::default());
-        let verifier = Arc::new(TokenVerifier::new(issuers.clone(), revoked, settings.limits.token_cache_bytes));
         let memory = Memory::open(&settings.state_dir)
             .map_err(|error| GatewayError::State { file: "authority".into(), why: error.to_string() })?;
         let authority = AuthorityClock::new(clock.clone(), memory);
@@ -121,17 +112,6 @@ impl Gateway {
         let registry = Registry::new(settings.workers);
         let metrics = Metrics::new(settings.workers);
         let tls = tls::Tls::load(&settings.listen, authority.clone(), registry.clone(), metrics.clone()).await?;
-        let checkpoints = evidence.clone();
-        let stream = sync::Parts {
-            endpoint: settings.control.clone(),
-            clock: authority.clone(),
-            published: published.clone(),
-            registry: registry.clone(),
-            revoked: verifier.revoked().clone(),
-            journal: evidence.journal().clone(),
-            checkpoints: Arc::new(move || checkpoints.checkpoint().map(|(_, note)| note).unwrap_or_default()),
-            metrics: metrics.clone(),
-        };
         let oauth = Oauth::new(OauthParts {
             authority: authority.clone(),
             published: published.clone(),
@@ -149,7 +129,7 @@ impl Gateway {
         });
         let shared = Arc::new(Shared {
             clock,
-            authority,
+            authority: authority.clone(),
             published,
             registry,
             verifier,
@@ -163,7 +143,7 @@ impl Gateway {
             addresses: AddressLimit::new(settings.limits.max_connections_per_address),
             issuer,
             upstream_key,
-            upstream_trust: UpstreamTrust::new(own),
+            upstream_trust: UpstreamTrust::new(own, authority),
             reach: Arc::new(Reach::new(&settings.upstreams.allow_networks)),
             connections: AtomicUsize::new(0),
             connections_changed: Arc::default(),
@@ -174,9 +154,11 @@ impl Gateway {
         let admin = admin::serve(settings.admin_address, &shared, draining.clone(), &mut tasks, runtime).await?;
         // Ends after the workers: what is revoked while they drain ends their calls too.
         let stop_stream = watch::Sender::new(false);
-        let stream = (stop_stream.clone(), runtime.spawn(sync::run(stream, stop_stream.subscribe())));
+        let following = sync::run(stream(settings, &shared, &evidence), stop_stream.subscribe());
+        let stream = (stop_stream, runtime.spawn(following));
         tasks.spawn_on(flush_refusals(shared.clone()), runtime);
         tasks.spawn_on(tls.keep_fresh(), runtime);
+        tasks.spawn_on(keep_own_fresh(shared.clone()), runtime);
         let drain = settings.drain;
         Ok(Self { shared, evidence, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
     }
@@ -200,8 +182,14 @@ impl Gateway {
     /// Reads certificates, keys, bundles and lists of revoked certificates anew. When one is bad everything stays as it
     /// was, and the log says why.
     pub async fn reload(&self) {
-        let tls = self.shared.tls.clone();
-        if tokio::task::spawn_blocking(move || tls.reload()).await.is_err() {
+        let shared = self.shared.clone();
+        let reload = move || {
+            shared.tls.reload();
+            if let Some(own) = shared.upstream_trust.own() {
+                own.reload(&shared.metrics);
+            }
+        };
+        if tokio::task::spawn_blocking(reload).await.is_err() {
             tracing::error!("the reload ended in a panic");
         }
     }
@@ -226,6 +214,50 @@ impl Gateway {
             tracing::warn!(%error, "the last refusals could not be recorded");
         }
         drop(tokio::task::spawn_blocking(move || evidence.shutdown()).await);
+    }
+}
+
+/// Whose tokens are taken, and with what ours are signed.
+struct Tokens {
+    issuer: GatewayIssuer,
+    access_key: Arc<SigningKey>,
+    upstream_key: Arc<SigningKey>,
+    issuers: Arc<Issuers>,
+    verifier: Arc<TokenVerifier>,
+}
+
+fn tokens(settings: &GatewaySettings, clock: &Arc<dyn Clock>) -> Result<Tokens, GatewayError> {
+    let access_key = Arc::new(signing_key(&settings.state_dir.join("access-token.key"))?);
+    let upstream_key = Arc::new(signing_key(&settings.state_dir.join("upstream-token.key"))?);
+    let issuer = GatewayIssuer::new(&settings.audience);
+    let fault = |why: String| GatewayError::Issuer { issuer: settings.audience.clone(), why };
+    let own_keys = KeySet::parse(access_key.jwks().as_bytes()).map_err(|error| fault(error.to_string()))?;
+    let trusted = settings.issuers.iter().map(trusted).collect::<Result<Vec<_>, _>>()?;
+    let issuers = Issuers::new(&issuer, &settings.audience, own_keys, trusted, clock.clone())
+        .map_err(|error| fault(error.to_string()))?;
+    let revoked = Arc::new(RevokedTokens::default());
+    let verifier = Arc::new(TokenVerifier::new(issuers.clone(), revoked, settings.limits.token_cache_bytes));
+    Ok(Tokens { issuer, access_key, upstream_key, issuers, verifier })
+}
+
+/// What the stream from the control plane works on.
+fn stream(settings: &GatewaySettings, shared: &Shared, evidence: &Arc<EvidenceLog>) -> sync::Parts {
+    let checkpoints = evidence.clone();
+    sync::Parts {
+        endpoint: settings.control.clone(),
+        clock: shared.authority.clone(),
+        published: shared.published.clone(),
+        registry: shared.registry.clone(),
+        revoked: shared.verifier.revoked().clone(),
+        journal: shared.journal.clone(),
+        checkpoints: Arc::new(move || checkpoints.checkpoint().map(|(_, note)| note).unwrap_or_default()),
+        metrics: shared.metrics.clone(),
+    }
+}
+
+async fn keep_own_fresh(shared: Arc<Shared>) {
+    if let Some(own) = shared.upstream_trust.own() {
+        own.keep_fresh(&shared.metrics).await;
     }
 }
 

@@ -22,8 +22,8 @@ use rustls::time_provider::TimeProvider;
 
 use clients::Clients;
 pub(crate) use clients::OpenClient;
-pub(crate) use material::chain_and_key;
-use material::{Material, Stamp, TrustMaterial};
+use material::{Material, TrustMaterial};
+pub(crate) use material::{Stamp, chain_and_key};
 use verify::SvidVerifier;
 use workload::Workloads;
 
@@ -299,7 +299,7 @@ fn current(settings: &ListenerTls, material: Material, clock: &Arc<AuthorityCloc
 
 /// The gate's own time, which never goes back: a clock that is set back revives no certificate.
 #[derive(Debug)]
-struct GateTime(Arc<AuthorityClock>);
+pub(crate) struct GateTime(pub(crate) Arc<AuthorityClock>);
 
 impl TimeProvider for GateTime {
     fn current_time(&self) -> Option<UnixTime> {

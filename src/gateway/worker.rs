@@ -17,7 +17,7 @@ use super::http::Engine;
 use super::live::Verdict;
 use super::metrics::WorkerMetrics;
 use super::tls::TlsListener;
-use super::upstream::{Resolver, Targets};
+use super::upstream::{Links, Resolver, Targets};
 use super::{GatewayError, Shared};
 use crate::domain::Reason;
 use crate::domain::name::CallId;
@@ -39,6 +39,7 @@ pub(crate) struct Worker {
     pub(crate) minter: Minter,
     pub(crate) resolver: Resolver,
     pub(crate) targets: Targets,
+    pub(crate) links: Arc<Links>,
     /// Hashes what keeps pooled connections apart.
     pub(crate) groups: ahash::RandomState,
     pub(crate) waiters: WorkerWaiters,
@@ -117,6 +118,7 @@ pub(crate) fn start(
                 minter: Minter::new(shared.upstream_key.clone(), shared.issuer.clone()),
                 resolver: Resolver::new(shared.clock.clone(), shared.reach.clone()),
                 targets: Targets::default(),
+                links: Arc::default(),
                 groups: ahash::RandomState::new(),
                 waiters,
                 metrics: shared.metrics.worker(index),

@@ -226,6 +226,47 @@ fn the_gates_own_certificate_is_shown_where_the_route_says_so() {
 }
 
 #[test]
+fn the_gates_own_certificate_is_renewed_without_a_restart_and_its_old_connections_serve_no_call() {
+    let ca = Certificate::self_signed(&authority(&[]));
+    let own = signed(&ca, &workload(&["spiffe://test.example/gate"]));
+    let (sender, shown) = mpsc::channel();
+    let server = TlsServer::serve(&signed(&ca, &server("127.0.0.1", &[])), Some(&ca), move |_, stream| {
+        use std::io::Write as _;
+        let _ = sender.send(stream.conn.peer_certificates().unwrap()[0].to_vec());
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_ok()
+    });
+    let fleet = Fleet::start(Upstream::ok().address);
+    let tls = json!({ "ca": pem(&ca), "client_certificate": "gateway" });
+    fleet.apply(&route("shown", &format!("https://{}", server.address), &tls));
+    let files = tempfile::tempdir().unwrap();
+    let (cert, key) = (files.path().join("gate.pem"), files.path().join("gate.key"));
+    let put = |certificate: &Certificate| {
+        for (from, to) in [(&certificate.key, &key), (&certificate.cert, &cert)] {
+            crate::world::exchange(to, std::fs::read(from).unwrap());
+        }
+    };
+    put(&own);
+    let upstreams = json!({ "certificate_file": cert, "key_file": key });
+    let gate = fleet.gateway(|config| config["upstreams"] = upstreams).ready();
+    fleet.grant("--wait");
+    let call = || {
+        get(&gate, &fleet, "shown").is(200);
+        shown.recv_timeout(PATIENCE).unwrap()
+    };
+    let first = call();
+    assert_eq!(call(), first);
+    // Half of a renewal, or rubbish, leaves things as they are.
+    crate::world::exchange(&key, "rubbish");
+    let failed = || gate.metric("portcullis_tls_reloads_total{result=\"failed\"}") >= 1.0;
+    eventually("the bad file was seen", PATIENCE, failed);
+    assert_eq!(call(), first);
+    put(&signed(&ca, &workload(&["spiffe://test.example/gate"])));
+    eventually("the new certificate is shown", PATIENCE, || call() != first);
+    let second = call();
+    (0..20).for_each(|_| assert_eq!(call(), second, "a connection of the old certificate was used"));
+}
+
+#[test]
 fn a_revoked_grant_closes_the_connection_of_its_stream_over_tls() {
     let ca = Certificate::self_signed(&authority(&[]));
     let (sender, ended) = mpsc::channel();
@@ -256,11 +297,21 @@ fn an_upstream_that_does_not_read_keeps_nothing_of_a_call_that_was_cut() {
     let ca = Certificate::self_signed(&authority(&[]));
     let (sender, finish) = mpsc::channel::<()>();
     let finish = std::sync::Mutex::new(finish);
+    let (tell, ended) = mpsc::channel();
     let server = TlsServer::serve(&signed(&ca, &server("127.0.0.1", &[])), None, move |_, stream| {
-        use std::io::Write as _;
+        use std::io::{Read as _, Write as _};
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
-        // Reads nothing, for as long as the test lasts.
+        // Reads nothing until the call is over, and then all that is there.
         let _ = finish.lock().unwrap().recv_timeout(PATIENCE);
+        let mut sink = [0; 65536];
+        let end = loop {
+            match stream.sock.read(&mut sink) {
+                Ok(0) => break None,
+                Ok(_) => {}
+                Err(error) => break Some(error.kind()),
+            }
+        };
+        let _ = tell.send(end);
         false
     });
     let fleet = Fleet::start(Upstream::ok().address);
@@ -288,7 +339,9 @@ fn an_upstream_that_does_not_read_keeps_nothing_of_a_call_that_was_cut() {
     crate::dev::eventually("the connection to the upstream is there", PATIENCE, || open() == 1);
     fleet.cli(&["grant", "revoke", &grant, "--reason", "test", "--wait"]).exits(0);
     crate::dev::eventually("the gate has let go of it", PATIENCE, || open() == 0);
-    drop(sender);
+    sender.send(()).unwrap();
+    let end = ended.recv_timeout(PATIENCE).expect("the upstream's side has ended");
+    assert_eq!(end, Some(std::io::ErrorKind::ConnectionReset), "what waited to be sent was dropped");
     upload.join().unwrap();
 }
 

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
+use socket2::SockRef;
 use tokio::io::{AsyncWriteExt as _, Interest, WriteHalf, copy};
 use tokio::net::unix::ReadHalf;
 use tokio::net::{TcpStream, UnixStream};
@@ -29,7 +31,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::domain::Reason;
 use crate::domain::route::RouteSpec;
-use crate::gateway::upstream::Target;
+use crate::gateway::upstream::{Link, Links, Target};
 use crate::gateway::worker::Worker;
 
 /// Kept connections to upstreams are closed after this long without a call.
@@ -62,7 +64,7 @@ pub(super) async fn peer(worker: &Worker, route: &RouteSpec) -> std::result::Res
         let mut peer = HttpPeer::new(nowhere, false, String::new());
         peer.group_key = group;
         let limit = limits.upstream_connect_timeout;
-        peer.options.custom_l4 = Some(Arc::new(Dialer { target, address, limit }));
+        peer.options.custom_l4 = Some(Arc::new(Dialer { target, address, limit, links: worker.links.clone() }));
         peer
     } else {
         let name = upstream.host.as_str().trim_start_matches('[').trim_end_matches(']');
@@ -104,6 +106,7 @@ struct Dialer {
     target: Arc<Target>,
     address: SocketAddr,
     limit: Duration,
+    links: Arc<Links>,
 }
 
 impl Dialer {
@@ -134,21 +137,21 @@ impl Connect for Dialer {
             .map_err(|_| Error::explain(ErrorType::ConnectTimedout, "connecting took too long"))??;
         let (ours, near) =
             UnixStream::pair().map_err(|error| Error::because(ErrorType::SocketError, "a socket pair", error))?;
-        tokio::spawn(pump(near, far));
+        tokio::spawn(pump(near, far, self.links.begin(ours.as_raw_fd())));
         Ok(ours.into())
     }
 }
 
 /// Carries bytes both ways until either side ends, and then ends the other: a call that is cut leaves no connection
 /// behind, whatever its upstream does. The library never closes half of a connection: when its end is gone, nobody waits
-/// for an answer, and what it had written has [`CLOSE_LIMIT`] to leave.
-async fn pump(mut near: UnixStream, far: TlsStream<TcpStream>) {
+/// for an answer, and what it had written has [`CLOSE_LIMIT`] to leave; of a call that was cut, nothing leaves.
+async fn pump(mut near: UnixStream, far: TlsStream<TcpStream>, link: Arc<Link>) {
     let (near_read, mut near_write) = near.split();
     let (mut far_read, mut far_write) = tokio::io::split(far);
     let ended = {
         let mut downward = pin!(copy(&mut far_read, &mut near_write));
         tokio::select! {
-            ended = upward(&near_read, &mut far_write) => match ended {
+            ended = upward(&near_read, &mut far_write, &link) => match ended {
                 Ok(()) => Ok(()),
                 // An upstream that takes no more may have said why.
                 Err(error) => {
@@ -156,22 +159,30 @@ async fn pump(mut near: UnixStream, far: TlsStream<TcpStream>) {
                     Err(error)
                 }
             },
-            ended = &mut downward => ended.map(drop),
+            ended = &mut downward => ended.map(drop).inspect_err(|_| link.truncate()),
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to an upstream ended");
+    }
+    if link.is_abandoned() {
+        // What the kernel has not sent yet goes, too.
+        let far = far_read.unsplit(far_write);
+        let _ = SockRef::from(far.get_ref().0).set_linger(Some(Duration::ZERO));
+        return;
     }
     // Politeness: the upstream learns from the closing socket, too.
     let _ = tokio::time::timeout(CLOSE_LIMIT, far_write.shutdown()).await;
 }
 
 /// From the library to the upstream, until the library's end is gone.
-async fn upward(near: &ReadHalf<'_>, far: &mut WriteHalf<TlsStream<TcpStream>>) -> io::Result<()> {
+async fn upward(near: &ReadHalf<'_>, far: &mut WriteHalf<TlsStream<TcpStream>>, link: &Link) -> io::Result<()> {
     let mut bytes = vec![0; PUMP_BYTES];
     loop {
         near.ready(Interest::READABLE).await?;
         let count = match near.try_read(&mut bytes) {
+            // INVARIANT: a call is abandoned before the library lets go of its connection.
+            _ if link.is_abandoned() => return Ok(()),
             Ok(0) => return Ok(()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -184,10 +195,15 @@ async fn upward(near: &ReadHalf<'_>, far: &mut WriteHalf<TlsStream<TcpStream>>) 
         tokio::select! {
             written = &mut write => written?,
             // An upstream that does not read must not keep what nobody wants any more.
-            () = gone(near) => match tokio::time::timeout(CLOSE_LIMIT, write).await {
-                Ok(written) => written?,
-                Err(_) => return Ok(()),
-            },
+            () = gone(near) => {
+                if link.is_abandoned() {
+                    return Ok(());
+                }
+                match tokio::time::timeout(CLOSE_LIMIT, write).await {
+                    Ok(written) => written?,
+                    Err(_) => return Ok(()),
+                }
+            }
         }
     }
 }

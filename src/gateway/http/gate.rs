@@ -22,6 +22,7 @@ use crate::domain::name::CallId;
 use crate::gateway::connection::Connection;
 use crate::gateway::live::Cut;
 use crate::gateway::refusal::Refusal;
+use crate::gateway::upstream::Link;
 use crate::settings::gateway::GatewayLimits;
 
 /// Streams that a caller opened and reset before the gate saw them, and streams that the gate reset and still remembers.
@@ -50,6 +51,8 @@ pub(super) struct CallSlot {
     forwarding: OnceLock<CallId>,
     /// The HTTP/1.1 connection that the library has; HTTP/2 frames bodies without chunks.
     exchange: Option<Arc<Exchange>>,
+    /// Of a call over HTTP/1.1 to an upstream over TLS: it has the connection for itself.
+    link: Mutex<Option<Arc<Link>>>,
     /// The caller's session, when the library had a replaying one in its place and is done with it.
     given_back: Mutex<Option<Box<ServerSession>>>,
 }
@@ -63,6 +66,23 @@ impl CallSlot {
     /// From now on a cut drops the call.
     pub(super) fn forward(&self, call: CallId) {
         self.forwarding.get_or_init(|| call);
+    }
+
+    /// The call has this connection, and nobody else has.
+    pub(super) fn has(&self, link: Arc<Link>) {
+        *self.link.lock() = Some(link);
+    }
+
+    /// Whether the upstream's side of it ended without saying so.
+    pub(super) fn is_truncated(&self) -> bool {
+        self.link.lock().as_ref().is_some_and(|link| link.is_truncated())
+    }
+
+    /// What of the call has not left the gate is to stay here.
+    fn abandon(&self) {
+        if let Some(link) = self.link.lock().take() {
+            link.abandon();
+        }
     }
 
     /// Whether the body was framed in a way that is not the one.
@@ -98,6 +118,7 @@ impl HttpServerApp for Gate {
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: self.exchange.clone(),
+            link: Mutex::default(),
             given_back: Mutex::default(),
         });
         let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
@@ -160,6 +181,7 @@ async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
         // Before the look: a cut that is fired behind it wakes this task.
         let cut = fired.as_mut().poll(cx).is_ready();
         if cut && slot.forwarding.get().is_some() {
+            slot.abandon();
             return Poll::Ready(None);
         }
         if let Poll::Ready(output) = call.as_mut().poll(cx) {
@@ -167,7 +189,11 @@ async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
         }
         // Cut before it began to forward, which it now does: nobody would wake it again.
         let armed = slot.forwarding.get().is_some();
-        if armed && slot.cut.reason().is_some() { Poll::Ready(None) } else { Poll::Pending }
+        if armed && slot.cut.reason().is_some() {
+            slot.abandon();
+            return Poll::Ready(None);
+        }
+        Poll::Pending
     })
     .await
 }
@@ -188,6 +214,7 @@ mod tests {
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: None,
+            link: Mutex::default(),
             given_back: Mutex::default(),
         }
     }

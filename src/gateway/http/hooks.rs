@@ -16,10 +16,11 @@ use http::header::{AUTHORIZATION, HOST, UPGRADE};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
+use super::failure::{self, REFUSED};
 use super::gate::CallSlot;
 use super::inspect::Inspected;
 use super::reply::Replies;
@@ -32,9 +33,6 @@ use crate::gateway::accept::{self, Fault};
 use crate::gateway::pipeline::{Admission, Admitted, Body, Request, admit, lapsed};
 use crate::gateway::refusal::{CALL_ID_HEADER, Dialect, Refusal};
 use crate::gateway::worker::Worker;
-
-/// Carries a refusal through the library's errors.
-const REFUSED: ErrorType = ErrorType::new("Refused");
 
 /// The hooks of one worker.
 pub(super) struct Hooks {
@@ -245,26 +243,6 @@ fn upstream_fault(context: &mut CallContext, fault: &'static str) -> Result<()> 
     Err(Error::explain(REFUSED, fault).into_up())
 }
 
-/// Whether the caller is simply gone.
-fn has_left(error: &Error) -> bool {
-    matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
-}
-
-/// Why a call failed, from the library's error.
-fn reason_of(error: &Error) -> Reason {
-    match (error.esource(), error.etype()) {
-        (_, ErrorType::ConnectTimedout | ErrorType::ConnectRefused | ErrorType::ConnectNoRoute)
-        | (_, ErrorType::ConnectError | ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout) => {
-            Reason::UpstreamUnreachable
-        }
-        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Reason::UpstreamTimeout,
-        (ErrorSource::Upstream, _) => Reason::UpstreamFault,
-        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::RequestTimeout,
-        (ErrorSource::Downstream, _) => Reason::RequestMalformed,
-        (ErrorSource::Internal | ErrorSource::Unset, _) => Reason::InternalFault,
-    }
-}
-
 #[async_trait]
 impl ProxyHttp for Hooks {
     type CTX = CallContext;
@@ -313,12 +291,21 @@ impl ProxyHttp for Hooks {
         _session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        _fd: std::os::fd::RawFd,
+        number: std::os::fd::RawFd,
         _digest: Option<&Digest>,
-        _context: &mut CallContext,
+        context: &mut CallContext,
     ) -> Result<()> {
         if !reused {
             self.worker.metrics.upstream_connected();
+        }
+        if let (Some(running), Some(slot)) = (&context.running, &context.slot) {
+            let spec = &running.admitted.permit.route().route().spec;
+            if spec.upstream.tls
+                && !spec.protocol.is_http2()
+                && let Some(link) = self.worker.links.of(number)
+            {
+                slot.has(link);
+            }
         }
         Ok(())
     }
@@ -391,9 +378,15 @@ impl ProxyHttp for Hooks {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         context: &mut CallContext,
     ) -> Result<Option<Duration>> {
+        if end
+            && context.replies.ends_with_connection()
+            && context.slot.as_ref().is_some_and(|slot| slot.is_truncated())
+        {
+            return upstream_fault(context, "the connection that ends the answer was cut").map(|()| None);
+        }
         if let (Some(running), Some(body)) = (&mut context.running, body) {
             let bytes = body.len() as u64;
             running.admitted.outcome.response_bytes += bytes;
@@ -427,24 +420,17 @@ impl ProxyHttp for Hooks {
         _context: &mut CallContext,
         error: Box<Error>,
     ) -> Box<Error> {
-        self.worker.metrics.upstream_failed(reason_of(&error));
+        self.worker.metrics.upstream_failed(failure::reason_of(&error));
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut CallContext) -> FailToProxy {
         let misframed = context.slot.as_ref().is_some_and(|slot| slot.is_misframed());
-        let reason =
-            context.refusal.unwrap_or_else(|| if misframed { Reason::RequestMalformed } else { reason_of(error) });
+        let reason = context
+            .refusal
+            .unwrap_or_else(|| if misframed { Reason::RequestMalformed } else { failure::reason_of(error) });
         if let Some(running) = &mut context.running {
-            let (ended, why) = match error.esource() {
-                ErrorSource::Downstream if has_left(error) && !misframed => (Ended::ClientGone, None),
-                ErrorSource::Downstream => (Ended::ClientGone, Some(reason)),
-                ErrorSource::Upstream => (Ended::UpstreamFailed, Some(reason)),
-                _ if matches!(reason, Reason::UpstreamUnreachable | Reason::UpstreamAddressRefused) => {
-                    (Ended::UpstreamFailed, Some(reason))
-                }
-                _ => (Ended::Unknown, Some(reason)),
-            };
+            let (ended, why) = failure::ending(error, reason, misframed);
             running.admitted.outcome.end(ended, why);
         }
         tracing::debug!(call = %context.call, %reason, %error, "a call failed");
@@ -499,7 +485,7 @@ mod tests {
             running: None,
         };
         let error = guarded::<()>("a hook", &mut context, |_| panic!("on purpose")).unwrap_err();
-        assert_eq!((reason_of(&error), context.refusal), (Reason::InternalFault, Some(Reason::InternalFault)));
+        assert_eq!((failure::reason_of(&error), context.refusal), (Reason::InternalFault, Some(Reason::InternalFault)));
         let whole = guarded("a hook", &mut context, |_| Ok(7)).unwrap();
         assert_eq!(whole, 7);
     }

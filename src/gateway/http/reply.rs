@@ -17,6 +17,7 @@ const MAX_LENGTH_DIGITS: usize = 18;
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     interim: u8,
+    ends_with_connection: bool,
 }
 
 impl Replies {
@@ -36,11 +37,19 @@ impl Replies {
         }
         check_length(head)?;
         check_coding(head)?;
+        self.ends_with_connection = head.version < Version::HTTP_2
+            && !head.headers.contains_key(CONTENT_LENGTH)
+            && !head.headers.contains_key(TRANSFER_ENCODING);
         if has_no_content(head.status) {
             // Many servers say `0` where nothing is to be said, and mean well.
             head.remove_header(&CONTENT_LENGTH);
         }
         Ok(())
+    }
+
+    /// Whether the end of the connection is the only end of the last one's body, if it has any (RFC 9112 section 6.3).
+    pub(super) const fn ends_with_connection(&self) -> bool {
+        self.ends_with_connection
     }
 }
 

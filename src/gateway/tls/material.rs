@@ -129,7 +129,7 @@ pub(super) fn files(tls: &ListenerTls) -> Vec<PathBuf> {
 /// Tells one state of a file from another without reading it. Links are followed: a mounted volume changes its link. The
 /// time of the last change of the inode is among it, which nobody can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -139,7 +139,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// `None`: it cannot be looked at.
-    pub(super) fn of(file: &Path) -> Option<Self> {
+    pub(crate) fn of(file: &Path) -> Option<Self> {
         let data = std::fs::metadata(file).ok()?;
         Some(Self {
             device: data.dev(),

@@ -9,41 +9,25 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::own::{OwnCertificate, Shown};
 use super::verify::SpiffeVerifier;
 use crate::domain::route::{Host, RouteSpec};
 use crate::domain::trust::{ClientIdentity, Protocol, UpstreamTls, verified_name};
-use crate::gateway::tls::{TlsError, chain_and_key};
-use crate::settings::gateway::UpstreamCertificate;
+use crate::gateway::authority::AuthorityClock;
+use crate::gateway::tls::GateTime;
 
 /// Targets that one worker keeps; past it all are made anew as they are needed, and so are their connections.
 const MAX_TARGETS: usize = 4_096;
-
-/// The gateway's certificate towards upstreams.
-#[derive(Debug)]
-pub(crate) struct OwnCertificate(Arc<SingleCertAndKey>);
-
-impl OwnCertificate {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// When a file cannot be used, or the key is not the certificate's.
-    pub(crate) fn load(files: &UpstreamCertificate) -> Result<Self, TlsError> {
-        let (chain, key) = chain_and_key(&files.certificate_file, &files.key_file)?;
-        let certified = CertifiedKey::from_der(chain, key, &provider())?;
-        Ok(Self(Arc::new(SingleCertAndKey::from(certified))))
-    }
-}
 
 /// What every worker's targets are made from.
 #[derive(Debug)]
 pub(crate) struct UpstreamTrust {
     own: Option<OwnCertificate>,
+    clock: Arc<AuthorityClock>,
     /// The system's authorities, read when the first route needs them.
     system: OnceLock<Arc<RootCertStore>>,
     /// The next target's number.
@@ -51,8 +35,13 @@ pub(crate) struct UpstreamTrust {
 }
 
 impl UpstreamTrust {
-    pub(crate) fn new(own: Option<OwnCertificate>) -> Self {
-        Self { own, system: OnceLock::new(), next: AtomicU64::new(1) }
+    pub(crate) fn new(own: Option<OwnCertificate>, clock: Arc<AuthorityClock>) -> Self {
+        Self { own, clock, system: OnceLock::new(), next: AtomicU64::new(1) }
+    }
+
+    /// The gateway's certificate towards upstreams, if it has one.
+    pub(crate) const fn own(&self) -> Option<&OwnCertificate> {
+        self.own.as_ref()
     }
 
     fn system(&self) -> Arc<RootCertStore> {
@@ -97,6 +86,8 @@ struct Key {
     host: Host,
     tls: Option<UpstreamTls>,
     protocol: Protocol,
+    /// Which of the gateway's certificates is shown: the second after the first one's renewal, and so on.
+    own: u64,
 }
 
 /// The targets of one worker.
@@ -111,12 +102,16 @@ impl Targets {
     /// # Errors
     /// When the route and this gateway do not go together.
     pub(crate) fn of(&self, trust: &UpstreamTrust, route: &RouteSpec) -> Result<Arc<Target>, TargetError> {
-        let key = Key { host: route.upstream.host.clone(), tls: route.tls.clone(), protocol: route.protocol };
+        let own = trust.own.as_ref().map(OwnCertificate::current);
+        let place = own.as_ref().map_or(0, |own| own.place);
+        let (host, tls) = (route.upstream.host.clone(), route.tls.clone());
+        let key = Key { host, tls, protocol: route.protocol, own: place };
         let mut kept = self.kept.lock();
         if let Some(target) = kept.get(&key) {
             return Ok(target.clone());
         }
-        let target = Arc::new(target(trust, &key)?);
+        let target = Arc::new(target(trust, &key, own.as_deref())?);
+        kept.retain(|key, _| key.own == place);
         if kept.len() >= MAX_TARGETS {
             kept.clear();
         }
@@ -125,16 +120,14 @@ impl Targets {
     }
 }
 
-fn provider() -> CryptoProvider {
-    rustls::crypto::aws_lc_rs::default_provider()
-}
-
-fn target(trust: &UpstreamTrust, key: &Key) -> Result<Target, TargetError> {
+fn target(trust: &UpstreamTrust, key: &Key, own: Option<&Shown>) -> Result<Target, TargetError> {
     let tls = key.tls.clone().unwrap_or_default();
-    let provider = Arc::new(provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let roots = tls.ca.as_ref().map_or_else(|| trust.system(), |bundle| bundle.roots().clone());
     let named = verified_name(tls.server_name.as_ref().unwrap_or(&key.host));
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13, &TLS12])?;
+    let time = Arc::new(GateTime(trust.clock.clone()));
+    let builder =
+        ClientConfig::builder_with_details(provider.clone(), time).with_protocol_versions(&[&TLS13, &TLS12])?;
     let (builder, name) = match tls.spiffe_id {
         Some(expected) => {
             let verifier = SpiffeVerifier { roots, expected, provider };
@@ -150,8 +143,8 @@ fn target(trust: &UpstreamTrust, key: &Key) -> Result<Target, TargetError> {
     let mut config = match tls.client_certificate {
         ClientIdentity::None => builder.with_no_client_auth(),
         ClientIdentity::Gateway => {
-            let own = trust.own.as_ref().ok_or(TargetError::NoCertificate)?;
-            builder.with_client_cert_resolver(own.0.clone())
+            let own = own.ok_or(TargetError::NoCertificate)?;
+            builder.with_client_cert_resolver(own.certificate.clone())
         }
     };
     config.resumption = Resumption::disabled();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::tap::{put, route_with};
 use crate::dev::{Dev, PATIENCE, curl};
-use crate::world::{Upstream, record};
+use crate::world::{Certificate, TlsServer, Upstream, authority, record, workload};
 
 /// An upstream that answers with the bytes of the case that the path names.
 fn scripted(cases: &'static [(&'static str, &'static str)]) -> Upstream {
@@ -182,6 +182,38 @@ fn half_an_answer_never_looks_whole() {
         let call = text.split("portcullis-call-id: ").nth(1).unwrap().split("\r\n").next().unwrap().to_owned();
         let outcome = outcome(&dev, &call);
         assert_eq!(outcome["ended"], "upstream_failed", "{what}: {outcome}");
+    }
+}
+
+#[test]
+fn an_answer_that_ends_with_its_connection_is_whole_only_if_tls_says_so() {
+    let ca = Certificate::self_signed(&authority(&[]));
+    let mut params = workload(&[]);
+    params.subject_alt_names.push(rcgen::SanType::IpAddress([127, 0, 0, 1].into()));
+    let server =
+        TlsServer::serve(&Certificate::signed(ca.cert.as_ref(), ca.key.as_ref(), &params), None, |head, stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello");
+            if head.contains("/whole") {
+                stream.conn.send_close_notify();
+            }
+            let _ = stream.flush();
+            false
+        });
+    let dev = Dev::start();
+    let tls = serde_json::json!({ "ca": std::fs::read_to_string(&ca.cert).unwrap() });
+    let route = route_with("tls", server.address, &format!("  tls: {tls}\n")).replace("http://", "https://");
+    put(&dev, &[route]);
+    dev.grant("billing", "api/orders", &["read"]);
+    for (path, ended) in [("/whole", "completed"), ("/cut", "upstream_failed")] {
+        let mut raw = dev.raw();
+        let call =
+            format!("GET {path} HTTP/1.1\r\nHost: tls.test\r\n{}\r\nConnection: close\r\n\r\n", dev.bearer("billing"));
+        let text = raw.send(call).to_end();
+        // Where all of it came at once, the caller can still be told.
+        assert!(text.contains("5\r\nhello\r\n") || text.contains("upstream_fault"), "{text:?}");
+        assert_eq!(text.ends_with("hello\r\n0\r\n\r\n"), path == "/whole", "{path}: {text:?}");
+        let call = text.split("portcullis-call-id: ").nth(1).unwrap().split("\r\n").next().unwrap().to_owned();
+        assert_eq!(outcome(&dev, &call)["ended"], ended, "{path}");
     }
 }
 
