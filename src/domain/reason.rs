@@ -108,6 +108,9 @@ reasons! {
     /// The method is one that the gate never forwards, or none of the route's.
     MethodNotAllowed = "method_not_allowed", 405, Unimplemented, Caller,
         "No action of this route takes this method.";
+    /// The request's host is not the one that its connection was made for.
+    Misdirected = "misdirected", 421, InvalidArgument, Caller,
+        "The host of this request is not the name that the connection's TLS handshake asked for. Use another connection.";
     /// A limit of the gateway is reached.
     Overloaded = "overloaded", 503, ResourceExhausted, Gate,
         "The gateway is at a limit. Try again later.";

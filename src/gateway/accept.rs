@@ -147,6 +147,18 @@ pub(crate) fn check_headers<'h>(headers: impl IntoIterator<Item = (&'h str, &'h 
     Ok(found)
 }
 
+/// Values of HTTP/2 begin and end with no white space (RFC 9113 section 8.2.1): HTTP/1.1 has a frame around it, and drops it.
+///
+/// # Errors
+/// [`Reason::RequestMalformed`].
+pub(crate) fn check_http2_values<'h>(values: impl IntoIterator<Item = &'h [u8]>) -> Result<(), Fault> {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if values.into_iter().any(|value| blank(value.first()) || blank(value.last())) {
+        return Err(Fault::malformed("a value that begins or ends with white space"));
+    }
+    Ok(())
+}
+
 /// Whether a request names a host.
 ///
 /// # Errors

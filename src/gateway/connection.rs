@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::live::ConnectionId;
 use super::tls::OpenClient;
 use crate::domain::principal::{CertificateThumbprint, SpiffeId};
+use crate::domain::route::Host;
 use crate::domain::{Reason, Timestamp};
 
 /// A connection of a caller.
@@ -13,6 +14,8 @@ use crate::domain::{Reason, Timestamp};
 pub(crate) struct Connection {
     /// The other end.
     pub(crate) peer: SocketAddr,
+    /// The name that its requests are for, where the handshake said one and the listener holds callers to it.
+    pub(crate) name: Option<Host>,
     /// The client certificate, when one was presented and verified.
     pub(crate) certificate: Option<ClientCertificate>,
     /// Its place among those whose trust can be withdrawn.
@@ -22,7 +25,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// One without a client certificate.
     pub(crate) const fn anonymous(peer: SocketAddr) -> Self {
-        Self { peer, certificate: None, client: None }
+        Self { peer, name: None, certificate: None, client: None }
     }
 
     /// Whether it is still good for calls, whatever identifies them.

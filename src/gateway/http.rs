@@ -21,6 +21,7 @@ mod io;
 mod lent;
 mod replay;
 mod reply;
+mod request;
 mod serve;
 mod strip;
 

@@ -31,7 +31,7 @@ use super::authority::AuthorityClock;
 use super::live::{Registry, Verdict};
 use super::metrics::Metrics;
 use crate::domain::Reason;
-use crate::settings::gateway::{Listener, ListenerTls, TlsVersion};
+use crate::settings::gateway::{Listener, ListenerTls, SniRule, TlsVersion};
 
 /// How often the files are looked at. A change takes effect within this and the time to read them.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -69,6 +69,11 @@ pub(crate) struct Current {
 }
 
 impl TlsListener {
+    /// Whether the host of a request is the name that its connection's handshake said.
+    pub(crate) fn holds_to_names(&self) -> bool {
+        self.settings.sni == SniRule::Match
+    }
+
     /// What a connection that comes now is served with.
     pub(crate) fn current(&self) -> Arc<Current> {
         self.current.load_full()

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use listen::listener;
 pub use listen::{ClientCertificate, ClientTrust, Listener, ListenerClients, ListenerTls, TlsSource, TrustBundle};
-pub use raw::{RawGateway, TlsVersion};
+pub use raw::{RawGateway, SniRule, TlsVersion};
 use raw::{RawGatewayLimits, RawIssuer, RawUpstreams};
 
 use super::fault::{Faults, child};

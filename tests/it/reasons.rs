@@ -27,6 +27,7 @@ const REACHED: &[(Reason, &str, &str)] = &[
     ),
     (Reason::InspectionFull, "tests/it/edge/inspected.rs", "bodies_have_their_time_and_their_memory"),
     (Reason::MethodNotAllowed, "tests/it/call.rs", "a_grant_opens_its_actions_its_resource_and_nothing_beside"),
+    (Reason::Misdirected, "tests/it/tls.rs", "a_request_is_for_the_name_that_its_handshake_said"),
     // A hundred thousand tokens would have to be revoked.
     (Reason::Overloaded, "src/gateway/oauth/tests.rs", "a_revocation_that_has_no_room_is_refused"),
     (Reason::Draining, "tests/it/operate.rs", "what_still_runs_at_the_end_of_the_drain_is_cut_and_recorded_so"),

@@ -389,3 +389,31 @@ fn a_workload_api_gives_certificate_and_bundles_and_their_rotation() {
     assert_eq!(seen(), [None; 4]);
     assert_eq!(edge.call(&gate.tls, Some(&next.sign(&workload(&[BILLING])))), Some(200));
 }
+
+#[test]
+fn a_request_is_for_the_name_that_its_handshake_said() {
+    let edge = Edge::new(Upstream::ok());
+    let strict = edge.tls(&json!({}));
+    let mut lax = edge.tls(&json!({}));
+    lax["tls"]["sni"] = json!("any");
+    let gate = edge.gate(&[strict, lax]);
+    let ask = |address: &str, name: &str, host: &str, version: &str| {
+        let port = address.rsplit(':').next().unwrap();
+        let (resolve, url) = (format!("{name}:{port}:127.0.0.1"), format!("https://{name}:{port}{ORDERS}"));
+        // Whose certificate it is does not matter here.
+        curl(&["-k", "--resolve", &resolve, "-H", &format!("Host: {host}"), version, &url])
+    };
+    let strict = gate.tls.clone();
+    let lax = gate.tls_at[1].clone();
+    for version in ["--http1.1", "--http2"] {
+        ask(&strict, "orders.internal", "orders.internal", version).refuses(401, "credential_missing");
+        ask(&strict, "orders.internal", "ORDERS.internal:444", version).refuses(401, "credential_missing");
+        for host in ["other.internal", "orders.internal.evil.test", "127.0.0.1", "internal"] {
+            ask(&strict, "orders.internal", host, version).refuses(421, "misdirected");
+        }
+        ask(&lax, "orders.internal", "other.internal", version).refuses(401, "credential_missing");
+        // A handshake that names nobody says nothing.
+        curl(&["-k", "-H", "Host: other.internal", version, &format!("{strict}{ORDERS}")])
+            .refuses(401, "credential_missing");
+    }
+}

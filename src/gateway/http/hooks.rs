@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::HeaderValue;
-use http::header::{AUTHORIZATION, HOST, UPGRADE};
+use http::header::{AUTHORIZATION, UPGRADE};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -24,12 +24,11 @@ use super::failure::{self, REFUSED};
 use super::gate::CallSlot;
 use super::inspect::Inspected;
 use super::reply::Replies;
-use super::{answer, dial, endpoints, inspect, replay, strip};
+use super::{answer, dial, endpoints, inspect, replay, request, strip};
 use crate::domain::name::{CallId, ulid_text};
 use crate::domain::route::Host;
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::Ended;
-use crate::gateway::accept::{self, Fault};
 use crate::gateway::pipeline::{Admission, Admitted, Body, Request, admit, lapsed};
 use crate::gateway::refusal::{CALL_ID_HEADER, Dialect, Refusal};
 use crate::gateway::worker::Worker;
@@ -80,7 +79,7 @@ impl Hooks {
         session.as_mut().set_read_timeout(Some(self.worker.shared.limits.idle_timeout));
         // So is one that takes nothing of its answer for as long.
         session.as_mut().set_write_timeout(Some(self.worker.shared.limits.idle_timeout));
-        let refusal = match self.accept(session) {
+        let refusal = match request::accept(session, &slot.connection) {
             Err(fault) => {
                 let peer = slot.connection.peer;
                 tracing::debug!(%peer, reason = %fault.reason, detail = fault.detail, "a request was refused");
@@ -150,28 +149,6 @@ impl Hooks {
                 },
                 Err(refusal) => return Ok(Decided::Refuse(refusal)),
             }
-        }
-    }
-
-    /// HTTP/1.1 heads were checked on their raw bytes; here HTTP/2 is, on the parsed values.
-    fn accept(&self, session: &Session) -> std::result::Result<Host, Fault> {
-        let header = session.req_header();
-        if matches!(header.method, http::Method::CONNECT | http::Method::TRACE) {
-            return Err(Fault { reason: Reason::MethodNotAllowed, detail: "a method that is never forwarded" });
-        }
-        if session.is_http2() {
-            accept::check_target(header.raw_path())?;
-            accept::check_headers(header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))?;
-        }
-        if strip::credential_elsewhere(header) {
-            return Err(Fault::malformed("the credential stands in a second place, where it would pass"));
-        }
-        let named = header.headers.get(HOST).map(HeaderValue::as_bytes);
-        let authority = header.uri.authority().map(|authority| authority.as_str().as_bytes());
-        match (authority, named) {
-            (Some(authority), Some(named)) if authority != named => Err(Fault::malformed("two hosts that differ")),
-            (Some(host), _) | (None, Some(host)) => accept::host(host),
-            (None, None) => Err(Fault::malformed("no host")),
         }
     }
 
@@ -400,13 +377,17 @@ impl ProxyHttp for Hooks {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        _context: &mut CallContext,
+        context: &mut CallContext,
         reused: bool,
     ) -> Box<Error> {
         // One intent, one effect: tried again is only what has none, and only where a kept connection had gone stale.
         let safe = session.req_header().method.is_safe();
         if safe && !session.as_ref().retry_buffer_truncated() {
             error.retry.decide_reuse(reused);
+            // What was sent is sent again, and was sent once.
+            if let Some(running) = context.running.as_mut().filter(|_| error.retry()) {
+                running.admitted.outcome.request_bytes = 0;
+            }
         } else {
             error.set_retry(false);
         }

@@ -184,10 +184,13 @@ impl Engine {
                 return Ok(());
             }
         };
+        let named = stream.get_ssl().and_then(|tls| tls.server_name()).filter(|_| listener.holds_to_names());
+        // The library has read it as a DNS name already.
+        let name = named.and_then(|name| name.parse().ok());
         let client = chain.map(|chain| self.worker.shared.tls.enter(&listener, &current, chain));
         // The old configuration goes when its last handshake is over, not with the connection.
         drop(current);
-        let connection = Arc::new(Connection { peer, certificate, client });
+        let connection = Arc::new(Connection { peer, name, certificate, client });
         let mut bytes = BytesMut::with_capacity(READ_BYTES);
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             // Our deadline, not the library's, which has none: silence must not hold a connection.

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::Timestamp;
 use crate::domain::clock::ManualClock;
 use crate::gateway::authority::Memory;
-use crate::settings::gateway::{ClientCertificate, ClientTrust, ListenerClients, TlsSource, TrustBundle};
+use crate::settings::gateway::{ClientCertificate, ClientTrust, ListenerClients, SniRule, TlsSource, TrustBundle};
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
@@ -37,6 +37,7 @@ async fn a_handshake_that_a_change_of_trust_overtook_is_good_for_no_call() {
             key_file: put("tls.key", &key.serialize_pem()),
         },
         min_version: TlsVersion::Tls13,
+        sni: SniRule::Match,
         clients: Some(ListenerClients { certificate: ClientCertificate::Required, trust }),
     };
     let listener = Listener { address: "127.0.0.1:0".parse().unwrap(), tls: Some(settings) };

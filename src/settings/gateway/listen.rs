@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::raw::{RawClientCertificate, RawClientTrust, RawListener, RawListenerTls, RawWorkloadApi, TlsVersion};
+use super::raw::{
+    RawClientCertificate, RawClientTrust, RawListener, RawListenerTls, RawWorkloadApi, SniRule, TlsVersion,
+};
 use crate::domain::principal::TrustDomain;
 use crate::settings::fault::child;
 use crate::settings::parts::{Check, FilePath};
@@ -24,6 +26,8 @@ pub struct ListenerTls {
     pub source: TlsSource,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
+    /// What the name in a handshake says of the requests that follow.
+    pub sni: SniRule,
     /// Whose client certificates are taken; `None`: none is asked for.
     pub clients: Option<ListenerClients>,
 }
@@ -92,7 +96,7 @@ pub(super) fn listener(check: &mut Check<'_>, place: usize, raw: &RawListener) -
     };
     let clients = clients(check, &child(&pointer, "tls"), tls);
     let source = tls_source(check, &child(&pointer, "tls"), tls);
-    let tls = ListenerTls { source, min_version: tls.min_version, clients };
+    let tls = ListenerTls { source, min_version: tls.min_version, sni: tls.sni, clients };
     Listener { address: raw.address.0, tls: Some(tls) }
 }
 

@@ -86,6 +86,9 @@ pub(super) struct RawListenerTls {
     /// The oldest version of TLS that is spoken. Default: `"1.3"`.
     #[serde(default)]
     pub(super) min_version: TlsVersion,
+    /// What the name in a TLS handshake (SNI) says of the requests that follow. Default: `match`.
+    #[serde(default)]
+    pub(super) sni: SniRule,
     /// The authorities whose client certificates are taken, whatever their trust domain, PEM. Either this or `client_trust`.
     #[serde(default)]
     pub(super) client_ca_file: Option<FilePath>,
@@ -120,6 +123,17 @@ pub(super) struct RawClientTrust {
     /// Lists of what its authorities revoked (CRL), PEM; as `client_crl_files`.
     #[serde(default)]
     pub(super) crl_files: Vec<FilePath>,
+}
+
+/// What the server name of a TLS handshake says of the requests on its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SniRule {
+    /// Their host is that name, where one was sent: others are answered 421 (RFC 9110 section 15.5.20).
+    #[default]
+    Match,
+    /// Nothing: for callers who name the gateway in the handshake and a service in the request.
+    Any,
 }
 
 /// A version of TLS.

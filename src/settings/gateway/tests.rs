@@ -37,7 +37,7 @@ fn everything_that_can_be_said_is_taken() {
 listen:
   - address: 127.0.0.1:0
   - address: 0.0.0.0:8443
-    tls: {certificate_file: /t/c.pem, key_file: /t/k.pem, client_ca_file: /t/ca.pem, client_certificate: optional}
+    tls: {certificate_file: /t/c.pem, key_file: /t/k.pem, client_ca_file: /t/ca.pem, client_certificate: optional, sni: any}
   - address: '[::]:8444'
     tls: {certificate_file: /t/c.pem, key_file: /t/k.pem}
   - address: '[::]:8445'
@@ -77,6 +77,8 @@ log: {format: json, level: debug}
         versions,
         [TlsVersion::Tls13, TlsVersion::Tls13, TlsVersion::Tls12, TlsVersion::Tls13, TlsVersion::Tls13]
     );
+    let sni: Vec<_> = tls.iter().map(|tls| tls.sni).collect();
+    assert_eq!(sni, [SniRule::Any, SniRule::Match, SniRule::Match, SniRule::Match, SniRule::Match]);
     let socket = "unix:///run/spire/agent.sock".to_owned();
     assert_eq!(tls[4].source, TlsSource::WorkloadApi { socket });
     let bundle = |file: &str, crls: &[&str]| TrustBundle {

@@ -113,6 +113,7 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         Reason::RequestTimeout => (408, "invalid_request"),
         Reason::BodyTooLarge => (413, "invalid_request"),
         Reason::BodyUnreadable => (415, "invalid_request"),
+        Reason::Misdirected => (421, "invalid_request"),
         Reason::MethodNotAllowed => (405, "invalid_request"),
         Reason::TokenGrantTypeUnsupported => (400, "unsupported_grant_type"),
         // Who asks: RFC 6749 wants 401 here.
