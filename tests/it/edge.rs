@@ -1,5 +1,6 @@
 //! The edge: bytes with two readings, callers that dawdle, and that nothing of either goes upstream.
 
+mod ahead;
 mod answered;
 mod answers;
 mod forwarded;

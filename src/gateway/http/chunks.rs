@@ -39,14 +39,19 @@ enum State {
 }
 
 impl ChunkReader {
-    /// Takes the next bytes of the connection.
+    pub(super) const fn new() -> Self {
+        Self(State::Begin)
+    }
+
+    /// Takes the next bytes of the connection; says how many of them are the body's.
     ///
     /// # Errors
     /// [`Misframed`], at the first byte that has no place.
-    pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<(), Misframed> {
+    pub(super) fn read(&mut self, all: &[u8]) -> Result<usize, Misframed> {
+        let mut bytes = all;
         while let Some((byte, rest)) = bytes.split_first() {
             self.0 = match (self.0, *byte) {
-                (State::Done, _) => return Ok(()),
+                (State::Done, _) => break,
                 (State::Data(left), _) => {
                     let taken = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     bytes = bytes.get(taken..).unwrap_or_default();
@@ -69,7 +74,11 @@ impl ChunkReader {
             };
             bytes = rest;
         }
-        Ok(())
+        Ok(all.len() - bytes.len())
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.0 == State::Done
     }
 }
 
@@ -98,8 +107,9 @@ mod tests {
             assert_eq!(reader, ChunkReader(State::Done));
         }
         let mut reader = ChunkReader::default();
-        body.iter().for_each(|byte| reader.read(&[*byte]).unwrap());
-        assert_eq!(reader.read(b"what follows is not looked at"), Ok(()));
+        assert!(body.iter().all(|byte| reader.read(&[*byte]) == Ok(1)) && reader.is_done());
+        assert_eq!(reader.read(b"what follows is not looked at"), Ok(0));
+        assert_eq!(ChunkReader::default().read(&[body, &b"GET / HTTP/1.1"[..]].concat()), Ok(body.len()));
     }
 
     #[test]

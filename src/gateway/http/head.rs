@@ -30,18 +30,27 @@ pub(crate) struct HeadReader {
     /// What of it has been looked at; a CR at its end has not, since what follows decides.
     scanned: usize,
     limit: usize,
-    /// Where the body begins, of a whole head that says it is chunked.
-    chunked_from: Option<usize>,
+    /// Of a whole head.
+    message: Message,
+}
+
+/// A request that has begun: its head, and what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// Bytes of the head.
+    pub(crate) head: usize,
+    /// How what follows is framed.
+    pub(crate) framing: Framing,
 }
 
 impl HeadReader {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self { line: 0, scanned: 0, limit, chunked_from: None }
+        Self { line: 0, scanned: 0, limit, message: Message { head: 0, framing: Framing::Length(0) } }
     }
 
-    /// Where the body of the whole head begins, when it is chunked.
-    pub(crate) const fn chunked_from(&self) -> Option<usize> {
-        self.chunked_from
+    /// The request whose head is whole.
+    pub(crate) const fn message(&self) -> Message {
+        self.message
     }
 
     /// Judges `bytes`, of which an earlier call has seen a beginning. A bad byte is refused at once, not when the head
@@ -85,7 +94,7 @@ impl HeadReader {
     fn judge(&mut self, head: &[u8]) -> Verdict {
         match whole(head) {
             Ok(framing) => {
-                self.chunked_from = (framing == Framing::Chunked).then_some(head.len());
+                self.message = Message { head: head.len(), framing };
                 Verdict::Whole
             }
             Err(fault) => Verdict::Refused(fault),
@@ -125,12 +134,15 @@ const fn refused(detail: &'static str) -> Verdict {
     Verdict::Refused(Fault::malformed(detail))
 }
 
-/// How the body of a whole head is framed.
+/// How a request ends (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    /// By a length, or there is none.
-    Length,
+pub(crate) enum Framing {
+    /// With this many bytes behind the head.
+    Length(u64),
+    /// With its last chunk.
     Chunked,
+    /// Not: it asks for a WebSocket, and what follows may be one.
+    Upgrade,
 }
 
 fn whole(head: &[u8]) -> Result<Framing, Fault> {
@@ -161,12 +173,11 @@ fn check(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Framing, Fa
     }
     accept::check_target(target.as_bytes())?;
     let headers = accept::check_headers(request.headers.iter().map(|header| (header.name, header.value)))?;
-    check_framing(&headers, version)?;
-    Ok(if headers.transfer_encoding.is_some() { Framing::Chunked } else { Framing::Length })
+    check_framing(&headers, version)
 }
 
 /// One framing (RFC 9112 section 6): `Content-Length` in plain digits, or `chunked` alone, never both.
-fn check_framing(headers: &Decisive<'_>, version: u8) -> Result<(), Fault> {
+fn check_framing(headers: &Decisive<'_>, version: u8) -> Result<Framing, Fault> {
     let fail = |detail| Err(Fault::malformed(detail));
     match headers.host {
         Some(value) => accept::check_host(value)?,
@@ -175,10 +186,14 @@ fn check_framing(headers: &Decisive<'_>, version: u8) -> Result<(), Fault> {
     if headers.cookies > 1 {
         return fail("two cookie headers");
     }
-    let length = headers.content_length;
-    if length.is_some_and(|digits| digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_digit)) {
-        return fail("a content length that is no plain number");
-    }
+    let length = match headers.content_length {
+        None => None,
+        Some(digits) if digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit) => {
+            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+            Some(number.ok_or(Fault::malformed("a content length without digits"))?)
+        }
+        Some(_) => return fail("a content length that is no plain number"),
+    };
     if let Some(coding) = headers.transfer_encoding {
         if version == 0 {
             return fail("HTTP/1.0 with a transfer coding");
@@ -191,11 +206,14 @@ fn check_framing(headers: &Decisive<'_>, version: u8) -> Result<(), Fault> {
         }
     }
     // Bytes after a head that asks for an upgrade would reach the upstream before it agreed (CVE-2026-2833).
-    if headers.upgrade.is_some() && (length.is_some_and(|digits| digits != b"0") || headers.transfer_encoding.is_some())
-    {
+    if headers.upgrade.is_some() && (length.unwrap_or(0) > 0 || headers.transfer_encoding.is_some()) {
         return fail("an upgrade with a body");
     }
-    Ok(())
+    Ok(match (headers.transfer_encoding, headers.upgrade) {
+        (Some(_), _) => Framing::Chunked,
+        (None, Some(_)) => Framing::Upgrade,
+        (None, None) => Framing::Length(length.unwrap_or(0)),
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A caller's HTTP/1.1 connection while the library has it.
 //!
-//! Watches what the library cannot be asked about: how a chunked body is framed, and whether an answer has begun. When the
-//! library drops the connection before any answer, as it does with a call that is cut, the connection comes back here, and
+//! Watches what the library cannot be asked about: how a chunked body is framed, and whether an answer has begun. It hands
+//! out one message and nothing behind it: what a caller sends ahead waits for its turn, and is judged like any other
+//! head (RFC 9112 section 9.3.2). When the library drops the connection before any answer, as it does with a call that is cut, the connection comes back here, and
 //! the gate can still say why.
 
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{ALPN, SslDigest, TlsRef};
@@ -21,7 +23,11 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::chunks::{ChunkReader, Misframed};
+use super::head::{Framing, Message};
 use crate::gateway::refusal::Refusal;
+
+/// What is read of a caller that sends ahead, before it has to wait.
+const AHEAD_BYTES: usize = 512;
 
 /// What is known of a connection that the library has, or has dropped.
 #[derive(Debug, Default)]
@@ -56,34 +62,107 @@ impl Exchange {
 pub(super) struct Lent {
     /// `None` only while it is dropped.
     stream: Option<Stream>,
-    /// Of a request whose body is chunked.
-    chunks: Option<ChunkReader>,
+    rest: Rest,
+    /// What was read behind the message.
+    ahead: BytesMut,
     /// Whether a byte of an answer was written.
     answered: bool,
     exchange: Arc<Exchange>,
 }
 
-impl Lent {
-    pub(super) fn new(stream: Stream, exchange: Arc<Exchange>) -> Self {
-        Self { stream: Some(stream), chunks: None, answered: false, exchange }
+/// What is still to come of the message.
+#[derive(Debug)]
+enum Rest {
+    /// There is none: a head is read.
+    Head,
+    Length(u64),
+    Chunks(ChunkReader),
+    /// It has no end.
+    Tunnel,
+}
+
+impl Rest {
+    const fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunks(ChunkReader::new()),
+            Framing::Upgrade => Self::Tunnel,
+        }
     }
 
-    /// A request begins; `chunked` holds what was read of its body when that is chunked.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunks(chunks) => chunks.is_done(),
+            Self::Head | Self::Tunnel => false,
+        }
+    }
+
+    /// How many of these bytes belong to the message.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
+        match self {
+            Self::Head | Self::Tunnel => Ok(bytes.len()),
+            Self::Length(left) => {
+                let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= taken as u64;
+                Ok(taken)
+            }
+            Self::Chunks(chunks) => chunks.read(bytes),
+        }
+    }
+}
+
+impl Lent {
+    pub(super) fn new(stream: Stream, exchange: Arc<Exchange>) -> Self {
+        Self { stream: Some(stream), rest: Rest::Head, ahead: BytesMut::new(), answered: false, exchange }
+    }
+
+    /// A request begins. `bytes` hold its head and what was read with it; they keep what is the message's.
     ///
     /// # Errors
     /// [`Misframed`], by those bytes already.
-    pub(super) fn begin(&mut self, chunked: Option<&[u8]>) -> Result<(), Misframed> {
+    pub(super) fn begin(&mut self, message: Message, bytes: &mut BytesMut) -> Result<(), Misframed> {
         self.answered = false;
-        self.chunks = None;
-        if let Some(bytes) = chunked {
-            self.chunks.insert(ChunkReader::default()).read(bytes)?;
+        self.rest = Rest::of(message.framing);
+        let behind = bytes.get(message.head..).unwrap_or_default();
+        // Nobody has agreed to a WebSocket yet.
+        if matches!(self.rest, Rest::Tunnel) && !behind.is_empty() {
+            return Err(Misframed);
+        }
+        let end = message.head + self.rest.take(behind)?;
+        if end < bytes.len() {
+            let mut behind = bytes.split_off(end);
+            behind.extend_from_slice(&self.ahead);
+            self.ahead = behind;
         }
         Ok(())
     }
 
     /// The request is over; what comes next is a head.
     pub(super) fn end(&mut self) {
-        self.chunks = None;
+        self.rest = Rest::Head;
+    }
+
+    fn judged(&self, taken: Result<usize, Misframed>) -> io::Result<usize> {
+        taken.map_err(|error| {
+            self.exchange.misframed.store(true, Ordering::Relaxed);
+            io::Error::new(io::ErrorKind::InvalidData, error)
+        })
+    }
+
+    /// A caller that sends nothing of its message any more may send what comes next, or leave.
+    fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            return Poll::Pending;
+        }
+        let mut space = [0; AHEAD_BYTES];
+        let mut read = ReadBuf::new(&mut space);
+        ready!(self.stream()?.poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.ahead.extend_from_slice(read.filled());
+        Poll::Pending
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
@@ -101,14 +180,22 @@ impl Drop for Lent {
 
 impl AsyncRead for Lent {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = out.filled().len();
-        ready!(self.stream()?.poll_read(cx, out))?;
-        if let Some(chunks) = &mut self.chunks
-            && let Err(error) = chunks.read(out.filled().get(before..).unwrap_or_default())
-        {
-            self.exchange.misframed.store(true, Ordering::Relaxed);
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        let this = &mut *self;
+        if this.rest.is_over() {
+            return this.poll_behind(cx);
         }
+        if !this.ahead.is_empty() {
+            let length = this.ahead.len().min(out.remaining());
+            let taken = this.rest.take(this.ahead.get(..length).unwrap_or_default());
+            return Poll::Ready(this.judged(taken).map(|taken| out.put_slice(&this.ahead.split_to(taken))));
+        }
+        let before = out.filled().len();
+        ready!(this.stream()?.poll_read(cx, out))?;
+        let fresh = out.filled().get(before..).unwrap_or_default();
+        let taken = this.rest.take(fresh);
+        let taken = this.judged(taken)?;
+        this.ahead.extend_from_slice(fresh.get(taken..).unwrap_or_default());
+        out.set_filled(before + taken);
         Poll::Ready(Ok(()))
     }
 }

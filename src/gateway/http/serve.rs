@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::gate::Gate;
-use super::head::{HeadReader, Verdict};
+use super::head::{HeadReader, Message, Verdict};
 use super::hooks::Hooks;
 use super::io::{Ahead, CallerIo};
 use super::lent::{Exchange, Lent};
@@ -39,7 +39,7 @@ const MAX_TRIES: usize = 2;
 /// What is read from a refused caller, so that closing does not destroy the answer on its way: a head of a megabyte, too.
 const LINGER_BYTES: usize = 2 * 1024 * 1024;
 const LINGER_LIMIT: Duration = Duration::from_millis(500);
-const MISFRAMED: Fault = Fault::malformed("a chunked body is not framed in the one way");
+const MISFRAMED: Fault = Fault::malformed("what follows the head is not framed in the one way");
 /// What is read at a time.
 const READ_BYTES: usize = 4096;
 
@@ -51,10 +51,7 @@ pub(crate) struct Engine {
 
 /// What a connection's first bytes are.
 enum First {
-    /// With the place where the body begins, when that is chunked.
-    Http1 {
-        chunked_from: Option<usize>,
-    },
+    Http1(Message),
     Http2,
 }
 
@@ -150,8 +147,8 @@ impl Engine {
                 Ok(First::Http2) => {
                     self.serve_http2(Box::new(Ahead::new(io, bytes.freeze())), connection, &shutdown).await;
                 }
-                Ok(First::Http1 { chunked_from }) => {
-                    self.serve_http1(Box::new(io), bytes, chunked_from, connection, deadline, shutdown).await;
+                Ok(First::Http1(message)) => {
+                    self.serve_http1(Box::new(io), bytes, message, connection, deadline, shutdown).await;
                 }
                 Err(NoHead::Refused(fault)) => self.refuse(&mut io, &connection, fault).await,
                 Err(NoHead::Closed) => {}
@@ -204,8 +201,8 @@ impl Engine {
         let mut stream: Stream = Box::new(stream);
         match self.read_head(&mut stream, &mut bytes, Expect::FirstHead, &mut deadline, &mut shutdown.clone()).await {
             Ok(First::Http2) => {}
-            Ok(First::Http1 { chunked_from }) => {
-                self.serve_http1(stream, bytes, chunked_from, connection, deadline, shutdown).await;
+            Ok(First::Http1(message)) => {
+                self.serve_http1(stream, bytes, message, connection, deadline, shutdown).await;
             }
             Err(NoHead::Refused(fault)) => self.refuse(&mut stream, &connection, fault).await,
             Err(NoHead::Closed) => {}
@@ -229,7 +226,7 @@ impl Engine {
         &self,
         stream: Stream,
         mut bytes: BytesMut,
-        mut chunked_from: Option<usize>,
+        mut message: Message,
         connection: Arc<Connection>,
         mut deadline: Deadline,
         mut shutdown: ShutdownWatch,
@@ -240,7 +237,7 @@ impl Engine {
         let keep = self.worker.shared.limits.idle_timeout.as_secs().max(1);
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
-            if lent.begin(chunked_from.and_then(|from| bytes.get(from..))).is_err() {
+            if lent.begin(message, &mut bytes).is_err() {
                 return self.refuse(&mut lent, &connection, MISFRAMED).await;
             }
             let mut session = ServerSession::new_http1(lent);
@@ -248,8 +245,8 @@ impl Engine {
             if let Some(settings) = settings.take() {
                 settings.apply_to_session(&mut session);
             }
-            // The library parses exactly these bytes and reads nothing before them. Pipelining stays off: a second
-            // head behind this message would reach the library unchecked.
+            // The library parses exactly these bytes and reads nothing before them. What comes behind the message waits
+            // in `lent` until the answer is whole: a second head would reach the library unchecked.
             session.set_pipelined_prefix(std::mem::take(&mut bytes));
             let Some(reused) = gate.process_new_http(session, &shutdown).await else {
                 if let Some((mut stream, refusal)) = exchange.unanswered() {
@@ -263,7 +260,7 @@ impl Engine {
             lent.end();
             bytes.reserve(READ_BYTES);
             match self.read_head(&mut lent, &mut bytes, Expect::NextHead, &mut deadline, &mut shutdown).await {
-                Ok(First::Http1 { chunked_from: from }) => chunked_from = from,
+                Ok(First::Http1(next)) => message = next,
                 Ok(First::Http2) | Err(NoHead::Closed) => return,
                 Err(NoHead::Refused(fault)) => return self.refuse(&mut lent, &connection, fault).await,
             }
@@ -295,7 +292,7 @@ impl Engine {
             }
             if !preface {
                 match reader.read(bytes) {
-                    Verdict::Whole => return Ok(First::Http1 { chunked_from: reader.chunked_from() }),
+                    Verdict::Whole => return Ok(First::Http1(reader.message())),
                     Verdict::Refused(fault) => return Err(NoHead::Refused(fault)),
                     Verdict::Partial => {}
                 }
