@@ -226,15 +226,20 @@ fn filled(input: &str, host: &str, bearer: &str) -> Vec<u8> {
 
 #[test]
 fn what_has_two_readings_is_refused_before_any_byte_goes_upstream() {
-    let (dev, tap, nginx, python) = (Dev::start(), Tap::start(), Server::nginx(), Server::python());
-    let upstreams = [("tap", tap.address), ("nginx", nginx.address), ("python", python.address)];
+    let (dev, tap) = (Dev::start(), Tap::start());
+    let servers =
+        [("nginx", Server::nginx()), ("python", Server::python()), ("node", Server::node()), ("go", Server::go())];
+    let upstreams: Vec<_> = [("tap", tap.address)]
+        .into_iter()
+        .chain(servers.iter().map(|(name, server)| (*name, server.address)))
+        .collect();
     let routes: Vec<String> = upstreams.iter().map(|(name, address)| route_with(name, *address, "")).collect();
     put(&dev, &routes);
     dev.grant("billing", "api/orders", &["read", "write"]);
     let bearer = dev.bearer("billing");
     let mut refused = 0;
     let mut wrong = Vec::new();
-    for (name, _) in upstreams {
+    for (name, _) in &upstreams {
         let host = format!("{name}.test");
         for Class(class, status, inputs) in CLASSES {
             for input in *inputs {
@@ -262,7 +267,7 @@ fn what_has_two_readings_is_refused_before_any_byte_goes_upstream() {
         "{}",
         tap.came.text()
     );
-    for (server, logged) in [("nginx", nginx.logged()), ("python", python.logged())] {
+    for (server, logged) in servers.iter().map(|(name, server)| (name, server.logged())) {
         assert_eq!(logged.len(), good, "{server}: {logged:?}");
         assert!(logged.iter().all(|line| line.contains("GET /good ")), "{server}: {logged:?}");
     }

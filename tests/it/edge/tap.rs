@@ -1,4 +1,4 @@
-//! Upstreams that tell what reached them: one of the test's own that counts every byte, and two unmodified servers.
+//! Upstreams that tell what reached them: one of the test's own that counts every byte, and unmodified servers of four makes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -105,7 +105,13 @@ fn whole_requests(mut bytes: &[u8]) -> usize {
 pub(crate) struct Server {
     child: Child,
     dir: TempDir,
+    /// Where its program was built.
+    program: Option<TempDir>,
     pub(crate) address: SocketAddr,
+}
+
+fn source(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/edge/servers").join(name)
 }
 
 impl Server {
@@ -119,6 +125,40 @@ impl Server {
         command.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "--protocol", "HTTP/1.1"]);
         command.arg("--directory").arg(dir.path()).arg(address.port().to_string());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("python3");
+        Self::up(child, dir, address)
+    }
+
+    /// Node's `http`.
+    #[track_caller]
+    pub(crate) fn node() -> Self {
+        let mut command = Command::new("node");
+        command.arg(source("server.mjs"));
+        Self::logging(command)
+    }
+
+    /// Go's `net/http`.
+    #[track_caller]
+    pub(crate) fn go() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("server");
+        let mut build = Command::new("go");
+        build.arg("build").arg("-o").arg(&program).arg(source("server.go"));
+        // What is compiled of Go's own library is kept with the clients: it takes longer than all the rest.
+        build.env("GOCACHE", crate::clients::clients().join("go")).env("GO111MODULE", "off");
+        let built = build.output().expect("go");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let mut server = Self::logging(Command::new(&program));
+        server.program = Some(dir);
+        server
+    }
+
+    /// A server that gets its port as an argument and prints its log.
+    #[track_caller]
+    fn logging(mut command: Command) -> Self {
+        let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+        let log = std::fs::File::create(dir.path().join("access.log")).unwrap();
+        command.arg(address.port().to_string());
+        let child = command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn().unwrap();
         Self::up(child, dir, address)
     }
 
@@ -142,7 +182,7 @@ impl Server {
 
     #[track_caller]
     fn up(child: Child, dir: TempDir, address: SocketAddr) -> Self {
-        let server = Self { child, dir, address };
+        let server = Self { child, dir, program: None, address };
         eventually("the server listens", PATIENCE, || TcpStream::connect(address).is_ok());
         server
     }
