@@ -7,4 +7,5 @@ mod forwarded;
 mod http2;
 mod inspected;
 mod refused;
+mod slow;
 mod tap;

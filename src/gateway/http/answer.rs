@@ -35,6 +35,7 @@ pub(super) async fn write(session: &mut Session, answer: Answer) -> Result<()> {
     for (name, value) in answer.headers {
         head.insert_header(name, value)?;
     }
+    let is_http2 = session.req_header().version == http::Version::HTTP_2;
     let headers_only = session.req_header().method == http::Method::HEAD || answer.body.is_empty();
     if answer.status != 204 {
         head.insert_header(CONTENT_LENGTH, answer.body.len())?;
@@ -42,14 +43,16 @@ pub(super) async fn write(session: &mut Session, answer: Answer) -> Result<()> {
     if !session.is_http2() && !session.as_mut().is_body_done() {
         session.set_keepalive(None);
     }
-    if matches!(session.as_mut(), ServerSession::Custom(_)) && session.req_header().version != http::Version::HTTP_2 {
-        // A replayed call that failed: its connection is not kept, and such a session does not say so itself.
-        head.insert_header("Connection", "close")?;
-    }
-    if headers_only && let ServerSession::H2(stream) = session.as_mut() {
+    if headers_only {
         // The stream's end on the very frame, which the library's usual way leaves to an empty DATA: to a gRPC caller that
         // is an answer whose status never came.
-        return stream.write_response_header(Box::new(head), true);
+        match session.as_mut() {
+            ServerSession::H2(stream) => return stream.write_response_header(Box::new(head), true),
+            ServerSession::Custom(replay) if is_http2 => {
+                return replay.write_response_header(Box::new(head), true).await;
+            }
+            _ => {}
+        }
     }
     session.write_response_header(Box::new(head), headers_only).await?;
     if !headers_only {

@@ -4,9 +4,11 @@
 //! an HTTP/2 neighbour notices nothing. The record of the outcome is written by the drop of what the call holds.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::task::{Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -15,6 +17,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
+use tokio::time::{Instant, Sleep};
 
 use super::hooks::Hooks;
 use super::lent::Exchange;
@@ -51,8 +54,13 @@ pub(super) struct CallSlot {
     forwarding: OnceLock<CallId>,
     /// The HTTP/1.1 connection that the library has; HTTP/2 frames bodies without chunks.
     exchange: Option<Arc<Exchange>>,
+    /// Of a call over HTTP/2, while its body is awaited: when the caller sent something last. Over HTTP/1.1 the library has
+    /// a limit of its own.
+    heard: Mutex<Option<Instant>>,
     /// Of a call over HTTP/1.1 to an upstream over TLS: it has the connection for itself.
     link: Mutex<Option<Arc<Link>>>,
+    /// Whether the caller's connection ends with this call.
+    last: AtomicBool,
     /// The caller's session, when the library had a replaying one in its place and is done with it.
     given_back: Mutex<Option<Box<ServerSession>>>,
 }
@@ -66,6 +74,33 @@ impl CallSlot {
     /// From now on a cut drops the call.
     pub(super) fn forward(&self, call: CallId) {
         self.forwarding.get_or_init(|| call);
+    }
+
+    /// The caller's connection ends with this call.
+    pub(super) fn close(&self) {
+        self.last.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// A body over HTTP/2 is awaited.
+    pub(super) fn awaits_body(&self) {
+        *self.heard.lock() = Some(Instant::now());
+    }
+
+    /// Some of it came, or its end.
+    pub(super) fn has_heard(&self, end: bool) {
+        let mut heard = self.heard.lock();
+        if heard.is_some() {
+            *heard = (!end).then(Instant::now);
+        }
+    }
+
+    /// Until when something has to come.
+    fn patience(&self, limit: Duration) -> Option<Instant> {
+        self.heard.lock().map(|heard| heard + limit)
     }
 
     /// The call has this connection, and nobody else has.
@@ -118,11 +153,13 @@ impl HttpServerApp for Gate {
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: self.exchange.clone(),
+            heard: Mutex::default(),
             link: Mutex::default(),
+            last: AtomicBool::new(false),
             given_back: Mutex::default(),
         });
         let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
-        match race(&slot, call).await {
+        match race(&slot, self.limits.idle_timeout, call).await {
             Some(Some(reused)) => Some(reused),
             Some(None) => kept(&slot, shutdown).await,
             None => {
@@ -172,11 +209,12 @@ async fn kept(slot: &CallSlot, shutdown: &ShutdownWatch) -> Option<ReusedHttpStr
     Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
 }
 
-/// Runs `call` until it is done, or until it is cut while it forwards (`None`). The cut comes first: when both are
-/// ready, the recorded reason is the true one.
-async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
+/// Runs `call` until it is done, or until it is cut while it forwards, or its caller has been silent within its body for
+/// longer than `silence` (`None`). The cut comes first: when both are ready, the recorded reason is the true one.
+async fn race<F: Future>(slot: &CallSlot, silence: Duration, call: F) -> Option<F::Output> {
     let mut call = pin!(call);
     let mut fired = pin!(slot.cut.fired());
+    let mut silent: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         // Before the look: a cut that is fired behind it wakes this task.
         let cut = fired.as_mut().poll(cx).is_ready();
@@ -193,6 +231,16 @@ async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
             slot.abandon();
             return Poll::Ready(None);
         }
+        while let Some(until) = slot.patience(silence) {
+            let timer = silent.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            ready!(timer.as_mut().poll(cx));
+            // One timer for all parts of a body: it is set anew when it fires too early.
+            match slot.patience(silence) {
+                Some(until) if until > Instant::now() => timer.as_mut().reset(until),
+                Some(_) => return Poll::Ready(None),
+                None => break,
+            }
+        }
         Poll::Pending
     })
     .await
@@ -208,13 +256,17 @@ mod tests {
     use crate::gateway::metrics::Metrics;
     use crate::gateway::record::OutcomeRecord;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     fn slot() -> CallSlot {
         CallSlot {
             connection: Arc::new(Connection::anonymous("127.0.0.1:1".parse().unwrap())),
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: None,
+            heard: Mutex::default(),
             link: Mutex::default(),
+            last: AtomicBool::new(false),
             given_back: Mutex::default(),
         }
     }
@@ -223,9 +275,9 @@ mod tests {
     async fn a_forwarding_call_ends_when_it_is_cut_and_an_answered_one_does_not() {
         let slot = slot();
         slot.cut.fire(Reason::GrantRevoked);
-        assert_eq!(race(&slot, async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
+        assert_eq!(race(&slot, LONG, async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
         slot.forward(CallId::from_bits(7));
-        assert_eq!(race(&slot, async { 7 }).await, None, "the cut comes first");
+        assert_eq!(race(&slot, LONG, async { 7 }).await, None, "the cut comes first");
         assert_eq!(slot.cut.reason(), Some(Reason::GrantRevoked));
     }
 
@@ -246,7 +298,9 @@ mod tests {
             panic!("a fault in the middle of a call")
         };
         let task =
-            tokio::spawn(async move { race::<futures_util::future::BoxFuture<'_, ()>>(&slot, Box::pin(call)).await });
+            tokio::spawn(
+                async move { race::<futures_util::future::BoxFuture<'_, ()>>(&slot, LONG, Box::pin(call)).await },
+            );
         assert!(task.await.unwrap_err().is_panic());
         journal.flush().unwrap();
         let entries = fixture::entries(&disk);
@@ -261,10 +315,29 @@ mod tests {
         let slot = slot();
         slot.forward(CallId::from_bits(7));
         let cut = slot.cut.clone();
-        let (result, ()) = tokio::join!(race(&slot, std::future::pending::<()>()), async move {
+        let (result, ()) = tokio::join!(race(&slot, LONG, std::future::pending::<()>()), async move {
             tokio::task::yield_now().await;
             cut.fire(Reason::TokenRevoked);
         });
         assert_eq!((result, slot.cut.reason()), (None, Some(Reason::TokenRevoked)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_awaited_for_too_long_ends_its_call_and_one_that_comes_does_not() {
+        let slot = slot();
+        let silence = Duration::from_secs(5);
+        assert_eq!(race(&slot, silence, tokio::time::sleep(LONG)).await, Some(()), "no body is awaited");
+        let began = Instant::now();
+        slot.awaits_body();
+        let (ended, ()) = tokio::join!(race(&slot, silence, tokio::time::sleep(LONG)), async {
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                slot.has_heard(false);
+            }
+        });
+        assert_eq!((ended, began.elapsed().as_secs()), (None, 4 * 4 + 5));
+        slot.awaits_body();
+        slot.has_heard(true);
+        assert_eq!(race(&slot, silence, tokio::time::sleep(LONG)).await, Some(()), "it came whole");
     }
 }

@@ -75,7 +75,7 @@ impl Hooks {
         };
         context.dialect = answer::dialect(session);
         // A caller that is silent within its request's body for as long as between requests is gone. Over HTTP/2 the
-        // library asks nobody, and the grant's end is the limit.
+        // library has no such limit, and the race around the call has.
         session.as_mut().set_read_timeout(Some(self.worker.shared.limits.idle_timeout));
         // So is one that takes nothing of its answer for as long.
         session.as_mut().set_write_timeout(Some(self.worker.shared.limits.idle_timeout));
@@ -132,6 +132,9 @@ impl Hooks {
                         replay::install(session, inspected, slot, admitted.permit.route().upstream_authority())?;
                     }
                     Self::forward(context, slot, admitted);
+                    if session.is_http2() && !session.as_mut().is_body_done() {
+                        slot.awaits_body();
+                    }
                     return Ok(Decided::Forward);
                 }
                 Ok(Admission::Inspect(most)) => match inspect::read(&self.worker, session, most).await {
@@ -300,9 +303,12 @@ impl ProxyHttp for Hooks {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         context: &mut CallContext,
     ) -> Result<()> {
+        if let Some(slot) = &context.slot {
+            slot.has_heard(end);
+        }
         if let (Some(running), Some(body)) = (&mut context.running, body) {
             running.admitted.outcome.request_bytes += body.len() as u64;
         }
@@ -419,8 +425,11 @@ impl ProxyHttp for Hooks {
         // An interim answer is none.
         if session.response_written().is_none_or(|head| head.status.is_informational()) {
             let refusal = Refusal::new(reason, context.call);
-            // The library keeps no connection on which a call failed: say so.
+            // The library keeps no connection on which a call failed: say so, also behind a replaying session.
             session.set_keepalive(None);
+            if let Some(slot) = &context.slot {
+                slot.close();
+            }
             if self.refuse(session, context, &refusal).await.is_ok()
                 && let Some(running) = &mut context.running
             {

@@ -62,6 +62,15 @@ pub(super) fn install(
     Ok(())
 }
 
+impl Replay {
+    /// The library cannot tell such a session that its connection ends.
+    fn set_keepalive(&mut self) {
+        if self.slot.is_last() {
+            self.inner.set_keepalive(None);
+        }
+    }
+}
+
 impl Drop for Replay {
     /// The library keeps no connection of such a session: the gate does, when the answer came to its end.
     fn drop(&mut self) {
@@ -89,11 +98,16 @@ impl CustomSession for Replay {
         Ok(())
     }
 
-    async fn write_response_header(&mut self, response: Box<ResponseHeader>, _end: bool) -> Result<()> {
+    async fn write_response_header(&mut self, response: Box<ResponseHeader>, end: bool) -> Result<()> {
+        self.set_keepalive();
+        if let ServerSession::H2(stream) = &mut self.inner {
+            return stream.write_response_header(response, end);
+        }
         self.inner.write_response_header(response).await
     }
 
     async fn write_response_header_ref(&mut self, response: &ResponseHeader, _end: bool) -> Result<()> {
+        self.set_keepalive();
         self.inner.write_response_header_ref(response).await
     }
 
