@@ -4,6 +4,7 @@ mod edge;
 
 use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use edge::{BILLING, Edge, ORDERS, SessionServer, days, openssl};
 
-use crate::dev::{PATIENCE, Raw, curl, eventually, run, try_curl};
+use crate::dev::{PATIENCE, Raw, Stream, curl, eventually, run, try_curl};
 use crate::world::{
     Agent, Authority, Certificate, Tls, Upstream, X509SvidResponse, authority, client_config, client_config_with,
     workload,
@@ -416,4 +417,39 @@ fn a_request_is_for_the_name_that_its_handshake_said() {
         curl(&["-k", "-H", "Host: other.internal", version, &format!("{strict}{ORDERS}")])
             .refuses(401, "credential_missing");
     }
+}
+
+#[test]
+fn trust_that_is_withdrawn_while_a_body_is_awaited_gets_no_token_and_ends_http2_too() {
+    let upstream = Upstream::start(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nopen\n\r\n");
+        crate::world::ends(stream);
+    });
+    let edge = Edge::new(upstream);
+    let trust = json!([{ "trust_domain": "test.example", "bundle_file": edge.at("ours.pem") }]);
+    let gate = edge.gate(&[edge.tls(&json!({ "client_trust": trust }))]);
+    let billing = edge.ours.sign(&workload(&[BILLING]));
+    let ca = edge.server.pem.display().to_string();
+    let mut command = Command::new("curl");
+    command.args(["-sSN", "--http2", "--max-time", "60", "--cacert", &ca]);
+    command.args(["--cert", &billing.cert, "--key", &billing.key, &format!("{}{ORDERS}", gate.tls)]);
+    let stream = Stream::of(command);
+    stream.line("open");
+    let mut token = Tls::connect(&gate.tls, &edge.config(Some(&billing)));
+    let form = "grant_type=client_credentials&resource=api/orders";
+    let (sent, rest) = form.split_at(20);
+    let kind = "Content-Type: application/x-www-form-urlencoded";
+    let head =
+        format!("POST /.portcullis/token HTTP/1.1\r\nHost: a\r\n{kind}\r\nContent-Length: {}\r\n\r\n", form.len());
+    token.stream.write_all(format!("{head}{sent}").as_bytes()).unwrap();
+    // Both connections are there before the trust goes.
+    eventually("the stream runs", PATIENCE, || gate.metric("portcullis_running_calls") == 1.0);
+    eventually("both are open", PATIENCE, || gate.metric("portcullis_connections_open") >= 2.0);
+    edge.put("ours.pem", Authority::new().text());
+    let (code, said) = stream.ended();
+    assert_ne!(code, 0, "a stream over HTTP/2 that was cut looks whole: {said}");
+    eventually("both were withdrawn", PATIENCE, || gate.metric("portcullis_connections_withdrawn_total") == 2.0);
+    token.stream.write_all(rest.as_bytes()).unwrap();
+    let text = token.until("\r\n\r\n");
+    assert!(text.starts_with("HTTP/1.1 401 ") && !text.contains("access_token"), "{text}");
 }

@@ -66,3 +66,28 @@ async fn a_handshake_that_a_change_of_trust_overtook_is_good_for_no_call() {
     drop(early);
     assert!(tls.clients.untrusted(|_| true).is_empty(), "who has left is forgotten");
 }
+
+#[tokio::test]
+async fn a_listener_that_takes_certificates_of_nobody_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["gate".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let put = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        crate::files::write(&file, text.as_bytes(), crate::files::PRIVATE).unwrap();
+        file
+    };
+    let source = TlsSource::Files {
+        certificate_file: put("tls.pem", &certificate.pem()),
+        key_file: put("tls.key", &key.serialize_pem()),
+    };
+    for certificate in [ClientCertificate::Required, ClientCertificate::Optional] {
+        // The bundles of an agent that is none.
+        let clients = Some(ListenerClients { certificate, trust: ClientTrust::WorkloadApi });
+        let tls = ListenerTls { source: source.clone(), min_version: TlsVersion::Tls13, sni: SniRule::Match, clients };
+        let listener = Listener { address: "127.0.0.1:0".parse().unwrap(), tls: Some(tls) };
+        let clock = AuthorityClock::new(Arc::new(ManualClock::at(Timestamp::from_unix_seconds(0))), Memory::volatile());
+        let loaded = Tls::load(&[listener], clock, Registry::new(1), Metrics::new(1)).await;
+        assert!(loaded.is_err_and(|error| error.to_string().contains("without authorities")));
+    }
+}
