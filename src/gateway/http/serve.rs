@@ -1,5 +1,7 @@
 //! Connections: TLS, HTTP/1.1 or HTTP/2, and the loop that reads one head after another.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use http::HeaderName;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp};
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::tls::ALPN;
+use pingora_core::protocols::tls::{ALPN, TlsStream};
 use pingora_core::protocols::{Ssl as _, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
@@ -155,39 +157,10 @@ impl Engine {
             }
             return Ok(());
         };
-        let current = listener.current();
-        let handshake = Acceptor::from_server_config(current.config.clone());
-        let patience = self.worker.shared.limits.handshake_deadline;
-        let done = match tokio::time::timeout(patience, handshake.tls_handshake(io)).await {
-            Ok(done) => done.map_err(|error| error.to_string()),
-            Err(late) => Err(late.to_string()),
+        let Some((mut stream, connection)) = self.handshake(io, &listener, peer).await else {
+            self.worker.metrics.connection_refused();
+            return Ok(());
         };
-        let mut stream = match done {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(%peer, error, "a TLS handshake failed");
-                self.worker.metrics.connection_refused();
-                return Ok(());
-            }
-        };
-        let chain = stream.get_ssl().and_then(|tls| tls.peer_cert_chain_der().map(<[_]>::to_vec));
-        // The verifier has read the same leaf, so this fails for nobody who came through it.
-        let leaf = chain.as_ref().and_then(|chain| chain.first());
-        let certificate = match leaf.map(|leaf| ClientCertificate::of_leaf(leaf)).transpose() {
-            Ok(certificate) => certificate,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "a client certificate was refused");
-                self.worker.metrics.connection_refused();
-                return Ok(());
-            }
-        };
-        let named = stream.get_ssl().and_then(|tls| tls.server_name()).filter(|_| listener.holds_to_names());
-        // The library has read it as a DNS name already.
-        let name = named.and_then(|name| name.parse().ok());
-        let client = chain.map(|chain| self.worker.shared.tls.enter(&listener, &current, chain));
-        // The old configuration goes when its last handshake is over, not with the connection.
-        drop(current);
-        let connection = Arc::new(Connection { peer, name, certificate, client });
         let mut bytes = BytesMut::with_capacity(READ_BYTES);
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             // Our deadline, not the library's, which has none: silence must not hold a connection.
@@ -208,6 +181,35 @@ impl Engine {
             Err(NoHead::Closed) => {}
         }
         Ok(())
+    }
+
+    /// Who is at the other end of a connection over TLS. `None`: nobody who comes in.
+    async fn handshake(
+        &self,
+        io: CallerIo,
+        listener: &Arc<TlsListener>,
+        peer: SocketAddr,
+    ) -> Option<(TlsStream<CallerIo>, Arc<Connection>)> {
+        let refused = |what: &str, error: &dyn Display| tracing::debug!(%peer, %error, "{what}");
+        let current = listener.current();
+        let handshake = Acceptor::from_server_config(current.config.clone());
+        let patience = self.worker.shared.limits.handshake_deadline;
+        let done = tokio::time::timeout(patience, handshake.tls_handshake(io)).await;
+        let done = done.inspect_err(|late| refused("a TLS handshake took too long", late)).ok()?;
+        let stream = done.inspect_err(|error| refused("a TLS handshake failed", error)).ok()?;
+        let tls = stream.get_ssl()?;
+        let named = tls.server_name().filter(|_| listener.holds_to_names());
+        let name = named.map(str::parse).transpose().inspect_err(|error| refused("a server name was refused", error));
+        let name = name.ok()?;
+        let chain = tls.peer_cert_chain_der().map(<[_]>::to_vec);
+        // The verifier has read the same leaf, so this fails for nobody who came through it.
+        let leaf = chain.as_ref().and_then(|chain| chain.first());
+        let certificate = leaf.map(|leaf| ClientCertificate::of_leaf(leaf)).transpose();
+        let certificate = certificate.inspect_err(|error| refused("a client certificate was refused", error)).ok()?;
+        let client = chain.map(|chain| self.worker.shared.tls.enter(listener, &current, chain));
+        // The old configuration goes when its last handshake is over, not with the connection.
+        drop(current);
+        Some((stream, Arc::new(Connection { peer, name, certificate, client })))
     }
 
     fn gate(&self, connection: Arc<Connection>, exchange: Option<Arc<Exchange>>) -> Arc<Gate> {
