@@ -1,6 +1,9 @@
 //! What of a caller's request never reaches an upstream: its credential, hop-by-hop headers, and headers that claim what
 //! only a proxy can know.
 
+use std::cell::OnceCell;
+
+use base64::Engine as _;
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HeaderName, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use pingora_error::Result;
@@ -120,7 +123,7 @@ fn begins(name: &str, known: &str) -> bool {
 }
 
 /// Whether the signature of the caller's token also stands in the target or in another header. The token never passes;
-/// a copy of it elsewhere would.
+/// a copy of it elsewhere would, as it stands, behind escapes or in base64. A body is not searched.
 pub(crate) fn credential_elsewhere(header: &RequestHeader) -> bool {
     let Some(value) = header.headers.get(AUTHORIZATION) else { return false };
     let signature = value.as_bytes().rsplit(|byte| *byte == b'.').next().unwrap_or_default();
@@ -130,7 +133,26 @@ pub(crate) fn credential_elsewhere(header: &RequestHeader) -> bool {
     // Few headers are long enough to hold it: most calls end here without a search.
     let target = std::iter::once(header.raw_path());
     let others = header.headers.iter().filter(|(name, _)| *name != AUTHORIZATION).map(|(_, value)| value.as_bytes());
-    target.chain(others).filter(|text| text.len() >= signature.len()).any(|text| holds(text, signature))
+    let encoded = OnceCell::new();
+    target.chain(others).filter(|text| text.len() >= signature.len()).any(|text| {
+        holds(text, signature)
+            || text.len() >= encoded_length(signature.len())
+                && encoded.get_or_init(|| in_base64(signature)).iter().any(|part| holds(text, part.as_bytes()))
+    })
+}
+
+/// Characters of base64 that stand for `length` bytes and for nothing beside them, wherever in a text those begin.
+const fn encoded_length(length: usize) -> usize {
+    length.saturating_sub(2) / 3 * 4
+}
+
+/// What base64 of a longer text looks like where that holds `part`: by where it begins, modulo three. A signature's own
+/// characters encode to letters and digits alone, the same in both alphabets.
+fn in_base64(part: &[u8]) -> [String; 3] {
+    [0, 1, 2].map(|skip| {
+        let rest = part.get(skip..).unwrap_or_default();
+        base64::engine::general_purpose::STANDARD.encode(rest.get(..rest.len() / 3 * 3).unwrap_or_default())
+    })
 }
 
 /// How often a text is taken for an encoded one: upstreams decode once, and some of them twice.
@@ -307,6 +329,16 @@ mod tests {
         assert!(request(&format!("/v1/orders?t={}", escaped(&token)), None));
         assert!(request("/v1/orders", Some(("cookie", format!("t={}", escaped(&escaped(&token)))))));
         assert!(request("/v1/orders", Some(("x-a", token.replacen('s', "%73", 3)))));
+        let real = "2E1ly2BHxLM0YGfCA18z_zBJ9bmC3DIW0-TdghdzB4aoEcfGePYlwLTQQDMozxmPSiHpnKqnq1sY5Y2gdFHzvw";
+        for before in ["", "x", "xy", "billing:", "Bearer "] {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            request.insert_header("authorization", format!("Bearer eyJh.eyJi.{real}")).unwrap();
+            let copy = base64::engine::general_purpose::STANDARD.encode(format!("{before}eyJh.eyJi.{real}"));
+            request.insert_header("x-a", format!("Basic {copy}")).unwrap();
+            assert!(credential_elsewhere(&request), "{before}");
+            request.insert_header("x-a", format!("Basic {}", copy.replace('Q', "R"))).unwrap();
+            assert!(!credential_elsewhere(&request), "another text of that length");
+        }
         assert!(!request("/v1/orders", Some(("x-a", "100%".repeat(40)))));
         let none = RequestHeader::build("GET", b"/", None).unwrap();
         assert!(!credential_elsewhere(&none));
