@@ -130,8 +130,11 @@ pub fn headers(data: &[u8]) -> bool {
             .any(|family| plain.starts_with(family))
             || ["authorization", "proxy-authorization", "te", "trailer", "keep-alive", "forwarded", "x-real-ip"]
                 .contains(&plain.as_str());
+        // What a nomination cannot take away: how a message is framed, and for whom it is.
+        let stays = ["content-length", "content-encoding", "transfer-encoding", "host", "connection"];
         let is_nominated = nominated.iter().any(|one| one == name.as_str())
-            && !["upgrade", "close", "keep-alive"].contains(&name.as_str());
+            && !["upgrade", "close", "keep-alive"].contains(&name.as_str())
+            && !stays.contains(&name.as_str());
         let passes = request.headers.contains_key(name);
         assert!(!(passes && (claim || is_nominated)), "{name} passes");
         let harmless = ["accept", "cookie", "user-agent", "content-type", "x-mine", "upgrade", "content-length"];
