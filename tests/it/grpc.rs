@@ -19,7 +19,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::dev::{Done, curl};
+use crate::dev::{Done, PATIENCE, curl, eventually};
 use crate::world::{
     AUDIENCE, Certificate, Fleet, Gate, ISSUER, Nginx, Upstream, authority, free_address, plain_claims, workload,
 };
@@ -198,6 +198,49 @@ fn a_cut_ends_its_call_and_no_neighbour_on_the_connection() {
         assert_eq!(spared.message().await.unwrap_err().message(), "4 came");
         let mut again = HealthClient::new(caller(&fleet, &channel, "billing"));
         assert_eq!(again.check(asked("orders")).await.unwrap_err().code(), Code::PermissionDenied);
+    });
+}
+
+#[test]
+fn a_silent_stream_outlives_the_limit_for_bodies_that_stall() {
+    let stuck = Upstream::start(|_, stream| {
+        crate::world::ends(stream);
+    });
+    let fleet = Fleet::start(stuck.address);
+    let plain = crate::world::catalog(stuck.address).replace("[GET, HEAD]", "[GET, HEAD, POST]");
+    fleet.apply(&[plain, route("grpc", &format!("http://{}", serve(None)), "grpc", &Value::Null)].join("---\n"));
+    let gate = fleet.gateway(|config| config["limits"] = json!({ "idle_timeout": "1s" })).ready();
+    fleet.grant("--wait");
+    run(async {
+        let channel = connect(&gate).await;
+        let (sender, mut answers) = open(&caller(&fleet, &channel, "billing")).await;
+        // A body of plain HTTP/2 that begins after the stream, and stalls until its limit has passed.
+        let mut upload = Command::new("curl");
+        upload.args([
+            "-sS",
+            "--http2-prior-knowledge",
+            "--max-time",
+            "60",
+            "-T",
+            "-",
+            "-X",
+            "POST",
+            "-H",
+            &fleet.bearer(),
+        ]);
+        upload.args(["-H", "Host: a", &format!("{}/v1/orders/7", gate.url)]);
+        upload
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let mut upload = upload.spawn().unwrap();
+        std::io::Write::write_all(upload.stdin.as_mut().unwrap(), b"half").unwrap();
+        eventually("both run", PATIENCE, || gate.metric("portcullis_running_calls") == 2.0);
+        eventually("one has ended", PATIENCE, || gate.metric("portcullis_running_calls") == 1.0);
+        let _ = upload.kill();
+        let _ = upload.wait();
+        sender.send(v1::GatewayMessage::default()).await.unwrap();
+        answers.message().await.unwrap().expect("the stream goes on");
     });
 }
 

@@ -54,7 +54,7 @@ pub(super) struct CallSlot {
     forwarding: OnceLock<CallId>,
     /// The HTTP/1.1 connection that the library has; HTTP/2 frames bodies without chunks.
     exchange: Option<Arc<Exchange>>,
-    /// Of a call over HTTP/2, while its body is awaited: when the caller sent something last. Over HTTP/1.1 the library has
+    /// Of a call over HTTP/2, while its body is awaited and no answer has begun: when the caller sent something last. Over HTTP/1.1 the library has
     /// a limit of its own.
     heard: Mutex<Option<Instant>>,
     /// Of a call over HTTP/1.1 to an upstream over TLS: it has the connection for itself.

@@ -132,7 +132,8 @@ impl Hooks {
                         replay::install(session, inspected, slot, admitted.permit.route().upstream_authority())?;
                     }
                     Self::forward(context, slot, admitted);
-                    if session.is_http2() && !session.as_mut().is_body_done() {
+                    // A stream of gRPC is open for as long as its caller likes.
+                    if session.is_http2() && context.dialect == Dialect::Http && !session.as_mut().is_body_done() {
                         slot.awaits_body();
                     }
                     return Ok(Decided::Forward);
@@ -322,6 +323,10 @@ impl ProxyHttp for Hooks {
         context: &mut CallContext,
     ) -> Result<()> {
         guarded("upstream_response_filter", context, |context| {
+            // Who has an answer already waits for nobody's body.
+            if let Some(slot) = context.slot.as_ref().filter(|_| !response.status.is_informational()) {
+                slot.has_heard(true);
+            }
             context.replies.take(response).or_else(|fault| upstream_fault(context, fault))
         })
     }

@@ -129,7 +129,12 @@ impl Lent {
         if matches!(self.rest, Rest::Tunnel) && !behind.is_empty() {
             return Err(Misframed);
         }
-        let end = message.head + self.rest.take(behind)?;
+        let taken = self.rest.take(behind);
+        if taken.is_err() {
+            // Nothing is judged any more: what still comes is read away behind the refusal.
+            self.rest = Rest::Head;
+        }
+        let end = message.head + taken?;
         if end < bytes.len() {
             let mut behind = bytes.split_off(end);
             behind.extend_from_slice(&self.ahead);
