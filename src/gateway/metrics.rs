@@ -228,6 +228,11 @@ impl Metrics {
             self.sum(|w| &w.inspection_limit),
         );
         families.counter(
+            "portcullis_stalled_bodies_total",
+            "Allowed calls that ended because nothing of their body came for as long as a connection may be idle.",
+            self.sum(|w| &w.stalled_bodies),
+        );
+        families.counter(
             "portcullis_upstream_connects_total",
             "Connections to upstreams that were made anew; calls on pooled connections make none.",
             self.sum(|w| &w.upstream_connects),

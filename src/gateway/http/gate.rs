@@ -24,6 +24,7 @@ use super::lent::Exchange;
 use crate::domain::name::CallId;
 use crate::gateway::connection::Connection;
 use crate::gateway::live::Cut;
+use crate::gateway::metrics::WorkerMetrics;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::upstream::Link;
 use crate::settings::gateway::GatewayLimits;
@@ -137,6 +138,7 @@ pub(super) struct Gate {
     pub(super) connection: Arc<Connection>,
     pub(super) options: HttpServerOptions,
     pub(super) limits: GatewayLimits,
+    pub(super) metrics: Arc<WorkerMetrics>,
     /// Of an HTTP/1.1 connection.
     pub(super) exchange: Option<Arc<Exchange>>,
 }
@@ -163,6 +165,9 @@ impl HttpServerApp for Gate {
             Some(Some(reused)) => Some(reused),
             Some(None) => kept(&slot, shutdown).await,
             None => {
+                if slot.cut.reason().is_none() {
+                    self.metrics.body_stalled();
+                }
                 if let (Some(exchange), Some(reason), Some(call)) =
                     (&self.exchange, slot.cut.reason(), slot.forwarding.get())
                 {

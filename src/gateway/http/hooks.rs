@@ -425,6 +425,9 @@ impl ProxyHttp for Hooks {
             let (ended, why) = failure::ending(error, reason, misframed);
             running.admitted.outcome.end(ended, why);
         }
+        if reason == Reason::RequestTimeout {
+            self.worker.metrics.body_stalled();
+        }
         tracing::debug!(call = %context.call, %reason, %error, "a call failed");
         let status = reason.info().status;
         // An interim answer is none.

@@ -216,7 +216,14 @@ impl Engine {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.worker.shared.limits.idle_timeout);
-        Arc::new(Gate { proxy: self.proxy.clone(), connection, options, limits: self.worker.shared.limits, exchange })
+        Arc::new(Gate {
+            proxy: self.proxy.clone(),
+            connection,
+            options,
+            limits: self.worker.shared.limits,
+            metrics: self.worker.metrics.clone(),
+            exchange,
+        })
     }
 
     async fn serve_http2(&self, stream: Stream, connection: Arc<Connection>, shutdown: &ShutdownWatch) {

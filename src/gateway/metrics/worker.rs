@@ -100,6 +100,7 @@ pub struct WorkerMetrics {
     pub(super) head_limit: AtomicU64,
     pub(super) body_limit: AtomicU64,
     pub(super) inspection_limit: AtomicU64,
+    pub(super) stalled_bodies: AtomicU64,
     pub(super) upstream_connects: AtomicU64,
     pub(super) upstream_errors: ByReason,
     pub(super) minted_access: AtomicU64,
@@ -132,6 +133,7 @@ impl WorkerMetrics {
             head_limit: AtomicU64::default(),
             body_limit: AtomicU64::default(),
             inspection_limit: AtomicU64::default(),
+            stalled_bodies: AtomicU64::default(),
             upstream_connects: AtomicU64::default(),
             upstream_errors: ByReason::default(),
             minted_access: AtomicU64::default(),
@@ -207,6 +209,11 @@ impl WorkerMetrics {
         } else if reason == Reason::InspectionFull {
             self.inspection_limit.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Nothing of a body came for as long as a caller may be silent.
+    pub fn body_stalled(&self) {
+        self.stalled_bodies.fetch_add(1, Relaxed);
     }
 
     /// A connection to an upstream was made anew.

@@ -140,6 +140,7 @@ fn a_body_over_http2_that_stalls_has_an_end() {
     child.stdin.as_mut().unwrap().write_all(b"half").unwrap();
     eventually("it runs", PATIENCE, || gate.metric("portcullis_running_calls") == 1.0);
     eventually("it has ended", PATIENCE, || gate.metric("portcullis_running_calls") == 0.0);
+    assert_eq!(gate.metric("portcullis_stalled_bodies_total"), 1.0);
     let _ = child.kill();
     let _ = child.wait();
 }
