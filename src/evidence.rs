@@ -6,12 +6,15 @@
 
 pub mod access;
 pub mod checkpoint;
+pub mod cosignature;
 pub mod entry;
 pub mod journal;
 pub mod key;
+pub mod proof;
 pub mod query;
 pub mod read;
 pub mod sequencer;
+pub mod statement;
 pub mod storage;
 pub mod tiles;
 pub mod tree;
@@ -21,12 +24,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::checkpoint::{EvidenceKey, Origin, VerifierKey};
+use self::checkpoint::{EvidenceKey, NoteError, Origin, VerifierKey};
 use self::journal::{Journal, JournalOptions, OpenError, RecoveryReport, Writer};
 use self::key::LogFileError;
+use self::proof::ProofError;
 use self::sequencer::{SequencerError, SequencerHandle, SequencerStatus};
+use self::statement::StatementKind;
 use self::storage::{DiskStorage, Storage};
-use self::tree::TreeHead;
+use self::tree::{Hash, TreeHead};
 use crate::domain::Clock;
 
 /// Why a log cannot be opened for writing. Closed: without it no call is allowed.
@@ -59,6 +64,8 @@ pub enum LogError {
 pub struct EvidenceLog {
     journal: Journal,
     sequencer: SequencerHandle,
+    storage: Arc<dyn Storage>,
+    signer: EvidenceKey,
     key: VerifierKey,
 }
 
@@ -105,14 +112,15 @@ impl EvidenceLog {
         sequencer::refuse_rollback(&storage, &verifier)?;
         let durability = options.durability;
         let (journal, report) = Journal::open(storage.clone(), origin, writer, options, clock.clone())?;
-        let sequencer = match SequencerHandle::start(storage, journal.clone(), key, durability, clock) {
+        let started = SequencerHandle::start(storage.clone(), journal.clone(), key.clone(), durability, clock);
+        let sequencer = match started {
             Ok(sequencer) => sequencer,
             Err(error) => {
                 journal.close();
                 return Err(error.into());
             }
         };
-        Ok((Self { journal, sequencer, key: verifier }, report))
+        Ok((Self { journal, sequencer, storage, signer: key, key: verifier }, report))
     }
 
     /// Where records go.
@@ -133,6 +141,22 @@ impl EvidenceLog {
     /// Takes everything durable under a checkpoint and waits for that. Blocks for some disk writes.
     pub fn checkpoint_now(&self) -> Option<(TreeHead, String)> {
         self.sequencer.checkpoint_now()
+    }
+
+    /// The proof that the log with `new` records, under a checkpoint, grew from its first `old`. Blocks for some reads.
+    ///
+    /// # Errors
+    /// When the log was never that long, or its tiles cannot be read.
+    pub fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, ProofError> {
+        proof::consistency(&*self.storage, old, new)
+    }
+
+    /// Signs a statement with the log's key.
+    ///
+    /// # Errors
+    /// When the key makes no signature.
+    pub fn state(&self, kind: StatementKind, payload: &[u8]) -> Result<Vec<u8>, NoteError> {
+        self.signer.state(kind, payload)
     }
 
     /// How tiles and checkpoint are doing.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
@@ -101,7 +102,11 @@ impl VerifierKey {
         [a, b, c, d]
     }
 
-    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(super) const fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.public).verify(message, signature).is_ok()
     }
 }
@@ -128,9 +133,10 @@ impl FromStr for VerifierKey {
     }
 }
 
-/// The private key of a log.
+/// The private key of a log. Cheap to clone.
+#[derive(Clone)]
 pub struct EvidenceKey {
-    pair: Ed25519KeyPair,
+    pair: Arc<Ed25519KeyPair>,
     public: [u8; 32],
 }
 
@@ -153,7 +159,7 @@ impl EvidenceKey {
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|e| KeyError(e.to_string()))?;
         let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError("bad public key".into()))?;
-        Ok(Self { pair, public })
+        Ok(Self { pair: Arc::new(pair), public })
     }
 
     /// A new key, and its PKCS#8 form.
@@ -164,6 +170,10 @@ impl EvidenceKey {
         let pair = Ed25519KeyPair::generate().map_err(|e| KeyError(e.to_string()))?;
         let der = pair.to_pkcs8().map_err(|e| KeyError(e.to_string()))?.as_ref().to_vec();
         Ok((Self::from_pkcs8(&der)?, der))
+    }
+
+    pub(super) fn sign_bytes(&self, message: &[u8]) -> Result<Vec<u8>, NoteError> {
+        self.pair.try_sign(message).map(|signature| signature.as_ref().to_vec()).map_err(|_| NoteError::Sign)
     }
 
     /// The key that verifies what this one signs for a log.
@@ -193,9 +203,8 @@ impl Checkpoint {
     /// When the key makes no signature.
     pub fn sign(&self, key: &EvidenceKey) -> Result<String, NoteError> {
         let text = self.text();
-        let signature = key.pair.try_sign(text.as_bytes()).map_err(|_| NoteError::Sign)?;
         let mut line = key.verifier(&self.origin).id().to_vec();
-        line.extend_from_slice(signature.as_ref());
+        line.extend_from_slice(&key.sign_bytes(text.as_bytes())?);
         Ok(format!("{text}\n\u{2014} {} {}\n", self.origin, STANDARD.encode(line)))
     }
 
