@@ -11,6 +11,7 @@ mod control;
 mod dev;
 mod evidence;
 mod failure;
+mod fleet;
 mod gateway;
 mod grant;
 mod identity;
@@ -113,6 +114,9 @@ enum Command {
     /// Ask what the gate would say: 0 allowed, 3 denied
     #[command(name = "can-i")]
     CanI(can_i::CanI),
+    /// The gateways: how far each enforces, and who may have authority
+    #[command(subcommand)]
+    Fleet(fleet::Fleet),
     /// Tokens of callers
     #[command(subcommand)]
     Token(token::Token),
@@ -229,6 +233,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Identity(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),
+        Command::Fleet(command) => asking(command.run(&context)),
         Command::Token(command) => asking(command.run(&context)),
         Command::Evidence(command) => asking(command.run(&context)),
         Command::Completion(command) => command.run(),

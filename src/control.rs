@@ -8,6 +8,7 @@
 
 mod actor;
 mod api;
+pub mod authority;
 pub mod authorize;
 pub mod catalog;
 mod encode;
@@ -16,6 +17,7 @@ pub mod fleet;
 pub mod grant;
 mod http;
 mod listen;
+mod logs;
 mod metrics;
 pub mod model;
 pub mod outbox;

@@ -30,9 +30,12 @@ use self::key::LogFileError;
 use self::proof::ProofError;
 use self::sequencer::{SequencerError, SequencerHandle, SequencerStatus};
 use self::statement::StatementKind;
-use self::storage::{DiskStorage, Storage};
+use self::storage::{DiskStorage, Persist, Storage};
 use self::tree::{Hash, TreeHead};
 use crate::domain::Clock;
+
+/// The latest checkpoint that the control plane cosigned, beside the log.
+pub const COSIGNED: &str = "cosigned";
 
 /// Why a log cannot be opened for writing. Closed: without it no call is allowed.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +152,14 @@ impl EvidenceLog {
     /// When the log was never that long, or its tiles cannot be read.
     pub fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, ProofError> {
         proof::consistency(&*self.storage, old, new)
+    }
+
+    /// Keeps the latest checkpoint that was cosigned, with its cosignature, beside the log.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn keep_cosigned(&self, note: &str) -> io::Result<()> {
+        self.storage.write_file(COSIGNED, note.as_bytes(), Persist::Later)
     }
 
     /// Signs a statement with the log's key.

@@ -15,6 +15,7 @@ mod credential;
 mod fixture;
 mod http;
 mod identify;
+pub mod incarnation;
 pub mod issuers;
 pub mod live;
 pub mod metrics;

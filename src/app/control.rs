@@ -12,6 +12,7 @@ pub(super) use log::ControlLog;
 use super::signals::Signals;
 use super::{AppError, on_runtime};
 use crate::clock::SystemClock;
+use crate::control::authority::AuthorityKey;
 use crate::control::enrol::{self, CertificateAuthority, PersonSpec, Subject};
 use crate::control::record::PersonRole;
 use crate::control::{ControlPlane, Core};
@@ -19,6 +20,9 @@ use crate::domain::Clock;
 use crate::domain::name::{GatewayName, OwnerName};
 use crate::settings::ControlSettings;
 use crate::{files, telemetry};
+
+/// The file with the key by which gateways know the control plane's word, beside each `ca.pem`.
+const KEYS_FILE: &str = "control.vkey";
 
 /// Whom `init` makes sure of, besides the administrator.
 #[derive(Clone, Debug, Default)]
@@ -34,11 +38,11 @@ pub struct Enrol {
 /// What `init` made sure of.
 #[derive(Clone, Debug, Serialize)]
 pub struct Enrolled {
-    /// The CA's certificate, for command lines and gateways to pin.
+    /// The CA's certificate, for command lines and gateways to pin; `control.vkey` lies beside it.
     pub ca: PathBuf,
     /// The administrator's token.
     pub administrator: PathBuf,
-    /// Each gateway's directory with `gateway.pem`, `gateway.key` and `ca.pem`.
+    /// Each gateway's directory with `gateway.pem`, `gateway.key`, `ca.pem` and `control.vkey`.
     pub gateways: Vec<PathBuf>,
 }
 
@@ -67,17 +71,20 @@ async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolle
         let file = &settings.tls.client_ca_file;
         files::write(file, ca.pem().as_bytes(), files::PUBLIC).map_err(io(file))?;
     }
+    let authority = AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain).map_err(part)?;
+    let keys = ca_dir.join(KEYS_FILE);
+    files::write(&keys, format!("{}\n", authority.verifier()).as_bytes(), files::PUBLIC).map_err(io(&keys))?;
     let core = Core::open(settings, clock.clone()).await.map_err(part)?;
     let people = settings.state_dir.join("people");
     let administrator = person(&core, "administrator", &[PersonRole::Administrator], &people).await;
-    let gateways = register(&core, &ca, settings, enrol, &*clock).await;
+    let gateways = register(&core, (&ca, &authority), settings, enrol, &*clock).await;
     core.shutdown().await;
     Ok(Enrolled { ca: ca.certificate_file(), administrator: administrator?, gateways: gateways? })
 }
 
 async fn register(
     core: &Core,
-    ca: &CertificateAuthority,
+    (ca, authority): (&CertificateAuthority, &AuthorityKey),
     settings: &ControlSettings,
     enrol: &Enrol,
     clock: &dyn Clock,
@@ -85,7 +92,7 @@ async fn register(
     let mut made = Vec::new();
     for name in &enrol.gateways {
         let dir = settings.state_dir.join("gateways").join(name.as_str());
-        gateway(core, ca, name, &enrol.gateway_names, &dir, clock).await?;
+        gateway(core, (ca, authority), name, &enrol.gateway_names, &dir, clock).await?;
         made.push(dir);
     }
     Ok(made)
@@ -100,10 +107,10 @@ pub(super) async fn person(core: &Core, name: &str, roles: &[PersonRole], dir: &
     Ok(file)
 }
 
-/// Makes sure of a gateway's record, and of `gateway.pem`, `gateway.key` and `ca.pem` in `dir`.
+/// Makes sure of a gateway's record, and of `gateway.pem`, `gateway.key`, `ca.pem` and `control.vkey` in `dir`.
 pub(super) async fn gateway(
     core: &Core,
-    ca: &CertificateAuthority,
+    (ca, authority): (&CertificateAuthority, &AuthorityKey),
     name: &GatewayName,
     names: &[String],
     dir: &Path,
@@ -114,6 +121,8 @@ pub(super) async fn gateway(
     let subject = Subject::Gateway { name: name.clone(), names: names.to_vec() };
     ca.issue(&subject, &dir.join("gateway.pem"), &dir.join("gateway.key"), clock).map_err(part)?;
     files::write(&dir.join("ca.pem"), ca.pem().as_bytes(), files::PUBLIC).map_err(io(dir))?;
+    let keys = format!("{}\n", authority.verifier());
+    files::write(&dir.join(KEYS_FILE), keys.as_bytes(), files::PUBLIC).map_err(io(dir))?;
     enrol::ensure_gateway(core.handle(), name, clock.now()).await.map_err(part)
 }
 

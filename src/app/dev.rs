@@ -23,6 +23,7 @@ use super::signals::Signals;
 use super::{AppError, on_runtime};
 use crate::client::target::DevFile;
 use crate::clock::SystemClock;
+use crate::control::authority::AuthorityKey;
 use crate::control::enrol::{CertificateAuthority, Subject};
 use crate::control::record::PersonRole;
 use crate::control::{ControlPlane, Core};
@@ -216,7 +217,8 @@ async fn enrol(directory: &Directory, settings: &ControlSettings, clock: Arc<dyn
         control::person(&core, name, &[role], &directory.at("people")).await?;
     }
     let name: GatewayName = GATEWAY.parse().map_err(part)?;
-    control::gateway(&core, &ca, &name, &[], &directory.at("gateway"), &*clock).await?;
+    let authority = AuthorityKey::open_or_create(&settings.state_dir, TRUST_DOMAIN).map_err(part)?;
+    control::gateway(&core, (&ca, &authority), &name, &[], &directory.at("gateway"), &*clock).await?;
     Ok(core)
 }
 

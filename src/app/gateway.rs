@@ -8,6 +8,7 @@ use super::signals::{Hangups, Signals};
 use super::{AppError, on_runtime};
 use crate::clock::SystemClock;
 use crate::gateway::Gateway;
+use crate::gateway::incarnation::{self, Sealed};
 use crate::settings::GatewaySettings;
 use crate::telemetry;
 
@@ -36,6 +37,15 @@ pub fn run(config: &Path) -> Result<(), AppError> {
             () = signals.next() => Err(AppError::Impatient),
         }
     })
+}
+
+/// Sets the log of the gateway of the settings at `config` aside, while it does not run, and has the next one begin.
+///
+/// # Errors
+/// When the settings are wrong, the gateway runs, or the log cannot be moved.
+pub fn seal(config: &Path) -> Result<Sealed, AppError> {
+    let settings = GatewaySettings::load(config)?;
+    incarnation::seal(&settings.state_dir, &settings.evidence.dir).map_err(AppError::part("gateway"))
 }
 
 /// Starts a gateway on this runtime.

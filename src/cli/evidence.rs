@@ -23,6 +23,7 @@ use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceNam
 use crate::domain::{Clock as _, Reason, Timestamp};
 use crate::evidence::access::AccessLog;
 use crate::evidence::checkpoint::{Checkpoint, VerifierKey};
+use crate::evidence::cosignature::CosignerKey;
 use crate::evidence::entry::Kind;
 use crate::evidence::query::{Filter, Found, Query, QueryError, records};
 use crate::evidence::storage::{DiskStorage, Storage};
@@ -45,6 +46,10 @@ pub(super) enum Evidence {
         /// A signed checkpoint that was kept elsewhere: the log must only have grown since (needs --key)
         #[arg(long, value_name = "FILE", requires = "key")]
         against: Option<PathBuf>,
+        /// The control plane's key, NAME+ID+BASE64 (`control.vkey`): the log must have grown from a checkpoint that it
+        /// cosigned, also where the log's own key is in wrong hands
+        #[arg(long, value_name = "KEY")]
+        cosigner: Option<CosignerKey>,
     },
     /// Print the last records, and those that come
     Tail {
@@ -153,6 +158,12 @@ struct Verified {
     past_checkpoint: u64,
     open_intents: u64,
     in_flight_bytes: u64,
+    /// Records under the latest cosigned checkpoint that is kept beside the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cosigned_size: Option<u64>,
+    /// When it was cosigned, by the given key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cosigned: Option<Timestamp>,
     incarnations: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Timestamp>,
@@ -163,7 +174,9 @@ struct Verified {
 impl Evidence {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
-            Self::Verify { log, key, against } => check(context, log.directory(context)?, key, against),
+            Self::Verify { log, key, against, cosigner } => {
+                check(context, log.directory(context)?, key, against, cosigner)
+            }
             Self::Tail { log, lines, follow, access_log } => {
                 tail(context, &log.storage(context)?, lines, follow, View::of(access_log)).await
             }
@@ -196,7 +209,13 @@ impl Log {
     }
 }
 
-fn check(context: &Context, log: PathBuf, key: Option<VerifierKey>, against: Option<PathBuf>) -> Result<Exit, Failure> {
+fn check(
+    context: &Context,
+    log: PathBuf,
+    key: Option<VerifierKey>,
+    against: Option<PathBuf>,
+    cosigner: Option<CosignerKey>,
+) -> Result<Exit, Failure> {
     let against = match (&key, against) {
         (Some(key), Some(file)) => {
             let shown = file.display().to_string();
@@ -209,7 +228,7 @@ fn check(context: &Context, log: PathBuf, key: Option<VerifierKey>, against: Opt
         }
         _ => None,
     };
-    let report = verify::verify(&log, &VerifyOptions { key, against })?;
+    let report = verify::verify(&log, &VerifyOptions { key, against, cosigner })?;
     let verified = shown(log, &report);
     context.output.answer(&verified, || details(&verified))?;
     Ok(Exit::Done)
@@ -227,6 +246,8 @@ fn shown(log: PathBuf, report: &Report) -> Verified {
         past_checkpoint: report.past_checkpoint,
         open_intents: report.open_intents,
         in_flight_bytes: report.in_flight_bytes,
+        cosigned_size: report.cosigned.map(|(size, _)| size),
+        cosigned: report.cosigned.and_then(|(_, at)| at),
         incarnations: report.incarnations,
         from: report.times.map(|(from, _)| from),
         to: report.times.map(|(_, to)| to),
@@ -242,6 +263,7 @@ fn details(verified: &Verified) -> Human {
             ("log", verified.log.display().to_string()),
             ("key", verified.key.clone()),
             ("checkpoint", format!("{} records, root {}", verified.size, verified.root)),
+            ("cosigned", cosigned(verified, now)),
             ("since then", format!("{} records", verified.past_checkpoint)),
             ("open calls", verified.open_intents.to_string()),
             ("opened", format!("{} times", verified.incarnations)),
@@ -249,6 +271,15 @@ fn details(verified: &Verified) -> Human {
             ("last record", at(verified.to)),
         ]),
     ])
+}
+
+/// How much of it the control plane cosigned: by the kept checkpoint's word, or by the cosigner's where its key is given.
+fn cosigned(verified: &Verified, now: Timestamp) -> String {
+    match (verified.cosigned_size, verified.cosigned) {
+        (None, _) => "not yet".to_owned(),
+        (Some(size), Some(at)) => format!("{size} records, {}", both(at, now)),
+        (Some(size), None) => format!("{size} records (give --cosigner to check by whom)"),
+    }
 }
 
 impl From<verify::Failure> for Failure {

@@ -1,11 +1,13 @@
-//! `portcullis gateway`: run a gateway.
+//! `portcullis gateway`: run a gateway, and set its log aside.
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
+use super::output::Human;
 use crate::app;
 
 #[derive(Debug, Subcommand)]
@@ -16,12 +18,37 @@ pub(super) enum Gateway {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Set the log of a gateway that is not running aside, and have it begin a new one: after it lost records, when the
+    /// control plane gives it no authority over it any more
+    Seal {
+        /// Settings of the gateway
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Serialize)]
+struct SealAnswer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed: Option<PathBuf>,
+    next: u64,
 }
 
 impl Gateway {
-    pub(super) fn run(self, _: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
             Self::Run { config } => app::gateway::run(&config)?,
+            Self::Seal { config } => {
+                let sealed = app::gateway::seal(&config)?;
+                let line = match &sealed.moved_to {
+                    Some(path) => {
+                        format!("the log is sealed, in {}; the next one is number {}", path.display(), sealed.next)
+                    }
+                    None => format!("there was no log; the next one is number {}", sealed.next),
+                };
+                let answer = SealAnswer { sealed: sealed.moved_to, next: sealed.next };
+                context.output.answer(&answer, || Human::Lines(vec![line]))?;
+            }
         }
         Ok(Exit::Done)
     }

@@ -11,8 +11,9 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
     let row = |receipt: &Receipt| {
         let (state, took) = match receipt.state {
             ReceiptState::Enforced => ("enforced", measured(receipt.took_us)),
-            ReceiptState::Pending => ("pending", String::new()),
-            ReceiptState::Unreachable => ("unreachable", String::new()),
+            ReceiptState::Pending if receipt.connected => ("pending", String::new()),
+            ReceiptState::Pending => ("pending (not connected)", String::new()),
+            ReceiptState::Lapsed => ("lapsed", String::new()),
         };
         let stops = receipt.stops_by.map(|at| both(at, now)).unwrap_or_default();
         let cut = receipt.unlisted.saturating_add(u64::try_from(receipt.cut.len()).unwrap_or(u64::MAX));
@@ -44,7 +45,7 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
     ])
 }
 
-/// How many gateways have not said that it is enforced.
+/// How many gateways may still go on: neither have they said that it is enforced, nor are they past their authority.
 pub(super) fn outstanding(receipts: &[Receipt]) -> usize {
-    receipts.iter().filter(|receipt| receipt.state != ReceiptState::Enforced).count()
+    receipts.iter().filter(|receipt| receipt.state == ReceiptState::Pending).count()
 }

@@ -54,6 +54,30 @@ pub struct Receipt {
     /// Not enforced: the latest moment at which it can still allow calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stops_by: Option<Timestamp>,
+    /// Whether the control plane hears it.
+    pub connected: bool,
+    /// Its own signed word that it is enforced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<Statement>,
+}
+
+/// A gateway's signed word: an encoded `portcullis.v1.Applied`, its signature, and the key that verifies it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Statement {
+    /// What was signed, base64.
+    pub payload: String,
+    /// Ed25519, base64.
+    pub signature: String,
+    /// A C2SP verifier key: that of the gateway's evidence log.
+    pub key: String,
+}
+
+impl Statement {
+    fn of(signed: &v1::Signed, key: String) -> Self {
+        use base64::Engine as _;
+        let text = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+        Self { payload: text(&signed.payload), signature: text(&signed.signature), key }
+    }
 }
 
 const fn is_zero(number: &u64) -> bool {
@@ -66,10 +90,10 @@ const fn is_zero(number: &u64) -> bool {
 pub enum ReceiptState {
     /// It said so.
     Enforced,
-    /// Connected, and not heard in the time given.
+    /// Not heard in the time given: it may allow calls until `stops_by`.
     Pending,
-    /// Not connected: it stops by itself.
-    Unreachable,
+    /// Not heard, and by now its authority is too old to allow any.
+    Lapsed,
 }
 
 /// A call that was cut.
@@ -157,7 +181,7 @@ impl TryFrom<v1::GatewayReceipt> for Receipt {
             State::Enforced => ReceiptState::Enforced,
             // An unknown word is no promise.
             State::Pending | State::Unspecified => ReceiptState::Pending,
-            State::Unreachable => ReceiptState::Unreachable,
+            State::Lapsed => ReceiptState::Lapsed,
         };
         let cut = message.cut.into_iter().map(Cut::try_from).collect::<Result<_, _>>()?;
         let stops_by = (message.stops_by_unix_us != 0).then(|| Timestamp::from_unix_micros(message.stops_by_unix_us));
@@ -168,6 +192,8 @@ impl TryFrom<v1::GatewayReceipt> for Receipt {
             cut,
             unlisted: message.unlisted,
             stops_by,
+            connected: message.connected,
+            statement: message.statement.map(|signed| Statement::of(&signed, message.statement_key)),
         })
     }
 }

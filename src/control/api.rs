@@ -6,6 +6,7 @@
 mod access;
 mod catalog;
 mod error;
+mod fleet;
 mod identify;
 mod push;
 mod server;

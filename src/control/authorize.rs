@@ -92,13 +92,16 @@ pub enum Operation {
     RevokeToken,
     WhoAmI,
     Attach,
+    ReadFleet,
+    ExpelGateway,
+    ReadmitGateway,
     /// Health and reflection of the API.
     Describe,
 }
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -111,6 +114,9 @@ impl Operation {
         Self::RevokeToken,
         Self::WhoAmI,
         Self::Attach,
+        Self::ReadFleet,
+        Self::ExpelGateway,
+        Self::ReadmitGateway,
         Self::Describe,
     ];
 
@@ -137,6 +143,9 @@ impl Operation {
             Self::RevokeToken => "revoke_token",
             Self::WhoAmI => "who_am_i",
             Self::Attach => "attach",
+            Self::ReadFleet => "read_fleet",
+            Self::ExpelGateway => "expel_gateway",
+            Self::ReadmitGateway => "readmit_gateway",
             Self::Describe => "describe",
         }
     }
@@ -169,11 +178,13 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
 
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
 
-        (O::RevokeGrant | O::RevokeToken | O::Quarantine, R::Security) => Rule::Allow,
+        (O::RevokeGrant | O::RevokeToken | O::Quarantine | O::ReadFleet | O::ExpelGateway, R::Security) => Rule::Allow,
         (O::RevokeGrant, R::Owner | R::Developer) => Rule::AllowOwned,
 
         (O::Apply | O::CreateGrant | O::ReleaseOrOffboard, R::Security | R::Owner | R::Developer) => Rule::Deny,
-        (O::Quarantine | O::RevokeToken, R::Owner | R::Developer) => Rule::Deny,
+        (O::Quarantine | O::RevokeToken | O::ExpelGateway, R::Owner | R::Developer) => Rule::Deny,
+        (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
+        (O::ReadmitGateway, R::Security | R::Owner | R::Developer) => Rule::Deny,
     }
 }
 
@@ -251,6 +262,9 @@ mod tests {
         revoke_token         + + - - +
         who_am_i             + + + + +
         attach               - - - - +
+        read_fleet           + + + + -
+        expel_gateway        + + - - -
+        readmit_gateway      + - - - -
         describe             + + + + -
     ";
 

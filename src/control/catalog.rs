@@ -94,7 +94,12 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         Record::Route(it) => model.routes.get(&it.name).map(|k| Record::Route(k.value.as_ref().clone())),
         Record::Role(it) => model.roles.get(&it.name).map(|k| Record::Role(k.value.as_ref().clone())),
         Record::Exception(it) => model.exceptions.get(&it.name).map(|k| Record::Exception(k.value.as_ref().clone())),
-        Record::Meta(_) | Record::Grant(_) | Record::Person(_) | Record::Gateway(_) | Record::Token(_) => None,
+        Record::Meta(_)
+        | Record::Grant(_)
+        | Record::Person(_)
+        | Record::Gateway(_)
+        | Record::Log(_)
+        | Record::Token(_) => None,
     }
 }
 

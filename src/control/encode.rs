@@ -39,7 +39,12 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         Record::Route(it) => plain("Route", it.name.to_string(), spec_json(&it.spec)),
         Record::Role(it) => plain("Role", it.name.to_string(), spec_json(&it.spec)),
         Record::Exception(it) => plain("Exception", it.name.to_string(), spec_json(&it.spec)),
-        Record::Meta(_) | Record::Grant(_) | Record::Person(_) | Record::Gateway(_) | Record::Token(_) => None,
+        Record::Meta(_)
+        | Record::Grant(_)
+        | Record::Person(_)
+        | Record::Gateway(_)
+        | Record::Log(_)
+        | Record::Token(_) => None,
     }
 }
 

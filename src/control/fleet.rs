@@ -20,7 +20,7 @@ const MAX_ACKNOWLEDGEMENTS: usize = 256;
 /// Cut calls remembered per gateway.
 const MAX_CUTS: usize = MAX_CUT_CALLS_LISTED;
 /// From the moment at which authority is too old to the last call's end, generously.
-const SLACK: Duration = Duration::from_secs(1);
+pub(super) const SLACK: Duration = Duration::from_secs(1);
 
 /// What a gateway said about a revision.
 #[derive(Debug)]
@@ -30,6 +30,19 @@ struct Acknowledgement {
     cut: Vec<v1::CutCall>,
     /// Cut calls that are not in it.
     unlisted: u64,
+    /// As the gateway signed it.
+    statement: v1::Signed,
+    key: String,
+}
+
+/// What a gateway said of a revision, and that it did.
+#[derive(Debug)]
+pub(super) struct Stated {
+    pub(super) applied: v1::Applied,
+    /// The same as it was signed.
+    pub(super) signed: v1::Signed,
+    /// The key that verifies it.
+    pub(super) key: String,
 }
 
 #[derive(Debug)]
@@ -165,7 +178,8 @@ impl Fleet {
     }
 
     /// A gateway says that a revision is enforced.
-    pub(super) fn applied(&self, name: &GatewayName, session: u64, applied: v1::Applied) {
+    pub(super) fn applied(&self, name: &GatewayName, session: u64, stated: Stated) {
+        let Stated { applied, signed: statement, key } = stated;
         self.with(name, session, |gateway| {
             gateway.applied = gateway.applied.max(applied.revision);
             let mut cut = applied.cut;
@@ -174,7 +188,7 @@ impl Fleet {
             cut.truncate(MAX_CUTS);
             gateway.cuts += cut.len();
             let (revision, took_us) = (applied.revision, applied.took_us);
-            gateway.acknowledgements.push_back(Acknowledgement { revision, took_us, cut, unlisted });
+            gateway.acknowledgements.push_back(Acknowledgement { revision, took_us, cut, unlisted, statement, key });
             while gateway.acknowledgements.len() > MAX_ACKNOWLEDGEMENTS || gateway.cuts > MAX_CUTS {
                 let Some(oldest) = gateway.acknowledgements.pop_front() else { break };
                 gateway.cuts -= oldest.cut.len();
@@ -238,7 +252,7 @@ impl Fleet {
         gateways.by_name.iter().map(|(name, gateway)| receipt(name, gateway, wanted, now)).collect()
     }
 
-    /// Waits until no connected gateway is pending, or until `timeout`, and returns what each has to show.
+    /// Waits until every connected gateway has enforced it, or until `timeout`, and returns what each has to show.
     pub async fn wait(&self, wanted: &Wanted, timeout: Duration) -> Vec<v1::GatewayReceipt> {
         let mut changed = self.watch();
         let settled = async {
@@ -246,7 +260,7 @@ impl Fleet {
                 changed.mark_unchanged();
                 let receipts = self.receipts(wanted);
                 let pending = v1::gateway_receipt::State::Pending;
-                if receipts.iter().all(|receipt| receipt.state() != pending) {
+                if receipts.iter().all(|receipt| !receipt.connected || receipt.state() != pending) {
                     return receipts;
                 }
                 if changed.changed().await.is_err() {
@@ -269,21 +283,26 @@ fn session_of<'g>(gateways: &'g mut Gateways, name: &GatewayName, session: u64) 
 fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestamp) -> v1::GatewayReceipt {
     use v1::gateway_receipt::State;
     let authority = wanted.authority(gateway.applied);
+    let connected = gateway.session.is_some();
     let (state, stops_by) = if gateway.applied >= wanted.revision {
         (State::Enforced, None)
-    } else if gateway.session.is_some() {
+    } else if connected {
         // Its renewals are answered until it has lagged for too long, then no more.
         (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(authority)))
     } else {
-        (State::Unreachable, Some(gateway.answered.saturating_add(authority)))
+        let stops_by = gateway.answered.saturating_add(authority);
+        (if stops_by < now { State::Lapsed } else { State::Pending }, Some(stops_by))
     };
     let mut cut = Vec::new();
     let (mut took_us, mut unlisted) = (0, 0u64);
+    let (mut statement, mut statement_key) = (None, String::new());
     if state == State::Enforced {
         let since = gateway.acknowledgements.iter().filter(|a| a.revision >= wanted.revision);
         for (place, acknowledgement) in since.enumerate() {
             if place == 0 {
                 took_us = acknowledgement.took_us;
+                statement = Some(acknowledgement.statement.clone());
+                statement_key.clone_from(&acknowledgement.key);
             }
             unlisted = unlisted.saturating_add(acknowledgement.unlisted);
             cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, &wanted.grants)).map(|c| v1::CutCallInfo {
@@ -301,6 +320,9 @@ fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestam
         took_us,
         stops_by_unix_us: stops_by.map_or(0, Timestamp::unix_micros),
         unlisted,
+        connected,
+        statement,
+        statement_key,
     }
 }
 
@@ -330,9 +352,13 @@ mod tests {
         }
     }
 
-    fn applied(revision: u64, grant: u128) -> v1::Applied {
+    fn stated(applied: v1::Applied) -> Stated {
+        Stated { applied, signed: v1::Signed::default(), key: "edge+00+AA".to_owned() }
+    }
+
+    fn applied(revision: u64, grant: u128) -> Stated {
         let cut = v1::CutCall { grant_id: grant.to_be_bytes().to_vec(), intent_seq: 3, ..Default::default() };
-        v1::Applied { epoch: 1, revision, cut: vec![cut], took_us: 42, ..Default::default() }
+        stated(v1::Applied { epoch: 1, revision, cut: vec![cut], took_us: 42, ..Default::default() })
     }
 
     #[test]
@@ -342,7 +368,11 @@ mod tests {
         fleet.record(&edge);
         clock.advance(Duration::from_secs(3));
         let receipt = &fleet.receipts(&wanted(5))[0];
-        assert_eq!(receipt.state(), State::Unreachable);
+        assert_eq!((receipt.state(), receipt.connected), (State::Pending, false));
+        assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1011).unix_micros());
+        clock.advance(Duration::from_secs(9));
+        let receipt = &fleet.receipts(&wanted(5))[0];
+        assert_eq!(receipt.state(), State::Lapsed, "by itself, and its moment stays");
         assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1011).unix_micros());
     }
 
@@ -357,7 +387,7 @@ mod tests {
         let lowered = |since| Bound { since, now: Duration::from_secs(10), longest: Duration::from_secs(300) };
         let stops_by = |bounds| {
             let receipt = fleet.receipts(&Wanted { bounds, ..wanted(6) }).remove(0);
-            assert_eq!(receipt.state(), State::Unreachable);
+            assert_eq!((receipt.state(), receipt.connected), (State::Pending, false));
             receipt.stops_by_unix_us / 1_000_000
         };
         let before = fleet.gateways.lock().by_name[&edge].applied;
@@ -425,7 +455,7 @@ mod tests {
         fleet.applied(&one, first, applied(5, 7));
         fleet.detach(&two, second);
         let receipts = waiting.await.unwrap();
-        assert_eq!(receipts.iter().map(|r| r.state()).collect::<Vec<_>>(), [State::Enforced, State::Unreachable]);
+        assert_eq!(receipts.iter().map(|r| r.state()).collect::<Vec<_>>(), [State::Enforced, State::Pending]);
     }
 
     #[test]
@@ -436,7 +466,8 @@ mod tests {
         let (session, _alive) = fleet.attach(&edge, 0).unwrap();
         for revision in 1..1000 {
             let one = v1::CutCall::default();
-            fleet.applied(&edge, session, v1::Applied { revision, cut: vec![one; 100], ..Default::default() });
+            let applied = v1::Applied { revision, cut: vec![one; 100], ..Default::default() };
+            fleet.applied(&edge, session, stated(applied));
         }
         let gateways = fleet.gateways.lock();
         let gateway = &gateways.by_name[&edge];

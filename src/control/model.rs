@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::record::{Change, GatewayRecord, GrantRecord, Person, Record, RevokedToken, TokenDigest};
+use super::record::{Change, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, TokenDigest};
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
@@ -83,6 +83,8 @@ pub struct Model {
     pub people: OrdMap<OwnerName, Kept<Person>>,
     /// By name.
     pub gateways: OrdMap<GatewayName, Kept<GatewayRecord>>,
+    /// Their logs of evidence.
+    pub logs: OrdMap<GatewayName, Kept<LogRecord>>,
     /// By issuer and `jti`.
     pub tokens: OrdMap<(String, String), Kept<RevokedToken>>,
     /// The same by their end.
@@ -115,6 +117,7 @@ impl Model {
             Record::Exception(it) => drop(self.exceptions.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Person(it) => drop(self.people.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
             Record::Grant(it) => self.put_grant(it, revision),
             Record::Token(it) => {
                 self.forget_token(it);
@@ -167,6 +170,7 @@ impl Model {
             Record::Exception(it) => drop(self.exceptions.remove(&it.name)),
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
+            Record::Log(it) => drop(self.logs.remove(&it.gateway)),
             Record::Grant(it) => self.forget_grant(it.grant.id),
             Record::Token(it) => self.forget_token(it),
         }
@@ -196,6 +200,7 @@ impl Model {
             Record::Exception(it) => self.exceptions.get(&it.name).map(|k| k.revision),
             Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
             Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
+            Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),
             Record::Grant(it) => self.grants.get(&it.grant.id).map(|k| k.revision),
             Record::Token(it) => self.tokens.get(&(it.issuer.clone(), it.jti.clone())).map(|k| k.revision),
         }

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::actor::{Actor, ControlHandle};
 use super::api::{Api, ApiStartError};
+use super::authority::{AuthorityKey, AuthorityKeyError};
 use super::outbox::{self, Sink};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
@@ -51,6 +52,9 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The key that gateways know it by cannot be had.
+    #[error(transparent)]
+    Authority(#[from] AuthorityKeyError),
     /// The gRPC API does not come up.
     #[error(transparent)]
     Api(#[from] ApiStartError),
@@ -167,6 +171,7 @@ impl ControlPlane {
         let places = Arc::new(Semaphore::new(settings.limits.max_connections));
         let api = Api {
             handle: handle.clone(),
+            authority: AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain)?,
             trust_domain: settings.trust_domain.clone(),
             certificate: read(&settings.tls.certificate_file)?,
             key: read_secret(&settings.tls.key_file)?,

@@ -179,6 +179,35 @@ pub struct GatewayRecord {
     pub registered: Timestamp,
 }
 
+/// A log of evidence of a gateway, as far as it was cosigned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// Whose it is.
+    pub gateway: GatewayName,
+    /// The key that signs it, a C2SP verifier key: its name is the log's. Kept as it was first seen.
+    pub key: String,
+    /// Records under the last checkpoint that was cosigned.
+    pub size: u64,
+    /// Their root, base64; empty while nothing is cosigned.
+    pub root: String,
+    /// When it was cosigned.
+    pub cosigned: Timestamp,
+    /// The gateway's logs before it, oldest first: each lacks what was written after its last cosignature.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<SealedLog>,
+}
+
+/// A log that goes on no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedLog {
+    /// The key that signed it.
+    pub key: String,
+    /// Records that were cosigned.
+    pub size: u64,
+    /// Their root, base64.
+    pub root: String,
+}
+
 /// A token that is dead before its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokedToken {
@@ -206,6 +235,7 @@ pub enum Record {
     Grant(GrantRecord),
     Person(Person),
     Gateway(GatewayRecord),
+    Log(LogRecord),
     Token(RevokedToken),
 }
 
@@ -241,6 +271,7 @@ impl Record {
             Self::Grant(it) => grant_key(it.grant.id),
             Self::Person(it) => format!("{ROOT}person/{}", it.name),
             Self::Gateway(it) => format!("{ROOT}gateway/{}", it.name),
+            Self::Log(it) => format!("{ROOT}log/{}", it.gateway),
             Self::Token(it) => token_key(&it.issuer, &it.jti),
         }
     }
@@ -257,6 +288,7 @@ impl Record {
             Self::Grant(it) => serde_json::to_value(it),
             Self::Person(it) => serde_json::to_value(it),
             Self::Gateway(it) => serde_json::to_value(it),
+            Self::Log(it) => serde_json::to_value(it),
             Self::Token(it) => serde_json::to_value(it),
         }
     }
@@ -282,6 +314,7 @@ impl Record {
             "grant" => Self::Grant(read(key, value)?),
             "person" => Self::Person(read(key, value)?),
             "gateway" => Self::Gateway(read(key, value)?),
+            "log" => Self::Log(read(key, value)?),
             "token" => Self::Token(read(key, value)?),
             _ => return Err(unknown()),
         };

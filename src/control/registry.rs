@@ -4,8 +4,9 @@
 
 use super::authorize::SYSTEM;
 use super::model::Model;
-use super::plan::{Audience, ChangeEvent, Plan, Refused};
-use super::record::{Change, GatewayRecord, Meta, Person, Record};
+use super::plan::{Audience, ChangeEvent, Plan, Refused, checked_reason};
+use super::record::{Change, GatewayRecord, Meta, Person, Record, Standing};
+use crate::domain::name::GatewayName;
 
 /// People that can be recorded: each token presented is compared with all of theirs.
 const MAX_PEOPLE: usize = 10_000;
@@ -39,16 +40,38 @@ pub fn plan_person(model: &Model, person: Person) -> Result<Plan<()>, Refused> {
 /// Records a gateway. The same again changes nothing.
 ///
 /// # Errors
-/// [`Refused::TooMuch`] when there are too many.
+/// [`Refused::TooMuch`] when there are too many, [`Refused::Conflict`] for one that was expelled.
 pub fn plan_gateway(model: &Model, gateway: GatewayRecord) -> Result<Plan<()>, Refused> {
     let before = model.gateways.get(&gateway.name).map(|kept| kept.value.as_ref());
     if before.is_some_and(|b| b.standing == gateway.standing) {
         return Ok(Plan::nothing(()));
     }
+    if before.is_some_and(|before| before.standing == Standing::Expelled) {
+        let name = &gateway.name;
+        return Err(Refused::Conflict(format!("gateway {name} was expelled: a new one needs another name")));
+    }
     if before.is_none() && model.gateways.len() >= MAX_GATEWAYS {
         return Err(Refused::TooMuch(format!("{MAX_GATEWAYS} gateways are recorded already")));
     }
     Ok(put("gateway", before.cloned().map(Record::Gateway), Record::Gateway(gateway)))
+}
+
+/// Takes a gateway's authority for good. Again it changes nothing.
+///
+/// # Errors
+/// [`Refused::NotFound`] for one that is not recorded.
+pub fn plan_expel(model: &Model, name: &GatewayName, reason: &str) -> Result<Plan<()>, Refused> {
+    let reason = checked_reason(reason).map_err(Refused::invalid)?;
+    let Some(kept) = model.gateways.get(name) else {
+        return Err(Refused::NotFound(format!("there is no gateway {name}")));
+    };
+    let before = kept.value.as_ref();
+    if before.standing == Standing::Expelled {
+        return Ok(Plan::nothing(()));
+    }
+    let change = Change::Put(Record::Gateway(GatewayRecord { standing: Standing::Expelled, ..before.clone() }));
+    let event = ChangeEvent::of("gateway.expelled", Some(&Record::Gateway(before.clone())), &change, Some(&reason));
+    Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Control, answer: () })
 }
 
 /// Begins a life of the store, above the one it has: after a backup was restored.

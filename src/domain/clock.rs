@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// The Unix epoch: before everything that happens here.
+    pub const UNIX_EPOCH: Self = Self(0);
     /// Later than every time that can be written down; "no end" in comparisons, never shown.
     pub const MAX: Self = Self(i64::MAX);
 

@@ -102,7 +102,8 @@ impl VerifierKey {
         [a, b, c, d]
     }
 
-    pub(super) const fn public(&self) -> &[u8; 32] {
+    /// The key, 32 bytes.
+    pub const fn public(&self) -> &[u8; 32] {
         &self.public
     }
 

@@ -193,7 +193,7 @@ fn a_log_of_another_key_or_an_older_one_is_found_by_what_is_remembered() {
     let (der, theirs) = (key(), key());
     let ours = EvidenceKey::from_pkcs8(&der).unwrap().verifier(&origin());
     let (disk, forged) = (written(&der, 20), written(&theirs, 20));
-    let with = |against| VerifyOptions { key: Some(ours.clone()), against };
+    let with = |against| VerifyOptions { key: Some(ours.clone()), against, cosigner: None };
     let head = verify_in(Arc::new(disk.clone()), &with(None)).unwrap().checkpoint;
     assert!(check(&forged).is_ok(), "by its own word it is good");
     assert!(matches!(verify_in(Arc::new(forged), &with(None)), Err(Failure::OtherKey { .. })));

@@ -4,17 +4,21 @@
 //! what was signed. The checkpoint is read first and the journal last, so that whatever a live writer adds meanwhile
 //! can only be more. Knows no network and no running journal.
 
+mod known;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::checkpoint::{Checkpoint, NoteError, VerifierKey};
+use self::known::{cosigned, note, the_key};
+use super::checkpoint::{NoteError, VerifierKey};
+use super::cosignature::CosignerKey;
 use super::entry::{Entry, Event};
-use super::key::{LogFileError, read_log_file};
+use super::key::LogFileError;
 use super::read::{JournalReader, Next, Place, segments};
-use super::sequencer::{CHECKPOINT, SIGNED, read_note};
+use super::sequencer::{CHECKPOINT, SIGNED};
 use super::storage::{DiskStorage, Storage, read_file};
 use super::tiles::{self, Edge, HASH_BYTES, TILE_WIDTH, TileId};
 use super::tree::{Hash, TreeHead, leaf_hash};
@@ -32,6 +36,8 @@ pub struct VerifyOptions {
     pub key: Option<VerifierKey>,
     /// What the log said before: it must only have grown.
     pub against: Option<TreeHead>,
+    /// The control plane's key: the log's cosigned checkpoint must be there and bear its cosignature.
+    pub cosigner: Option<CosignerKey>,
 }
 
 /// What a good log is.
@@ -51,6 +57,8 @@ pub struct Report {
     pub in_flight_bytes: u64,
     /// How often the log was opened for writing.
     pub incarnations: u64,
+    /// Records under the latest cosigned checkpoint, and when that was, where the cosigner's key is known.
+    pub cosigned: Option<(u64, Option<Timestamp>)>,
     /// Time of the first and of the last record.
     pub times: Option<(Timestamp, Timestamp)>,
 }
@@ -64,6 +72,9 @@ pub enum Failure {
     /// `log.json` cannot be used.
     #[error(transparent)]
     LogFile(#[from] LogFileError),
+    /// No checkpoint with the cosigner's word is there.
+    #[error("no checkpoint that the given key cosigned is beside the log")]
+    NotCosigned,
     /// The directory names another key than the one that is known.
     #[error("the log names the key {found}, and the key that must have signed is {expected}")]
     OtherKey {
@@ -140,6 +151,7 @@ impl Failure {
             | Self::LogFile(_)
             | Self::OtherKey { .. }
             | Self::NoCheckpoint
+            | Self::NotCosigned
             | Self::Checkpoint { .. }
             | Self::NotATile { .. }
             | Self::Root { .. } => None,
@@ -216,27 +228,14 @@ fn verify_once(storage: &Arc<dyn Storage>, options: &VerifyOptions) -> Result<Re
     let checkpoint = published.or(signed).ok_or(Failure::NoCheckpoint)?;
     let mut known = vec![(checkpoint, "the checkpoint")];
     known.extend(signed.map(|head| (head, "the last signature")));
+    let cosigned = cosigned(&**storage, &key, options.cosigner.as_ref())?;
+    known.extend(cosigned.map(|(head, _)| (head, "the cosigned checkpoint")));
     known.extend(options.against.map(|head| (head, "the remembered checkpoint")));
     let listed = list_tiles(&**storage)?;
     let mut walk = Walk::new(storage, key, listed, known);
     let in_flight_bytes = walk.run()?;
-    walk.finish(checkpoint, in_flight_bytes)
-}
-
-fn the_key(storage: &dyn Storage, options: &VerifyOptions) -> Result<VerifierKey, Failure> {
-    let found = read_log_file(storage)?;
-    match &options.key {
-        Some(expected) if *expected != found => {
-            Err(Failure::OtherKey { found: found.to_string(), expected: expected.to_string() })
-        }
-        _ => Ok(found),
-    }
-}
-
-fn note(storage: &dyn Storage, file: &'static str, key: &VerifierKey) -> Result<Option<TreeHead>, Failure> {
-    let Some(note) = read_note(storage, file)? else { return Ok(None) };
-    let checkpoint = Checkpoint::verify(&note, key).map_err(|error| Failure::Checkpoint { file, error })?;
-    Ok(Some(checkpoint.head))
+    let report = walk.finish(checkpoint, in_flight_bytes)?;
+    Ok(Report { cosigned: cosigned.map(|(head, at)| (head.size, at)), ..report })
 }
 
 /// Every tile that is there, with its widths.
@@ -470,6 +469,7 @@ impl<'s> Walk<'s> {
             return Err(Failure::Tile { path, why: "of records that are not there", first, last });
         }
         Ok(Report {
+            cosigned: None,
             key: self.key,
             checkpoint,
             records,

@@ -20,9 +20,9 @@ use super::oauth::{Oauth, OauthParts};
 use super::published::Published;
 use super::upstream::{OwnCertificate, Reach, UpstreamTrust};
 use super::worker::{self, Listening};
-use super::{Shared, admin, record, sync, tls};
+use super::{Shared, admin, incarnation, record, sync, tls};
 use crate::domain::Clock;
-use crate::evidence::checkpoint::{EvidenceKey, Origin};
+use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::{Durability, JournalOptions, Writer};
 use crate::evidence::{EvidenceLog, LogError};
 use crate::settings::gateway::{GatewaySettings, IssuerSettings};
@@ -242,15 +242,14 @@ fn tokens(settings: &GatewaySettings, clock: &Arc<dyn Clock>) -> Result<Tokens, 
 
 /// What the stream from the control plane works on.
 fn stream(settings: &GatewaySettings, shared: &Shared, evidence: &Arc<EvidenceLog>) -> sync::Parts {
-    let checkpoints = evidence.clone();
     sync::Parts {
         endpoint: settings.control.clone(),
         clock: shared.authority.clone(),
         published: shared.published.clone(),
         registry: shared.registry.clone(),
         revoked: shared.verifier.revoked().clone(),
-        journal: shared.journal.clone(),
-        checkpoints: Arc::new(move || checkpoints.checkpoint().map(|(_, note)| note).unwrap_or_default()),
+        name: settings.name.clone(),
+        log: evidence.clone(),
         metrics: shared.metrics.clone(),
     }
 }
@@ -289,8 +288,8 @@ fn open_evidence(settings: &GatewaySettings, clock: Arc<dyn Clock>) -> Result<Ev
     let file = settings.state_dir.join("evidence.key");
     let fault = |why: String| GatewayError::State { file: file.display().to_string(), why };
     let key = EvidenceKey::load_or_create(&file).map_err(|error| fault(error.to_string()))?;
-    let origin: Origin =
-        format!("portcullis/gateway/{}", settings.name).parse().map_err(|error: _| fault(format!("{error}")))?;
+    let number = incarnation::number(&settings.state_dir).map_err(|error| fault(error.to_string()))?;
+    let origin = incarnation::origin(&settings.name, number).map_err(|error| fault(error.to_string()))?;
     let options = JournalOptions {
         durability: match settings.evidence.durability {
             crate::settings::Durability::Disk => Durability::Disk,

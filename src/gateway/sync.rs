@@ -14,6 +14,7 @@ mod enforce;
 #[cfg(test)]
 mod fixture;
 mod heartbeat;
+mod log;
 mod object;
 mod outbox;
 mod review;
@@ -32,7 +33,8 @@ pub(super) use self::access::{RevokeError, TokenRevoker};
 use self::enforce::{Enforcer, Follower};
 use self::outbox::Outbox;
 use self::session::{Session, SessionEnd};
-use crate::evidence::journal::Journal;
+use crate::domain::name::GatewayName;
+use crate::evidence::EvidenceLog;
 use crate::gateway::authority::AuthorityClock;
 use crate::gateway::issuers::RevokedTokens;
 use crate::gateway::live::Registry;
@@ -49,9 +51,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(3);
 /// Revisions that wait for their calls to end; one more holds up the stream.
 const MAX_ENFORCEMENTS: usize = 1_024;
 
-/// Gives the latest signed checkpoint of the evidence, a C2SP signed note; empty when there is none yet.
-pub type Checkpoints = Arc<dyn Fn() -> String + Send + Sync>;
-
 /// What the stream works on.
 #[derive(Clone)]
 pub struct Parts {
@@ -65,10 +64,10 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// The revoked tokens.
     pub revoked: Arc<RevokedTokens>,
-    /// Where enforcements are recorded.
-    pub journal: Journal,
-    /// The latest checkpoint of the evidence.
-    pub checkpoints: Checkpoints,
+    /// This gateway's name, as authorities carry it.
+    pub name: GatewayName,
+    /// Where enforcements are recorded, what authority is given over, and whose key signs.
+    pub log: Arc<EvidenceLog>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -110,11 +109,11 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
 }
 
 async fn attach(parts: &Parts, follower: &mut Follower, outbox: &Arc<Outbox>) -> SessionEnd {
-    let mut client = match connect::connect(&parts.endpoint).await {
-        Ok(client) => client,
-        Err(error) => return SessionEnd { renewed: false, cause: error.into() },
-    };
-    Session::new(parts, follower, outbox).run(&mut client).await
+    let connected = async { Ok((connect::keys(&parts.endpoint).await?, connect::connect(&parts.endpoint).await?)) };
+    match connected.await {
+        Ok((keys, mut client)) => Session::new(parts, follower, outbox, keys).run(&mut client).await,
+        Err::<_, connect::ConnectError>(error) => SessionEnd { renewed: false, cause: error.into() },
+    }
 }
 
 /// Half of `pause` to all of it: gateways that lost the same control plane do not come back as one.

@@ -69,6 +69,8 @@ pub struct ControlEndpoint {
     pub address: UpstreamUrl,
     /// The authority that signs its certificate.
     pub ca_file: PathBuf,
+    /// The keys that sign its authorities, one C2SP verifier key a line.
+    pub keys_file: PathBuf,
     /// This gateway's certificate chain.
     pub certificate_file: PathBuf,
     /// Its private key.
@@ -201,6 +203,10 @@ fn checked(loaded: &Loaded<RawGateway>, base: &Path) -> Result<GatewaySettings, 
         workers: workers(&mut check, raw.workers),
         control: ControlEndpoint {
             address: raw.control.address.clone(),
+            keys_file: match &raw.control.keys_file {
+                Some(file) => check.path(file),
+                None => check.path(&raw.control.ca_file).with_file_name("control.vkey"),
+            },
             ca_file: check.path(&raw.control.ca_file),
             certificate_file: check.path(&raw.control.certificate_file),
             key_file: check.path(&raw.control.key_file),

@@ -19,6 +19,7 @@ mod cut;
 mod dev;
 mod durability;
 mod edge;
+mod fleet;
 mod grants;
 mod grpc;
 mod http2;

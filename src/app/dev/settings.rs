@@ -54,6 +54,7 @@ pub(super) fn gateway(directory: &Directory, options: &Options, control: &str) -
         "control": {
             "address": control,
             "ca_file": "ca.pem",
+            "keys_file": "gateway/control.vkey",
             "certificate_file": "gateway/gateway.pem",
             "key_file": "gateway/gateway.key",
         },

@@ -9,14 +9,17 @@ use super::super::authorize::{Caller, Denied};
 use super::super::catalog::{self, Diff, Document};
 use super::super::fleet::{Fleet, GatewayStatus};
 use super::super::grant::{self, GrantRequest};
+use super::super::logs;
 use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
 use super::super::record::{GatewayRecord, GrantRecord, Person, RevokedToken};
 use super::super::registry;
 use super::{Identifiers, Job, Shared, note, planned};
+use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::identity::{Identity, IdentityState};
-use crate::domain::name::{GrantId, IdentityName};
+use crate::domain::name::{GatewayName, GrantId, IdentityName};
+use crate::evidence::checkpoint::Checkpoint;
 
 /// How long a caller waits for a place in the queue, and for its commit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -208,6 +211,58 @@ impl ControlHandle {
     /// As [`registry::plan_gateway`].
     pub async fn put_gateway(&self, caller: &Caller, gateway: GatewayRecord) -> Result<Done<()>, Refused> {
         self.run(caller, "put_gateway", move |model, _, _| registry::plan_gateway(model, gateway)).await
+    }
+
+    /// Takes a gateway's authority for good.
+    ///
+    /// # Errors
+    /// As [`registry::plan_expel`].
+    pub async fn expel(&self, caller: &Caller, gateway: GatewayName, reason: String) -> Result<Done<()>, Refused> {
+        self.run(caller, "expel", move |model, _, _| registry::plan_expel(model, &gateway, &reason)).await
+    }
+
+    /// Takes note of the log that a gateway comes with; answers how much of it is cosigned.
+    ///
+    /// # Errors
+    /// [`Refused::Conflict`] when it is not the one that is known, nor one after it.
+    pub(in super::super) async fn open_log(&self, gateway: GatewayName, key: String) -> Result<Done<u64>, Refused> {
+        self.run(&Caller::Gateway(gateway.clone()), "open_log", move |model, _, _| {
+            logs::plan_open(model, &gateway, &key)
+        })
+        .await
+    }
+
+    /// Stores that a checkpoint of a gateway's log, proven from its first `from` records, is cosigned.
+    ///
+    /// # Errors
+    /// [`Refused::Conflict`] when more was cosigned meanwhile.
+    pub(in super::super) async fn cosign(
+        &self,
+        gateway: GatewayName,
+        from: u64,
+        checkpoint: Checkpoint,
+    ) -> Result<Done<Timestamp>, Refused> {
+        self.run(&Caller::Gateway(gateway.clone()), "cosign", move |model, context, _| {
+            logs::plan_cosign(model, context.now, &gateway, from, &checkpoint)
+        })
+        .await
+    }
+
+    /// Lets a gateway that lost its state come with a new key and log.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`] for a gateway without a log.
+    pub async fn readmit(&self, caller: &Caller, gateway: GatewayName, reason: String) -> Result<Done<()>, Refused> {
+        self.run(caller, "readmit", move |model, _, _| logs::plan_readmit(model, &gateway, &reason)).await
+    }
+
+    /// Records that a gateway's log is not what it was.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(in super::super) async fn note_log(&self, gateway: GatewayName, fault: String) -> Result<Done<()>, Refused> {
+        let object = format!("log/{gateway}");
+        self.run(&Caller::System, "note_log", move |_, _, _| Ok(note("log.refused", object, fault))).await
     }
 
     /// Declares the store a restored backup: gateways that saw more than it knows will take it as new.

@@ -3,6 +3,7 @@
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use super::super::logs::LogFault;
 use super::super::plan::Refused;
 use crate::wire::WireError;
 
@@ -57,6 +58,11 @@ impl ApiError {
     pub(in super::super) fn compacted(oldest: u64) -> Self {
         let text = format!("changes before revision {oldest} are no longer kept; list, then watch from there");
         Self::new(Code::OutOfRange, "compacted", text)
+    }
+
+    /// The gateway's log is not the one that it should be.
+    pub(in super::super) fn log(fault: &LogFault) -> Self {
+        Self::new(Code::FailedPrecondition, "log", fault.to_string())
     }
 
     /// The gateway has seen a later state.

@@ -4,6 +4,8 @@
 //! gateway that does not read is still heard, and one that does not read long enough is let go. Knows messages and
 //! revisions; what the objects in them mean is for the gateway.
 
+mod renewal;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +17,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::actor::{ControlHandle, Shared};
+use super::super::authority::AuthorityKey;
 use super::super::authorize::{Caller, Operation};
 use super::super::encode;
-use super::super::record::Standing;
+use super::super::fleet::Stated;
+use super::super::logs::{self, LogFault};
+use super::super::record::{LogRecord, Standing};
 use super::super::ring::{self, Head, Next};
 use super::ApiError;
 use crate::domain::name::GatewayName;
+use crate::evidence::checkpoint::VerifierKey;
+use crate::evidence::statement::StatementKind;
 use crate::wire::v1;
 use v1::control_message::Message as Down;
 use v1::gateway_message::Message as Up;
@@ -43,6 +50,8 @@ type Messages = Pin<Box<dyn Stream<Item = Result<v1::ControlMessage, Status>> + 
 #[derive(Debug)]
 pub(super) struct GrantStreamService {
     pub(super) handle: ControlHandle,
+    /// Signs what gateways take for the control plane's word.
+    pub(super) authority: AuthorityKey,
     /// True when the process is about to end: sessions end first, so that gateways go elsewhere.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -68,6 +77,7 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
         let shared = self.handle.shared().clone();
         in_good_standing(&shared, &name)?;
         plausible(&hello, shared.ring.head())?;
+        let (key, cosigned_size) = open_log(&self.handle, &name, &hello.evidence_key).await?;
         let holds = if hello.epoch == shared.ring.head().epoch { hello.revision } else { 0 };
         let Some((id, replaced)) = shared.fleet.attach(&name, holds) else {
             return Err(ApiError::denied(format!("gateway {name} is not recorded")).into());
@@ -75,8 +85,13 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
         tracing::info!(gateway = %name, revision = hello.revision, version = %hello.version, "a gateway attached");
         let (sender, receiver) = mpsc::channel(MAX_IN_FLIGHT);
         let (renewals, renewed) = watch::channel(None);
-        let session = Session { shared, name, id, holds, sender, stop: self.stop.clone() };
-        let reading = tokio::spawn(read(session.shared.clone(), session.name.clone(), session.id, incoming, renewals));
+        let welcome = v1::ControlMessage { message: Some(Down::Welcome(v1::Welcome { cosigned_size })) };
+        // There is room: it is the first.
+        let _ = sender.try_send(Ok(welcome));
+        let (handle, authority) = (self.handle.clone(), self.authority.clone());
+        let reader = Reader { shared: shared.clone(), name: name.clone(), session: id, key: key.clone() };
+        let session = Session { shared, handle, authority, name, id, key, holds, sender, stop: self.stop.clone() };
+        let reading = tokio::spawn(reader.run(incoming, renewals));
         tokio::spawn(async move {
             session.run(&hello, renewed, replaced).await;
             reading.abort();
@@ -112,32 +127,79 @@ fn plausible(hello: &v1::Hello, head: Head) -> Result<(), Status> {
     Err(ApiError::store_behind().into())
 }
 
-/// Hears a gateway until it has nothing more to say.
-async fn read(
+/// Takes note of the log that a gateway comes with: its key, and how much of it is cosigned.
+async fn open_log(handle: &ControlHandle, name: &GatewayName, key: &str) -> Result<(VerifierKey, u64), ApiError> {
+    let fault = match logs::opened(&handle.model(), name, key) {
+        Ok(_) => {
+            let done = handle.open_log(name.clone(), key.to_owned()).await?;
+            let key = key.parse().map_err(|_| ApiError::log(&LogFault::Key(name.clone())))?;
+            return Ok((key, done.answer));
+        }
+        Err(fault) => fault,
+    };
+    alarm(handle, name, &fault).await;
+    Err(ApiError::log(&fault))
+}
+
+/// A log that was changed or copied is evidence itself. Up to a rate: gateways come again.
+async fn alarm(handle: &ControlHandle, name: &GatewayName, fault: &LogFault) {
+    tracing::error!(gateway = %name, %fault, "a gateway gets no authority");
+    if !fault.is_alarm() || handle.shared().denials.spend(handle.shared().clock.since_boot()).is_none() {
+        return;
+    }
+    if let Err(error) = handle.note_log(name.clone(), fault.to_string()).await {
+        tracing::error!(%error, "a fault of a gateway's log could not be recorded");
+    }
+}
+
+/// Hears a gateway.
+struct Reader {
     shared: Arc<Shared>,
     name: GatewayName,
     session: u64,
-    mut incoming: Streaming<v1::GatewayMessage>,
-    renewals: watch::Sender<Option<v1::Renew>>,
-) {
-    while let Some(Ok(message)) = incoming.next().await {
-        match message.message {
-            Some(Up::Applied(applied)) if applied.epoch == shared.ring.head().epoch => {
-                shared.fleet.applied(&name, session, applied);
+    key: VerifierKey,
+}
+
+impl Reader {
+    /// Until it has nothing more to say, or says what it should not.
+    async fn run(self, mut incoming: Streaming<v1::GatewayMessage>, renewals: watch::Sender<Option<v1::Renew>>) {
+        while let Some(Ok(message)) = incoming.next().await {
+            match message.message {
+                Some(Up::Applied(signed)) => {
+                    let Some(applied) = self.stated(&signed) else {
+                        tracing::error!(gateway = %self.name, "an acknowledgement is not signed by the gateway's key");
+                        break;
+                    };
+                    if applied.epoch == self.shared.ring.head().epoch {
+                        let stated = Stated { applied, signed, key: self.key.to_string() };
+                        self.shared.fleet.applied(&self.name, self.session, stated);
+                    }
+                }
+                // Only the latest matters: an answer to an older one would be older authority.
+                Some(Up::Renew(renew)) if renew.nonce.len() > MAX_NONCE_BYTES => break,
+                Some(Up::Renew(renew)) => drop(renewals.send_replace(Some(renew))),
+                Some(Up::Hello(_)) | None => break,
             }
-            Some(Up::Applied(_)) => {}
-            // Only the latest matters: an answer to an older one would be older authority.
-            Some(Up::Renew(renew)) if renew.nonce.len() > MAX_NONCE_BYTES => break,
-            Some(Up::Renew(renew)) => drop(renewals.send_replace(Some(renew))),
-            Some(Up::Hello(_)) | None => break,
         }
+    }
+
+    fn stated(&self, signed: &v1::Signed) -> Option<v1::Applied> {
+        if !self.key.stated(StatementKind::Applied, &signed.payload, &signed.signature) {
+            return None;
+        }
+        let applied: v1::Applied = prost::Message::decode(signed.payload.as_slice()).ok()?;
+        (applied.log == self.key.name().as_str()).then_some(applied)
     }
 }
 
 struct Session {
     shared: Arc<Shared>,
+    handle: ControlHandle,
+    authority: AuthorityKey,
     name: GatewayName,
     id: u64,
+    /// Of its log, and of what it states.
+    key: VerifierKey,
     /// The revision that it came with, 0 for none of this epoch.
     holds: u64,
     sender: mpsc::Sender<Result<v1::ControlMessage, Status>>,
@@ -239,38 +301,6 @@ impl Session {
                 Next::Behind => cursor = self.snapshot("slow").await?,
             }
         }
-    }
-
-    async fn answer(&self, renew: &v1::Renew, cursor: u64, began: Duration) -> Result<(), Ended> {
-        let shared = &self.shared;
-        if let Err(denied) = in_good_standing(shared, &self.name) {
-            let _ = self.sender.try_send(Err(denied.into()));
-            return Err(Ended);
-        }
-        // What it held when it came, it enforced before; what came since, it acknowledges with what was cut.
-        shared.fleet.holds(&self.name, self.id, renew.applied_revision.min(self.holds));
-        let applied = renew.applied_revision.max(shared.fleet.applied_by(&self.name));
-        // What is no longer in the ring was published long ago, or before this session began.
-        let missing_since = shared.ring.published_after(applied).filter(|_| applied < cursor).map(|at| at.max(began));
-        let since = if applied < cursor { missing_since.or(Some(began)) } else { None };
-        if since.is_some_and(|since| shared.clock.since_boot().saturating_sub(since) > MAX_LAG) {
-            shared.metrics.renewals.with_label_values(&["withheld"]).inc();
-            tracing::warn!(gateway = %self.name, applied, cursor, "a gateway lags: its renewal is not answered");
-            return Ok(());
-        }
-        // Written down before it is sent: a stop-by time must never be too early.
-        shared.fleet.answered(&self.name, self.id);
-        shared.metrics.renewals.with_label_values(&["answered"]).inc();
-        self.send(Down::Authority(v1::Authority {
-            nonce: renew.nonce.clone(),
-            epoch: shared.ring.head().epoch,
-            revision: cursor,
-            time_unix_us: shared.clock.now().unix_micros(),
-            cosignature: String::new(),
-            allotments: Vec::new(),
-            signature: Vec::new(),
-        }))
-        .await
     }
 
     async fn send(&self, message: Down) -> Result<(), Ended> {

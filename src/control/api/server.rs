@@ -11,9 +11,11 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::super::actor::ControlHandle;
+use super::super::authority::AuthorityKey;
 use super::super::listen::{Connection, Listener};
 use super::access::AccessService;
 use super::catalog::CatalogService;
+use super::fleet::FleetService;
 use super::identify::Identifier;
 use super::push::GrantStreamService;
 use crate::wire::{MAX_GATEWAY_MESSAGE_BYTES, v1};
@@ -30,6 +32,7 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// What the server needs.
 pub(in super::super) struct Api {
     pub(in super::super) handle: ControlHandle,
+    pub(in super::super) authority: AuthorityKey,
     pub(in super::super) trust_domain: String,
     /// PEM.
     pub(in super::super) certificate: Vec<u8>,
@@ -88,12 +91,14 @@ impl Api {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<v1::access_server::AccessServer<AccessService>>().await;
         health.set_serving::<v1::catalog_server::CatalogServer<CatalogService>>().await;
+        health.set_serving::<v1::fleet_server::FleetServer<FleetService>>().await;
         health.set_serving::<v1::grant_stream_server::GrantStreamServer<GrantStreamService>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let stream = GrantStreamService { handle: self.handle.clone(), stop: self.stop.clone() };
+        let (handle, authority, stop) = (self.handle.clone(), self.authority, self.stop.clone());
+        let stream = GrantStreamService { handle, authority, stop };
         let limit = self.max_message_bytes;
         let router = Server::builder()
             .tls_config(tls)?
@@ -109,6 +114,11 @@ impl Api {
             )
             .add_service(
                 v1::catalog_server::CatalogServer::new(CatalogService { handle: self.handle.clone() })
+                    .max_decoding_message_size(limit)
+                    .max_encoding_message_size(usize::MAX),
+            )
+            .add_service(
+                v1::fleet_server::FleetServer::new(FleetService { handle: self.handle.clone() })
                     .max_decoding_message_size(limit)
                     .max_encoding_message_size(usize::MAX),
             )

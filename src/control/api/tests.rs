@@ -2,5 +2,6 @@
 
 mod access;
 mod gateway;
+mod log;
 mod plane;
 mod stream;

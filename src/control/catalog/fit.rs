@@ -38,6 +38,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Grant(_)
             | Record::Person(_)
             | Record::Gateway(_)
+            | Record::Log(_)
             | Record::Token(_) => {}
         }
     }

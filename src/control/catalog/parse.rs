@@ -94,7 +94,12 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         Record::Route(_) => "Route",
         Record::Role(_) => "Role",
         Record::Exception(_) => "Exception",
-        Record::Meta(_) | Record::Grant(_) | Record::Person(_) | Record::Gateway(_) | Record::Token(_) => "",
+        Record::Meta(_)
+        | Record::Grant(_)
+        | Record::Person(_)
+        | Record::Gateway(_)
+        | Record::Log(_)
+        | Record::Token(_) => "",
     }
 }
 
@@ -106,7 +111,12 @@ pub(super) fn name(record: &Record) -> String {
         Record::Route(it) => it.name.to_string(),
         Record::Role(it) => it.name.to_string(),
         Record::Exception(it) => it.name.to_string(),
-        Record::Meta(_) | Record::Grant(_) | Record::Person(_) | Record::Gateway(_) | Record::Token(_) => String::new(),
+        Record::Meta(_)
+        | Record::Grant(_)
+        | Record::Person(_)
+        | Record::Gateway(_)
+        | Record::Log(_)
+        | Record::Token(_) => String::new(),
     }
 }
 
@@ -118,9 +128,12 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         Record::Route(it) => serde_json::to_value(&it.spec),
         Record::Role(it) => serde_json::to_value(&it.spec),
         Record::Exception(it) => serde_json::to_value(&it.spec),
-        Record::Meta(_) | Record::Grant(_) | Record::Person(_) | Record::Gateway(_) | Record::Token(_) => {
-            Ok(serde_json::Value::Null)
-        }
+        Record::Meta(_)
+        | Record::Grant(_)
+        | Record::Person(_)
+        | Record::Gateway(_)
+        | Record::Log(_)
+        | Record::Token(_) => Ok(serde_json::Value::Null),
     };
     spec.unwrap_or_default()
 }

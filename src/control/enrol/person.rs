@@ -46,7 +46,9 @@ pub async fn ensure_person(handle: &ControlHandle, person: PersonSpec, token_fil
 /// # Errors
 /// When the writer refuses.
 pub async fn ensure_gateway(handle: &ControlHandle, name: &GatewayName, now: Timestamp) -> Result<(), EnrolError> {
-    if !handle.model().gateways.contains_key(name) {
+    let known = handle.model().gateways.get(name).map(|kept| kept.value.standing);
+    // What was expelled is refused, and told so.
+    if known != Some(Standing::Good) {
         let record = GatewayRecord { name: name.clone(), standing: Standing::Good, registered: now };
         handle.put_gateway(&Caller::System, record).await?;
     }

@@ -39,6 +39,7 @@ async fn gate(grants: &[Grant]) -> Gate {
         control: ControlEndpoint {
             address: "https://localhost:1".parse().unwrap(),
             ca_file: std::path::PathBuf::clone(&nowhere),
+            keys_file: nowhere.clone(),
             certificate_file: nowhere.clone(),
             key_file: nowhere,
         },

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::evidence::cosignature::CosignerKey;
 use crate::settings::gateway::ControlEndpoint;
 use crate::wire::CONTROL_SERVER_NAME;
 use crate::wire::v1::access_client::AccessClient;
@@ -80,6 +81,20 @@ async fn channel(endpoint: &ControlEndpoint) -> Result<Endpoint, ConnectError> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(STREAM_WINDOW_BYTES)
         .tcp_nodelay(true))
+}
+
+/// Keys by which the control plane's word is known, at most: the one in use, and those around a change of it.
+const MAX_KEYS: usize = 8;
+
+/// The keys that sign authorities. Read each time, as certificates are.
+pub(super) async fn keys(endpoint: &ControlEndpoint) -> Result<Vec<CosignerKey>, ConnectError> {
+    let path = &endpoint.keys_file;
+    let fault = |error: std::io::Error| ConnectError::File { path: path.clone(), error };
+    let text = String::from_utf8(read(path).await?).map_err(|error| fault(std::io::Error::other(error)))?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty()).take(MAX_KEYS);
+    let keys = lines.map(|line| line.trim().parse()).collect::<Result<Vec<_>, _>>();
+    let keys = keys.map_err(|error| fault(std::io::Error::other(error)))?;
+    if keys.is_empty() { Err(fault(std::io::Error::other("it holds no key"))) } else { Ok(keys) }
 }
 
 async fn read(path: &std::path::Path) -> Result<Vec<u8>, ConnectError> {

@@ -191,7 +191,12 @@ pub(super) struct Enforcer {
 
 impl Enforcer {
     pub(super) fn new(parts: &Parts, outbox: Arc<Outbox>) -> Self {
-        Self { clock: parts.clock.clone(), journal: parts.journal.clone(), metrics: parts.metrics.clone(), outbox }
+        Self {
+            clock: parts.clock.clone(),
+            journal: parts.log.journal().clone(),
+            metrics: parts.metrics.clone(),
+            outbox,
+        }
     }
 
     pub(super) async fn run(self, mut waiting: mpsc::Receiver<Enforcement>) {

@@ -10,9 +10,15 @@ use tonic::transport::Channel;
 
 use super::connect::ConnectError;
 use super::enforce::{FollowError, Follower};
+use super::log::LogShown;
 use super::outbox::Outbox;
-use super::{Checkpoints, Parts, RENEW_INTERVAL};
+use super::{Parts, RENEW_INTERVAL};
 use crate::domain::Timestamp;
+use crate::domain::name::GatewayName;
+use crate::evidence::EvidenceLog;
+use crate::evidence::checkpoint::NoteError;
+use crate::evidence::cosignature::CosignerKey;
+use crate::evidence::statement::StatementKind;
 use crate::gateway::authority::{Answer, AnswerError, AuthorityClock, Nonce};
 use crate::gateway::metrics::Metrics;
 use crate::wire::v1;
@@ -40,6 +46,10 @@ pub(super) enum Cause {
     Follow(#[from] FollowError),
     #[error("its authority is refused: {0}")]
     Refused(AnswerError),
+    #[error("an authority is not signed by a key in this gateway's `keys_file`, or is another gateway's")]
+    Forged,
+    #[error("the evidence key: {0}")]
+    Key(#[from] NoteError),
     #[error("no randomness")]
     Random,
 }
@@ -66,24 +76,37 @@ pub(super) struct SessionEnd {
 pub(super) struct Session<'f> {
     clock: Arc<AuthorityClock>,
     metrics: Arc<Metrics>,
-    checkpoints: Checkpoints,
-    origin: String,
+    name: GatewayName,
+    keys: Vec<CosignerKey>,
+    log: Arc<EvidenceLog>,
+    shown: LogShown,
     follower: &'f mut Follower,
     outbox: &'f Outbox,
-    /// Renewals that wait for their answer, and what had been acknowledged before each.
-    asked: VecDeque<(Nonce, u64)>,
+    /// Renewals that wait for their answer.
+    asked: VecDeque<Asked>,
     /// Position of the next acknowledgement to send.
     position: u64,
     renewed: bool,
 }
 
+/// A renewal that waits for its answer.
+struct Asked {
+    nonce: Nonce,
+    /// What had been acknowledged before it.
+    position: u64,
+    /// Records under the checkpoint that it showed.
+    size: u64,
+}
+
 impl<'f> Session<'f> {
-    pub(super) fn new(parts: &Parts, follower: &'f mut Follower, outbox: &'f Outbox) -> Self {
+    pub(super) fn new(parts: &Parts, follower: &'f mut Follower, outbox: &'f Outbox, keys: Vec<CosignerKey>) -> Self {
         Self {
             clock: parts.clock.clone(),
             metrics: parts.metrics.clone(),
-            checkpoints: parts.checkpoints.clone(),
-            origin: parts.journal.origin().as_str().to_owned(),
+            name: parts.name.clone(),
+            keys,
+            log: parts.log.clone(),
+            shown: LogShown::new(parts.log.clone()),
             follower,
             outbox,
             asked: VecDeque::new(),
@@ -104,7 +127,8 @@ impl<'f> Session<'f> {
         let (up, messages) = mpsc::channel(MAX_IN_FLIGHT);
         let (epoch, revision) = self.follower.begin();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let hello = v1::Hello { epoch, revision, log_origin: self.origin.clone(), version };
+        let evidence_key = self.log.verifier_key().to_string();
+        let hello = v1::Hello { epoch, revision, log_origin: self.origin(), version, evidence_key };
         send(&up, Up::Hello(hello))?;
         let mut incoming = client.attach(ReceiverStream::new(messages)).await?.into_inner();
         self.metrics.stream(true);
@@ -117,11 +141,15 @@ impl<'f> Session<'f> {
         loop {
             tokio::select! {
                 message = incoming.message() => match message? {
+                    Some(v1::ControlMessage { message: Some(Down::Welcome(welcome)) }) => {
+                        self.shown.welcome(welcome.cosigned_size);
+                        self.renew(&up).await?;
+                    }
                     Some(message) => self.take(message).await?,
                     None => return Err(Cause::Closed),
                 },
-                _ = renewals.tick() => self.renew(&up)?,
-                () = clock.due() => self.renew(&up)?,
+                _ = renewals.tick() => self.renew(&up).await?,
+                () = clock.due() => self.renew(&up).await?,
                 () = self.outbox.changed.notified() => self.acknowledge(&up)?,
             }
         }
@@ -131,13 +159,25 @@ impl<'f> Session<'f> {
         match message.message {
             Some(Down::Snapshot(part)) => self.follower.part(part).await?,
             Some(Down::Delta(delta)) => self.follower.delta(delta).await?,
-            Some(Down::Authority(authority)) => self.authority(&authority)?,
-            None => self.follower.unknown()?,
+            Some(Down::Authority(signed)) => self.authority(&signed).await?,
+            Some(Down::Welcome(_)) | None => self.follower.unknown()?,
         }
         Ok(())
     }
 
-    fn authority(&mut self, authority: &v1::Authority) -> Result<(), Cause> {
+    /// The authority that a signed message is, for this gateway.
+    fn stated(&self, signed: &v1::Signed) -> Result<v1::Authority, Cause> {
+        let holds =
+            |key: &CosignerKey| key.verifier().stated(StatementKind::Authority, &signed.payload, &signed.signature);
+        if !self.keys.iter().any(holds) {
+            return Err(Cause::Forged);
+        }
+        let authority: v1::Authority = prost::Message::decode(signed.payload.as_slice()).map_err(|_| Cause::Forged)?;
+        if authority.gateway == self.name.as_str() { Ok(authority) } else { Err(Cause::Forged) }
+    }
+
+    async fn authority(&mut self, signed: &v1::Signed) -> Result<(), Cause> {
+        let authority = self.stated(signed)?;
         let answer = Answer {
             epoch: authority.epoch,
             revision: authority.revision,
@@ -153,31 +193,38 @@ impl<'f> Session<'f> {
         }
         self.renewed = true;
         self.metrics.renewed();
-        if let Some(place) = self.asked.iter().position(|(nonce, _)| nonce.as_slice() == authority.nonce) {
-            let confirmed = self.asked.drain(..=place).next_back();
-            confirmed.into_iter().for_each(|(_, position)| self.outbox.confirm(position));
+        let place = self.asked.iter().position(|asked| asked.nonce.as_slice() == authority.nonce);
+        if let Some(asked) = place.and_then(|place| self.asked.drain(..=place).next_back()) {
+            self.outbox.confirm(asked.position);
+            self.shown.cosigned(asked.size, authority.cosignature).await;
         }
         Ok(())
     }
 
-    fn renew(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
+    async fn renew(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
         let mut nonce: Nonce = [0; 16];
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| Cause::Random)?;
         let (epoch, applied_revision) = self.outbox.enforced();
-        let checkpoint = (self.checkpoints)();
+        let mut renew = v1::Renew { nonce: nonce.to_vec(), epoch, applied_revision, ..v1::Renew::default() };
+        let Some(size) = self.shown.show(&mut renew).await else { return self.acknowledge(up) };
         if self.asked.len() >= MAX_ASKED {
             self.asked.pop_front();
         }
-        self.asked.push_back((nonce, self.position));
+        self.asked.push_back(Asked { nonce, position: self.position, size });
         self.clock.sent(nonce);
-        let renew = v1::Renew { nonce: nonce.to_vec(), epoch, applied_revision, checkpoint, uses_wanted: Vec::new() };
         send(up, Up::Renew(renew))?;
         self.acknowledge(up)
     }
 
+    fn origin(&self) -> String {
+        self.log.verifier_key().name().to_string()
+    }
+
     fn acknowledge(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
         while let Some((applied, next)) = self.outbox.at(self.position) {
-            match send(up, Up::Applied(applied)) {
+            let payload = prost::Message::encode_to_vec(&v1::Applied { log: self.origin(), ..applied });
+            let signature = self.log.state(StatementKind::Applied, &payload)?;
+            match send(up, Up::Applied(v1::Signed { payload, signature })) {
                 Ok(()) => self.position = next,
                 // With the next renewal. Nothing here may wait for a control plane that does not read.
                 Err(Cause::Unread) => break,

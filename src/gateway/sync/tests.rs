@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tokio::sync::Mutex;
 use tokio_stream::StreamExt as _;
@@ -18,9 +19,10 @@ use crate::clock::SystemClock;
 use crate::decision::Authority;
 use crate::domain::name::GrantId;
 use crate::domain::{Clock as _, Reason};
-use crate::evidence::checkpoint::Origin;
+use crate::evidence::checkpoint::{EvidenceKey, Origin, VerifierKey};
+use crate::evidence::cosignature::CosignerKey;
 use crate::evidence::journal::{JournalOptions, Writer};
-use crate::evidence::storage::DiskStorage;
+use crate::evidence::statement::StatementKind;
 use crate::gateway::authority::Memory;
 use crate::gateway::live::{Cut, TokenKey};
 use crate::wire::v1::grant_stream_server::{GrantStream, GrantStreamServer};
@@ -31,11 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One attached stream, as the control plane sees it.
 struct Attached {
     hello: v1::Hello,
+    key: EvidenceKey,
     down: mpsc::Sender<Result<v1::ControlMessage, Status>>,
     up: Streaming<v1::GatewayMessage>,
 }
 
 struct Control {
+    key: EvidenceKey,
     attached: mpsc::Sender<Attached>,
 }
 
@@ -53,7 +57,10 @@ impl GrantStream for Control {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
         let (down, receiver) = mpsc::channel(16);
-        self.attached.send(Attached { hello, down, up }).await.map_err(|_| Status::aborted("over"))?;
+        self.attached
+            .send(Attached { hello, key: self.key.clone(), down, up })
+            .await
+            .map_err(|_| Status::aborted("over"))?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -66,7 +73,11 @@ impl Attached {
     /// The next acknowledgement; renewals on the way are answered.
     async fn applied(&mut self) -> v1::Applied {
         loop {
-            if let Up::Applied(applied) = self.next().await {
+            if let Up::Applied(signed) = self.next().await {
+                let key: VerifierKey = self.hello.evidence_key.parse().unwrap();
+                assert!(key.stated(StatementKind::Applied, &signed.payload, &signed.signature));
+                let applied = v1::Applied::decode(signed.payload.as_slice()).unwrap();
+                assert_eq!(applied.log, self.hello.log_origin);
                 return applied;
             }
         }
@@ -80,15 +91,22 @@ impl Attached {
 
     async fn answer(&self, message: &Up) {
         if let Up::Renew(renew) = message {
-            self.send(Down::Authority(v1::Authority {
-                nonce: renew.nonce.clone(),
-                epoch: 1,
-                revision: u64::MAX,
-                time_unix_us: SystemClock.now().unix_micros(),
-                ..Default::default()
-            }))
-            .await;
+            self.send(Down::Authority(self.authority(&self.key, "edge", &renew.nonce))).await;
         }
+    }
+
+    fn authority(&self, key: &EvidenceKey, gateway: &str, nonce: &[u8]) -> v1::Signed {
+        let authority = v1::Authority {
+            nonce: nonce.to_vec(),
+            epoch: 1,
+            revision: u64::MAX,
+            time_unix_us: SystemClock.now().unix_micros(),
+            gateway: gateway.to_owned(),
+            ..Default::default()
+        };
+        let payload = authority.encode_to_vec();
+        let signature = key.state(StatementKind::Authority, &payload).unwrap();
+        v1::Signed { payload, signature }
     }
 }
 
@@ -102,7 +120,7 @@ struct House {
 impl Drop for House {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        self.parts.journal.close();
+        self.parts.log.shutdown();
     }
 }
 
@@ -142,38 +160,42 @@ async fn house_of(name: &str) -> House {
     let dir = tempfile::tempdir().unwrap();
     let certificates = Certificates::new();
     let (server_certificate, server_key) = certificates.leaf(name, ExtendedKeyUsagePurpose::ServerAuth);
-    let (certificate, key) = certificates.leaf("gateway", ExtendedKeyUsagePurpose::ClientAuth);
+    let (certificate, certificate_key) = certificates.leaf("gateway", ExtendedKeyUsagePurpose::ClientAuth);
     let ca = certificates.issuer.pem();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, attached) = mpsc::channel(4);
+    let authority = EvidenceKey::generate().unwrap().0;
+    let authority_key = CosignerKey::of(&authority, &"example.org/control".parse().unwrap()).to_string();
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(server_certificate, server_key))
         .client_ca_root(Certificate::from_pem(&ca));
     let server = Server::builder()
         .tls_config(tls)
         .unwrap()
-        .add_service(GrantStreamServer::new(Control { attached: sender }))
+        .add_service(GrantStreamServer::new(Control { key: authority.clone(), attached: sender }))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
     let clock: Arc<dyn crate::domain::Clock> = Arc::new(SystemClock);
     let writer = Writer { program: "test".into(), boot_id: "boot".into() };
-    let storage = Arc::new(DiskStorage::open(&dir.path().join("evidence")).unwrap());
-    let origin: Origin = "test.example/evidence".parse().unwrap();
-    let (journal, _) = Journal::open(storage, origin, &writer, JournalOptions::default(), clock.clone()).unwrap();
+    let origin: Origin = "portcullis/gateway/edge".parse().unwrap();
+    let key = EvidenceKey::generate().unwrap().0;
+    let (evidence, options) = (dir.path().join("evidence"), JournalOptions::default());
+    let (log, _) = EvidenceLog::open(&evidence, origin, key, &writer, options, clock.clone()).unwrap();
     let parts = Parts {
         endpoint: ControlEndpoint {
             address: format!("https://localhost:{port}").parse().unwrap(),
             ca_file: write(dir.path(), "ca.pem", &ca),
             certificate_file: write(dir.path(), "cert.pem", &certificate),
-            key_file: write(dir.path(), "key.pem", &key),
+            key_file: write(dir.path(), "key.pem", &certificate_key),
+            keys_file: write(dir.path(), "control.vkey", &authority_key),
         },
         clock: AuthorityClock::new(clock, Memory::open(dir.path()).unwrap()),
         published: Published::new(),
         registry: Registry::new(1),
         revoked: Arc::default(),
-        journal,
-        checkpoints: Arc::new(|| "checkpoint".to_owned()),
+        name: "edge".parse().unwrap(),
+        log: Arc::new(log),
         metrics: Metrics::new(1),
     };
     House { _dir: dir, parts, attached: Mutex::new(attached), stop: watch::Sender::new(false) }
@@ -185,7 +207,9 @@ impl House {
     }
 
     async fn attached(&self) -> Attached {
-        tokio::time::timeout(PATIENCE, self.attached.lock().await.recv()).await.unwrap().unwrap()
+        let attached = tokio::time::timeout(PATIENCE, self.attached.lock().await.recv()).await.unwrap().unwrap();
+        attached.send(Down::Welcome(v1::Welcome { cosigned_size: 0 })).await;
+        attached
     }
 
     /// Follows, and applies a catalog with grants 1 and 2 as revision 7.
@@ -256,7 +280,7 @@ async fn a_revocation_is_acknowledged_when_its_calls_are_gone_and_recorded() {
     let told = &applied.cut[0];
     assert_eq!((told.reason.as_str(), told.intent_seq, told.response_bytes), ("grant_revoked", 41, 123));
     assert!(house.parts.published.load().grant(GrantId::from_bits(1)).is_none());
-    assert!(house.parts.journal.durable_seq() >= 2, "the log's opening and the enforcement");
+    assert!(house.parts.log.journal().durable_seq() >= 2, "the log's opening and the enforcement");
     let remembered = Memory::open(house._dir.path()).unwrap().highest();
     assert_eq!((remembered.epoch, remembered.revision), (1, 8));
 }
@@ -354,4 +378,26 @@ async fn a_server_with_a_gateways_certificate_is_not_followed() {
     let house = house_of("localhost").await;
     let error = connect::connect(&house.parts.endpoint).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_of_another_key_or_for_another_gateway_counts_for_nothing() {
+    let house = house().await;
+    house.follow();
+    let other = EvidenceKey::generate().unwrap().0;
+    for of_another_key in [true, false] {
+        let mut attached = house.attached().await;
+        let nonce = loop {
+            let message = tokio::time::timeout(PATIENCE, attached.up.next()).await.unwrap().unwrap().unwrap();
+            if let Some(Up::Renew(renew)) = message.message {
+                break renew.nonce;
+            }
+        };
+        let key = if of_another_key { other.clone() } else { attached.key.clone() };
+        let gateway = if of_another_key { "edge" } else { "other" };
+        attached.send(Down::Authority(attached.authority(&key, gateway, &nonce))).await;
+        // Its stream ends, and it asks on a new one.
+        while let Ok(Some(Ok(_))) = tokio::time::timeout(PATIENCE, attached.up.next()).await {}
+        assert_eq!(house.parts.clock.now().authority, Authority::Missing);
+    }
 }

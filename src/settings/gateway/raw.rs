@@ -167,6 +167,10 @@ pub(super) struct RawControlEndpoint {
     pub(super) address: UpstreamUrl,
     /// The authority that signs the control plane's certificate, PEM.
     pub(super) ca_file: FilePath,
+    /// The keys by which this gateway knows the control plane's word: one C2SP verifier key a line. Default:
+    /// `control.vkey` beside `ca_file`.
+    #[serde(default)]
+    pub(super) keys_file: Option<FilePath>,
     /// This gateway's certificate chain, PEM.
     pub(super) certificate_file: FilePath,
     /// Its private key, PEM.

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::plane::Bench;
+use crate::evidence::checkpoint::{EvidenceKey, Origin};
+use crate::evidence::cosignature::CosignerKey;
+use crate::evidence::statement::StatementKind;
 use crate::wire::v1;
 use v1::control_message::Message as Down;
 use v1::gateway_message::Message as Up;
@@ -16,8 +19,13 @@ use v1::gateway_message::Message as Up;
 pub(super) struct Gateway {
     up: mpsc::Sender<v1::GatewayMessage>,
     down: Streaming<v1::ControlMessage>,
+    pub(super) key: EvidenceKey,
+    pub(super) origin: Origin,
+    authority: CosignerKey,
     pub(super) epoch: u64,
     pub(super) revision: u64,
+    /// As the welcome said.
+    pub(super) cosigned: u64,
     pub(super) grants: BTreeMap<Vec<u8>, v1::Grant>,
     pub(super) snapshots: usize,
     pub(super) changes: usize,
@@ -25,16 +33,43 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) async fn attach(bench: &Bench, name: &str, epoch: u64, revision: u64) -> Result<Self, Status> {
-        Self::attach_over(bench.as_gateway(name).await, epoch, revision).await
+        Self::attach_with(bench, name, bench.evidence_key(name), epoch, revision).await
     }
 
-    pub(super) async fn attach_over(channel: Channel, epoch: u64, revision: u64) -> Result<Self, Status> {
+    /// With an evidence key of the test's own.
+    pub(super) async fn attach_with(
+        bench: &Bench,
+        name: &str,
+        key: EvidenceKey,
+        epoch: u64,
+        revision: u64,
+    ) -> Result<Self, Status> {
+        let channel = bench.as_gateway(name).await;
+        let origin: Origin = format!("portcullis/gateway/{name}").parse().unwrap();
         let (up, messages) = mpsc::channel(16);
-        let hello = v1::Hello { epoch, revision, log_origin: "test".into(), version: "0".into() };
+        let hello = v1::Hello {
+            epoch,
+            revision,
+            log_origin: origin.to_string(),
+            version: "0".into(),
+            evidence_key: key.verifier(&origin).to_string(),
+        };
         up.send(v1::GatewayMessage { message: Some(Up::Hello(hello)) }).await.unwrap();
         let mut client = v1::grant_stream_client::GrantStreamClient::new(channel);
         let down = client.attach(ReceiverStream::new(messages)).await?.into_inner();
-        Ok(Self { up, down, epoch, revision, grants: BTreeMap::new(), snapshots: 0, changes: 0 })
+        Ok(Self {
+            up,
+            down,
+            key,
+            origin,
+            authority: bench.authority(),
+            epoch,
+            revision,
+            cosigned: 0,
+            grants: BTreeMap::new(),
+            snapshots: 0,
+            changes: 0,
+        })
     }
 
     /// The next message, taken in.
@@ -42,6 +77,10 @@ impl Gateway {
         let message =
             tokio::time::timeout(Duration::from_secs(20), self.down.message()).await.expect("a message in time")?;
         let message = message.ok_or_else(|| Status::unavailable("the stream ended"))?.message.unwrap();
+        if let Down::Welcome(welcome) = &message {
+            self.cosigned = welcome.cosigned_size;
+            return Box::pin(self.next()).await;
+        }
         match &message {
             Down::Snapshot(part) => {
                 if part.last {
@@ -63,7 +102,7 @@ impl Gateway {
                 }
                 (self.epoch, self.revision) = (delta.epoch, delta.revision);
             }
-            Down::Authority(_) => {}
+            Down::Authority(_) | Down::Welcome(_) => {}
         }
         Ok(message)
     }
@@ -76,26 +115,35 @@ impl Gateway {
     }
 
     pub(super) async fn applied(&self, cut: Vec<v1::CutCall>) {
-        let applied =
-            v1::Applied { epoch: self.epoch, revision: self.revision, cut, took_us: 42, ..Default::default() };
-        self.up.send(v1::GatewayMessage { message: Some(Up::Applied(applied)) }).await.unwrap();
+        self.applied_by(&self.key, cut).await;
+    }
+
+    /// Signed by a key of the test's own.
+    pub(super) async fn applied_by(&self, key: &EvidenceKey, cut: Vec<v1::CutCall>) {
+        let (epoch, revision, log) = (self.epoch, self.revision, self.origin.to_string());
+        let payload = v1::Applied { epoch, revision, cut, took_us: 42, log, unlisted: 0 }.encode_to_vec();
+        let signature = key.state(StatementKind::Applied, &payload).unwrap();
+        let signed = v1::Signed { payload, signature };
+        self.up.send(v1::GatewayMessage { message: Some(Up::Applied(signed)) }).await.unwrap();
     }
 
     pub(super) async fn renew(&self, nonce: u8) {
-        let renew = v1::Renew {
-            nonce: vec![nonce; 16],
-            epoch: self.epoch,
-            applied_revision: self.revision,
-            ..Default::default()
-        };
+        self.renew_with(nonce, v1::Renew::default()).await;
+    }
+
+    /// With a checkpoint of the test's own.
+    pub(super) async fn renew_with(&self, nonce: u8, renew: v1::Renew) {
+        let renew = v1::Renew { nonce: vec![nonce; 16], epoch: self.epoch, applied_revision: self.revision, ..renew };
         self.up.send(v1::GatewayMessage { message: Some(Up::Renew(renew)) }).await.unwrap();
     }
 
     /// Takes messages in until an authority comes.
     pub(super) async fn authority(&mut self) -> Result<v1::Authority, Status> {
         loop {
-            if let Down::Authority(authority) = self.next().await? {
-                return Ok(authority);
+            if let Down::Authority(signed) = self.next().await? {
+                let key = self.authority.verifier();
+                assert!(key.stated(StatementKind::Authority, &signed.payload, &signed.signature));
+                return Ok(v1::Authority::decode(signed.payload.as_slice()).unwrap());
             }
         }
     }

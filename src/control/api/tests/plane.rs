@@ -9,6 +9,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Request, Status};
 
+use super::super::super::authority::AuthorityKey;
 use super::super::super::enrol::{self, CertificateAuthority, PersonSpec, Subject};
 use super::super::super::outbox::{Reached, Sink, SinkError, Told};
 use super::super::super::record::PersonRole;
@@ -16,6 +17,8 @@ use super::super::super::sample;
 use super::super::super::{ControlHandle, ControlPlane, Core};
 use crate::domain::Clock;
 use crate::domain::clock::ManualClock;
+use crate::evidence::checkpoint::EvidenceKey;
+use crate::evidence::cosignature::CosignerKey;
 use crate::settings::ControlSettings;
 use crate::wire::v1;
 
@@ -159,6 +162,15 @@ impl Bench {
 
     pub(super) async fn as_token(&self, token: Option<&str>) -> Client {
         InterceptedService::new(self.channel(None).await, Bearer(token.map(str::to_owned)))
+    }
+
+    /// The same for as long as the bench lives.
+    pub(super) fn evidence_key(&self, name: &str) -> EvidenceKey {
+        EvidenceKey::load_or_create(&self.dir.path().join(format!("{name}.evidence.key"))).unwrap()
+    }
+
+    pub(super) fn authority(&self) -> CosignerKey {
+        AuthorityKey::open_or_create(&self.settings.state_dir, "example.org").unwrap().verifier()
     }
 
     pub(super) async fn as_gateway(&self, name: &str) -> Channel {

@@ -1,0 +1,107 @@
+//! The fleet's operations.
+
+use serde::Serialize;
+
+use super::{Client, ClientError, answers, bounded};
+use crate::domain::Timestamp;
+use crate::wire::v1;
+
+/// Where the gateways stand.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetStatus {
+    /// Which life of the store it is.
+    pub epoch: u64,
+    /// The newest revision that gateways hear of.
+    pub revision: u64,
+    /// Every recorded gateway, by name.
+    pub gateways: Vec<FleetGateway>,
+}
+
+/// One gateway.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetGateway {
+    /// Its name.
+    pub name: String,
+    /// good or expelled
+    pub standing: String,
+    /// Whether a stream of it lives.
+    pub connected: bool,
+    /// The newest revision that it said is enforced.
+    pub applied_revision: u64,
+    /// When its last renewal was answered; after a start of the control plane, the start.
+    pub answered: Timestamp,
+    /// The latest moment at which it can still allow a call, if it hears nothing more.
+    pub stops_by: Timestamp,
+    /// Its log of evidence; absent before it first attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<FleetLog>,
+}
+
+/// A gateway's log, as the control plane cosigned it.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetLog {
+    /// The key that signs it, a C2SP verifier key; empty after a readmission.
+    pub key: String,
+    /// Records under the last cosigned checkpoint.
+    pub cosigned_size: u64,
+    /// Their root, base64.
+    pub cosigned_root: String,
+    /// When it was cosigned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosigned: Option<Timestamp>,
+    /// Logs before this one.
+    pub sealed: u32,
+}
+
+impl From<v1::GatewayInfo> for FleetGateway {
+    fn from(message: v1::GatewayInfo) -> Self {
+        let log = message.log.map(|log| FleetLog {
+            key: log.key,
+            cosigned_size: log.cosigned_size,
+            cosigned_root: log.cosigned_root,
+            cosigned: (log.cosigned_unix_us != 0).then(|| Timestamp::from_unix_micros(log.cosigned_unix_us)),
+            sealed: log.sealed,
+        });
+        Self {
+            name: message.name,
+            standing: message.standing,
+            connected: message.connected,
+            applied_revision: message.applied_revision,
+            answered: Timestamp::from_unix_micros(message.answered_unix_us),
+            stops_by: Timestamp::from_unix_micros(message.stops_by_unix_us),
+            log,
+        }
+    }
+}
+
+impl Client {
+    /// Where each gateway stands.
+    ///
+    /// # Errors
+    /// As `Fleet.ListGateways` says.
+    pub async fn fleet(&mut self) -> Result<FleetStatus, ClientError> {
+        let answer = self.fleet.list_gateways(bounded(v1::ListGatewaysRequest {}, 0)).await?.into_inner();
+        let gateways = answer.gateways.into_iter().map(FleetGateway::from).collect();
+        Ok(FleetStatus { epoch: answer.epoch, revision: answer.revision, gateways })
+    }
+
+    /// Takes a gateway's authority for good.
+    ///
+    /// # Errors
+    /// As `Fleet.ExpelGateway` says.
+    pub async fn expel(&mut self, name: String, reason: String) -> Result<FleetGateway, ClientError> {
+        let request = bounded(v1::ExpelGatewayRequest { name, reason }, 0);
+        let answer = self.fleet.expel_gateway(request).await?.into_inner();
+        Ok(answers::present("gateway", answer.gateway)?.into())
+    }
+
+    /// Lets a gateway that lost its state come with a new key and log.
+    ///
+    /// # Errors
+    /// As `Fleet.ReadmitGateway` says.
+    pub async fn readmit(&mut self, name: String, reason: String) -> Result<FleetGateway, ClientError> {
+        let request = bounded(v1::ReadmitGatewayRequest { name, reason }, 0);
+        let answer = self.fleet.readmit_gateway(request).await?.into_inner();
+        Ok(answers::present("gateway", answer.gateway)?.into())
+    }
+}

@@ -1,0 +1,101 @@
+//! The `Fleet` service.
+
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::super::actor::ControlHandle;
+use super::super::authorize::Operation;
+use super::super::fleet::{GatewayStatus, SLACK};
+use super::super::model::Model;
+use super::super::plan::Refused;
+use super::super::record::Standing;
+use super::error::refused;
+use super::{ApiError, authorized};
+use crate::domain::Timestamp;
+use crate::domain::name::GatewayName;
+use crate::wire::v1;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct FleetService {
+    pub(super) handle: ControlHandle,
+}
+
+#[tonic::async_trait]
+impl v1::fleet_server::Fleet for FleetService {
+    async fn list_gateways(
+        &self,
+        request: Request<v1::ListGatewaysRequest>,
+    ) -> Result<Response<v1::ListGatewaysResponse>, Status> {
+        authorized(&self.handle, &request, Operation::ReadFleet, None).await?;
+        let model = self.handle.model();
+        let bound = longest(&model);
+        let gateways = self.handle.gateways().iter().map(|status| info(&model, status, bound)).collect();
+        let (revision, epoch) = (model.revision, model.epoch);
+        Ok(Response::new(v1::ListGatewaysResponse { gateways, revision, epoch }))
+    }
+
+    async fn expel_gateway(
+        &self,
+        request: Request<v1::ExpelGatewayRequest>,
+    ) -> Result<Response<v1::ExpelGatewayResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::ExpelGateway, None).await?;
+        let v1::ExpelGatewayRequest { name, reason } = request.into_inner();
+        let name = parsed(&name)?;
+        self.handle.expel(&caller, name.clone(), reason).await.map_err(refused)?;
+        Ok(Response::new(v1::ExpelGatewayResponse { gateway: Some(self.one(&name)?) }))
+    }
+
+    async fn readmit_gateway(
+        &self,
+        request: Request<v1::ReadmitGatewayRequest>,
+    ) -> Result<Response<v1::ReadmitGatewayResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::ReadmitGateway, None).await?;
+        let v1::ReadmitGatewayRequest { name, reason } = request.into_inner();
+        let name = parsed(&name)?;
+        self.handle.readmit(&caller, name.clone(), reason).await.map_err(refused)?;
+        Ok(Response::new(v1::ReadmitGatewayResponse { gateway: Some(self.one(&name)?) }))
+    }
+}
+
+impl FleetService {
+    fn one(&self, name: &GatewayName) -> Result<v1::GatewayInfo, Status> {
+        let model = self.handle.model();
+        let bound = longest(&model);
+        let status = self.handle.gateways().into_iter().find(|status| status.name == *name);
+        let missing = || refused(Refused::NotFound(format!("there is no gateway {name}")));
+        status.map(|status| info(&model, &status, bound)).ok_or_else(missing)
+    }
+}
+
+/// How long a gateway that is answered may go on allowing calls, on the resource that lets it longest.
+fn longest(model: &Model) -> Duration {
+    model.longest.values().max().map(|bound| bound.duration()).unwrap_or_default().saturating_add(SLACK)
+}
+
+fn parsed(name: &str) -> Result<GatewayName, Status> {
+    name.parse().map_err(|error| ApiError::invalid(format!("name: {error}")).into())
+}
+
+fn info(model: &Model, status: &GatewayStatus, bound: Duration) -> v1::GatewayInfo {
+    let record = model.gateways.get(&status.name).map(|kept| &kept.value);
+    let expelled = record.is_some_and(|record| record.standing == Standing::Expelled);
+    let log = model.logs.get(&status.name).map(|kept| v1::GatewayLog {
+        key: kept.value.key.clone(),
+        cosigned_size: kept.value.size,
+        cosigned_root: kept.value.root.clone(),
+        cosigned_unix_us: kept.value.cosigned.unix_micros(),
+        sealed: u32::try_from(kept.value.before.len()).unwrap_or(u32::MAX),
+    });
+    v1::GatewayInfo {
+        name: status.name.to_string(),
+        standing: if expelled { "expelled" } else { "good" }.to_owned(),
+        connected: status.connected,
+        applied_revision: status.applied,
+        answered_unix_us: status.answered.unix_micros(),
+        stops_by_unix_us: status.answered.saturating_add(bound).unix_micros(),
+        log,
+        registered_unix_us: record.map_or(0, |record| Timestamp::unix_micros(record.registered)),
+    }
+}

@@ -1,0 +1,103 @@
+//! The answer to a renewal: who may have authority now, over which log.
+
+use std::time::Duration;
+
+use super::super::super::logs::{self, LogFault, Seen};
+use super::super::ApiError;
+use super::{Down, Ended, MAX_LAG, Session, in_good_standing};
+use crate::evidence::checkpoint::Checkpoint;
+use crate::wire::v1;
+
+impl Session {
+    /// Answers a renewal, or not: a gateway that lags, or whose checkpoint waits for an earlier answer, asks again. One
+    /// that may have none, or whose log is not what it was, is told so and its stream ends.
+    pub(super) async fn answer(&self, renew: &v1::Renew, cursor: u64, began: Duration) -> Result<(), Ended> {
+        if let Err(denied) = in_good_standing(&self.shared, &self.name) {
+            return Err(self.end(denied));
+        }
+        if self.lags(renew, cursor, began) {
+            self.count("withheld");
+            tracing::warn!(gateway = %self.name, cursor, "a gateway lags: its renewal is not answered");
+            return Ok(());
+        }
+        let seen = match self.log().and_then(|log| logs::look(&log, renew)) {
+            Ok(seen) => seen,
+            Err(fault) => {
+                self.count("refused");
+                super::alarm(&self.handle, &self.name, &fault).await;
+                return Err(self.end(ApiError::log(&fault)));
+            }
+        };
+        let cosignature = match seen {
+            Seen::Nothing => String::new(),
+            Seen::Same(checkpoint) => self.cosign(&checkpoint)?,
+            Seen::Extends(checkpoint) => {
+                let stored = self.handle.cosign(self.name.clone(), renew.proven_from, checkpoint.clone()).await;
+                if let Err(error) = stored {
+                    // Not said, not known: the gateway asks again.
+                    tracing::error!(gateway = %self.name, %error, "a cosignature is not stored: the renewal is not answered");
+                    self.count("unstored");
+                    return Ok(());
+                }
+                self.cosign(&checkpoint)?
+            }
+            Seen::Stale => {
+                self.count("stale");
+                return Ok(());
+            }
+        };
+        let shared = &self.shared;
+        // Written down before it is sent: a stop-by time must never be too early.
+        shared.fleet.answered(&self.name, self.id);
+        self.count("answered");
+        let authority = v1::Authority {
+            nonce: renew.nonce.clone(),
+            epoch: shared.ring.head().epoch,
+            revision: cursor,
+            time_unix_us: shared.clock.now().unix_micros(),
+            cosignature,
+            allotments: Vec::new(),
+            gateway: self.name.to_string(),
+        };
+        let signed = self.authority.sign(&authority).map_err(|error| self.broken(&error))?;
+        self.send(Down::Authority(signed)).await
+    }
+
+    /// Whether it has known of a revision for too long without enforcing it.
+    fn lags(&self, renew: &v1::Renew, cursor: u64, began: Duration) -> bool {
+        let shared = &self.shared;
+        // What it held when it came, it enforced before; what came since, it acknowledges with what was cut.
+        shared.fleet.holds(&self.name, self.id, renew.applied_revision.min(self.holds));
+        let applied = renew.applied_revision.max(shared.fleet.applied_by(&self.name));
+        // What is no longer in the ring was published long ago, or before this session began.
+        let missing_since = shared.ring.published_after(applied).filter(|_| applied < cursor).map(|at| at.max(began));
+        let since = if applied < cursor { missing_since.or(Some(began)) } else { None };
+        since.is_some_and(|since| shared.clock.since_boot().saturating_sub(since) > MAX_LAG)
+    }
+
+    fn log(&self) -> Result<std::sync::Arc<super::LogRecord>, LogFault> {
+        let model = self.shared.model.load();
+        let log = model.logs.get(&self.name).map(|kept| kept.value.clone());
+        // Readmitted meanwhile, the gateway has to come anew.
+        log.filter(|log| log.key == self.key.to_string()).ok_or_else(|| LogFault::Key(self.name.clone()))
+    }
+
+    fn cosign(&self, checkpoint: &Checkpoint) -> Result<String, Ended> {
+        self.authority.cosign(checkpoint, self.shared.clock.now()).map_err(|error| self.broken(&error))
+    }
+
+    fn broken(&self, error: &crate::evidence::checkpoint::NoteError) -> Ended {
+        tracing::error!(%error, "the authority key does not sign");
+        self.end(ApiError::stopping())
+    }
+
+    fn end(&self, why: ApiError) -> Ended {
+        // One that does not read hears nothing either way.
+        let _ = self.sender.try_send(Err(why.into()));
+        Ended
+    }
+
+    fn count(&self, result: &str) {
+        self.shared.metrics.renewals.with_label_values(&[result]).inc();
+    }
+}

@@ -1,0 +1,114 @@
+//! Renewals over a log: cosigned when it grew, refused and told when it was cut, rewritten or copied.
+
+use tonic::Code;
+
+use super::gateway::Gateway;
+use super::plane::Bench;
+use crate::evidence::checkpoint::{Checkpoint, EvidenceKey};
+use crate::evidence::tree::{CompactRange, Hash, TreeHead, leaf_hash};
+use crate::wire::v1;
+
+fn head(entries: &[&str]) -> TreeHead {
+    let mut range = CompactRange::new();
+    entries.iter().for_each(|entry| range.append(leaf_hash(entry.as_bytes())));
+    TreeHead { size: range.size(), root: range.root() }
+}
+
+impl Gateway {
+    fn shown(&self, entries: &[&str], from: u64, proof: &[Hash]) -> v1::Renew {
+        let checkpoint = Checkpoint { origin: self.origin.clone(), head: head(entries) };
+        v1::Renew {
+            checkpoint: checkpoint.sign(&self.key).unwrap(),
+            proven_from: from,
+            consistency: proof.iter().map(|hash| hash.0.to_vec()).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+/// Attached, with two records cosigned.
+async fn cosigned(bench: &Bench) -> Gateway {
+    let mut one = Gateway::attach(bench, "one", 0, 0).await.unwrap();
+    one.next().await.unwrap();
+    assert_eq!(one.cosigned, 0);
+    let shown = one.shown(&["a", "b"], 0, &[]);
+    one.renew_with(1, shown.clone()).await;
+    let authority = one.authority().await.unwrap();
+    assert_eq!(authority.gateway, "one");
+    let note = shown.checkpoint + &authority.cosignature;
+    assert!(bench.authority().cosigned(&note).is_some(), "{note}");
+    one
+}
+
+fn operations(bench: &Bench, operation: &str) -> usize {
+    bench.sink.told.lock().unwrap().iter().filter(|told| told.event.operation == operation).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_grows_is_cosigned_also_over_a_restart_of_the_control_plane() {
+    let mut bench = Bench::start().await;
+    let mut one = cosigned(&bench).await;
+    let grown = one.shown(&["a", "b", "c"], 2, &[leaf_hash(b"c")]);
+    one.renew_with(2, grown.clone()).await;
+    assert_eq!(one.authority().await.unwrap().nonce, [2; 16]);
+    // The answer was lost, say: the same again is the same.
+    one.renew_with(3, grown).await;
+    assert_eq!(one.authority().await.unwrap().nonce, [3; 16]);
+    // Proven from a size that is not the last: not answered, and nothing breaks.
+    let shown = one.shown(&["a", "b", "c", "d"], 2, &[]);
+    one.renew_with(4, shown).await;
+    let shown = one.shown(&["a", "b", "c"], 3, &[]);
+    one.renew_with(5, shown).await;
+    assert_eq!(one.authority().await.unwrap().nonce, [5; 16]);
+    bench.stop().await;
+    bench.resume().await;
+    let mut back = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
+    back.next().await.unwrap();
+    assert_eq!(back.cosigned, 3);
+    let cut = back.shown(&["a", "b"], 3, &[]);
+    back.renew_with(6, cut).await;
+    let refused = back.authority().await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("2 records, and 3 were cosigned"), "{refused}");
+    bench.stop().await;
+    assert_eq!((operations(&bench, "log.opened"), operations(&bench, "log.refused")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_with_the_same_keys_are_found_when_their_logs_part() {
+    let mut bench = Bench::start().await;
+    let original = cosigned(&bench).await;
+    drop(original);
+    // Both begin with the same copy, and write on.
+    let mut copy = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
+    copy.next().await.unwrap();
+    let shown = copy.shown(&["a", "b", "of the copy"], 2, &[leaf_hash(b"of the copy")]);
+    copy.renew_with(1, shown).await;
+    copy.authority().await.unwrap();
+    let mut original = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
+    original.next().await.unwrap();
+    assert_eq!(original.cosigned, 3);
+    let shown = original.shown(&["a", "b", "of the original"], 2, &[leaf_hash(b"of the original")]);
+    original.renew_with(2, shown).await;
+    let refused = original.authority().await.unwrap_err();
+    assert!(refused.message().contains("two gateways use one key"), "{refused}");
+    bench.stop().await;
+    assert_eq!(operations(&bench, "log.refused"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_evidence_key_is_refused_and_a_statement_of_it_ends_the_stream() {
+    let mut bench = Bench::start().await;
+    let mut one = cosigned(&bench).await;
+    let other = EvidenceKey::generate().unwrap().0;
+    let refused = Gateway::attach_with(&bench, "one", other.clone(), 0, 0).await.err().unwrap();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("fleet readmit one"), "{refused}");
+    one.applied_by(&other, Vec::new()).await;
+    one.renew(9).await;
+    assert!(one.authority().await.is_err(), "whoever states with another key is heard no more");
+    let receipt = bench.handle().gateways().into_iter().find(|gateway| gateway.name.as_str() == "one").unwrap();
+    assert_eq!(receipt.applied, 0);
+    bench.stop().await;
+    assert_eq!(operations(&bench, "log.refused"), 1);
+}

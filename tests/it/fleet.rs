@@ -1,0 +1,165 @@
+//! Gateways as the control plane knows them: their signed word, their logs, and one that is expelled.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis::evidence::checkpoint::VerifierKey;
+use portcullis::evidence::statement::StatementKind;
+use portcullis::wire::v1;
+use prost::Message as _;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::dev::{PATIENCE, START, curl, eventually, run};
+use crate::world::{Fleet, Gate, Upstream};
+
+const CALL: &str = "/v1/orders/7";
+
+fn edge(fleet: &Fleet) -> Value {
+    fleet.json(&["fleet", "status"])["gateways"][0].clone()
+}
+
+fn cosigned(fleet: &Fleet) -> u64 {
+    edge(fleet)["log"]["cosigned_size"].as_u64().unwrap_or_default()
+}
+
+fn stop(mut gate: Gate) {
+    gate.process.signal(Signal::TERM);
+    eventually("the gateway has ended", START, || gate.process.ended().is_some());
+}
+
+/// Makes calls until more than `size` records are cosigned.
+fn grow(fleet: &Fleet, gate: &Gate, size: u64) -> u64 {
+    let bearer = fleet.bearer();
+    eventually("more is cosigned", PATIENCE, || {
+        gate.get(&bearer, CALL).is(200);
+        cosigned(fleet) > size
+    });
+    cosigned(fleet)
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(done.success());
+}
+
+/// What the control plane's evidence says was done.
+fn told(fleet: &Fleet, operation: &str) -> usize {
+    let log = fleet.home.path().join("control/evidence");
+    let query = run(fleet.home.path(), &["-o", "json", "evidence", "query", log.to_str().unwrap()]).exits(0);
+    query.stdout.lines().filter(|line| line.contains(&format!("\"{operation}\""))).count()
+}
+
+#[test]
+fn a_receipt_holds_the_gateways_signed_word_and_its_log_is_cosigned() {
+    let upstream = Upstream::ok();
+    let fleet = Fleet::start(upstream.address);
+    let gate = fleet.gateway(|_| {}).ready();
+    let grant = fleet.grant("--wait=20s");
+    grow(&fleet, &gate, 0);
+    let revoked = fleet.json(&["grant", "revoke", &grant, "--reason", "over", "--wait=20s"]);
+    let receipt = &revoked["gateways"][0];
+    assert_eq!((&receipt["state"], &receipt["connected"]), (&"enforced".into(), &true.into()), "{receipt}");
+    let text = |name: &str| receipt["statement"][name].as_str().unwrap_or_else(|| panic!("{receipt}"));
+    let (payload, signature) = (STANDARD.decode(text("payload")).unwrap(), STANDARD.decode(text("signature")).unwrap());
+    let key: VerifierKey = text("key").parse().unwrap();
+    assert!(key.stated(StatementKind::Applied, &payload, &signature));
+    let applied = v1::Applied::decode(payload.as_slice()).unwrap();
+    assert!(applied.revision >= revoked["revision"].as_u64().unwrap());
+    assert_eq!(applied.log, "portcullis/gateway/edge");
+    // The same key signs the log, which also the control plane's key vouches for.
+    let status = edge(&fleet);
+    assert_eq!(status["log"]["key"], text("key"));
+    let cosigner = std::fs::read_to_string(fleet.home.path().join("control/ca/control.vkey")).unwrap();
+    let verify = |cosigner: &str| {
+        let verify =
+            ["-o", "json", "evidence", "verify", "edge/evidence", "--key", text("key"), "--cosigner", cosigner];
+        run(fleet.home.path(), &verify)
+    };
+    let verified = verify(cosigner.trim()).exits(0).json();
+    assert!(verified["cosigned"].is_string() && verified["cosigned_size"].as_u64() > Some(0), "{verified}");
+    let other = portcullis::evidence::checkpoint::EvidenceKey::generate().unwrap().0;
+    let name = "test.example/portcullis/control".parse().unwrap();
+    let other = portcullis::evidence::cosignature::CosignerKey::of(&other, &name).to_string();
+    verify(&other).exits(8);
+}
+
+#[test]
+fn a_log_put_back_from_a_copy_gets_no_authority_before_it_is_sealed() {
+    let upstream = Upstream::ok();
+    let fleet = Fleet::start(upstream.address);
+    let at = |name: &str| fleet.home.path().join(name);
+    let gate = fleet.gateway(|_| {}).ready();
+    fleet.grant("--wait=20s");
+    grow(&fleet, &gate, 0);
+    stop(gate);
+    copy(&at("edge"), &at("backup"));
+    let gate = fleet.gateway(|_| {}).ready();
+    let size = cosigned(&fleet);
+    grow(&fleet, &gate, size + 20);
+    let sealing = ["-o", "json", "gateway", "seal", "-c", "gateway.yaml"];
+    let running = run(fleet.home.path(), &sealing);
+    assert!(running.code != 0 && running.stderr.contains("stop the gateway first"), "{running:?}");
+    stop(gate);
+    std::fs::rename(at("edge"), at("lost")).unwrap();
+    std::fs::rename(at("backup"), at("edge")).unwrap();
+
+    let gate = fleet.gateway(|_| {});
+    gate.process.says("the stream to the control plane is over");
+    eventually("its log is refused, in the evidence too", PATIENCE, || told(&fleet, "log.refused") > 0);
+    let (bearer, seen) = (fleet.bearer(), upstream.seen());
+    assert_eq!(gate.get(&bearer, CALL).status, 503);
+    assert_eq!(curl(&[&format!("{}/readyz", gate.admin)]).status, 503);
+    assert_eq!(upstream.seen(), seen);
+    assert!(gate.process.log().contains("gateway seal"), "it says what to do");
+    stop(gate);
+    let sealed = run(fleet.home.path(), &sealing).exits(0).json();
+    assert_eq!(sealed["next"], 2);
+    let gate = fleet.gateway(|_| {}).ready();
+    gate.get(&bearer, CALL).is(200);
+    let status = edge(&fleet);
+    assert_eq!(status["log"]["sealed"], 1, "{status}");
+    assert!(status["log"]["key"].as_str().unwrap().starts_with("portcullis/gateway/edge/2+"), "{status}");
+    eventually("the new log is noted", PATIENCE, || told(&fleet, "log.replaced") == 1);
+    run(fleet.home.path(), &["evidence", "verify", "edge/evidence.sealed-1"]).exits(0);
+    run(fleet.home.path(), &["evidence", "verify", "edge/evidence"]).exits(0);
+}
+
+#[test]
+fn an_expelled_gateway_has_no_authority_again_and_one_without_its_key_is_readmitted() {
+    let upstream = Upstream::ok();
+    let fleet = Fleet::start(upstream.address);
+    let gate = fleet.gateway(|_| {}).ready();
+    fleet.grant("--wait=20s");
+    grow(&fleet, &gate, 0);
+    stop(gate);
+    // Its disk is gone, and with it its key.
+    std::fs::rename(fleet.home.path().join("edge"), fleet.home.path().join("gone")).unwrap();
+    let gate = fleet.gateway(|_| {});
+    eventually("its new key is refused", PATIENCE, || gate.process.log().contains("fleet readmit edge"));
+    let bearer = fleet.bearer();
+    assert_eq!(gate.get(&bearer, CALL).status, 503);
+    fleet.cli(&["fleet", "readmit", "edge", "--reason", "its disk died"]).exits(0);
+    let gate = gate.ready();
+    gate.get(&bearer, CALL).is(200);
+
+    fleet.cli(&["fleet", "expel", "nobody", "--reason", "x"]).exits(4);
+    fleet.cli(&["fleet", "expel", "edge"]).exits(2);
+    let expelled = fleet.json(&["fleet", "expel", "edge", "--reason", "stolen"]);
+    assert_eq!(expelled["standing"], "expelled");
+    fleet.json(&["fleet", "expel", "edge", "--reason", "again"]);
+    assert_eq!(told(&fleet, "gateway.expelled"), 1);
+    // The sensitive resource stops within its bound, and stays stopped.
+    let bound = Duration::from_secs(30);
+    eventually("its authority has run out", bound, || gate.get(&bearer, CALL).status == 503);
+    assert!(gate.process.log().contains("was expelled"));
+    let again = ["control", "init", "-c", "control.yaml", "--gateway", "edge"];
+    drop(gate);
+    let mut control = fleet.control;
+    control.signal(Signal::TERM);
+    eventually("the control plane has ended", START, || control.ended().is_some());
+    let refused = run(fleet.home.path(), &again);
+    assert!(refused.code != 0 && refused.stderr.contains("another name"), "{refused:?}");
+}
