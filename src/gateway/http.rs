@@ -6,7 +6,9 @@
 //! nothing of any of this.
 
 mod answer;
+mod awaited;
 mod chunks;
+mod context;
 mod dial;
 mod endpoints;
 mod failure;

@@ -4,6 +4,7 @@ mod ahead;
 mod answered;
 mod answers;
 mod forwarded;
+mod held;
 mod http2;
 mod inspected;
 mod refused;

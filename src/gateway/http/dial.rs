@@ -1,6 +1,6 @@
 //! Connections to upstreams, as the library wants them.
 //!
-//! Plain ones are the library's own. For TLS it gets one end of a socket pair; the other end is pumped to a TLS connection
+//! Plain ones are the library's own, with sockets that keep nothing back when they are closed. For TLS it gets one end of a socket pair; the other end is pumped to a TLS connection
 //! of ours: the library's own TLS towards upstreams knows no SPIFFE ID, and verifies nothing when a name is empty.
 //!
 //! INVARIANT: to the library such a connection has no address, so its pool keeps connections apart by `group_key` alone.
@@ -10,7 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use pingora_http::RequestHeader;
 use socket2::SockRef;
 use tokio::io::{AsyncWriteExt as _, Interest, WriteHalf, copy};
 use tokio::net::unix::ReadHalf;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -44,6 +44,17 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What is carried at a time.
 const PUMP_BYTES: usize = 8 * 1024;
+
+/// What the library does to a socket before it connects.
+type SocketHook = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
+
+/// A plain connection that is closed takes what the kernel has not sent yet with it: of a call that was cut, nothing leaves
+/// any more. One that is closed at rest is reset, too, and leaves no TIME_WAIT behind.
+static UNLINGERING: LazyLock<SocketHook> = LazyLock::new(|| {
+    Arc::new(|socket| {
+        socket.set_zero_linger().map_err(|error| Error::because(ErrorType::SocketError, "a socket's linger", error))
+    })
+});
 
 /// Where a call of `route` goes.
 ///
@@ -68,7 +79,9 @@ pub(super) async fn peer(worker: &Worker, route: &RouteSpec) -> std::result::Res
         peer
     } else {
         let name = upstream.host.as_str().trim_start_matches('[').trim_end_matches(']');
-        HttpPeer::new(address, false, name.to_owned())
+        let mut peer = HttpPeer::new(address, false, name.to_owned());
+        peer.options.upstream_tcp_sock_tweak_hook = Some(UNLINGERING.clone());
+        peer
     };
     if route.protocol.is_http2() {
         peer.options.set_http_version(2, 2);
@@ -195,6 +208,7 @@ async fn upward(near: &ReadHalf<'_>, far: &mut WriteHalf<TlsStream<TcpStream>>, 
         tokio::select! {
             written = &mut write => written?,
             // An upstream that does not read must not keep what nobody wants any more.
+            () = link.abandoned() => return Ok(()),
             () = gone(near) => {
                 if link.is_abandoned() {
                     return Ok(());

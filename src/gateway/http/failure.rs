@@ -8,22 +8,24 @@ use crate::evidence::entry::Ended;
 /// Carries a refusal through the library's errors.
 pub(super) const REFUSED: ErrorType = ErrorType::new("Refused");
 
-/// Whether the caller is simply gone.
+/// Whether the caller is simply gone: its connection, its stream, or it takes nothing any more.
 fn has_left(error: &Error) -> bool {
-    matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
+    use ErrorType as E;
+    matches!(error.etype(), E::ConnectionClosed | E::ReadError | E::WriteError | E::WriteTimedout | E::H2Error)
 }
 
 /// Why a call failed, from the library's error.
 pub(super) fn reason_of(error: &Error) -> Reason {
     match (error.esource(), error.etype()) {
+        // What the library calls a fault of connecting may be one of the caller's bytes.
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::RequestTimeout,
+        (ErrorSource::Downstream, _) => Reason::RequestMalformed,
         (_, ErrorType::ConnectTimedout | ErrorType::ConnectRefused | ErrorType::ConnectNoRoute)
         | (_, ErrorType::ConnectError | ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout) => {
             Reason::UpstreamUnreachable
         }
         (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Reason::UpstreamTimeout,
         (ErrorSource::Upstream, _) => Reason::UpstreamFault,
-        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::RequestTimeout,
-        (ErrorSource::Downstream, _) => Reason::RequestMalformed,
         (ErrorSource::Internal | ErrorSource::Unset, _) => Reason::InternalFault,
     }
 }

@@ -21,7 +21,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::hooks::Hooks;
 use super::lent::Exchange;
+use crate::domain::Reason;
 use crate::domain::name::CallId;
+use crate::evidence::entry::Ended;
 use crate::gateway::connection::Connection;
 use crate::gateway::live::Cut;
 use crate::gateway::metrics::WorkerMetrics;
@@ -55,15 +57,24 @@ pub(super) struct CallSlot {
     forwarding: OnceLock<CallId>,
     /// The HTTP/1.1 connection that the library has; HTTP/2 frames bodies without chunks.
     exchange: Option<Arc<Exchange>>,
-    /// Of a call over HTTP/2, while its body is awaited and no answer has begun: when the caller sent something last. Over HTTP/1.1 the library has
-    /// a limit of its own.
-    heard: Mutex<Option<Instant>>,
+    /// While the caller's body is awaited and no answer has begun.
+    awaited: Mutex<Option<Awaited>>,
+    /// How the call ended, when its body did not go on.
+    stalled: OnceLock<(Ended, Reason)>,
     /// Of a call over HTTP/1.1 to an upstream over TLS: it has the connection for itself.
     link: Mutex<Option<Arc<Link>>>,
     /// Whether the caller's connection ends with this call.
     last: AtomicBool,
     /// The caller's session, when the library had a replaying one in its place and is done with it.
     given_back: Mutex<Option<Box<ServerSession>>>,
+}
+
+/// A body that has to go on.
+struct Awaited {
+    /// When something of it came last.
+    heard: Instant,
+    limit: Duration,
+    ending: (Ended, Reason),
 }
 
 impl CallSlot {
@@ -86,22 +97,37 @@ impl CallSlot {
         self.last.load(Ordering::Relaxed)
     }
 
-    /// A body over HTTP/2 is awaited.
-    pub(super) fn awaits_body(&self) {
-        *self.heard.lock() = Some(Instant::now());
+    /// A body is awaited: when nothing of it comes for `limit`, the call ends like this.
+    pub(super) fn awaits_body(&self, limit: Duration, ending: (Ended, Reason)) {
+        *self.awaited.lock() = Some(Awaited { heard: Instant::now(), limit, ending });
     }
 
     /// Some of it came, or its end.
     pub(super) fn has_heard(&self, end: bool) {
-        let mut heard = self.heard.lock();
-        if heard.is_some() {
-            *heard = (!end).then(Instant::now);
+        let mut awaited = self.awaited.lock();
+        if end {
+            *awaited = None;
+        } else if let Some(awaited) = &mut *awaited {
+            awaited.heard = Instant::now();
         }
     }
 
     /// Until when something has to come.
-    fn patience(&self, limit: Duration) -> Option<Instant> {
-        self.heard.lock().map(|heard| heard + limit)
+    fn patience(&self) -> Option<Instant> {
+        self.awaited.lock().as_ref().map(|awaited| awaited.heard + awaited.limit)
+    }
+
+    /// Nothing came.
+    fn stall(&self) {
+        if let Some(awaited) = self.awaited.lock().take() {
+            self.stalled.get_or_init(|| awaited.ending);
+        }
+        self.abandon();
+    }
+
+    /// How the call ended, when its body did not go on.
+    pub(super) fn stalled(&self) -> Option<(Ended, Reason)> {
+        self.stalled.get().copied()
     }
 
     /// The call has this connection, and nobody else has.
@@ -155,21 +181,23 @@ impl HttpServerApp for Gate {
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: self.exchange.clone(),
-            heard: Mutex::default(),
+            awaited: Mutex::default(),
+            stalled: OnceLock::new(),
             link: Mutex::default(),
             last: AtomicBool::new(false),
             given_back: Mutex::default(),
         });
         let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
-        match race(&slot, self.limits.idle_timeout, call).await {
+        match race(&slot, call).await {
             Some(Some(reused)) => Some(reused),
             Some(None) => kept(&slot, shutdown).await,
             None => {
-                if slot.cut.reason().is_none() {
+                let stalled = slot.stalled().map(|(_, reason)| reason);
+                if stalled.is_some() {
                     self.metrics.body_stalled();
                 }
                 if let (Some(exchange), Some(reason), Some(call)) =
-                    (&self.exchange, slot.cut.reason(), slot.forwarding.get())
+                    (&self.exchange, slot.cut.reason().or(stalled), slot.forwarding.get())
                 {
                     exchange.cut(Refusal::new(reason, *call));
                 }
@@ -214,9 +242,8 @@ async fn kept(slot: &CallSlot, shutdown: &ShutdownWatch) -> Option<ReusedHttpStr
     Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
 }
 
-/// Runs `call` until it is done, or until it is cut while it forwards, or its caller has been silent within its body for
-/// longer than `silence` (`None`). The cut comes first: when both are ready, the recorded reason is the true one.
-async fn race<F: Future>(slot: &CallSlot, silence: Duration, call: F) -> Option<F::Output> {
+/// Runs `call` until it is done, or until it is cut while it forwards, or its body does not go on (`None`). The cut comes first: when both are ready, the recorded reason is the true one.
+async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
     let mut call = pin!(call);
     let mut fired = pin!(slot.cut.fired());
     let mut silent: Option<Pin<Box<Sleep>>> = None;
@@ -236,13 +263,16 @@ async fn race<F: Future>(slot: &CallSlot, silence: Duration, call: F) -> Option<
             slot.abandon();
             return Poll::Ready(None);
         }
-        while let Some(until) = slot.patience(silence) {
+        while let Some(until) = slot.patience() {
             let timer = silent.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
             ready!(timer.as_mut().poll(cx));
             // One timer for all parts of a body: it is set anew when it fires too early.
-            match slot.patience(silence) {
+            match slot.patience() {
                 Some(until) if until > Instant::now() => timer.as_mut().reset(until),
-                Some(_) => return Poll::Ready(None),
+                Some(_) => {
+                    slot.stall();
+                    return Poll::Ready(None);
+                }
                 None => break,
             }
         }
@@ -254,8 +284,8 @@ async fn race<F: Future>(slot: &CallSlot, silence: Duration, call: F) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Reason, Timestamp};
-    use crate::evidence::entry::{Ended, Event};
+    use crate::domain::Timestamp;
+    use crate::evidence::entry::Event;
     use crate::evidence::journal::{JournalOptions, tests as fixture};
     use crate::evidence::storage::FakeStorage;
     use crate::gateway::metrics::Metrics;
@@ -269,7 +299,8 @@ mod tests {
             cut: Cut::new(),
             forwarding: OnceLock::new(),
             exchange: None,
-            heard: Mutex::default(),
+            awaited: Mutex::default(),
+            stalled: OnceLock::new(),
             link: Mutex::default(),
             last: AtomicBool::new(false),
             given_back: Mutex::default(),
@@ -280,9 +311,9 @@ mod tests {
     async fn a_forwarding_call_ends_when_it_is_cut_and_an_answered_one_does_not() {
         let slot = slot();
         slot.cut.fire(Reason::GrantRevoked);
-        assert_eq!(race(&slot, LONG, async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
+        assert_eq!(race(&slot, async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
         slot.forward(CallId::from_bits(7));
-        assert_eq!(race(&slot, LONG, async { 7 }).await, None, "the cut comes first");
+        assert_eq!(race(&slot, async { 7 }).await, None, "the cut comes first");
         assert_eq!(slot.cut.reason(), Some(Reason::GrantRevoked));
     }
 
@@ -303,9 +334,7 @@ mod tests {
             panic!("a fault in the middle of a call")
         };
         let task =
-            tokio::spawn(
-                async move { race::<futures_util::future::BoxFuture<'_, ()>>(&slot, LONG, Box::pin(call)).await },
-            );
+            tokio::spawn(async move { race::<futures_util::future::BoxFuture<'_, ()>>(&slot, Box::pin(call)).await });
         assert!(task.await.unwrap_err().is_panic());
         journal.flush().unwrap();
         let entries = fixture::entries(&disk);
@@ -320,7 +349,7 @@ mod tests {
         let slot = slot();
         slot.forward(CallId::from_bits(7));
         let cut = slot.cut.clone();
-        let (result, ()) = tokio::join!(race(&slot, LONG, std::future::pending::<()>()), async move {
+        let (result, ()) = tokio::join!(race(&slot, std::future::pending::<()>()), async move {
             tokio::task::yield_now().await;
             cut.fire(Reason::TokenRevoked);
         });
@@ -331,18 +360,19 @@ mod tests {
     async fn a_body_that_is_awaited_for_too_long_ends_its_call_and_one_that_comes_does_not() {
         let slot = slot();
         let silence = Duration::from_secs(5);
-        assert_eq!(race(&slot, silence, tokio::time::sleep(LONG)).await, Some(()), "no body is awaited");
+        assert_eq!(race(&slot, tokio::time::sleep(LONG)).await, Some(()), "no body is awaited");
         let began = Instant::now();
-        slot.awaits_body();
-        let (ended, ()) = tokio::join!(race(&slot, silence, tokio::time::sleep(LONG)), async {
+        slot.awaits_body(silence, (Ended::ClientGone, Reason::RequestTimeout));
+        let (ended, ()) = tokio::join!(race(&slot, tokio::time::sleep(LONG)), async {
             for _ in 0..4 {
                 tokio::time::sleep(Duration::from_secs(4)).await;
                 slot.has_heard(false);
             }
         });
         assert_eq!((ended, began.elapsed().as_secs()), (None, 4 * 4 + 5));
-        slot.awaits_body();
+        assert_eq!(slot.stalled(), Some((Ended::ClientGone, Reason::RequestTimeout)));
+        slot.awaits_body(silence, (Ended::ClientGone, Reason::RequestTimeout));
         slot.has_heard(true);
-        assert_eq!(race(&slot, silence, tokio::time::sleep(LONG)).await, Some(()), "it came whole");
+        assert_eq!(race(&slot, tokio::time::sleep(LONG)).await, Some(()), "it came whole");
     }
 }

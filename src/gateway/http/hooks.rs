@@ -20,14 +20,15 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
+use super::context::{CallContext, Running};
 use super::failure::{self, REFUSED};
 use super::gate::CallSlot;
 use super::inspect::Inspected;
-use super::reply::Replies;
-use super::{answer, dial, endpoints, inspect, replay, request, strip};
-use crate::domain::name::{CallId, ulid_text};
+use super::reply::{Replies, is_interim};
+use super::{answer, awaited, dial, endpoints, inspect, replay, request, strip};
+use crate::domain::Reason;
+use crate::domain::name::ulid_text;
 use crate::domain::route::Host;
-use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::Ended;
 use crate::gateway::pipeline::{Admission, Admitted, Body, Request, admit, lapsed};
 use crate::gateway::refusal::{CALL_ID_HEADER, Dialect, Refusal};
@@ -38,29 +39,10 @@ pub(super) struct Hooks {
     worker: Arc<Worker>,
 }
 
-/// What the hooks of one call share.
-pub(super) struct CallContext {
-    slot: Option<Arc<CallSlot>>,
-    call: CallId,
-    started: Timestamp,
-    /// What the caller speaks; asked before a body is replayed, which hides it.
-    dialect: Dialect,
-    /// Why the call is refused, once that is known.
-    refusal: Option<Reason>,
-    replies: Replies,
-    running: Option<Running>,
-}
-
 /// What becomes of a request.
 enum Decided {
     Forward,
     Refuse(Refusal),
-}
-
-struct Running {
-    call_id: HeaderValue,
-    // INVARIANT: the last one, dropped with the context: its drop records the outcome.
-    admitted: Admitted,
 }
 
 impl Hooks {
@@ -132,9 +114,8 @@ impl Hooks {
                         replay::install(session, inspected, slot, admitted.permit.route().upstream_authority())?;
                     }
                     Self::forward(context, slot, admitted);
-                    // A stream of gRPC is open for as long as its caller likes.
-                    if session.is_http2() && context.dialect == Dialect::Http && !session.as_mut().is_body_done() {
-                        slot.awaits_body();
+                    if !session.as_mut().is_body_done() {
+                        awaited::await_body(&self.worker, session, context, slot);
                     }
                     return Ok(Decided::Forward);
                 }
@@ -324,7 +305,7 @@ impl ProxyHttp for Hooks {
     ) -> Result<()> {
         guarded("upstream_response_filter", context, |context| {
             // Who has an answer already waits for nobody's body.
-            if let Some(slot) = context.slot.as_ref().filter(|_| !response.status.is_informational()) {
+            if let Some(slot) = context.slot.as_ref().filter(|_| !is_interim(response.status)) {
                 slot.has_heard(true);
             }
             context.replies.take(response).or_else(|fault| upstream_fault(context, fault))
@@ -421,8 +402,10 @@ impl ProxyHttp for Hooks {
         let reason = context
             .refusal
             .unwrap_or_else(|| if misframed { Reason::RequestMalformed } else { failure::reason_of(error) });
+        let (ended, why) = failure::ending(error, reason, misframed);
+        // Nobody is told who is not there.
+        let has_left = (ended, why) == (Ended::ClientGone, None);
         if let Some(running) = &mut context.running {
-            let (ended, why) = failure::ending(error, reason, misframed);
             running.admitted.outcome.end(ended, why);
         }
         if reason == Reason::RequestTimeout {
@@ -430,8 +413,7 @@ impl ProxyHttp for Hooks {
         }
         tracing::debug!(call = %context.call, %reason, %error, "a call failed");
         let status = reason.info().status;
-        // An interim answer is none.
-        if session.response_written().is_none_or(|head| head.status.is_informational()) {
+        if !has_left && session.response_written().is_none_or(|head| is_interim(head.status)) {
             let refusal = Refusal::new(reason, context.call);
             // The library keeps no connection on which a call failed: say so, also behind a replaying session.
             session.set_keepalive(None);
@@ -469,6 +451,8 @@ impl ProxyHttp for Hooks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Timestamp;
+    use crate::domain::name::CallId;
 
     #[test]
     fn a_panic_in_a_hook_is_a_refusal() {

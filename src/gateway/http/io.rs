@@ -1,12 +1,13 @@
 //! A caller's connection as the library wants it: our TCP stream with a small write buffer and no read buffer, and around
 //! it, or around TLS, the bytes that were read ahead to tell HTTP/1.1 from HTTP/2.
 
+use std::future::Future as _;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
@@ -18,6 +19,7 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 /// One segment on most networks: a head and a short body leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
@@ -30,12 +32,29 @@ pub(crate) struct CallerIo {
     established: SystemTime,
     /// What was buffered when a read last found nothing: when it is still there the next time, the answer has paused.
     stalled: usize,
+    /// How long a caller may take nothing of what is written.
+    patience: Duration,
+    /// While it takes nothing.
+    impatience: Option<Pin<Box<Sleep>>>,
 }
 
 impl CallerIo {
-    pub(crate) fn new(stream: TcpStream, established: SystemTime) -> Self {
+    pub(crate) fn new(stream: TcpStream, established: SystemTime, patience: Duration) -> Self {
         let socket = Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd()));
-        Self { stream: BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream), socket, established, stalled: 0 }
+        let stream = BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream);
+        Self { stream, socket, established, stalled: 0, patience, impatience: None }
+    }
+
+    /// Gives up on a caller that takes nothing for too long, whatever is written: the library's own limit knows bodies alone.
+    fn within<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.impatience = None;
+            return written;
+        }
+        let patience = self.patience;
+        let timer = self.impatience.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -63,11 +82,13 @@ impl AsyncRead for CallerIo {
 
 impl AsyncWrite for CallerIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.within(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.within(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -233,7 +254,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut caller = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         caller.set_nonblocking(true).unwrap();
-        let mut io = CallerIo::new(listener.accept().await.unwrap().0, SystemTime::UNIX_EPOCH);
+        let mut io = CallerIo::new(listener.accept().await.unwrap().0, SystemTime::UNIX_EPOCH, Duration::MAX);
         let mut space = [0; 64];
         let mut seen =
             || caller.read(&mut space).map_or(String::new(), |read| space[..read].escape_ascii().to_string());

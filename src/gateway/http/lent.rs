@@ -26,8 +26,9 @@ use super::chunks::{ChunkReader, Misframed};
 use super::head::{Framing, Message};
 use crate::gateway::refusal::Refusal;
 
-/// What is read of a caller that sends ahead, before it has to wait.
+/// What is read of a caller that sends ahead at a time, and before it has to wait.
 const AHEAD_BYTES: usize = 512;
+const MAX_AHEAD_BYTES: usize = 16 * 1024;
 
 /// What is known of a connection that the library has, or has dropped.
 #[derive(Debug, Default)]
@@ -157,16 +158,21 @@ impl Lent {
 
     /// A caller that sends nothing of its message any more may send what comes next, or leave.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            return Poll::Pending;
+        // Read on also where something waits already: else nobody would see that the caller left, nor would half of an
+        // answer move on.
+        while self.ahead.len() < MAX_AHEAD_BYTES {
+            let mut space = [0; AHEAD_BYTES];
+            let mut read = ReadBuf::new(&mut space);
+            ready!(self.stream()?.poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.ahead.extend_from_slice(read.filled());
         }
-        let mut space = [0; AHEAD_BYTES];
-        let mut read = ReadBuf::new(&mut space);
-        ready!(self.stream()?.poll_read(cx, &mut read))?;
-        if read.filled().is_empty() {
-            return Poll::Ready(Ok(()));
+        // Who sends more than that waits, and is seen to leave when its answer is written.
+        if let Poll::Ready(Err(error)) = self.stream()?.poll_flush(cx) {
+            return Poll::Ready(Err(error));
         }
-        self.ahead.extend_from_slice(read.filled());
         Poll::Pending
     }
 

@@ -37,7 +37,9 @@ impl Replies {
         }
         check_length(head)?;
         check_coding(head)?;
-        self.ends_with_connection = head.version < Version::HTTP_2
+        // What follows an agreement to another protocol ends as that one says.
+        self.ends_with_connection = head.status != StatusCode::SWITCHING_PROTOCOLS
+            && head.version < Version::HTTP_2
             && !head.headers.contains_key(CONTENT_LENGTH)
             && !head.headers.contains_key(TRANSFER_ENCODING);
         if has_no_content(head.status) {
@@ -51,6 +53,11 @@ impl Replies {
     pub(super) const fn ends_with_connection(&self) -> bool {
         self.ends_with_connection
     }
+}
+
+/// Whether another head follows (RFC 9110 section 15.2): one that agrees to another protocol is the last.
+pub(super) fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 fn has_no_content(status: StatusCode) -> bool {

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// A connection over TLS.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     truncated: AtomicBool,
     unwanted: AtomicBool,
+    abandoned: Notify,
 }
 
 impl Link {
@@ -29,6 +31,15 @@ impl Link {
     /// The call that has the connection is cut: nothing of it leaves any more.
     pub(crate) fn abandon(&self) {
         self.unwanted.store(true, Ordering::Release);
+        // One carrier waits, or comes to it and finds it said.
+        self.abandoned.notify_one();
+    }
+
+    /// Resolves when it is. For the connection's carrier alone.
+    pub(crate) async fn abandoned(&self) {
+        while !self.is_abandoned() {
+            self.abandoned.notified().await;
+        }
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {

@@ -60,6 +60,11 @@ impl Raw {
         self
     }
 
+    /// Sends bytes, or tells why not.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
     /// The same connection, for another thread.
     pub(crate) fn again(&self) -> Self {
         Self { stream: self.stream.try_clone().unwrap(), seen: Vec::new() }
