@@ -15,6 +15,7 @@ mod encode;
 pub mod enrol;
 pub mod fleet;
 pub mod grant;
+pub mod halt;
 mod http;
 mod listen;
 mod logs;

@@ -126,6 +126,9 @@ pub fn decide(call: &Call<'_>, snapshot: &Snapshot, now: &Now) -> Decision {
     let Some(resource) = snapshot.resource(call.target.resource()) else {
         return Decision::Deny(Reason::GrantMissing);
     };
+    if snapshot.is_halted(call.target.resource()) {
+        return Decision::Deny(Reason::Halted);
+    }
     match now.authority {
         Authority::Missing => return Decision::Deny(Reason::AuthorityMissing),
         Authority::Unknown => return Decision::Hold(Hold::Authority),

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod exception;
 pub mod grant;
+pub mod halt;
 pub mod identity;
 pub mod name;
 pub mod principal;

@@ -1,21 +1,31 @@
 //! `portcullis fleet`: where the gateways stand, and taking one's authority.
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Human;
-use super::time::both;
-use crate::client::fleet::{FleetGateway, FleetStatus};
+use super::receipt;
+use super::time::{DEFAULT_WAIT, both, millis};
+use crate::client::Receipt;
+use crate::client::fleet::{FleetGateway, FleetHalt, FleetStatus};
 use crate::clock::SystemClock;
 use crate::domain::Clock as _;
 use crate::domain::Timestamp;
-use crate::domain::name::GatewayName;
+use crate::domain::halt::HaltScope;
+use crate::domain::name::{GatewayName, ResourceName};
+use crate::domain::resource::Span;
+use crate::wire::v1;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Fleet {
     /// Show each gateway: how far it enforces, how old its authority is, how much of its log is cosigned
     Status,
+    /// The red button: have everything, or everything on one resource, stand still, and cut what runs
+    Halt(Stop),
+    /// Let it go on
+    Resume(Stop),
     /// Take a gateway's authority for good, for example after it was stolen
     Expel(Change),
     /// Let a gateway that lost its state come with a new evidence key and log; the old one is sealed
@@ -31,11 +41,82 @@ pub(super) struct Change {
     reason: String,
 }
 
+#[derive(Debug, Args)]
+#[group(id = "scope", required = true, multiple = false)]
+pub(super) struct Scope {
+    /// Every call on every gateway
+    #[arg(long, group = "scope")]
+    all: bool,
+    /// Every call on this resource
+    #[arg(long, group = "scope", value_name = "NAME")]
+    resource: Option<ResourceName>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Stop {
+    #[command(flatten)]
+    scope: Scope,
+    /// Why, in your words
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Answer when the gateways have said that it is so, or after this time
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+    wait: Option<Span>,
+}
+
+#[derive(Serialize)]
+struct StopAnswer {
+    scope: String,
+    revision: u64,
+    /// Whether no gateway may go on; absent when it was not waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<bool>,
+    gateways: Vec<Receipt>,
+}
+
+impl Stop {
+    async fn run(self, context: &Context, halting: bool) -> Result<Exit, Failure> {
+        let scope = match self.scope.resource {
+            Some(name) => HaltScope::Resource(name),
+            None => HaltScope::All,
+        };
+        let (text, reason, wait_ms) = (scope.to_string(), self.reason, self.wait.map_or(0, millis));
+        let mut client = context.client().await?;
+        let halted = if halting {
+            client.halt(v1::HaltRequest { scope: text, reason, wait_ms }).await?
+        } else {
+            client.resume(v1::ResumeRequest { scope: text, reason, wait_ms }).await?
+        };
+        let now = SystemClock.now();
+        let answer = StopAnswer {
+            scope: scope.to_string(),
+            revision: halted.revision,
+            enforced: self.wait.map(|_| receipt::outstanding(&halted.gateways) == 0),
+            gateways: halted.gateways,
+        };
+        context.output.answer(&answer, || {
+            let what = if halting { "stands still" } else { "goes on" };
+            let line = format!("{} {what} in revision {}", answer.scope, answer.revision);
+            Human::Parts(vec![Human::Lines(vec![line]), receipt::tables(&answer.gateways, now)])
+        })?;
+        match self.wait {
+            Some(_) => receipt::settled(&answer.gateways, "is enforced"),
+            None => Ok(Exit::Done),
+        }
+    }
+}
+
 impl Fleet {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let change = match self {
+            Self::Halt(stop) => return stop.run(context, true).await,
+            Self::Resume(stop) => return stop.run(context, false).await,
+            other => other,
+        };
         let mut client = context.client().await?;
         let now = SystemClock.now();
-        match self {
+        match change {
+            Self::Halt(_) | Self::Resume(_) => {}
             Self::Status => {
                 let status = client.fleet().await?;
                 context.output.answer(&status, || table(&status, now))?;
@@ -70,9 +151,16 @@ fn table(status: &FleetStatus, now: Timestamp) -> Human {
         let at = log.and_then(|log| log.cosigned).map(|at| both(at, now)).unwrap_or_default();
         vec![gateway.name.clone(), state, gateway.applied_revision.to_string(), lag.to_string(), age, cosigned, at]
     };
-    Human::Table {
+    let gateways = Human::Table {
         headers: &["GATEWAY", "STATE", "REVISION", "LAG", "AUTHORITY", "COSIGNED", "AT"],
         rows: status.gateways.iter().map(row).collect(),
         empty: "no gateways",
-    }
+    };
+    let halt = |halt: &FleetHalt| vec![halt.scope.clone(), both(halt.since, now), halt.by.clone(), halt.reason.clone()];
+    let halts = Human::Table {
+        headers: &["HALTED", "SINCE", "BY", "REASON"],
+        rows: status.halts.iter().map(halt).collect(),
+        empty: "",
+    };
+    Human::Parts(vec![gateways, halts])
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::failure::{Exit, Failure};
 use super::output::{Human, note};
-use super::time::{both, millis, moment, relative};
+use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
 use super::{Context, receipt};
 use crate::client::answers::ShownGrant;
 use crate::client::{GrantRecord, Receipt};
@@ -17,9 +17,6 @@ use crate::domain::name::{ActionName, GrantId, IdentityName, ParameterName, Reso
 use crate::domain::resource::{Span, SpanError};
 use crate::domain::{Clock as _, Timestamp};
 use crate::wire::v1;
-
-/// How long `--wait` waits unless told otherwise.
-const DEFAULT_WAIT: &str = "10s";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Grant {
@@ -215,18 +212,7 @@ impl Create {
             }
             Human::Parts(parts)
         })?;
-        if waited { enforced(&answer.gateways, "has the grant") } else { Ok(Exit::Done) }
-    }
-}
-
-/// Exit 7 while a gateway has not said that it enforces what was asked.
-fn enforced(gateways: &[Receipt], what: &str) -> Result<Exit, Failure> {
-    match receipt::outstanding(gateways) {
-        0 => Ok(Exit::Done),
-        outstanding => {
-            let message = format!("{outstanding} of {} gateways did not say in time that it {what}", gateways.len());
-            Err(Failure::new(Exit::Unavailable, message))
-        }
+        if waited { receipt::settled(&answer.gateways, "has the grant") } else { Ok(Exit::Done) }
     }
 }
 
@@ -281,7 +267,7 @@ impl Revoke {
             let line = format!("grant {} revoked in revision {}", answer.grant.record.grant.id, answer.revision);
             Human::Parts(vec![Human::Lines(vec![line]), receipt::tables(&answer.gateways, now)])
         })?;
-        if wait.is_some() { enforced(&answer.gateways, "is enforced") } else { Ok(Exit::Done) }
+        if wait.is_some() { receipt::settled(&answer.gateways, "is enforced") } else { Ok(Exit::Done) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the gateways did about a change, for people: per gateway, then each call that was cut.
 
+use super::failure::{Exit, Failure};
 use super::output::Human;
 use super::time::{both, measured};
 use crate::client::Receipt;
@@ -48,4 +49,15 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
 /// How many gateways may still go on: neither have they said that it is enforced, nor are they past their authority.
 pub(super) fn outstanding(receipts: &[Receipt]) -> usize {
     receipts.iter().filter(|receipt| receipt.state == ReceiptState::Pending).count()
+}
+
+/// Exit 7 while a gateway may still go on as before.
+pub(super) fn settled(receipts: &[Receipt], what: &str) -> Result<Exit, Failure> {
+    match outstanding(receipts) {
+        0 => Ok(Exit::Done),
+        outstanding => {
+            let message = format!("{outstanding} of {} gateways did not say in time that it {what}", receipts.len());
+            Err(Failure::new(Exit::Unavailable, message))
+        }
+    }
 }

@@ -46,6 +46,9 @@ pub(super) fn measured(micros: u64) -> String {
     }
 }
 
+/// How long `--wait` waits unless told otherwise.
+pub(super) const DEFAULT_WAIT: &str = "10s";
+
 /// Whole milliseconds of a span.
 pub(super) fn millis(span: Span) -> u64 {
     u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX)

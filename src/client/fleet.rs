@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::answers::Receipt;
 use super::{Client, ClientError, answers, bounded};
 use crate::domain::Timestamp;
 use crate::wire::v1;
@@ -13,8 +14,32 @@ pub struct FleetStatus {
     pub epoch: u64,
     /// The newest revision that gateways hear of.
     pub revision: u64,
+    /// What stands still.
+    pub halts: Vec<FleetHalt>,
     /// Every recorded gateway, by name.
     pub gateways: Vec<FleetGateway>,
+}
+
+/// What stands still.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetHalt {
+    /// `all`, or `resource/NAME`.
+    pub scope: String,
+    /// Why.
+    pub reason: String,
+    /// Who said so.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What became of a halt, or of its end.
+#[derive(Clone, Debug)]
+pub struct Halted {
+    /// Revision of the change.
+    pub revision: u64,
+    /// What the gateways said, when it was waited for.
+    pub gateways: Vec<Receipt>,
 }
 
 /// One gateway.
@@ -82,7 +107,33 @@ impl Client {
     pub async fn fleet(&mut self) -> Result<FleetStatus, ClientError> {
         let answer = self.fleet.list_gateways(bounded(v1::ListGatewaysRequest {}, 0)).await?.into_inner();
         let gateways = answer.gateways.into_iter().map(FleetGateway::from).collect();
-        Ok(FleetStatus { epoch: answer.epoch, revision: answer.revision, gateways })
+        let halts = answer.halts.into_iter().map(|halt| FleetHalt {
+            scope: halt.scope,
+            reason: halt.reason,
+            by: halt.by,
+            since: Timestamp::from_unix_micros(halt.since_unix_us),
+        });
+        Ok(FleetStatus { epoch: answer.epoch, revision: answer.revision, halts: halts.collect(), gateways })
+    }
+
+    /// Has everything in a scope stand still.
+    ///
+    /// # Errors
+    /// As `Fleet.Halt` says.
+    pub async fn halt(&mut self, request: v1::HaltRequest) -> Result<Halted, ClientError> {
+        let wait = request.wait_ms;
+        let answer = self.fleet.halt(bounded(request, wait)).await?.into_inner();
+        halted(answer.revision, answer.receipts)
+    }
+
+    /// Lets everything in a scope go on.
+    ///
+    /// # Errors
+    /// As `Fleet.Resume` says.
+    pub async fn resume(&mut self, request: v1::ResumeRequest) -> Result<Halted, ClientError> {
+        let wait = request.wait_ms;
+        let answer = self.fleet.resume(bounded(request, wait)).await?.into_inner();
+        halted(answer.revision, answer.receipts)
     }
 
     /// Takes a gateway's authority for good.
@@ -104,4 +155,9 @@ impl Client {
         let answer = self.fleet.readmit_gateway(request).await?.into_inner();
         Ok(answers::present("gateway", answer.gateway)?.into())
     }
+}
+
+fn halted(revision: u64, receipts: Vec<v1::GatewayReceipt>) -> Result<Halted, ClientError> {
+    let gateways = receipts.into_iter().map(Receipt::try_from).collect::<Result<_, _>>()?;
+    Ok(Halted { revision, gateways })
 }

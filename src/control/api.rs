@@ -9,6 +9,7 @@ mod error;
 mod fleet;
 mod identify;
 mod push;
+mod receipts;
 mod server;
 
 use std::time::Duration;

@@ -95,13 +95,17 @@ pub enum Operation {
     ReadFleet,
     ExpelGateway,
     ReadmitGateway,
+    /// Has everything, or everything on a resource, stand still.
+    Halt,
+    /// Lets it go on.
+    Resume,
     /// Health and reflection of the API.
     Describe,
 }
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -117,6 +121,8 @@ impl Operation {
         Self::ReadFleet,
         Self::ExpelGateway,
         Self::ReadmitGateway,
+        Self::Halt,
+        Self::Resume,
         Self::Describe,
     ];
 
@@ -146,6 +152,8 @@ impl Operation {
             Self::ReadFleet => "read_fleet",
             Self::ExpelGateway => "expel_gateway",
             Self::ReadmitGateway => "readmit_gateway",
+            Self::Halt => "halt",
+            Self::Resume => "resume",
             Self::Describe => "describe",
         }
     }
@@ -178,13 +186,15 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
 
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
 
-        (O::RevokeGrant | O::RevokeToken | O::Quarantine | O::ReadFleet | O::ExpelGateway, R::Security) => Rule::Allow,
-        (O::RevokeGrant, R::Owner | R::Developer) => Rule::AllowOwned,
+        (O::RevokeGrant | O::RevokeToken | O::Quarantine | O::ReadFleet | O::ExpelGateway | O::Halt, R::Security) => {
+            Rule::Allow
+        }
+        (O::RevokeGrant | O::Halt, R::Owner | R::Developer) => Rule::AllowOwned,
 
         (O::Apply | O::CreateGrant | O::ReleaseOrOffboard, R::Security | R::Owner | R::Developer) => Rule::Deny,
         (O::Quarantine | O::RevokeToken | O::ExpelGateway, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
-        (O::ReadmitGateway, R::Security | R::Owner | R::Developer) => Rule::Deny,
+        (O::ReadmitGateway | O::Resume, R::Security | R::Owner | R::Developer) => Rule::Deny,
     }
 }
 
@@ -265,6 +275,8 @@ mod tests {
         read_fleet           + + + + -
         expel_gateway        + + - - -
         readmit_gateway      + - - - -
+        halt                 + + o o -
+        resume               + - - - -
         describe             + + + + -
     ";
 

@@ -99,6 +99,7 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)
+        | Record::Halt(_)
         | Record::Token(_) => None,
     }
 }

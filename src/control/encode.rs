@@ -38,6 +38,8 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         Record::Resource(it) => plain("Resource", it.name.to_string(), spec_json(&it.spec)),
         Record::Route(it) => plain("Route", it.name.to_string(), spec_json(&it.spec)),
         Record::Role(it) => plain("Role", it.name.to_string(), spec_json(&it.spec)),
+        // Gateways need no more of it than its name.
+        Record::Halt(it) => plain("Halt", it.scope.to_string(), "{}".to_owned()),
         Record::Exception(it) => plain("Exception", it.name.to_string(), spec_json(&it.spec)),
         Record::Meta(_)
         | Record::Grant(_)
@@ -108,6 +110,7 @@ pub(super) fn gateway_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     objects.extend(model.resources.values().filter_map(|k| kept(k, Record::Resource)));
     objects.extend(model.routes.values().filter_map(|k| kept(k, Record::Route)));
     objects.extend(model.exceptions.values().filter_map(|k| kept(k, Record::Exception)));
+    objects.extend(model.halts.values().filter_map(|k| kept(k, Record::Halt)));
     objects
 }
 

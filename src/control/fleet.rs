@@ -115,8 +115,8 @@ impl Wanted {
 pub struct Wanted {
     /// The revision.
     pub revision: u64,
-    /// The grants whose cut calls are told.
-    pub grants: Vec<GrantId>,
+    /// The grants whose cut calls are told; `None`: all calls.
+    pub grants: Option<Vec<GrantId>>,
     /// How long a gateway that was answered may go on allowing calls: one per resource.
     pub bounds: Vec<Bound>,
     /// How long a connected gateway may lag before it is answered no more.
@@ -305,11 +305,13 @@ fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestam
                 statement_key.clone_from(&acknowledgement.key);
             }
             unlisted = unlisted.saturating_add(acknowledgement.unlisted);
-            cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, &wanted.grants)).map(|c| v1::CutCallInfo {
-                call_id: c.call_id.clone(),
-                reason: c.reason.clone(),
-                intent_seq: c.intent_seq,
-                response_bytes: c.response_bytes,
+            cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, wanted.grants.as_deref())).map(|c| {
+                v1::CutCallInfo {
+                    call_id: c.call_id.clone(),
+                    reason: c.reason.clone(),
+                    intent_seq: c.intent_seq,
+                    response_bytes: c.response_bytes,
+                }
             }));
         }
     }
@@ -326,8 +328,8 @@ fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestam
     }
 }
 
-fn concerns(cut: &v1::CutCall, grants: &[GrantId]) -> bool {
-    grants.iter().any(|id| cut.grant_id == id.bits().to_be_bytes())
+fn concerns(cut: &v1::CutCall, grants: Option<&[GrantId]>) -> bool {
+    grants.is_none_or(|grants| grants.iter().any(|id| cut.grant_id == id.bits().to_be_bytes()))
 }
 
 #[cfg(test)]
@@ -346,7 +348,7 @@ mod tests {
     fn wanted(revision: u64) -> Wanted {
         Wanted {
             revision,
-            grants: vec![GrantId::from_bits(7)],
+            grants: Some(vec![GrantId::from_bits(7)]),
             bounds: vec![Bound { since: 0, now: Duration::from_secs(10), longest: Duration::from_secs(10) }],
             lag: Duration::from_secs(5),
         }

@@ -11,6 +11,7 @@ use super::record::{Change, GatewayRecord, GrantRecord, LogRecord, Person, Recor
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
+use crate::domain::halt::{Halt, HaltScope};
 use crate::domain::identity::Identity;
 use crate::domain::name::{
     ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, ResourceName, RoleName, RouteName,
@@ -85,6 +86,8 @@ pub struct Model {
     pub gateways: OrdMap<GatewayName, Kept<GatewayRecord>>,
     /// Their logs of evidence.
     pub logs: OrdMap<GatewayName, Kept<LogRecord>>,
+    /// What stands still.
+    pub halts: OrdMap<HaltScope, Kept<Halt>>,
     /// By issuer and `jti`.
     pub tokens: OrdMap<(String, String), Kept<RevokedToken>>,
     /// The same by their end.
@@ -118,6 +121,7 @@ impl Model {
             Record::Person(it) => drop(self.people.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
+            Record::Halt(it) => drop(self.halts.insert(it.scope.clone(), Kept::new(it, revision))),
             Record::Grant(it) => self.put_grant(it, revision),
             Record::Token(it) => {
                 self.forget_token(it);
@@ -171,6 +175,7 @@ impl Model {
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),
+            Record::Halt(it) => drop(self.halts.remove(&it.scope)),
             Record::Grant(it) => self.forget_grant(it.grant.id),
             Record::Token(it) => self.forget_token(it),
         }
@@ -201,6 +206,7 @@ impl Model {
             Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
             Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
             Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),
+            Record::Halt(it) => self.halts.get(&it.scope).map(|k| k.revision),
             Record::Grant(it) => self.grants.get(&it.grant.id).map(|k| k.revision),
             Record::Token(it) => self.tokens.get(&(it.issuer.clone(), it.jti.clone())).map(|k| k.revision),
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
+use crate::domain::halt::Halt;
 use crate::domain::identity::Identity;
 use crate::domain::name::{GatewayName, OwnerName};
 use crate::domain::resource::Resource;
@@ -236,6 +237,7 @@ pub enum Record {
     Person(Person),
     Gateway(GatewayRecord),
     Log(LogRecord),
+    Halt(Halt),
     Token(RevokedToken),
 }
 
@@ -272,6 +274,7 @@ impl Record {
             Self::Person(it) => format!("{ROOT}person/{}", it.name),
             Self::Gateway(it) => format!("{ROOT}gateway/{}", it.name),
             Self::Log(it) => format!("{ROOT}log/{}", it.gateway),
+            Self::Halt(it) => format!("{ROOT}halt/{}", it.scope),
             Self::Token(it) => token_key(&it.issuer, &it.jti),
         }
     }
@@ -289,6 +292,7 @@ impl Record {
             Self::Person(it) => serde_json::to_value(it),
             Self::Gateway(it) => serde_json::to_value(it),
             Self::Log(it) => serde_json::to_value(it),
+            Self::Halt(it) => serde_json::to_value(it),
             Self::Token(it) => serde_json::to_value(it),
         }
     }
@@ -315,6 +319,7 @@ impl Record {
             "person" => Self::Person(read(key, value)?),
             "gateway" => Self::Gateway(read(key, value)?),
             "log" => Self::Log(read(key, value)?),
+            "halt" => Self::Halt(read(key, value)?),
             "token" => Self::Token(read(key, value)?),
             _ => return Err(unknown()),
         };

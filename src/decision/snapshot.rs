@@ -110,8 +110,16 @@ pub struct Snapshot {
     names: Arc<Names>,
     routes: Arc<RouteTable>,
     exceptions: Arc<Map<RouteName, Arc<LiveException>>>,
+    halts: Arc<Halts>,
     grants: RadixMap<u64, GrantSet>,
     by_id: RadixMap<u128, Arc<LiveGrant>>,
+}
+
+/// What stands still.
+#[derive(Clone, Debug, Default)]
+struct Halts {
+    all: bool,
+    resources: Vec<ResourceIndex>,
 }
 
 /// Identities, resources and actions by name and by place.
@@ -191,6 +199,11 @@ impl Snapshot {
     /// A grant by its identifier.
     pub fn grant(&self, id: GrantId) -> Option<&Arc<LiveGrant>> {
         self.by_id.get(id.bits())
+    }
+
+    /// Whether everything, or everything on the resource, stands still.
+    pub fn is_halted(&self, resource: ResourceIndex) -> bool {
+        self.halts.all || self.halts.resources.contains(&resource)
     }
 
     /// The `observe` exception of a route, while it holds.

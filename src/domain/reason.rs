@@ -189,6 +189,9 @@ reasons! {
     /// The exception that let the call through has ended.
     ExceptionEnded = "exception_ended", 403, PermissionDenied, Access,
         "The exception that let this call through has ended.";
+    /// Everything, or everything on the resource, was halted.
+    Halted = "halted", 503, Unavailable, Access,
+        "Calls on this resource are halted for now. Try again later.";
     /// The control plane has not been heard yet.
     AuthorityMissing = "authority_missing", 503, Unavailable, Gate,
         "This gateway has not heard from its control plane yet. Try again shortly.";

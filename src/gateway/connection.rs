@@ -52,7 +52,7 @@ pub(crate) struct ClientCertificate {
     pub(crate) spiffe: SpiffeId,
     /// Of its DER.
     pub(crate) thumbprint: CertificateThumbprint,
-    /// First second after its validity. A connection may outlive it; its calls do not.
+    /// First second after its validity: no call begins after it. One that runs goes on while its grant does.
     pub(crate) valid_until: Timestamp,
 }
 

@@ -1,5 +1,6 @@
 //! Gateways as the control plane knows them: their signed word, their logs, and one that is expelled.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use prost::Message as _;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::dev::{PATIENCE, START, curl, eventually, run};
-use crate::world::{Fleet, Gate, Upstream};
+use crate::dev::{PATIENCE, Raw, START, curl, eventually, run};
+use crate::world::{Fleet, Gate, Upstream, ends};
 
 const CALL: &str = "/v1/orders/7";
 
@@ -162,4 +163,59 @@ fn an_expelled_gateway_has_no_authority_again_and_one_without_its_key_is_readmit
     eventually("the control plane has ended", START, || control.ended().is_some());
     let refused = run(fleet.home.path(), &again);
     assert!(refused.code != 0 && refused.stderr.contains("another name"), "{refused:?}");
+}
+
+#[test]
+fn the_red_button_stops_everything_and_lets_it_go_on() {
+    let upstream = Upstream::start(|head, stream| {
+        if head.contains("/events") {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n");
+            let _ = ends(stream);
+        } else {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+        }
+    });
+    let fleet = Fleet::start(upstream.address);
+    let gate = fleet.gateway(|_| {}).ready();
+    fleet.grant("--wait=20s");
+    let bearer = fleet.bearer();
+    for scope in [&["--all"][..], &["--resource", "api/orders"]] {
+        gate.get(&bearer, CALL).is(200);
+        let mut open = Raw::connect(&gate.url);
+        open.send(format!("GET /v1/orders/events HTTP/1.1\r\nHost: a\r\n{bearer}\r\n\r\n")).until("data: 1");
+        let halt = [&["fleet", "halt"][..], scope, &["--reason", "a leak", "--wait=20s"]].concat();
+        let halted = fleet.json(&halt);
+        assert_eq!(halted["enforced"], true, "{halted}");
+        let cut = &halted["gateways"][0]["cut"][0];
+        assert_eq!(cut["reason"], "halted", "{halted}");
+        assert!(open.to_end().contains("data: 1"));
+        let seen = upstream.seen();
+        gate.get(&bearer, CALL).refuses(503, "halted");
+        assert_eq!(upstream.seen(), seen);
+        let asked = fleet.cli(&["-o", "json", "can-i", "--as", "billing", "read", "api/orders"]).exits(3);
+        assert_eq!(asked.json()["reason"], "halted");
+        // Grants stay as they were, and a restart changes nothing.
+        assert_eq!(fleet.json(&["grant", "list"])["grants"].as_array().unwrap().len(), 1);
+        let status = fleet.json(&["fleet", "status"]);
+        assert_eq!(
+            (&status["halts"][0]["reason"], &status["halts"][0]["by"]),
+            (&"a leak".into(), &"administrator".into())
+        );
+        fleet.json(&halt);
+        fleet.json(&[&["fleet", "resume"][..], scope, &["--reason", "nothing", "--wait=20s"]].concat());
+        gate.get(&bearer, CALL).is(200);
+    }
+    fleet.cli(&["fleet", "resume", "--all", "--reason", "again"]).exits(4);
+    fleet.cli(&["fleet", "halt", "--reason", "what?"]).exits(2);
+    fleet.cli(&["fleet", "halt", "--resource", "api/none", "--reason", "x"]).exits(4);
+    assert_eq!((told(&fleet, "halt.begun"), told(&fleet, "halt.ended")), (2, 2));
+    // It holds over a restart of the gateway, and of the control plane.
+    fleet.json(&["fleet", "halt", "--all", "--reason", "over a restart", "--wait=20s"]);
+    stop(gate);
+    let mut fleet = fleet;
+    fleet.control.signal(Signal::TERM);
+    eventually("the control plane has ended", START, || fleet.control.ended().is_some());
+    fleet.restart_control();
+    let gate = fleet.gateway(|_| {}).ready();
+    gate.get(&bearer, CALL).refuses(503, "halted");
 }

@@ -58,6 +58,7 @@ const REACHED: &[(Reason, &str, &str)] = &[
         "a_revoked_grant_cuts_an_idle_stream_and_the_receipt_says_where_the_proof_is",
     ),
     (Reason::ExceptionEnded, "tests/it/grants.rs", "observing_lets_through_without_a_credential_says_so_and_ends"),
+    (Reason::Halted, "tests/it/fleet.rs", "the_red_button_stops_everything_and_lets_it_go_on"),
     (Reason::AuthorityMissing, "tests/it/operate.rs", "without_a_control_plane_a_new_gateway_allows_nothing"),
     (
         Reason::AuthorityStale,

@@ -9,6 +9,7 @@ use super::super::authorize::{Caller, Denied};
 use super::super::catalog::{self, Diff, Document};
 use super::super::fleet::{Fleet, GatewayStatus};
 use super::super::grant::{self, GrantRequest};
+use super::super::halt;
 use super::super::logs;
 use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
@@ -17,6 +18,7 @@ use super::super::registry;
 use super::{Identifiers, Job, Shared, note, planned};
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
+use crate::domain::halt::HaltScope;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::{GatewayName, GrantId, IdentityName};
 use crate::evidence::checkpoint::Checkpoint;
@@ -211,6 +213,22 @@ impl ControlHandle {
     /// As [`registry::plan_gateway`].
     pub async fn put_gateway(&self, caller: &Caller, gateway: GatewayRecord) -> Result<Done<()>, Refused> {
         self.run(caller, "put_gateway", move |model, _, _| registry::plan_gateway(model, gateway)).await
+    }
+
+    /// Has everything in a scope stand still.
+    ///
+    /// # Errors
+    /// As [`halt::plan_halt`].
+    pub async fn halt(&self, caller: &Caller, scope: HaltScope, reason: String) -> Result<Done<()>, Refused> {
+        self.run(caller, "halt", move |model, context, _| halt::plan_halt(model, context, &scope, &reason)).await
+    }
+
+    /// Lets everything in a scope go on.
+    ///
+    /// # Errors
+    /// As [`halt::plan_resume`].
+    pub async fn resume(&self, caller: &Caller, scope: HaltScope, reason: String) -> Result<Done<()>, Refused> {
+        self.run(caller, "resume", move |model, _, _| halt::plan_resume(model, &scope, &reason)).await
     }
 
     /// Takes a gateway's authority for good.

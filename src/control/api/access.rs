@@ -11,25 +11,21 @@ use tonic::{Request, Response, Status};
 use super::super::actor::ControlHandle;
 use super::super::authorize::{Caller, Operation};
 use super::super::encode;
-use super::super::fleet::{Bound, Wanted};
+use super::super::fleet::Wanted;
 use super::super::grant::{Access as Asked, GrantRequest};
-use super::super::model::Model;
 use super::super::record::RevokedToken;
 use super::error::{malformed, refused};
 use super::push::MAX_LAG;
-use super::{ApiError, authorized};
+use super::{ApiError, authorized, receipts};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState, Limits};
-use crate::domain::name::{GrantId, ResourceName};
-use crate::domain::resource::MAX_AUTHORITY;
+use crate::domain::name::GrantId;
 use crate::wire::{self, v1};
 
 mod list;
 mod question;
 mod watching;
 
-/// Longest wait for gateways in one request.
-const MAX_WAIT: Duration = Duration::from_secs(300);
 /// Watches at the same time: each is a reader of the store's history.
 const MAX_WATCHES: usize = 64;
 
@@ -47,21 +43,13 @@ impl AccessService {
         Self { handle, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)), stop }
     }
 
-    /// What every gateway has to show for a revision, waiting for those that are connected.
+    /// What every gateway has to show for a revision of these grants, waiting for those that are connected.
     async fn receipts(&self, revision: u64, grants: &[Grant], wait_ms: u64) -> Vec<v1::GatewayReceipt> {
         let model = self.handle.model();
-        let wanted = Wanted {
-            revision,
-            grants: grants.iter().map(|grant| grant.id).collect(),
-            bounds: grants.iter().map(|grant| bound(&model, &grant.resource)).collect(),
-            lag: MAX_LAG,
-        };
-        let fleet = self.handle.fleet();
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            receipts = fleet.wait(&wanted, Duration::from_millis(wait_ms).min(MAX_WAIT)) => receipts,
-            () = super::super::stopped(&mut stop) => fleet.receipts(&wanted),
-        }
+        let bounds = grants.iter().map(|grant| receipts::bound(&model, &grant.resource)).collect();
+        let grants = Some(grants.iter().map(|grant| grant.id).collect());
+        let wanted = Wanted { revision, grants, bounds, lag: MAX_LAG };
+        receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
     }
 }
 
@@ -174,17 +162,6 @@ impl AccessService {
         let model = self.handle.model();
         model.resources.get(&record.grant.resource).map(|kept| kept.value.spec.owner.clone())
     }
-}
-
-/// How old authority may be for a resource; of one that is not there nothing is known.
-fn bound(model: &Model, name: &ResourceName) -> Bound {
-    let Some(kept) = model.resources.get(name) else {
-        let longest = MAX_AUTHORITY.duration();
-        return Bound { since: u64::MAX, now: longest, longest };
-    };
-    let now = kept.value.spec.authority;
-    let longest = model.longest.get(name).map_or(now, |longest| now.max(*longest));
-    Bound { since: kept.revision, now: now.duration(), longest: longest.duration() }
 }
 
 fn grant_request(message: v1::CreateGrantRequest) -> Result<GrantRequest, Status> {

@@ -98,6 +98,8 @@ fn objects(model: &Model, kind: &str) -> Result<Vec<v1::CatalogObject>, Status> 
     }
     let mut objects = encode::gateway_catalog(model);
     objects.extend(encode::roles(model));
+    // A halt is no document of the catalog.
+    objects.retain(|object| object.kind != "Halt");
     objects.retain(|object| kind.is_empty() || object.kind == kind);
     Ok(objects)
 }

@@ -2,24 +2,29 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::super::actor::ControlHandle;
 use super::super::authorize::Operation;
-use super::super::fleet::{GatewayStatus, SLACK};
+use super::super::fleet::{GatewayStatus, SLACK, Wanted};
 use super::super::model::Model;
 use super::super::plan::Refused;
 use super::super::record::Standing;
 use super::error::refused;
-use super::{ApiError, authorized};
+use super::push::MAX_LAG;
+use super::{ApiError, authorized, receipts};
 use crate::domain::Timestamp;
-use crate::domain::name::GatewayName;
+use crate::domain::halt::{Halt, HaltScope};
+use crate::domain::name::{GatewayName, OwnerName};
 use crate::wire::v1;
 
 /// The service.
 #[derive(Debug)]
 pub(super) struct FleetService {
     pub(super) handle: ControlHandle,
+    /// Waits for gateways end when the process is about to.
+    pub(super) stop: watch::Receiver<bool>,
 }
 
 #[tonic::async_trait]
@@ -33,7 +38,14 @@ impl v1::fleet_server::Fleet for FleetService {
         let bound = longest(&model);
         let gateways = self.handle.gateways().iter().map(|status| info(&model, status, bound)).collect();
         let (revision, epoch) = (model.revision, model.epoch);
-        Ok(Response::new(v1::ListGatewaysResponse { gateways, revision, epoch }))
+        let halt = |halt: &Halt| v1::HaltInfo {
+            scope: halt.scope.to_string(),
+            reason: halt.reason.clone(),
+            by: halt.by.to_string(),
+            since_unix_us: halt.since.unix_micros(),
+        };
+        let halts = model.halts.values().map(|kept| halt(&kept.value)).collect();
+        Ok(Response::new(v1::ListGatewaysResponse { gateways, revision, epoch, halts }))
     }
 
     async fn expel_gateway(
@@ -57,9 +69,45 @@ impl v1::fleet_server::Fleet for FleetService {
         self.handle.readmit(&caller, name.clone(), reason).await.map_err(refused)?;
         Ok(Response::new(v1::ReadmitGatewayResponse { gateway: Some(self.one(&name)?) }))
     }
+
+    async fn halt(&self, request: Request<v1::HaltRequest>) -> Result<Response<v1::HaltResponse>, Status> {
+        let scope = scope(&request.get_ref().scope);
+        let owner = scope.as_ref().ok().and_then(|scope| self.owner(scope));
+        let caller = authorized(&self.handle, &request, Operation::Halt, owner.as_ref()).await?;
+        let v1::HaltRequest { reason, wait_ms, .. } = request.into_inner();
+        let scope = scope?;
+        let done = self.handle.halt(&caller, scope.clone(), reason).await.map_err(refused)?;
+        let receipts = self.receipts(done.revision, &scope, wait_ms).await;
+        Ok(Response::new(v1::HaltResponse { revision: done.revision, receipts }))
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::Resume, None).await?;
+        let v1::ResumeRequest { scope: text, reason, wait_ms } = request.into_inner();
+        let scope = scope(&text)?;
+        let done = self.handle.resume(&caller, scope.clone(), reason).await.map_err(refused)?;
+        let receipts = self.receipts(done.revision, &scope, wait_ms).await;
+        Ok(Response::new(v1::ResumeResponse { revision: done.revision, receipts }))
+    }
 }
 
 impl FleetService {
+    /// Who may halt it beside those who may halt anything.
+    fn owner(&self, scope: &HaltScope) -> Option<OwnerName> {
+        let HaltScope::Resource(name) = scope else { return None };
+        self.handle.model().resources.get(name).map(|kept| kept.value.spec.owner.clone())
+    }
+
+    async fn receipts(&self, revision: u64, scope: &HaltScope, wait_ms: u64) -> Vec<v1::GatewayReceipt> {
+        let model = self.handle.model();
+        let bounds = match scope {
+            HaltScope::All => model.resources.keys().map(|name| receipts::bound(&model, name)).collect(),
+            HaltScope::Resource(name) => vec![receipts::bound(&model, name)],
+        };
+        let wanted = Wanted { revision, grants: None, bounds, lag: MAX_LAG };
+        receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
+    }
+
     fn one(&self, name: &GatewayName) -> Result<v1::GatewayInfo, Status> {
         let model = self.handle.model();
         let bound = longest(&model);
@@ -72,6 +120,10 @@ impl FleetService {
 /// How long a gateway that is answered may go on allowing calls, on the resource that lets it longest.
 fn longest(model: &Model) -> Duration {
     model.longest.values().max().map(|bound| bound.duration()).unwrap_or_default().saturating_add(SLACK)
+}
+
+fn scope(text: &str) -> Result<HaltScope, Status> {
+    text.parse().map_err(|_| ApiError::invalid("scope: `all`, or `resource/NAME`").into())
 }
 
 fn parsed(name: &str) -> Result<GatewayName, Status> {

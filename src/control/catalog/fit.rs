@@ -39,6 +39,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Person(_)
             | Record::Gateway(_)
             | Record::Log(_)
+            | Record::Halt(_)
             | Record::Token(_) => {}
         }
     }

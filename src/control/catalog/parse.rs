@@ -99,6 +99,7 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)
+        | Record::Halt(_)
         | Record::Token(_) => "",
     }
 }
@@ -116,6 +117,7 @@ pub(super) fn name(record: &Record) -> String {
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)
+        | Record::Halt(_)
         | Record::Token(_) => String::new(),
     }
 }
@@ -133,6 +135,7 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)
+        | Record::Halt(_)
         | Record::Token(_) => Ok(serde_json::Value::Null),
     };
     spec.unwrap_or_default()

@@ -10,6 +10,7 @@ use super::{
 use crate::decision::routes::{Interner, RouteFault, RouteTable};
 use crate::domain::exception::{Exception, ExceptionRule};
 use crate::domain::grant::Grant;
+use crate::domain::halt::HaltScope;
 use crate::domain::identity::Identity;
 use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ResourceName, RouteName};
 use crate::domain::resource::Resource;
@@ -123,6 +124,32 @@ impl SnapshotBuilder {
     pub fn remove_exception(&mut self, name: &ExceptionName) {
         if self.snapshot.exceptions.values().any(|e| e.name == *name) {
             Arc::make_mut(&mut self.snapshot.exceptions).retain(|_, e| e.name != *name);
+        }
+    }
+
+    /// Has a scope stand still.
+    pub fn put_halt(&mut self, scope: &HaltScope) {
+        self.remove_halt(scope);
+        let resource = match scope {
+            HaltScope::All => None,
+            HaltScope::Resource(name) => Some(Arc::make_mut(&mut self.snapshot.names).resource(name)),
+        };
+        let halts = Arc::make_mut(&mut self.snapshot.halts);
+        match resource {
+            None => halts.all = true,
+            Some(place) => halts.resources.push(place),
+        }
+    }
+
+    /// Lets a scope go on.
+    pub fn remove_halt(&mut self, scope: &HaltScope) {
+        let halts = Arc::make_mut(&mut self.snapshot.halts);
+        match scope {
+            HaltScope::All => halts.all = false,
+            HaltScope::Resource(name) => {
+                let place = self.snapshot.names.resource_places.get(name);
+                halts.resources.retain(|halted| Some(halted) != place);
+            }
         }
     }
 

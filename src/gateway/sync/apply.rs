@@ -101,6 +101,7 @@ pub(super) fn part(
             Some(Object::Resource(resource)) => whole.builder.put_resource(&resource),
             Some(Object::Route(route)) => whole.builder.put_route(route),
             Some(Object::Exception(exception)) => whole.builder.put_exception(&exception),
+            Some(Object::Halt(scope)) => whole.builder.put_halt(&scope),
         }
     }
     for message in part.grants {
@@ -195,6 +196,10 @@ impl Editing<'_> {
                     self.builder.put_exception(&exception);
                     self.review = true;
                 }
+                Some(Object::Halt(scope)) => {
+                    self.builder.put_halt(&scope);
+                    self.review = true;
+                }
             },
             Change::ObjectDeleted(key) => match gone(key)? {
                 None => {}
@@ -216,6 +221,7 @@ impl Editing<'_> {
                     self.builder.remove_exception(&name);
                     self.review = true;
                 }
+                Some(Gone::Halt(scope)) => self.builder.remove_halt(&scope),
             },
             Change::GrantPut(message) => self.grant(&Grant::try_from(message)?),
             Change::GrantEnded(ended) => {

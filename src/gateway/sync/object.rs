@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::domain::exception::Exception;
+use crate::domain::halt::HaltScope;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::{ExceptionName, IdentityName, NameError, ResourceName, RouteName};
 use crate::domain::resource::Resource;
@@ -29,6 +30,7 @@ pub(super) enum Object {
     Resource(Resource),
     Route(Route),
     Exception(Exception),
+    Halt(HaltScope),
 }
 
 /// The name of an object that is no more.
@@ -38,6 +40,7 @@ pub(super) enum Gone {
     Resource(ResourceName),
     Route(RouteName),
     Exception(ExceptionName),
+    Halt(HaltScope),
 }
 
 /// Parses an object; `None` for kinds that gateways have no use for.
@@ -66,6 +69,7 @@ pub(super) fn object(message: v1::CatalogObject) -> Result<Option<Object>, Objec
             let spec = spec("exception", &name, &spec_json)?;
             Object::Exception(Exception { name: name.parse()?, spec })
         }
+        "Halt" => Object::Halt(name.parse()?),
         // What a role gives was copied into grants.
         "Role" => return Ok(None),
         _ => return Err(ObjectError::Kind(kind)),
@@ -79,6 +83,7 @@ pub(super) fn gone(key: v1::ObjectKey) -> Result<Option<Gone>, ObjectError> {
         "Resource" => Gone::Resource(key.name.parse()?),
         "Route" => Gone::Route(key.name.parse()?),
         "Exception" => Gone::Exception(key.name.parse()?),
+        "Halt" => Gone::Halt(key.name.parse()?),
         "Role" => return Ok(None),
         _ => return Err(ObjectError::Kind(key.kind)),
     }))

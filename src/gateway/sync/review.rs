@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::decision::snapshot::{LiveGrant, Snapshot};
+use crate::decision::snapshot::{LiveGrant, ResourceIndex, Snapshot};
 use crate::domain::Reason;
 use crate::domain::grant::{Grant, Limits};
 use crate::domain::identity::IdentityState;
@@ -47,6 +47,9 @@ impl<'s> Review<'s> {
         if self.rerouted(&running.route) {
             return Some(Reason::RouteUnknown);
         }
+        if self.resource(running).is_some_and(|resource| self.after.is_halted(resource)) {
+            return Some(Reason::Halted);
+        }
         if let Some(id) = running.grant {
             let Some(now) = self.after.grant(id) else { return Some(Reason::GrantRevoked) };
             return self.before.grant(id).is_some_and(|before| less(before, now)).then_some(Reason::GrantRevoked);
@@ -65,11 +68,14 @@ impl<'s> Review<'s> {
 
     /// How old authority may be for the call's resource; `None` when the resource is no more.
     fn bound(&self, running: &Running) -> Option<Duration> {
-        let resource = match running.grant.and_then(|id| self.after.grant(id)) {
-            Some(grant) => grant.resource,
-            None => self.after.resource_place(&self.routes_after.get(&running.route)?.resource)?,
-        };
-        self.after.resource(resource).map(|entry| entry.authority)
+        self.after.resource(self.resource(running)?).map(|entry| entry.authority)
+    }
+
+    fn resource(&self, running: &Running) -> Option<ResourceIndex> {
+        match running.grant.and_then(|id| self.after.grant(id)) {
+            Some(grant) => Some(grant.resource),
+            None => self.after.resource_place(&self.routes_after.get(&running.route)?.resource),
+        }
     }
 }
 

@@ -145,6 +145,7 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::IssuerUnavailable
         | Reason::AuthorityMissing
         | Reason::AuthorityStale
+        | Reason::Halted
         | Reason::EvidenceUnavailable
         | Reason::EvidenceFull => (503, "temporarily_unavailable"),
         Reason::UpstreamUnreachable

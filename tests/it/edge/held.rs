@@ -125,7 +125,7 @@ fn a_websocket_whose_upstream_breaks_gets_no_document() {
     let dev = Dev::start();
     let upstream = Upstream::start(|head, stream| {
         if head.starts_with("GET /never") {
-            drop(ends(stream));
+            let _ = ends(stream);
             return;
         }
         let agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nHELLO";
@@ -159,7 +159,9 @@ fn a_websocket_whose_upstream_breaks_gets_no_document() {
 #[test]
 fn a_caller_over_http2_that_cancels_is_gone_and_did_nothing_wrong() {
     let dev = Dev::start();
-    let upstream = Upstream::start(|_, stream| drop(ends(stream)));
+    let upstream = Upstream::start(|_, stream| {
+        let _ = ends(stream);
+    });
     put(&dev, &[route_with("silent", upstream.address, "")]);
     dev.grant("billing", "api/orders", &["read"]);
     let mut command = std::process::Command::new("curl");
@@ -174,7 +176,9 @@ fn a_caller_over_http2_that_cancels_is_gone_and_did_nothing_wrong() {
 fn an_upstream_that_takes_nothing_of_a_long_body_is_at_fault() {
     let (finish, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
-    let upstream = Upstream::start(move |_, _| drop(wait.lock().unwrap().recv_timeout(PATIENCE)));
+    let upstream = Upstream::start(move |_, _| {
+        let _ = wait.lock().unwrap().recv_timeout(PATIENCE);
+    });
     let fleet = Fleet::start(upstream.address);
     fleet.apply(&catalog(upstream.address).replace("[GET, HEAD]", "[GET, HEAD, POST]"));
     let gate = fleet.gateway(|config| config["limits"] = json!({ "idle_timeout": "1s" })).ready();

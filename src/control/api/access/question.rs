@@ -79,6 +79,7 @@ fn decided(model: &Model, question: &Question, now: Timestamp) -> Result<Result<
     for kept in model.exceptions.values() {
         builder.put_exception(&kept.value);
     }
+    model.halts.keys().for_each(|scope| builder.put_halt(scope));
     for kept in model.grants_on(&question.identity, &question.resource) {
         builder.put_grant(&kept.value);
     }

@@ -1,0 +1,86 @@
+//! Halts: everything, or everything on one resource, stands still until somebody lets it go on.
+//!
+//! Faster than revoking grants one by one, and reversible: grants keep their windows and end as they would have.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::name::{NameError, OwnerName, ResourceName};
+
+const ALL: &str = "all";
+const RESOURCE: &str = "resource/";
+
+/// What stands still. Written as `all` or `resource/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum HaltScope {
+    /// Every call on every gateway.
+    All,
+    /// Every call on one resource.
+    Resource(ResourceName),
+}
+
+impl fmt::Display for HaltScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str(ALL),
+            Self::Resource(name) => write!(f, "{RESOURCE}{name}"),
+        }
+    }
+}
+
+impl FromStr for HaltScope {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.strip_prefix(RESOURCE) {
+            Some(name) => Ok(Self::Resource(name.parse()?)),
+            None if text == ALL => Ok(Self::All),
+            // What is no scope is no name of one.
+            None => text.parse::<ResourceName>().and_then(|_| "".parse()).map(Self::Resource),
+        }
+    }
+}
+
+impl TryFrom<String> for HaltScope {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<HaltScope> for String {
+    fn from(scope: HaltScope) -> Self {
+        scope.to_string()
+    }
+}
+
+/// A halt in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halt {
+    /// What stands still.
+    pub scope: HaltScope,
+    /// Why, in the words of who said so.
+    pub reason: String,
+    /// Who said so.
+    pub by: OwnerName,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_have_one_spelling() {
+        for text in ["all", "resource/api/orders", "resource/all"] {
+            assert_eq!(text.parse::<HaltScope>().unwrap().to_string(), text);
+        }
+        for bad in ["", "All", "api/orders", "resource/", "resource/a b"] {
+            assert!(bad.parse::<HaltScope>().is_err(), "{bad}");
+        }
+    }
+}
