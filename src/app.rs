@@ -6,6 +6,7 @@
 pub mod control;
 pub mod dev;
 pub mod gateway;
+pub mod join;
 mod sample;
 mod signals;
 

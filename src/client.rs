@@ -138,6 +138,7 @@ type Service = InterceptedService<Channel, Bearer>;
 pub struct Client {
     access: v1::access_client::AccessClient<Service>,
     catalog: v1::catalog_client::CatalogClient<Service>,
+    address: String,
     fleet: v1::fleet_client::FleetClient<Service>,
 }
 
@@ -163,6 +164,7 @@ impl Client {
         let service = InterceptedService::new(channel, Bearer(bearer));
         Ok(Self {
             access: v1::access_client::AccessClient::new(service.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
+            address: target.address.clone(),
             fleet: v1::fleet_client::FleetClient::new(service.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
             catalog: v1::catalog_client::CatalogClient::new(service).max_decoding_message_size(MAX_ANSWER_BYTES),
         })

@@ -1,5 +1,7 @@
 //! `portcullis fleet`: where the gateways stand, and taking one's authority.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -16,12 +18,27 @@ use crate::domain::Timestamp;
 use crate::domain::halt::HaltScope;
 use crate::domain::name::{GatewayName, ResourceName};
 use crate::domain::resource::Span;
+use crate::files;
 use crate::wire::v1;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Fleet {
     /// Show each gateway: how far it enforces, how old its authority is, how much of its log is cosigned
     Status,
+    /// Record a gateway and write what it joins with, once: a secret and the CA that it pins
+    Invite {
+        /// The gateway
+        name: GatewayName,
+        /// A host name or address under which callers reach it, besides those of loopback; may be repeated
+        #[arg(long = "host", value_name = "HOST")]
+        hosts: Vec<String>,
+        /// How long it is good
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
+        ttl: Span,
+        /// Where it is written, readable by you alone; it is for `portcullis gateway join`
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// The red button: have everything, or everything on one resource, stand still, and cut what runs
     Halt(Stop),
     /// Let it go on
@@ -117,6 +134,7 @@ impl Fleet {
         let now = SystemClock.now();
         match change {
             Self::Halt(_) | Self::Resume(_) => {}
+            Self::Invite { name, hosts, ttl, out } => invite(context, name, hosts, ttl, &out).await?,
             Self::Status => {
                 let status = client.fleet().await?;
                 context.output.answer(&status, || table(&status, now))?;
@@ -135,6 +153,39 @@ impl Fleet {
         }
         Ok(Exit::Done)
     }
+}
+
+#[derive(Serialize)]
+struct InviteAnswer {
+    gateway: String,
+    file: PathBuf,
+    expires: Timestamp,
+}
+
+async fn invite(
+    context: &Context,
+    name: GatewayName,
+    hosts: Vec<String>,
+    ttl: Span,
+    out: &Path,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", out.display()));
+    // Before anything is asked for: a secret that cannot be kept is worth nothing.
+    if out.exists() {
+        return Err(Failure::new(Exit::Conflict, format!("{}: it is there already", out.display())));
+    }
+    let request = v1::InviteGatewayRequest { name: name.to_string(), hosts, ttl_ms: millis(ttl) };
+    let invitation = context.client().await?.invite(request).await?;
+    let text = serde_json::to_vec_pretty(&invitation).map_err(|error| failed(error.into()))?;
+    files::create_new(out, &text, files::PRIVATE).map_err(failed)?;
+    let answer = InviteAnswer { gateway: invitation.gateway, file: out.to_owned(), expires: invitation.expires };
+    context.output.answer(&answer, || {
+        let until = both(answer.expires, SystemClock.now());
+        Human::Lines(vec![
+            format!("gateway {name} may join with {}, once, until {until}:", out.display()),
+            format!("portcullis gateway join -c FILE --invitation {}", out.display()),
+        ])
+    })
 }
 
 fn table(status: &FleetStatus, now: Timestamp) -> Human {

@@ -18,6 +18,15 @@ pub(super) enum Gateway {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Make this gateway's keys where they are missing, and have them certified with an invitation, once
+    Join {
+        /// Settings of the gateway: the files that they name for the control plane are written
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// What `portcullis fleet invite` wrote; it is removed when it is spent
+        #[arg(long, value_name = "FILE")]
+        invitation: PathBuf,
+    },
     /// Set the log of a gateway that is not running aside, and have it begin a new one: after it lost records, when the
     /// control plane gives it no authority over it any more
     Seal {
@@ -38,6 +47,11 @@ impl Gateway {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
             Self::Run { config } => app::gateway::run(&config)?,
+            Self::Join { config, invitation } => {
+                let joined = app::join::join(&config, &invitation)?;
+                let line = format!("gateway {} has joined: {}", joined.gateway, joined.certificate.display());
+                context.output.answer(&joined, || Human::Lines(vec![line]))?;
+            }
             Self::Seal { config } => {
                 let sealed = app::gateway::seal(&config)?;
                 let line = match &sealed.moved_to {

@@ -1,6 +1,6 @@
 //! The fleet's operations.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::answers::Receipt;
 use super::{Client, ClientError, answers, bounded};
@@ -40,6 +40,30 @@ pub struct Halted {
     pub revision: u64,
     /// What the gateways said, when it was waited for.
     pub gateways: Vec<Receipt>,
+}
+
+/// What a gateway needs to join: a secret, good once, and what it pins.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invitation {
+    /// The gateway that it is for.
+    pub gateway: String,
+    /// Where the control plane is, `https://HOST:PORT`.
+    pub address: String,
+    /// The secret.
+    pub token: String,
+    /// When it is no good any more.
+    pub expires: Timestamp,
+    /// The CA that the control plane's certificate must come from, PEM.
+    pub ca: String,
+    /// The keys that sign its authorities.
+    pub control_keys: Vec<String>,
+}
+
+impl std::fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Invitation of {} at {}", self.gateway, self.address)
+    }
 }
 
 /// One gateway.
@@ -114,6 +138,31 @@ impl Client {
             since: Timestamp::from_unix_micros(halt.since_unix_us),
         });
         Ok(FleetStatus { epoch: answer.epoch, revision: answer.revision, halts: halts.collect(), gateways })
+    }
+
+    /// Records a gateway that is to join.
+    ///
+    /// # Errors
+    /// As `Fleet.InviteGateway` says.
+    pub async fn invite(&mut self, request: v1::InviteGatewayRequest) -> Result<Invitation, ClientError> {
+        let gateway = request.name.clone();
+        let answer = self.fleet.invite_gateway(bounded(request, 0)).await?.into_inner();
+        Ok(Invitation {
+            gateway,
+            address: self.address.clone(),
+            token: answer.token,
+            expires: Timestamp::from_unix_micros(answer.expires_unix_us),
+            ca: answer.ca_pem,
+            control_keys: answer.control_keys,
+        })
+    }
+
+    /// A certificate for the caller's key.
+    ///
+    /// # Errors
+    /// As `Fleet.Certify` says.
+    pub async fn certify(&mut self, request: v1::CertifyRequest) -> Result<v1::CertifyResponse, ClientError> {
+        Ok(self.fleet.certify(bounded(request, 0)).await?.into_inner())
     }
 
     /// Has everything in a scope stand still.

@@ -17,6 +17,8 @@ pub enum Caller {
     Person(Arc<Person>),
     /// A gateway with a certificate.
     Gateway(GatewayName),
+    /// A gateway that has none yet, with the token that it joins with.
+    Joining(GatewayName),
     /// The control plane itself: its clock, its set-up.
     System,
 }
@@ -28,7 +30,7 @@ impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Person(person) => write!(f, "{}", person.name),
-            Self::Gateway(name) => write!(f, "gateway/{name}"),
+            Self::Gateway(name) | Self::Joining(name) => write!(f, "gateway/{name}"),
             Self::System => f.write_str(SYSTEM),
         }
     }
@@ -47,11 +49,14 @@ pub enum Role {
     Developer,
     /// A gateway.
     Gateway,
+    /// A gateway that joins.
+    Joining,
 }
 
 impl Role {
     /// Every role, in the order of the table's columns.
-    pub const ALL: [Self; 5] = [Self::Administrator, Self::Security, Self::Owner, Self::Developer, Self::Gateway];
+    pub const ALL: [Self; 6] =
+        [Self::Administrator, Self::Security, Self::Owner, Self::Developer, Self::Gateway, Self::Joining];
 
     const fn of(role: PersonRole) -> Self {
         match role {
@@ -70,6 +75,7 @@ impl Role {
             Self::Owner => "owner",
             Self::Developer => "developer",
             Self::Gateway => "gateway",
+            Self::Joining => "a gateway that joins",
         }
     }
 }
@@ -99,13 +105,17 @@ pub enum Operation {
     Halt,
     /// Lets it go on.
     Resume,
+    /// Records a gateway, and gives the token that it joins with.
+    InviteGateway,
+    /// Gives a gateway its certificate: the first one, and the next.
+    Certify,
     /// Health and reflection of the API.
     Describe,
 }
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -123,6 +133,8 @@ impl Operation {
         Self::ReadmitGateway,
         Self::Halt,
         Self::Resume,
+        Self::InviteGateway,
+        Self::Certify,
         Self::Describe,
     ];
 
@@ -154,6 +166,8 @@ impl Operation {
             Self::ReadmitGateway => "readmit_gateway",
             Self::Halt => "halt",
             Self::Resume => "resume",
+            Self::InviteGateway => "invite_gateway",
+            Self::Certify => "certify",
             Self::Describe => "describe",
         }
     }
@@ -175,6 +189,10 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
     use Operation as O;
     use Role as R;
     match (operation, role) {
+        // A token to join with is good for that alone.
+        (O::Certify, R::Joining | R::Gateway) => Rule::Allow,
+        (O::Certify, _) | (_, R::Joining) => Rule::Deny,
+
         (O::WhoAmI, _) => Rule::Allow,
 
         (O::Attach, R::Gateway) | (O::RevokeToken, R::Gateway) => Rule::Allow,
@@ -194,7 +212,7 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::Apply | O::CreateGrant | O::ReleaseOrOffboard, R::Security | R::Owner | R::Developer) => Rule::Deny,
         (O::Quarantine | O::RevokeToken | O::ExpelGateway, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
-        (O::ReadmitGateway | O::Resume, R::Security | R::Owner | R::Developer) => Rule::Deny,
+        (O::ReadmitGateway | O::Resume | O::InviteGateway, R::Security | R::Owner | R::Developer) => Rule::Deny,
     }
 }
 
@@ -219,6 +237,7 @@ pub fn authorize(caller: &Caller, operation: Operation, owner: Option<&OwnerName
     let allowed = match caller {
         Caller::System => true,
         Caller::Gateway(_) => matches!(rule(operation, Role::Gateway), Rule::Allow),
+        Caller::Joining(_) => matches!(rule(operation, Role::Joining), Rule::Allow),
         Caller::Person(person) => person.roles.iter().any(|role| match rule(operation, Role::of(*role)) {
             Rule::Allow => true,
             Rule::AllowOwned => owns(person),
@@ -260,24 +279,26 @@ mod tests {
 
     /// Written out apart from the code: + everything, o what one owns, - nothing.
     const TABLE: &str = "
-        apply                + - - - -
-        read_catalog         + + + + -
-        quarantine           + + - - -
-        release_or_offboard  + - - - -
-        create_grant         + - - - -
-        read_grants          + + + + -
-        revoke_grant         + + o o -
-        watch_grants         + + + + -
-        can_i                + + + + -
-        revoke_token         + + - - +
-        who_am_i             + + + + +
-        attach               - - - - +
-        read_fleet           + + + + -
-        expel_gateway        + + - - -
-        readmit_gateway      + - - - -
-        halt                 + + o o -
-        resume               + - - - -
-        describe             + + + + -
+        apply                + - - - - -
+        read_catalog         + + + + - -
+        quarantine           + + - - - -
+        release_or_offboard  + - - - - -
+        create_grant         + - - - - -
+        read_grants          + + + + - -
+        revoke_grant         + + o o - -
+        watch_grants         + + + + - -
+        can_i                + + + + - -
+        revoke_token         + + - - + -
+        who_am_i             + + + + + -
+        attach               - - - - + -
+        read_fleet           + + + + - -
+        expel_gateway        + + - - - -
+        readmit_gateway      + - - - - -
+        halt                 + + o o - -
+        resume               + - - - - -
+        invite_gateway       + - - - - -
+        certify              - - - - + +
+        describe             + + + + - -
     ";
 
     #[test]
@@ -288,6 +309,7 @@ mod tests {
             person(&[PersonRole::Owner]),
             person(&[PersonRole::Developer]),
             Caller::Gateway("edge".parse().unwrap()),
+            Caller::Joining("edge".parse().unwrap()),
         ];
         let rows: Vec<Vec<&str>> =
             TABLE.lines().map(|l| l.split_whitespace().collect()).filter(|r: &Vec<_>| !r.is_empty()).collect();

@@ -18,7 +18,7 @@ use crate::files;
 use crate::wire::CONTROL_SERVER_NAME;
 
 pub use certificate::Issued;
-pub use person::{PersonSpec, ensure_gateway, ensure_person};
+pub use person::{PersonSpec, ensure_gateway, ensure_person, random_token};
 
 /// Life of the CA.
 const CA_DAYS: u64 = 3_650;
@@ -153,6 +153,31 @@ impl CertificateAuthority {
     /// The SPIFFE ID of a gateway: `spiffe://DOMAIN/gateway/NAME`.
     pub fn gateway_id(&self, name: &GatewayName) -> String {
         format!("spiffe://{}/gateway/{name}", self.trust_domain)
+    }
+
+    /// A certificate, PEM, for `subject` and the key of a certificate signing request (PKCS#10, DER), whose signature
+    /// proves that the asker has it. Nothing else of the request counts.
+    ///
+    /// # Errors
+    /// When the request does not hold, or a name cannot stand in this certificate.
+    pub fn certify(&self, subject: &Subject, request: &[u8], clock: &dyn Clock) -> Result<String, EnrolError> {
+        certificate::certify(self, subject, request, clock)
+    }
+
+    /// Whether a certificate for `subject` could be issued.
+    ///
+    /// # Errors
+    /// When a name cannot stand in it.
+    pub fn check(&self, subject: &Subject) -> Result<(), EnrolError> {
+        certificate::check(self, subject)
+    }
+
+    /// Reads the CA in `dir`; `None` when its key is not there.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or is of another trust domain.
+    pub fn open(dir: &Path, trust_domain: &str, clock: &dyn Clock) -> Result<Option<Self>, EnrolError> {
+        if dir.join("ca.key").exists() { Self::open_or_create(dir, trust_domain, clock).map(Some) } else { Ok(None) }
     }
 
     /// Makes sure of a certificate for `subject` in `certificate`, its key in `key` (mode 0600). A good one with more

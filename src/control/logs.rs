@@ -140,6 +140,22 @@ pub(super) fn opened(model: &Model, gateway: &GatewayName, key: &str) -> Result<
     Ok(put("log.replaced", Some(before), record))
 }
 
+/// Takes the log that a gateway brings as it joins: what was known of another is sealed.
+///
+/// # Errors
+/// [`LogFault::Key`] as a conflict for a key that is none of this gateway's logs.
+pub(super) fn plan_bring(model: &Model, gateway: &GatewayName, key: &str) -> Result<Plan<u64>, Refused> {
+    match opened(model, gateway, key) {
+        Err(LogFault::OtherKey(_)) => {
+            let mut forgotten = model.clone();
+            let plan = plan_readmit(model, gateway, "it joined anew")?;
+            plan.changes.iter().for_each(|change| forgotten.apply(change, 0));
+            Ok(opened(&forgotten, gateway, key)?)
+        }
+        known => Ok(known?),
+    }
+}
+
 /// The logs before the next one.
 fn sealed(last: &LogRecord) -> Vec<SealedLog> {
     let mut before = last.before.clone();

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::record::{Change, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, TokenDigest};
+use super::record::{
+    Change, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing, TokenDigest,
+};
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
@@ -103,6 +105,15 @@ impl Model {
             Change::Put(record) => self.put(record, revision),
             Change::Delete(record) => self.delete(record),
         }
+    }
+
+    /// The gateway that may join with a token.
+    pub fn gateway_joining(&self, digest: &TokenDigest, now: Timestamp) -> Option<GatewayName> {
+        let good = |gateway: &&Kept<GatewayRecord>| {
+            let token = gateway.value.token.as_ref().filter(|token| now < token.expires);
+            token.is_some_and(|token| token.digest.is(digest)) && gateway.value.standing == Standing::Good
+        };
+        self.gateways.values().find(good).map(|gateway| gateway.value.name.clone())
     }
 
     fn put(&mut self, record: &Record, revision: u64) {

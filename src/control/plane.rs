@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::actor::{Actor, ControlHandle};
 use super::api::{Api, ApiStartError};
 use super::authority::{AuthorityKey, AuthorityKeyError};
+use super::enrol::{CertificateAuthority, EnrolError};
 use super::outbox::{self, Sink};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The key that gateways know it by cannot be had.
     #[error(transparent)]
     Authority(#[from] AuthorityKeyError),
+    /// The CA of gateways cannot be used.
+    #[error(transparent)]
+    Ca(#[from] EnrolError),
     /// The gRPC API does not come up.
     #[error(transparent)]
     Api(#[from] ApiStartError),
@@ -172,6 +176,8 @@ impl ControlPlane {
         let api = Api {
             handle: handle.clone(),
             authority: AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain)?,
+            ca: CertificateAuthority::open(&settings.ca_dir, &settings.trust_domain, &*handle.shared().clock)?
+                .map(Arc::new),
             trust_domain: settings.trust_domain.clone(),
             certificate: read(&settings.tls.certificate_file)?,
             key: read_secret(&settings.tls.key_file)?,

@@ -178,6 +178,21 @@ pub struct GatewayRecord {
     pub standing: Standing,
     /// When it was recorded.
     pub registered: Timestamp,
+    /// Host names and addresses in its certificate, besides those of loopback.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// What it may join with, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<JoinToken>,
+}
+
+/// A token that a gateway joins with, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// Of the token: all that is kept of it.
+    pub digest: TokenDigest,
+    /// When it is no good any more.
+    pub expires: Timestamp,
 }
 
 /// A log of evidence of a gateway, as far as it was cosigned.

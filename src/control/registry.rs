@@ -5,13 +5,30 @@
 use super::authorize::SYSTEM;
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Plan, Refused, checked_reason};
-use super::record::{Change, GatewayRecord, Meta, Person, Record, Standing};
+use super::record::{Change, GatewayRecord, JoinToken, Meta, Person, Record, Standing};
+use crate::domain::Timestamp;
 use crate::domain::name::GatewayName;
 
 /// People that can be recorded: each token presented is compared with all of theirs.
 const MAX_PEOPLE: usize = 10_000;
 /// Gateways that can be recorded.
 const MAX_GATEWAYS: usize = 10_000;
+/// Host names of one gateway.
+const MAX_HOSTS: usize = 32;
+/// What tokens to join with begin with, so that a leaked one is recognised.
+pub const JOIN_PREFIX: &str = "pcj_";
+
+/// A gateway that is to join.
+#[derive(Clone, Debug)]
+pub struct Invited {
+    /// Its name.
+    pub name: GatewayName,
+    /// Host names and addresses in its certificate, besides those of loopback.
+    pub hosts: Vec<String>,
+    /// What it joins with.
+    pub token: JoinToken,
+}
+
 /// Prefix under which gateways appear in the evidence, where people have their plain names.
 const GATEWAY_PREFIX: &str = "gateway.";
 
@@ -54,6 +71,48 @@ pub fn plan_gateway(model: &Model, gateway: GatewayRecord) -> Result<Plan<()>, R
         return Err(Refused::TooMuch(format!("{MAX_GATEWAYS} gateways are recorded already")));
     }
     Ok(put("gateway", before.cloned().map(Record::Gateway), Record::Gateway(gateway)))
+}
+
+/// Records a gateway that is to join, and the token that it may do so with, once. One that is recorded may come with new
+/// keys then.
+///
+/// # Errors
+/// [`Refused::Conflict`] for one that was expelled, [`Refused::Invalid`] for hosts that no certificate names.
+pub fn plan_invite(model: &Model, now: Timestamp, invited: Invited) -> Result<Plan<()>, Refused> {
+    let Invited { name, hosts, token } = invited;
+    if hosts.len() > MAX_HOSTS {
+        return Err(Refused::invalid(format!("hosts: at most {MAX_HOSTS}")));
+    }
+    let before = model.gateways.get(&name).map(|kept| kept.value.as_ref());
+    if before.is_some_and(|before| before.standing == Standing::Expelled) {
+        return Err(Refused::Conflict(format!("gateway {name} was expelled: a new one needs another name")));
+    }
+    if before.is_none() && model.gateways.len() >= MAX_GATEWAYS {
+        return Err(Refused::TooMuch(format!("{MAX_GATEWAYS} gateways are recorded already")));
+    }
+    let registered = before.map_or(now, |before| before.registered);
+    let record = GatewayRecord { name, standing: Standing::Good, registered, hosts, token: Some(token) };
+    let change = Change::Put(Record::Gateway(record));
+    let event = ChangeEvent::of("gateway.invited", before.cloned().map(Record::Gateway).as_ref(), &change, None);
+    Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Control, answer: () })
+}
+
+/// A gateway joins with the key of a log that it brings: its token is spent. What was known of an earlier log of its is
+/// sealed.
+///
+/// # Errors
+/// [`Refused::Conflict`] when the token was spent meanwhile, or the key is not one.
+pub fn plan_join(model: &Model, now: Timestamp, name: &GatewayName, key: &str) -> Result<Plan<()>, Refused> {
+    let spent = || Refused::Conflict(format!("gateway {name} has joined with this token already"));
+    let before = model.gateways.get(name).map(|kept| kept.value.as_ref()).ok_or_else(spent)?;
+    if before.token.as_ref().is_none_or(|token| now >= token.expires) {
+        return Err(spent());
+    }
+    let change = Change::Put(Record::Gateway(GatewayRecord { token: None, ..before.clone() }));
+    let event = ChangeEvent::of("gateway.joined", Some(&Record::Gateway(before.clone())), &change, None);
+    let log = super::logs::plan_bring(model, name, key)?;
+    let changes = [vec![change], log.changes].concat();
+    Ok(Plan { changes, events: [vec![event], log.events].concat(), audience: Audience::Control, answer: () })
 }
 
 /// Takes a gateway's authority for good. Again it changes nothing.

@@ -44,6 +44,10 @@ pub struct RawControl {
     /// The file with the key that seals what the store holds. Default: `seal.key` in the state directory.
     #[serde(default)]
     seal_key_file: Option<FilePath>,
+    /// The directory of the CA that certifies gateways which join: `ca.pem` and `ca.key`. Default: `ca` in the state
+    /// directory. Without a key there, nobody can join.
+    #[serde(default)]
+    ca_dir: Option<FilePath>,
     /// The local log of evidence.
     #[serde(default)]
     evidence: RawEvidence,
@@ -133,6 +137,8 @@ pub struct ControlSettings {
     pub store: StoreSettings,
     /// The file with the key that seals what the store holds; read it with [`super::read_secret`].
     pub seal_key_file: PathBuf,
+    /// The directory of the CA that certifies gateways which join.
+    pub ca_dir: PathBuf,
     /// The local log of evidence.
     pub evidence: EvidenceSettings,
     /// Limits on what clients can take.
@@ -212,6 +218,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         file.map_or_else(|| state_dir.join(name), |file| base.join(check.path(file)))
     };
     let seal_key_file = in_state(raw.seal_key_file.as_ref(), "seal.key");
+    let ca_dir = in_state(raw.ca_dir.as_ref(), "ca");
     let store = StoreSettings::Sqlite { file: in_state(raw.store.sqlite.file.as_ref(), "control.db") };
     let settings = ControlSettings {
         trust_domain: raw.trust_domain.clone(),
@@ -224,6 +231,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         },
         store,
         seal_key_file,
+        ca_dir,
         evidence: check.evidence(&raw.evidence, &state_dir),
         limits: ControlLimits {
             max_connections: check.number("/limits/max_connections", raw.limits.max_connections, 1, 100_000),

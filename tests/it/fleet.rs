@@ -219,3 +219,82 @@ fn the_red_button_stops_everything_and_lets_it_go_on() {
     let gate = fleet.gateway(|_| {}).ready();
     gate.get(&bearer, CALL).refuses(503, "halted");
 }
+
+#[test]
+fn a_gateway_joins_once_with_an_invitation_and_its_keys_stay_with_it() {
+    let upstream = Upstream::ok();
+    let fleet = Fleet::start(upstream.address);
+    let at = |name: &str| fleet.home.path().join(name);
+    let settings = |name: &'static str| {
+        move |config: &mut Value| {
+            config["name"] = name.into();
+            config["state_dir"] = name.into();
+            config["listen"].as_array_mut().unwrap().truncate(1);
+            for (key, file) in [("ca_file", "ca.pem"), ("certificate_file", "gateway.pem"), ("key_file", "gateway.key")]
+            {
+                config["control"][key] = format!("{name}/{file}").into();
+            }
+        }
+    };
+    // Writes the settings; without a certificate it reaches nobody.
+    drop(fleet.gateway(settings("west")));
+    let invite = |name: &str, out: &str| {
+        fleet.cli(&["fleet", "invite", name, "--host", "west.internal", "--out", at(out).to_str().unwrap()])
+    };
+    invite("west", "west.json").exits(0);
+    invite("west", "west.json").exits(5);
+    let invitation: Value = serde_json::from_slice(&std::fs::read(at("west.json")).unwrap()).unwrap();
+    let text = |name: &str| invitation[name].as_str().unwrap().to_owned();
+    // The secret is good for joining alone.
+    let mut command = fleet.command(&["grant", "list"]);
+    assert_eq!(command.env("PORTCULLIS_TOKEN", text("token")).output().unwrap().status.code(), Some(3));
+    std::fs::copy(at("west.json"), at("copy.json")).unwrap();
+    std::fs::write(at("forged.json"), std::fs::read_to_string(at("west.json")).unwrap().replace("pcj_", "pcj_x"))
+        .unwrap();
+    for file in ["copy.json", "forged.json"] {
+        std::fs::set_permissions(at(file), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let join = |file: &str| {
+        run(fleet.home.path(), &["-o", "json", "gateway", "join", "-c", "gateway.yaml", "--invitation", file])
+    };
+    assert_ne!(join("forged.json").code, 0);
+    invite("east", "east.json").exits(0);
+    let other = join("east.json");
+    assert!(other.code != 0 && other.stderr.contains("is for gateway east"), "{other:?}");
+    let joined = join("west.json").exits(0).json();
+    assert_eq!(joined["gateway"], "west");
+    assert!(!at("west.json").exists(), "it is spent");
+    let again = join("copy.json");
+    assert_ne!(again.code, 0, "{again:?}");
+    let gate = fleet.gateway(settings("west")).ready();
+    // The other one that is recorded never came.
+    fleet.grant("");
+    eventually("the grant is there", PATIENCE, || gate.get(&fleet.bearer(), CALL).status == 200);
+    let status = fleet.json(&["fleet", "status"]);
+    let west = status["gateways"].as_array().unwrap().iter().find(|gateway| gateway["name"] == "west").unwrap();
+    assert!(west["connected"] == true && west["log"]["key"].as_str().unwrap().starts_with("portcullis/gateway/west+"));
+    let control = walk(&at("control"));
+    let key = std::fs::read_to_string(at("west/gateway.key")).unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    assert!(!crate::world::holds(&control, secret) && !crate::world::holds(&control, &text("token")));
+    assert_eq!((told(&fleet, "gateway.joined"), told(&fleet, "gateway.invited")), (1, 2));
+    // Its state is lost, keys and all: a new invitation, and it is the same gateway with a new log.
+    stop(gate);
+    std::fs::rename(at("west"), at("lost-west")).unwrap();
+    invite("west", "west.json").exits(0);
+    join("west.json").exits(0);
+    let gate = fleet.gateway(settings("west")).ready();
+    gate.get(&fleet.bearer(), CALL).is(200);
+    fleet.cli(&["fleet", "expel", "west", "--reason", "stolen"]).exits(0);
+    invite("west", "more.json").exits(5);
+}
+
+/// Every byte in a directory.
+fn walk(dir: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().filter_map(Result::ok) {
+        let path = entry.path();
+        bytes.extend(if path.is_dir() { walk(&path) } else { std::fs::read(&path).unwrap_or_default() });
+    }
+    bytes
+}

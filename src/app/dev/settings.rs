@@ -17,6 +17,7 @@ pub(super) fn control(directory: &Directory, addresses: &Addresses) -> Result<Co
             "role": "control",
             "trust_domain": TRUST_DOMAIN,
             "state_dir": "control",
+            "ca_dir": "control",
             "grpc_address": addresses.control,
             "http_address": addresses.http,
             "tls": {

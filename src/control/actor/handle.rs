@@ -14,7 +14,7 @@ use super::super::logs;
 use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
 use super::super::record::{GatewayRecord, GrantRecord, Person, RevokedToken};
-use super::super::registry;
+use super::super::registry::{self, Invited};
 use super::{Identifiers, Job, Shared, note, planned};
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
@@ -229,6 +229,34 @@ impl ControlHandle {
     /// As [`halt::plan_resume`].
     pub async fn resume(&self, caller: &Caller, scope: HaltScope, reason: String) -> Result<Done<()>, Refused> {
         self.run(caller, "resume", move |model, _, _| halt::plan_resume(model, &scope, &reason)).await
+    }
+
+    /// Records a gateway that is to join.
+    ///
+    /// # Errors
+    /// As [`registry::plan_invite`].
+    pub(in super::super) async fn invite(&self, caller: &Caller, invited: Invited) -> Result<Done<()>, Refused> {
+        self.run(caller, "invite", move |model, context, _| registry::plan_invite(model, context.now, invited)).await
+    }
+
+    /// A gateway joins.
+    ///
+    /// # Errors
+    /// As [`registry::plan_join`].
+    pub(in super::super) async fn join(&self, gateway: GatewayName, key: String) -> Result<Done<()>, Refused> {
+        self.run(&Caller::Joining(gateway.clone()), "join", move |model, context, _| {
+            registry::plan_join(model, context.now, &gateway, &key)
+        })
+        .await
+    }
+
+    /// Records that a gateway has its next certificate.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(in super::super) async fn note_certified(&self, gateway: GatewayName) -> Result<Done<()>, Refused> {
+        let (object, why) = (format!("gateway/{gateway}"), "its certificate was near its end".to_owned());
+        self.run(&Caller::Gateway(gateway), "certify", move |_, _, _| Ok(note("gateway.certified", object, why))).await
     }
 
     /// Takes a gateway's authority for good.

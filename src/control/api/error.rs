@@ -65,6 +65,12 @@ impl ApiError {
         Self::new(Code::FailedPrecondition, "log", fault.to_string())
     }
 
+    /// Gateways cannot be certified here.
+    pub(in super::super) fn no_ca() -> Self {
+        let text = "this control plane has no CA key (`ca_dir`): gateways cannot join here".to_owned();
+        Self::new(Code::FailedPrecondition, "no_ca", text)
+    }
+
     /// The gateway has seen a later state.
     pub(in super::super) fn store_behind() -> Self {
         let text = "this control plane's store is older than what the gateway has seen".to_owned();

@@ -1,30 +1,53 @@
 //! The `Fleet` service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::super::actor::ControlHandle;
-use super::super::authorize::Operation;
+use super::super::authority::AuthorityKey;
+use super::super::authorize::{Caller, Operation};
+use super::super::enrol::{self, CertificateAuthority, EnrolError, Subject};
 use super::super::fleet::{GatewayStatus, SLACK, Wanted};
 use super::super::model::Model;
 use super::super::plan::Refused;
-use super::super::record::Standing;
+use super::super::record::{JoinToken, Standing, TokenDigest};
+use super::super::registry::{Invited, JOIN_PREFIX};
 use super::error::refused;
-use super::push::MAX_LAG;
+use super::push::{MAX_LAG, in_good_standing};
 use super::{ApiError, authorized, receipts};
 use crate::domain::Timestamp;
 use crate::domain::halt::{Halt, HaltScope};
 use crate::domain::name::{GatewayName, OwnerName};
 use crate::wire::v1;
 
+/// How long a token to join with is good, unless told otherwise, and at most.
+const INVITATION: Duration = Duration::from_secs(3600);
+const MAX_INVITATION: Duration = Duration::from_secs(7 * 86_400);
+
 /// The service.
 #[derive(Debug)]
 pub(super) struct FleetService {
-    pub(super) handle: ControlHandle,
+    handle: ControlHandle,
     /// Waits for gateways end when the process is about to.
-    pub(super) stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+    /// Certifies gateways, where it can.
+    ca: Option<Arc<CertificateAuthority>>,
+    /// By which gateways know the control plane's word.
+    control_key: String,
+}
+
+impl FleetService {
+    pub(super) fn new(
+        handle: ControlHandle,
+        stop: watch::Receiver<bool>,
+        ca: Option<Arc<CertificateAuthority>>,
+        authority: &AuthorityKey,
+    ) -> Self {
+        Self { handle, stop, ca, control_key: authority.verifier().to_string() }
+    }
 }
 
 #[tonic::async_trait]
@@ -70,6 +93,56 @@ impl v1::fleet_server::Fleet for FleetService {
         Ok(Response::new(v1::ReadmitGatewayResponse { gateway: Some(self.one(&name)?) }))
     }
 
+    async fn invite_gateway(
+        &self,
+        request: Request<v1::InviteGatewayRequest>,
+    ) -> Result<Response<v1::InviteGatewayResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::InviteGateway, None).await?;
+        let v1::InviteGatewayRequest { name, hosts, ttl_ms } = request.into_inner();
+        let ca = self.ca()?;
+        let name = parsed(&name)?;
+        let ttl = if ttl_ms == 0 { INVITATION } else { Duration::from_millis(ttl_ms) };
+        if ttl > MAX_INVITATION {
+            return Err(ApiError::invalid("ttl: at most a week").into());
+        }
+        // What no certificate can name is said now, and not to the gateway.
+        ca.check(&Subject::Gateway { name: name.clone(), names: hosts.clone() })
+            .map_err(|e| ApiError::invalid(e.to_string()))?;
+        let token = enrol::random_token(JOIN_PREFIX).map_err(|e| refused(unavailable(&e)))?;
+        let expires = self.handle.shared().clock.now().saturating_add(ttl);
+        let invited = Invited { name, hosts, token: JoinToken { digest: TokenDigest::of(&token), expires } };
+        self.handle.invite(&caller, invited).await.map_err(refused)?;
+        Ok(Response::new(v1::InviteGatewayResponse {
+            token: token.to_string(),
+            expires_unix_us: expires.unix_micros(),
+            ca_pem: ca.pem().to_owned(),
+            control_keys: vec![self.control_key.clone()],
+        }))
+    }
+
+    async fn certify(&self, request: Request<v1::CertifyRequest>) -> Result<Response<v1::CertifyResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::Certify, None).await?;
+        let (Caller::Gateway(name) | Caller::Joining(name)) = caller.clone() else {
+            return Err(ApiError::unauthenticated().into());
+        };
+        let v1::CertifyRequest { certificate_request, evidence_key } = request.into_inner();
+        let ca = self.ca()?;
+        in_good_standing(self.handle.shared(), &name)?;
+        let names = self.handle.model().gateways.get(&name).map(|kept| kept.value.hosts.clone()).unwrap_or_default();
+        let subject = Subject::Gateway { name: name.clone(), names };
+        let clock = &*self.handle.shared().clock;
+        // Before the token is spent: a request that does not hold leaves it good.
+        let certified = ca.certify(&subject, &certificate_request, clock);
+        let certificate_pem = certified.map_err(|e| ApiError::invalid(format!("certificate_request: {e}")))?;
+        match caller {
+            Caller::Joining(_) => self.handle.join(name, evidence_key).await.map_err(refused)?,
+            _ => self.handle.note_certified(name).await.map_err(refused)?,
+        };
+        // A crash here leaves a gateway that has joined and has no certificate: it is invited anew.
+        let control_keys = vec![self.control_key.clone()];
+        Ok(Response::new(v1::CertifyResponse { certificate_pem, ca_pem: ca.pem().to_owned(), control_keys }))
+    }
+
     async fn halt(&self, request: Request<v1::HaltRequest>) -> Result<Response<v1::HaltResponse>, Status> {
         let scope = scope(&request.get_ref().scope);
         let owner = scope.as_ref().ok().and_then(|scope| self.owner(scope));
@@ -92,6 +165,10 @@ impl v1::fleet_server::Fleet for FleetService {
 }
 
 impl FleetService {
+    fn ca(&self) -> Result<&CertificateAuthority, ApiError> {
+        self.ca.as_deref().ok_or_else(ApiError::no_ca)
+    }
+
     /// Who may halt it beside those who may halt anything.
     fn owner(&self, scope: &HaltScope) -> Option<OwnerName> {
         let HaltScope::Resource(name) = scope else { return None };
@@ -120,6 +197,11 @@ impl FleetService {
 /// How long a gateway that is answered may go on allowing calls, on the resource that lets it longest.
 fn longest(model: &Model) -> Duration {
     model.longest.values().max().map(|bound| bound.duration()).unwrap_or_default().saturating_add(SLACK)
+}
+
+fn unavailable(error: &EnrolError) -> Refused {
+    tracing::error!(%error, "a token could not be drawn");
+    Refused::Unavailable
 }
 
 fn scope(text: &str) -> Result<HaltScope, Status> {

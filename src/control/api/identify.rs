@@ -7,6 +7,7 @@ use x509_parser::extensions::GeneralName;
 use super::super::actor::ControlHandle;
 use super::super::authorize::Caller;
 use super::super::record::TokenDigest;
+use super::super::registry::JOIN_PREFIX;
 use super::ApiError;
 use crate::domain::name::GatewayName;
 use crate::domain::principal::SpiffeId;
@@ -43,13 +44,13 @@ impl Identifier {
         // Somebody who presents a token wants to be that person; a certificate beside it does not help.
         let mut tokens = request.metadata().get_all("authorization").iter();
         match (tokens.next(), tokens.next()) {
-            (Some(value), None) => self.person(value.to_str().ok()?),
+            (Some(value), None) => self.bearer(value.to_str().ok()?),
             (None, _) => self.gateway(request),
             (Some(_), Some(_)) => None,
         }
     }
 
-    fn person(&self, authorization: &str) -> Option<Caller> {
+    fn bearer(&self, authorization: &str) -> Option<Caller> {
         if authorization.len() > MAX_AUTHORIZATION_BYTES {
             return None;
         }
@@ -57,7 +58,11 @@ impl Identifier {
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
             return None;
         }
-        self.handle.model().person_with(&TokenDigest::of(token)).map(Caller::Person)
+        let (model, digest) = (self.handle.model(), TokenDigest::of(token));
+        if token.starts_with(JOIN_PREFIX) {
+            return model.gateway_joining(&digest, self.handle.shared().clock.now()).map(Caller::Joining);
+        }
+        model.person_with(&digest).map(Caller::Person)
     }
 
     fn gateway(&self, request: &Request<()>) -> Option<Caller> {

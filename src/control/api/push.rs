@@ -103,7 +103,7 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
 }
 
 /// The gateway is recorded and may have authority.
-fn in_good_standing(shared: &Shared, name: &GatewayName) -> Result<(), ApiError> {
+pub(super) fn in_good_standing(shared: &Shared, name: &GatewayName) -> Result<(), ApiError> {
     match shared.model.load().gateways.get(name).map(|kept| kept.value.standing) {
         Some(Standing::Good) => Ok(()),
         Some(Standing::Expelled) => Err(ApiError::denied(format!("gateway {name} was expelled"))),

@@ -12,6 +12,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::super::actor::ControlHandle;
 use super::super::authority::AuthorityKey;
+use super::super::enrol::CertificateAuthority;
 use super::super::listen::{Connection, Listener};
 use super::access::AccessService;
 use super::catalog::CatalogService;
@@ -33,6 +34,8 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 pub(in super::super) struct Api {
     pub(in super::super) handle: ControlHandle,
     pub(in super::super) authority: AuthorityKey,
+    /// Certifies gateways, where it can.
+    pub(in super::super) ca: Option<Arc<CertificateAuthority>>,
     pub(in super::super) trust_domain: String,
     /// PEM.
     pub(in super::super) certificate: Vec<u8>,
@@ -97,6 +100,7 @@ impl Api {
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
+        let fleet = FleetService::new(self.handle.clone(), self.stop.clone(), self.ca, &self.authority);
         let (handle, authority, stop) = (self.handle.clone(), self.authority, self.stop.clone());
         let stream = GrantStreamService { handle, authority, stop };
         let limit = self.max_message_bytes;
@@ -118,12 +122,9 @@ impl Api {
                     .max_encoding_message_size(usize::MAX),
             )
             .add_service(
-                v1::fleet_server::FleetServer::new(FleetService {
-                    handle: self.handle.clone(),
-                    stop: self.stop.clone(),
-                })
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(usize::MAX),
+                v1::fleet_server::FleetServer::new(fleet)
+                    .max_decoding_message_size(limit)
+                    .max_encoding_message_size(usize::MAX),
             )
             .add_service(
                 v1::grant_stream_server::GrantStreamServer::new(stream)

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
-    PublicKeyData as _, SanType, SerialNumber,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
@@ -101,6 +101,25 @@ pub(super) fn issue(
     // A crash before this leaves a key and the old certificate, which is for that key too.
     files::write(certificate, issued.pem().as_bytes(), files::PUBLIC).map_err(|source| file(certificate, source))?;
     Ok(Issued::New)
+}
+
+/// See [`CertificateAuthority::certify`].
+pub(super) fn certify(
+    ca: &CertificateAuthority,
+    subject: &Subject,
+    request: &[u8],
+    clock: &dyn Clock,
+) -> Result<String, EnrolError> {
+    let request = CertificateSigningRequestParams::from_der(&request.into())?;
+    let mut params = params(ca, subject)?;
+    params.serial_number = Some(serial()?);
+    validity(&mut params, LEAF_DAYS, clock);
+    Ok(params.signed_by(&request.public_key, &ca.issuer)?.pem())
+}
+
+/// See [`CertificateAuthority::check`].
+pub(super) fn check(ca: &CertificateAuthority, subject: &Subject) -> Result<(), EnrolError> {
+    params(ca, subject).map(drop)
 }
 
 fn params(ca: &CertificateAuthority, subject: &Subject) -> Result<CertificateParams, EnrolError> {

@@ -49,10 +49,27 @@ pub async fn ensure_gateway(handle: &ControlHandle, name: &GatewayName, now: Tim
     let known = handle.model().gateways.get(name).map(|kept| kept.value.standing);
     // What was expelled is refused, and told so.
     if known != Some(Standing::Good) {
-        let record = GatewayRecord { name: name.clone(), standing: Standing::Good, registered: now };
+        let record = GatewayRecord {
+            name: name.clone(),
+            standing: Standing::Good,
+            registered: now,
+            hosts: Vec::new(),
+            token: None,
+        };
         handle.put_gateway(&Caller::System, record).await?;
     }
     Ok(())
+}
+
+/// A token nobody can guess: `prefix` and 43 characters of base64url.
+///
+/// # Errors
+/// When the system gives no randomness.
+pub fn random_token(prefix: &str) -> Result<Zeroizing<String>, EnrolError> {
+    let mut random = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *random).map_err(|_| EnrolError::NoRandomness)?;
+    let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(*random);
+    Ok(Zeroizing::new(format!("{prefix}{encoded}")))
 }
 
 fn token(path: &Path) -> Result<Zeroizing<String>, EnrolError> {
@@ -68,10 +85,7 @@ fn token(path: &Path) -> Result<Zeroizing<String>, EnrolError> {
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut random = Zeroizing::new([0; 32]);
-            aws_lc_rs::rand::fill(&mut *random).map_err(|_| EnrolError::NoRandomness)?;
-            let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(*random);
-            let token = Zeroizing::new(format!("{TOKEN_PREFIX}{encoded}"));
+            let token = random_token(TOKEN_PREFIX)?;
             if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
                 files::private_dir(dir).map_err(file)?;
             }

@@ -217,8 +217,13 @@ async fn an_expelled_gateway_is_answered_no_more() {
     bench.apply().await;
     let mut one = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
     one.next().await.unwrap();
-    let expelled =
-        GatewayRecord { name: "one".parse().unwrap(), standing: Standing::Expelled, registered: bench.clock.now() };
+    let expelled = GatewayRecord {
+        name: "one".parse().unwrap(),
+        standing: Standing::Expelled,
+        registered: bench.clock.now(),
+        hosts: Vec::new(),
+        token: None,
+    };
     bench.handle().put_gateway(&Caller::System, expelled).await.unwrap();
     // At once: nobody waits for its next renewal.
     assert_eq!(one.authority().await.err().unwrap().code(), Code::PermissionDenied);
