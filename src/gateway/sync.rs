@@ -9,6 +9,7 @@
 
 mod access;
 mod apply;
+mod certificate;
 mod connect;
 mod enforce;
 #[cfg(test)]
@@ -85,6 +86,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     let (enforcements, waiting) = mpsc::channel(MAX_ENFORCEMENTS);
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeat::run(parts.clock.clone(), parts.registry.clone(), parts.revoked.clone()));
+    tasks.spawn(certificate::run(parts.clone()));
     tasks.spawn(Enforcer::new(&parts, outbox.clone()).run(waiting));
     let mut follower = Follower::new(&parts, enforcements);
     let follow = async {

@@ -289,6 +289,35 @@ fn a_gateway_joins_once_with_an_invitation_and_its_keys_stay_with_it() {
     invite("west", "more.json").exits(5);
 }
 
+#[test]
+fn a_certificate_near_its_end_is_renewed_for_the_key_that_is_there() {
+    let upstream = Upstream::ok();
+    let fleet = Fleet::start(upstream.address);
+    let at = |name: &str| fleet.home.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    let ca = rcgen::KeyPair::from_pem(&read("control/ca/ca.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("control/ca/ca.pem"), ca).unwrap();
+    let key = rcgen::KeyPair::from_pem(&read("control/gateways/edge/gateway.key")).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let id = "spiffe://test.example/gateway/edge".to_owned().try_into().unwrap();
+    params.subject_alt_names.push(rcgen::SanType::URI(id));
+    params.extended_key_usages =
+        vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(crate::world::now().try_into().unwrap());
+    params.not_before = now - Duration::from_secs(7_200);
+    params.not_after = now + Duration::from_secs(1_200);
+    std::fs::write(at("control/gateways/edge/gateway.pem"), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    let before = read("control/gateways/edge/gateway.pem");
+    let gate = fleet.gateway(|_| {}).ready();
+    eventually("it is renewed", PATIENCE, || read("control/gateways/edge/gateway.pem") != before);
+    eventually("it is noted", PATIENCE, || told(&fleet, "gateway.certified") == 1);
+    stop(gate);
+    let gate = fleet.gateway(|_| {}).ready();
+    fleet.grant("--wait=20s");
+    gate.get(&fleet.bearer(), CALL).is(200);
+}
+
 /// Every byte in a directory.
 fn walk(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -9,6 +9,7 @@ use crate::evidence::cosignature::CosignerKey;
 use crate::settings::gateway::ControlEndpoint;
 use crate::wire::CONTROL_SERVER_NAME;
 use crate::wire::v1::access_client::AccessClient;
+use crate::wire::v1::fleet_client::FleetClient;
 use crate::wire::v1::grant_stream_client::GrantStreamClient;
 
 /// Largest message taken: a delta or a part of a snapshot is half a MiB, and one object more at most.
@@ -61,6 +62,11 @@ pub(super) async fn access(endpoint: &ControlEndpoint) -> Result<AccessClient<Ch
     Ok(AccessClient::new(channel(endpoint).await?.connect().await?))
 }
 
+/// A client for what concerns the fleet, over a connection of its own.
+pub(super) async fn fleet(endpoint: &ControlEndpoint) -> Result<FleetClient<Channel>, ConnectError> {
+    Ok(FleetClient::new(channel(endpoint).await?.connect().await?))
+}
+
 async fn channel(endpoint: &ControlEndpoint) -> Result<Endpoint, ConnectError> {
     // This library takes the process's provider and no other; an error says that there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -97,6 +103,6 @@ pub(super) async fn keys(endpoint: &ControlEndpoint) -> Result<Vec<CosignerKey>,
     if keys.is_empty() { Err(fault(std::io::Error::other("it holds no key"))) } else { Ok(keys) }
 }
 
-async fn read(path: &std::path::Path) -> Result<Vec<u8>, ConnectError> {
+pub(super) async fn read(path: &std::path::Path) -> Result<Vec<u8>, ConnectError> {
     tokio::fs::read(path).await.map_err(|error| ConnectError::File { path: path.to_owned(), error })
 }
