@@ -54,7 +54,7 @@ struct Tree<'s> {
 }
 
 impl Tree<'_> {
-    /// SUBPROOF(m, D[begin:end], known) of the RFC; `old` counts from `begin`.
+    /// `SUBPROOF(m, D[begin:end], known)` of the RFC; `old` counts from `begin`.
     fn prove(&self, old: u64, begin: u64, end: u64, known: bool, proof: &mut Vec<Hash>) -> Result<(), ProofError> {
         let size = end - begin;
         if old == size {
