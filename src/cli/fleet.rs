@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
-use super::output::Human;
+use super::output::{Human, Output};
 use super::receipt;
-use super::time::{DEFAULT_WAIT, both, millis};
+use super::time::{DEFAULT_WAIT, both, measured, millis};
 use crate::client::Receipt;
-use crate::client::fleet::{FleetGateway, FleetHalt, FleetStatus};
+use crate::client::fleet::{Drilled, FleetGateway, FleetHalt, FleetStatus};
 use crate::clock::SystemClock;
 use crate::domain::Clock as _;
 use crate::domain::Timestamp;
@@ -38,6 +38,12 @@ pub(super) enum Fleet {
         /// Where it is written, readable by you alone; it is for `portcullis gateway join`
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+    },
+    /// Send a change that ends nothing through every gateway and show how long it took: how fast a revocation would be
+    Drill {
+        /// How long each of its two steps is waited for
+        #[arg(long, value_name = "DURATION", default_value = DEFAULT_WAIT)]
+        wait: Span,
     },
     /// The red button: have everything, or everything on one resource, stand still, and cut what runs
     Halt(Stop),
@@ -134,6 +140,7 @@ impl Fleet {
         let now = SystemClock.now();
         match change {
             Self::Halt(_) | Self::Resume(_) => {}
+            Self::Drill { wait } => return drill(&context.output, client.drill(millis(wait)).await?),
             Self::Invite { name, hosts, ttl, out } => invite(context, name, hosts, ttl, &out).await?,
             Self::Status => {
                 let status = client.fleet().await?;
@@ -152,6 +159,29 @@ impl Fleet {
             }
         }
         Ok(Exit::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct DrillAnswer {
+    gateways: Vec<Drilled>,
+}
+
+/// Exit 7 when a gateway did not go through it.
+fn drill(output: &Output, gateways: Vec<Drilled>) -> Result<Exit, Failure> {
+    let answer = DrillAnswer { gateways };
+    let shown = |took: Option<u64>| took.map_or("not in time".to_owned(), measured);
+    output.answer(&answer, || Human::Table {
+        headers: &["GATEWAY", "TO CUT", "TO ALLOW"],
+        rows: answer.gateways.iter().map(|g| vec![g.gateway.clone(), shown(g.cut_us), shown(g.allow_us)]).collect(),
+        empty: "no gateways",
+    })?;
+    match answer.gateways.iter().filter(|g| g.cut_us.is_none() || g.allow_us.is_none()).count() {
+        0 => Ok(Exit::Done),
+        out => Err(Failure::new(
+            Exit::Unavailable,
+            format!("{out} of {} gateways are out of reach", answer.gateways.len()),
+        )),
     }
 }
 

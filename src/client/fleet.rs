@@ -42,6 +42,17 @@ pub struct Halted {
     pub gateways: Vec<Receipt>,
 }
 
+/// What a drill took on one gateway, in microseconds from the change until it said that it is enforced; `None`: it did not.
+#[derive(Clone, Debug, Serialize)]
+pub struct Drilled {
+    /// The gateway.
+    pub gateway: String,
+    /// To what would have cut.
+    pub cut_us: Option<u64>,
+    /// To what would have allowed again.
+    pub allow_us: Option<u64>,
+}
+
 /// What a gateway needs to join: a secret, good once, and what it pins.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +174,23 @@ impl Client {
     /// As `Fleet.Certify` says.
     pub async fn certify(&mut self, request: v1::CertifyRequest) -> Result<v1::CertifyResponse, ClientError> {
         Ok(self.fleet.certify(bounded(request, 0)).await?.into_inner())
+    }
+
+    /// How long a change that ends nothing takes through every gateway.
+    ///
+    /// # Errors
+    /// As `Fleet.Drill` says.
+    pub async fn drill(&mut self, wait_ms: u64) -> Result<Vec<Drilled>, ClientError> {
+        // Two steps, and a little for what is around them.
+        let request = bounded(v1::DrillRequest { wait_ms }, wait_ms.saturating_mul(2));
+        let answer = self.fleet.drill(request).await?.into_inner();
+        let took = |us: u64| (us > 0).then_some(us);
+        let drilled = |result: v1::DrillResult| Drilled {
+            gateway: result.gateway,
+            cut_us: took(result.cut_us),
+            allow_us: took(result.allow_us),
+        };
+        Ok(answer.gateways.into_iter().map(drilled).collect())
     }
 
     /// Has everything in a scope stand still.

@@ -105,6 +105,8 @@ pub enum Operation {
     Halt,
     /// Lets it go on.
     Resume,
+    /// Sends a change that changes nothing through every gateway.
+    Drill,
     /// Records a gateway, and gives the token that it joins with.
     InviteGateway,
     /// Gives a gateway its certificate: the first one, and the next.
@@ -115,7 +117,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -133,6 +135,7 @@ impl Operation {
         Self::ReadmitGateway,
         Self::Halt,
         Self::Resume,
+        Self::Drill,
         Self::InviteGateway,
         Self::Certify,
         Self::Describe,
@@ -166,6 +169,7 @@ impl Operation {
             Self::ReadmitGateway => "readmit_gateway",
             Self::Halt => "halt",
             Self::Resume => "resume",
+            Self::Drill => "drill",
             Self::InviteGateway => "invite_gateway",
             Self::Certify => "certify",
             Self::Describe => "describe",
@@ -204,14 +208,16 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
 
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
 
-        (O::RevokeGrant | O::RevokeToken | O::Quarantine | O::ReadFleet | O::ExpelGateway | O::Halt, R::Security) => {
-            Rule::Allow
-        }
+        (
+            O::RevokeGrant | O::RevokeToken | O::Quarantine | O::ReadFleet | O::ExpelGateway | O::Halt | O::Drill,
+            R::Security,
+        ) => Rule::Allow,
         (O::RevokeGrant | O::Halt, R::Owner | R::Developer) => Rule::AllowOwned,
 
         (O::Apply | O::CreateGrant | O::ReleaseOrOffboard, R::Security | R::Owner | R::Developer) => Rule::Deny,
         (O::Quarantine | O::RevokeToken | O::ExpelGateway, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
+        (O::Drill, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadmitGateway | O::Resume | O::InviteGateway, R::Security | R::Owner | R::Developer) => Rule::Deny,
     }
 }
@@ -296,6 +302,7 @@ mod tests {
         readmit_gateway      + - - - - -
         halt                 + + o o - -
         resume               + - - - - -
+        drill                + + - - - -
         invite_gateway       + - - - - -
         certify              - - - - + +
         describe             + + + + - -

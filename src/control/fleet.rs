@@ -30,6 +30,8 @@ struct Acknowledgement {
     cut: Vec<v1::CutCall>,
     /// Cut calls that are not in it.
     unlisted: u64,
+    /// When it came, since boot.
+    at: Duration,
     /// As the gateway signed it.
     statement: v1::Signed,
     key: String,
@@ -180,6 +182,7 @@ impl Fleet {
     /// A gateway says that a revision is enforced.
     pub(super) fn applied(&self, name: &GatewayName, session: u64, stated: Stated) {
         let Stated { applied, signed: statement, key } = stated;
+        let at = self.clock.since_boot();
         self.with(name, session, |gateway| {
             gateway.applied = gateway.applied.max(applied.revision);
             let mut cut = applied.cut;
@@ -188,7 +191,15 @@ impl Fleet {
             cut.truncate(MAX_CUTS);
             gateway.cuts += cut.len();
             let (revision, took_us) = (applied.revision, applied.took_us);
-            gateway.acknowledgements.push_back(Acknowledgement { revision, took_us, cut, unlisted, statement, key });
+            gateway.acknowledgements.push_back(Acknowledgement {
+                revision,
+                took_us,
+                cut,
+                unlisted,
+                at,
+                statement,
+                key,
+            });
             while gateway.acknowledgements.len() > MAX_ACKNOWLEDGEMENTS || gateway.cuts > MAX_CUTS {
                 let Some(oldest) = gateway.acknowledgements.pop_front() else { break };
                 gateway.cuts -= oldest.cut.len();
@@ -250,6 +261,14 @@ impl Fleet {
         let now = self.clock.now();
         let gateways = self.gateways.lock();
         gateways.by_name.iter().map(|(name, gateway)| receipt(name, gateway, wanted, now)).collect()
+    }
+
+    /// When each gateway said that a revision is enforced, since boot; `None` for those that are connected and have not.
+    pub fn acknowledged(&self, revision: u64) -> Vec<(GatewayName, Option<Duration>)> {
+        let gateways = self.gateways.lock();
+        let at = |gateway: &Gateway| gateway.acknowledgements.iter().find(|a| a.revision >= revision).map(|a| a.at);
+        let told = gateways.by_name.iter().map(|(name, gateway)| (name, gateway.session.is_some(), at(gateway)));
+        told.filter(|(_, connected, at)| *connected || at.is_some()).map(|(name, _, at)| (name.clone(), at)).collect()
     }
 
     /// Waits until every connected gateway has enforced it, or until `timeout`, and returns what each has to show.

@@ -24,6 +24,8 @@ pub(super) struct Metrics {
     pub(super) commit_seconds: Histogram,
     /// Snapshots sent, by why.
     pub(super) resyncs: IntCounterVec,
+    /// What drills took on each gateway, by step.
+    pub(super) drill_seconds: HistogramVec,
     /// Renewals, by how they were answered.
     pub(super) renewals: IntCounterVec,
     /// Requests refused by the table of operations and roles.
@@ -71,6 +73,16 @@ impl Metrics {
                         "Whole snapshots sent to gateways: new ones, ones that were away for too long, ones too slow to keep up.",
                     ),
                     &["cause"],
+                ),
+            ),
+            drill_seconds: keep(
+                &registry,
+                HistogramVec::new(
+                    timed(
+                        "drill_duration_seconds",
+                        "From a drill's change until a gateway said that it is enforced: cut, or allow.",
+                    ),
+                    &["step"],
                 ),
             ),
             renewals: keep(

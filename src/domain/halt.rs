@@ -12,8 +12,9 @@ use super::name::{NameError, OwnerName, ResourceName};
 
 const ALL: &str = "all";
 const RESOURCE: &str = "resource/";
+const DRILL: &str = "drill";
 
-/// What stands still. Written as `all` or `resource/NAME`.
+/// What stands still. Written as `all`, `resource/NAME` or `drill`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HaltScope {
@@ -21,6 +22,8 @@ pub enum HaltScope {
     All,
     /// Every call on one resource.
     Resource(ResourceName),
+    /// Nothing: it goes the way of a halt through every gateway, so that one sees how long that takes.
+    Drill,
 }
 
 impl fmt::Display for HaltScope {
@@ -28,6 +31,7 @@ impl fmt::Display for HaltScope {
         match self {
             Self::All => f.write_str(ALL),
             Self::Resource(name) => write!(f, "{RESOURCE}{name}"),
+            Self::Drill => f.write_str(DRILL),
         }
     }
 }
@@ -38,6 +42,7 @@ impl FromStr for HaltScope {
         match text.strip_prefix(RESOURCE) {
             Some(name) => Ok(Self::Resource(name.parse()?)),
             None if text == ALL => Ok(Self::All),
+            None if text == DRILL => Ok(Self::Drill),
             // What is no scope is no name of one.
             None => text.parse::<ResourceName>().and_then(|_| "".parse()).map(Self::Resource),
         }
@@ -76,7 +81,7 @@ mod tests {
 
     #[test]
     fn scopes_have_one_spelling() {
-        for text in ["all", "resource/api/orders", "resource/all"] {
+        for text in ["all", "drill", "resource/api/orders", "resource/all"] {
             assert_eq!(text.parse::<HaltScope>().unwrap().to_string(), text);
         }
         for bad in ["", "All", "api/orders", "resource/", "resource/a b"] {

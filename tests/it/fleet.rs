@@ -318,6 +318,33 @@ fn a_certificate_near_its_end_is_renewed_for_the_key_that_is_there() {
     gate.get(&fleet.bearer(), CALL).is(200);
 }
 
+#[test]
+fn a_drill_goes_through_every_gateway_and_ends_nothing() {
+    let upstream = Upstream::start(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n");
+        let _ = ends(stream);
+    });
+    let fleet = Fleet::start(upstream.address);
+    let gate = fleet.gateway(|_| {}).ready();
+    fleet.grant("--wait=20s");
+    let mut open = Raw::connect(&gate.url);
+    open.send(format!("GET /v1/orders/events HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n", fleet.bearer())).until("data: 1");
+    for _ in 0..2 {
+        let drilled = fleet.json(&["fleet", "drill"]);
+        let edge = &drilled["gateways"][0];
+        assert!(edge["cut_us"].as_u64() > Some(0) && edge["allow_us"].as_u64() > Some(0), "{drilled}");
+    }
+    assert_eq!(gate.metric("portcullis_running_calls"), 1.0, "what runs goes on");
+    assert_eq!(fleet.json(&["fleet", "status"])["halts"], serde_json::json!([]));
+    assert_eq!(told(&fleet, "fleet.drilled"), 2);
+    // One that is out of reach is shown as such.
+    gate.process.signal(Signal::STOP);
+    let late = fleet.cli(&["-o", "json", "fleet", "drill", "--wait", "1s"]).exits(7);
+    assert_eq!(late.json()["gateways"][0]["cut_us"], Value::Null);
+    gate.process.signal(Signal::CONT);
+    eventually("it is back", PATIENCE, || fleet.cli(&["fleet", "drill"]).code == 0);
+}
+
 /// Every byte in a directory.
 fn walk(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();

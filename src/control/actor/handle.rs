@@ -231,6 +231,14 @@ impl ControlHandle {
         self.run(caller, "resume", move |model, _, _| halt::plan_resume(model, &scope, &reason)).await
     }
 
+    /// Records what a drill came to.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(in super::super) async fn note_drill(&self, caller: &Caller, result: String) -> Result<Done<()>, Refused> {
+        self.run(caller, "note_drill", move |_, _, _| Ok(note("fleet.drilled", "fleet".to_owned(), result))).await
+    }
+
     /// Records a gateway that is to join.
     ///
     /// # Errors

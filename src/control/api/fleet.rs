@@ -1,5 +1,7 @@
 //! The `Fleet` service.
 
+mod drill;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ pub(super) struct FleetService {
     ca: Option<Arc<CertificateAuthority>>,
     /// By which gateways know the control plane's word.
     control_key: String,
+    /// Held by the one drill that may be under way.
+    drills: tokio::sync::Mutex<()>,
 }
 
 impl FleetService {
@@ -46,7 +50,7 @@ impl FleetService {
         ca: Option<Arc<CertificateAuthority>>,
         authority: &AuthorityKey,
     ) -> Self {
-        Self { handle, stop, ca, control_key: authority.verifier().to_string() }
+        Self { handle, stop, ca, control_key: authority.verifier().to_string(), drills: tokio::sync::Mutex::new(()) }
     }
 }
 
@@ -67,7 +71,12 @@ impl v1::fleet_server::Fleet for FleetService {
             by: halt.by.to_string(),
             since_unix_us: halt.since.unix_micros(),
         };
-        let halts = model.halts.values().map(|kept| halt(&kept.value)).collect();
+        let halts = model
+            .halts
+            .values()
+            .filter(|kept| kept.value.scope != HaltScope::Drill)
+            .map(|kept| halt(&kept.value))
+            .collect();
         Ok(Response::new(v1::ListGatewaysResponse { gateways, revision, epoch, halts }))
     }
 
@@ -143,6 +152,11 @@ impl v1::fleet_server::Fleet for FleetService {
         Ok(Response::new(v1::CertifyResponse { certificate_pem, ca_pem: ca.pem().to_owned(), control_keys }))
     }
 
+    async fn drill(&self, request: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::Drill, None).await?;
+        self.drilled(&caller, request.into_inner().wait_ms).await.map(Response::new)
+    }
+
     async fn halt(&self, request: Request<v1::HaltRequest>) -> Result<Response<v1::HaltResponse>, Status> {
         let scope = scope(&request.get_ref().scope);
         let owner = scope.as_ref().ok().and_then(|scope| self.owner(scope));
@@ -180,6 +194,7 @@ impl FleetService {
         let bounds = match scope {
             HaltScope::All => model.resources.keys().map(|name| receipts::bound(&model, name)).collect(),
             HaltScope::Resource(name) => vec![receipts::bound(&model, name)],
+            HaltScope::Drill => Vec::new(),
         };
         let wanted = Wanted { revision, grants: None, bounds, lag: MAX_LAG };
         receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
@@ -205,7 +220,8 @@ fn unavailable(error: &EnrolError) -> Refused {
 }
 
 fn scope(text: &str) -> Result<HaltScope, Status> {
-    text.parse().map_err(|_| ApiError::invalid("scope: `all`, or `resource/NAME`").into())
+    let scope = text.parse().ok().filter(|scope| *scope != HaltScope::Drill);
+    scope.ok_or_else(|| ApiError::invalid("scope: `all`, or `resource/NAME`").into())
 }
 
 fn parsed(name: &str) -> Result<GatewayName, Status> {

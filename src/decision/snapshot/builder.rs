@@ -131,6 +131,7 @@ impl SnapshotBuilder {
     pub fn put_halt(&mut self, scope: &HaltScope) {
         self.remove_halt(scope);
         let resource = match scope {
+            HaltScope::Drill => return,
             HaltScope::All => None,
             HaltScope::Resource(name) => Some(Arc::make_mut(&mut self.snapshot.names).resource(name)),
         };
@@ -145,6 +146,7 @@ impl SnapshotBuilder {
     pub fn remove_halt(&mut self, scope: &HaltScope) {
         let halts = Arc::make_mut(&mut self.snapshot.halts);
         match scope {
+            HaltScope::Drill => {}
             HaltScope::All => halts.all = false,
             HaltScope::Resource(name) => {
                 let place = self.snapshot.names.resource_places.get(name);
