@@ -216,6 +216,22 @@ impl Client {
         Ok(self.access.revoke_grant(bounded(request, wait)).await?.into_inner().try_into()?)
     }
 
+    /// Ends every selected grant, and says what each gateway did about it: how many there were, the revision of the last,
+    /// and the receipts.
+    ///
+    /// # Errors
+    /// As `Access.RevokeGrants` says.
+    pub async fn revoke_grants(
+        &mut self,
+        request: v1::RevokeGrantsRequest,
+    ) -> Result<(u64, u64, Vec<Receipt>), ClientError> {
+        // A million of them take some time.
+        let wait = request.wait_ms.saturating_add(REVOKE_ALL_MS);
+        let answer = self.access.revoke_grants(bounded(request, wait)).await?.into_inner();
+        let receipts = answer.receipts.into_iter().map(Receipt::try_from).collect::<Result<_, _>>()?;
+        Ok((answer.revoked, answer.revision, receipts))
+    }
+
     /// Changes of grants, as they happen. Ends only with the connection.
     ///
     /// # Errors
@@ -306,6 +322,9 @@ impl Watch {
 }
 
 /// A request that the server may take `wait_ms` for, and a little longer to answer.
+/// Time to end every grant that there is.
+const REVOKE_ALL_MS: u64 = 120_000;
+
 fn bounded<T>(message: T, wait_ms: u64) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(ANSWER_TIMEOUT.saturating_add(Duration::from_millis(wait_ms)));

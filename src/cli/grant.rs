@@ -99,8 +99,17 @@ pub(super) struct List {
 #[derive(Debug, Args)]
 pub(super) struct Revoke {
     /// The grant
-    #[arg(required_unless_present = "wait")]
+    #[arg(required_unless_present_any = ["wait", "identity", "resource", "all"])]
     id: Option<GrantId>,
+    /// In place of one grant, every one of this identity
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    identity: Option<IdentityName>,
+    /// In place of one grant, every one on this resource
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    resource: Option<ResourceName>,
+    /// In place of one grant, every one that there is
+    #[arg(long, conflicts_with_all = ["id", "identity", "resource"])]
+    all: bool,
     /// Why, in your words
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -157,6 +166,16 @@ struct RevokeAnswer {
     grant: ShownGrant,
     revision: u64,
     /// Whether every gateway said that it is enforced; absent when it was not waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<bool>,
+    gateways: Vec<Receipt>,
+}
+
+#[derive(Serialize)]
+struct SweepAnswer {
+    revoked: u64,
+    revision: u64,
+    /// Whether no gateway may go on; absent when it was not waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<bool>,
     gateways: Vec<Receipt>,
@@ -243,6 +262,9 @@ async fn show(context: &Context, id: GrantId) -> Result<Exit, Failure> {
 
 impl Revoke {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        if self.all || self.identity.is_some() || self.resource.is_some() {
+            return self.sweep(context).await;
+        }
         let (id, wait) = match (self.id, self.wait) {
             (Some(id), None) => (id, None),
             (Some(id), Some(WaitOrId::Wait(wait))) => (id, Some(wait)),
@@ -266,6 +288,32 @@ impl Revoke {
         context.output.answer(&answer, || {
             let line = format!("grant {} revoked in revision {}", answer.grant.record.grant.id, answer.revision);
             Human::Parts(vec![Human::Lines(vec![line]), receipt::tables(&answer.gateways, now)])
+        })?;
+        if wait.is_some() { receipt::settled(&answer.gateways, "is enforced") } else { Ok(Exit::Done) }
+    }
+}
+
+impl Revoke {
+    /// Ends many at once.
+    async fn sweep(self, context: &Context) -> Result<Exit, Failure> {
+        let wait = match self.wait {
+            None => None,
+            Some(WaitOrId::Wait(wait)) => Some(wait),
+            Some(WaitOrId::Id(_)) => return Err(Failure::usage("one grant, or many: not both")),
+        };
+        let request = v1::RevokeGrantsRequest {
+            identity: self.identity.map(String::from).unwrap_or_default(),
+            resource: self.resource.map(String::from).unwrap_or_default(),
+            all: self.all,
+            reason: self.reason,
+            wait_ms: wait.map_or(0, millis),
+        };
+        let (revoked, revision, gateways) = context.client().await?.revoke_grants(request).await?;
+        let enforced = wait.map(|_| receipt::outstanding(&gateways) == 0);
+        let answer = SweepAnswer { revoked, revision, enforced, gateways };
+        context.output.answer(&answer, || {
+            let line = format!("{revoked} grants revoked, the last in revision {revision}");
+            Human::Parts(vec![Human::Lines(vec![line]), receipt::tables(&answer.gateways, SystemClock.now())])
         })?;
         if wait.is_some() { receipt::settled(&answer.gateways, "is enforced") } else { Ok(Exit::Done) }
     }

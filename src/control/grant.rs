@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::authorize::Caller;
 use super::model::Model;
-use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
+use super::plan::{ChangeEvent, Context, MAX_CHANGES, Plan, Refused, checked_reason};
 use super::record::{Change, GrantRecord, Record, RevokedToken};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, Limits, Lineage, Revocation, Window};
@@ -128,6 +128,50 @@ pub fn plan_revoke(context: &Context<'_>, current: &GrantRecord, reason: &str) -
     let before = Record::Grant(current.clone());
     let event = ChangeEvent::of("grant.revoked", Some(&before), &change, Some(&reason));
     Ok(Plan { changes: vec![change], events: vec![event], audience: Default::default(), answer: grant })
+}
+
+/// Which live grants are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Of this identity.
+    pub identity: Option<IdentityName>,
+    /// On this resource.
+    pub resource: Option<ResourceName>,
+}
+
+impl Selection {
+    fn takes(&self, grant: &Grant) -> bool {
+        self.identity.as_ref().is_none_or(|name| *name == grant.identity)
+            && self.resource.as_ref().is_none_or(|name| *name == grant.resource)
+    }
+}
+
+/// Ends the selected grants, a bounded number at once. The answer: those that it ends.
+///
+/// # Errors
+/// [`Refused::Invalid`] without a reason, [`Refused::NotFound`] for an identity or a resource that is not there.
+pub fn plan_revoke_selected(
+    model: &Model,
+    context: &Context<'_>,
+    selection: &Selection,
+    reason: &str,
+) -> Result<Plan<Vec<Grant>>, Refused> {
+    checked_reason(reason).map_err(Refused::invalid)?;
+    if let Some(name) = selection.identity.as_ref().filter(|name| !model.identities.contains_key(*name)) {
+        return Err(Refused::NotFound(format!("there is no identity {name}")));
+    }
+    if let Some(name) = selection.resource.as_ref().filter(|name| !model.resources.contains_key(*name)) {
+        return Err(Refused::NotFound(format!("there is no resource {name}")));
+    }
+    let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
+    for kept in model.grants.values().filter(|kept| selection.takes(&kept.value)).take(MAX_CHANGES) {
+        let record = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false };
+        let one = plan_revoke(context, &record, reason)?;
+        plan.changes.extend(one.changes);
+        plan.events.extend(one.events);
+        plan.answer.push(one.answer);
+    }
+    Ok(plan)
 }
 
 /// Records the end of grants whose window has closed, a bounded number at once. The answer: whether there may be more.

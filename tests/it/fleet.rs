@@ -345,6 +345,28 @@ fn a_drill_goes_through_every_gateway_and_ends_nothing() {
     eventually("it is back", PATIENCE, || fleet.cli(&["fleet", "drill"]).code == 0);
 }
 
+#[test]
+fn every_grant_of_an_identity_on_a_resource_or_at_all_ends_at_once() {
+    let upstream = Upstream::ok();
+    let fleet = Fleet::start(upstream.address);
+    let gate = fleet.gateway(|_| {}).ready();
+    let bearer = fleet.bearer();
+    for which in [&["--identity", "billing"][..], &["--resource", "api/orders"], &["--all"]] {
+        // More than one transaction holds.
+        let grants = (0..130).map(|_| fleet.grant("")).count();
+        eventually("the grants are there", PATIENCE, || gate.get(&bearer, CALL).status == 200);
+        let revoke = [&["grant", "revoke"][..], which, &["--reason", "leak", "--wait=20s"]].concat();
+        let swept = fleet.json(&revoke);
+        assert_eq!((&swept["revoked"], &swept["enforced"]), (&grants.into(), &true.into()), "{swept}");
+        gate.get(&bearer, CALL).refuses(403, "grant_missing");
+        assert_eq!(fleet.json(&["grant", "list"])["grants"], serde_json::json!([]));
+        assert_eq!(fleet.json(&revoke)["revoked"], 0, "again it is as it was");
+    }
+    fleet.cli(&["grant", "revoke", "--identity", "nobody", "--reason", "x"]).exits(4);
+    fleet.cli(&["grant", "revoke", "--all", "--identity", "billing", "--reason", "x"]).exits(2);
+    fleet.cli(&["grant", "revoke", "--reason", "x"]).exits(2);
+}
+
 /// Every byte in a directory.
 fn walk(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::authorize::{Caller, Denied};
 use super::super::catalog::{self, Diff, Document};
 use super::super::fleet::{Fleet, GatewayStatus};
-use super::super::grant::{self, GrantRequest};
+use super::super::grant::{self, GrantRequest, Selection};
 use super::super::halt;
 use super::super::logs;
 use super::super::model::Model;
@@ -169,6 +169,22 @@ impl ControlHandle {
         super::super::plan::checked_reason(&words).map_err(Refused::invalid)?;
         let (record, revision) = self.grant(id).await?;
         Ok(Done { answer: record.grant, revision })
+    }
+
+    /// Ends the next of the selected grants: until none is left, it is asked again.
+    ///
+    /// # Errors
+    /// As [`grant::plan_revoke_selected`].
+    pub async fn revoke_selected(
+        &self,
+        caller: &Caller,
+        selection: Selection,
+        reason: String,
+    ) -> Result<Done<Vec<Grant>>, Refused> {
+        self.run(caller, "revoke_grants", move |model, context, _| {
+            grant::plan_revoke_selected(model, context, &selection, &reason)
+        })
+        .await
     }
 
     /// A grant, live or ended, and the revision that last put it.

@@ -12,14 +12,14 @@ use super::super::actor::ControlHandle;
 use super::super::authorize::{Caller, Operation};
 use super::super::encode;
 use super::super::fleet::Wanted;
-use super::super::grant::{Access as Asked, GrantRequest};
+use super::super::grant::{Access as Asked, GrantRequest, Selection};
 use super::super::record::RevokedToken;
 use super::error::{malformed, refused};
 use super::push::MAX_LAG;
 use super::{ApiError, authorized, receipts};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState, Limits};
-use crate::domain::name::GrantId;
+use crate::domain::name::{GrantId, ResourceName};
 use crate::wire::{self, v1};
 
 mod list;
@@ -104,6 +104,41 @@ impl v1::access_server::Access for AccessService {
         let receipts = self.receipts(done.revision, std::slice::from_ref(&done.answer), wait_ms).await;
         let grant = Some(encode::grant(&done.answer, done.revision));
         Ok(Response::new(v1::RevokeGrantResponse { grant, revision: done.revision, receipts }))
+    }
+
+    async fn revoke_grants(
+        &self,
+        request: Request<v1::RevokeGrantsRequest>,
+    ) -> Result<Response<v1::RevokeGrantsResponse>, Status> {
+        // Of one resource its owner may end all; of an identity or of everything, those who may end any.
+        let asked = request.get_ref();
+        let owner = match (asked.identity.as_str(), asked.resource.parse::<ResourceName>()) {
+            ("", Ok(name)) => self.handle.model().resources.get(&name).map(|kept| kept.value.spec.owner.clone()),
+            _ => None,
+        };
+        let caller = authorized(&self.handle, &request, Operation::RevokeGrant, owner.as_ref()).await?;
+        let v1::RevokeGrantsRequest { identity, resource, all, reason, wait_ms } = request.into_inner();
+        if all == !(identity.is_empty() && resource.is_empty()) {
+            return Err(ApiError::invalid("either all, or an identity, a resource or both").into());
+        }
+        let fault = |field: &str, error: &dyn std::fmt::Display| ApiError::invalid(format!("{field}: {error}"));
+        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let identity = named(&identity).map(|name| name.parse().map_err(|e| fault("identity", &e))).transpose()?;
+        let resource = named(&resource).map(|name| name.parse().map_err(|e| fault("resource", &e))).transpose()?;
+        let selection = Selection { identity, resource };
+        let (mut grants, mut revision) = (Vec::new(), self.handle.model().revision);
+        loop {
+            let done =
+                self.handle.revoke_selected(&caller, selection.clone(), reason.clone()).await.map_err(refused)?;
+            if done.answer.is_empty() {
+                break;
+            }
+            revision = done.revision;
+            grants.extend(done.answer);
+        }
+        let receipts = self.receipts(revision, &grants, wait_ms).await;
+        let revoked = u64::try_from(grants.len()).unwrap_or(u64::MAX);
+        Ok(Response::new(v1::RevokeGrantsResponse { revoked, revision, receipts }))
     }
 
     async fn watch_grants(
