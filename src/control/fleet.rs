@@ -3,7 +3,7 @@
 //! In memory only. After a start every recorded gateway counts as answered just now, which is the safe side: a stop-by
 //! time may be too late, never too early. It knows no streams.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ pub struct Wanted {
     /// The revision.
     pub revision: u64,
     /// The grants whose cut calls are told; `None`: all calls.
-    pub grants: Option<Vec<GrantId>>,
+    pub grants: Option<BTreeSet<GrantId>>,
     /// How long a gateway that was answered may go on allowing calls: one per resource.
     pub bounds: Vec<Bound>,
     /// How long a connected gateway may lag before it is answered no more.
@@ -324,7 +324,7 @@ fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestam
                 statement_key.clone_from(&acknowledgement.key);
             }
             unlisted = unlisted.saturating_add(acknowledgement.unlisted);
-            cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, wanted.grants.as_deref())).map(|c| {
+            cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, wanted.grants.as_ref())).map(|c| {
                 v1::CutCallInfo {
                     call_id: c.call_id.clone(),
                     reason: c.reason.clone(),
@@ -347,8 +347,9 @@ fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestam
     }
 }
 
-fn concerns(cut: &v1::CutCall, grants: Option<&[GrantId]>) -> bool {
-    grants.is_none_or(|grants| grants.iter().any(|id| cut.grant_id == id.bits().to_be_bytes()))
+fn concerns(cut: &v1::CutCall, grants: Option<&BTreeSet<GrantId>>) -> bool {
+    let id = crate::wire::grant_id(&cut.grant_id);
+    grants.is_none_or(|grants| id.is_ok_and(|id| grants.contains(&id)))
 }
 
 #[cfg(test)]
@@ -367,7 +368,7 @@ mod tests {
     fn wanted(revision: u64) -> Wanted {
         Wanted {
             revision,
-            grants: Some(vec![GrantId::from_bits(7)]),
+            grants: Some(BTreeSet::from([GrantId::from_bits(7)])),
             bounds: vec![Bound { since: 0, now: Duration::from_secs(10), longest: Duration::from_secs(10) }],
             lag: Duration::from_secs(5),
         }

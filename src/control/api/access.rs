@@ -46,7 +46,8 @@ impl AccessService {
     /// What every gateway has to show for a revision of these grants, waiting for those that are connected.
     async fn receipts(&self, revision: u64, grants: &[Grant], wait_ms: u64) -> Vec<v1::GatewayReceipt> {
         let model = self.handle.model();
-        let bounds = grants.iter().map(|grant| receipts::bound(&model, &grant.resource)).collect();
+        let resources: BTreeSet<_> = grants.iter().map(|grant| &grant.resource).collect();
+        let bounds = resources.into_iter().map(|name| receipts::bound(&model, name)).collect();
         let grants = Some(grants.iter().map(|grant| grant.id).collect());
         let wanted = Wanted { revision, grants, bounds, lag: MAX_LAG };
         receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
@@ -118,7 +119,7 @@ impl v1::access_server::Access for AccessService {
         };
         let caller = authorized(&self.handle, &request, Operation::RevokeGrant, owner.as_ref()).await?;
         let v1::RevokeGrantsRequest { identity, resource, all, reason, wait_ms } = request.into_inner();
-        if all == !(identity.is_empty() && resource.is_empty()) {
+        if all != (identity.is_empty() && resource.is_empty()) {
             return Err(ApiError::invalid("either all, or an identity, a resource or both").into());
         }
         let fault = |field: &str, error: &dyn std::fmt::Display| ApiError::invalid(format!("{field}: {error}"));
