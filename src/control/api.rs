@@ -19,7 +19,8 @@ use tonic::{Request, Status};
 
 use super::actor::ControlHandle;
 use super::authorize::{Caller, Denied, Operation, authorize};
-use crate::domain::name::OwnerName;
+use super::record::Standing;
+use crate::domain::name::{GatewayName, OwnerName};
 
 pub(super) use error::ApiError;
 #[cfg(test)]
@@ -40,6 +41,12 @@ pub(super) async fn authorized<T>(
     owner: Option<&OwnerName>,
 ) -> Result<Caller, Status> {
     let caller = caller_of(request).ok_or_else(ApiError::unauthenticated)?;
+    if let Caller::Gateway(name) = &caller
+        && is_expelled(handle, name)
+    {
+        handle.shared().metrics.denied.inc();
+        return Err(ApiError::denied(format!("gateway {name} was expelled")).into());
+    }
     match authorize(&caller, operation, owner) {
         Ok(()) => Ok(caller),
         Err(denied) => {
@@ -48,6 +55,12 @@ pub(super) async fn authorized<T>(
             Err(ApiError::denied(denied.to_string()).into())
         }
     }
+}
+
+/// A gateway that was expelled may nothing any more.
+fn is_expelled(handle: &ControlHandle, name: &GatewayName) -> bool {
+    let model = handle.model();
+    model.gateways.get(name).is_none_or(|kept| kept.value.standing == Standing::Expelled)
 }
 
 /// Records a denial, so far as the budget goes. The answer does not depend on it: it is a refusal either way.

@@ -84,8 +84,8 @@ pub(super) enum Seen {
     Same(Checkpoint),
     /// One that extends it.
     Extends(Checkpoint),
-    /// One that was proven from another size than the last one: an answer is still under way.
-    Stale,
+    /// One that was proven from another size than the last one, which is this.
+    Stale(u64),
 }
 
 /// The name of a gateway's first log; later ones have `/2`, `/3` and so on after it.
@@ -215,7 +215,7 @@ pub(super) fn look(record: &LogRecord, renew: &v1::Renew) -> Result<Seen, LogFau
         return Err(LogFault::Shorter { gateway: gateway.clone(), size: new.size, cosigned: known.size });
     }
     if renew.proven_from != known.size && new.size > known.size {
-        return Ok(Seen::Stale);
+        return Ok(Seen::Stale(known.size));
     }
     let forked = || LogFault::Forked { gateway: gateway.clone(), cosigned: known.size };
     if renew.consistency.len() > MAX_PROOF {

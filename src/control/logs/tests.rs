@@ -57,7 +57,7 @@ fn a_log_that_grew_is_cosigned_and_one_that_did_not_is_the_same() {
     let grown = renew(&key, ORIGIN, root(&["a", "b", "c"]), 2, &[c]);
     assert!(matches!(look(log, &grown), Ok(Seen::Extends(_))));
     // Proven from what it was before: an answer is still on its way.
-    assert_eq!(look(log, &renew(&key, ORIGIN, root(&["a", "b", "c"]), 0, &[])), Ok(Seen::Stale));
+    assert_eq!(look(log, &renew(&key, ORIGIN, root(&["a", "b", "c"]), 0, &[])), Ok(Seen::Stale(2)));
     let Ok(Seen::Extends(checkpoint)) = look(log, &grown) else { panic!("not extended") };
     assert!(plan_cosign(&model, Timestamp::MAX, &edge(), 1, &checkpoint).is_err(), "compared as it is stored");
 }

@@ -41,9 +41,10 @@ impl Session {
                 }
                 self.cosign(&checkpoint)?
             }
-            Seen::Stale => {
+            Seen::Stale(cosigned_size) => {
+                // Another stream of the gateway's was answered meanwhile: it is told anew from where to prove.
                 self.count("stale");
-                return Ok(());
+                return self.send(Down::Welcome(v1::Welcome { cosigned_size })).await;
             }
         };
         let shared = &self.shared;

@@ -26,6 +26,7 @@ pub(super) struct Gateway {
     pub(super) revision: u64,
     /// As the welcome said.
     pub(super) cosigned: u64,
+    welcomed: bool,
     pub(super) grants: BTreeMap<Vec<u8>, v1::Grant>,
     pub(super) snapshots: usize,
     pub(super) changes: usize,
@@ -66,6 +67,7 @@ impl Gateway {
             epoch,
             revision,
             cosigned: 0,
+            welcomed: false,
             grants: BTreeMap::new(),
             snapshots: 0,
             changes: 0,
@@ -79,7 +81,10 @@ impl Gateway {
         let message = message.ok_or_else(|| Status::unavailable("the stream ended"))?.message.unwrap();
         if let Down::Welcome(welcome) = &message {
             self.cosigned = welcome.cosigned_size;
-            return Box::pin(self.next()).await;
+            // The first one is only how a stream begins.
+            if !std::mem::replace(&mut self.welcomed, true) {
+                return Box::pin(self.next()).await;
+            }
         }
         match &message {
             Down::Snapshot(part) => {

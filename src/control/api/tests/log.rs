@@ -57,6 +57,9 @@ async fn a_log_that_grows_is_cosigned_also_over_a_restart_of_the_control_plane()
     // Proven from a size that is not the last: not answered, and nothing breaks.
     let shown = one.shown(&["a", "b", "c", "d"], 2, &[]);
     one.renew_with(4, shown).await;
+    assert_eq!(one.cosigned, 0, "as it was welcomed");
+    one.next().await.unwrap();
+    assert_eq!(one.cosigned, 3, "it is told anew from where to prove");
     let shown = one.shown(&["a", "b", "c"], 3, &[]);
     one.renew_with(5, shown).await;
     assert_eq!(one.authority().await.unwrap().nonce, [5; 16]);

@@ -228,6 +228,13 @@ async fn an_expelled_gateway_is_answered_no_more() {
     // At once: nobody waits for its next renewal.
     assert_eq!(one.authority().await.err().unwrap().code(), Code::PermissionDenied);
     assert_eq!(Gateway::attach(&bench, "one", 0, 0).await.err().unwrap().code(), Code::PermissionDenied);
+    // Nor does its certificate open anything else.
+    let mut access = v1::access_client::AccessClient::new(bench.as_gateway("one").await);
+    let token = v1::RevokeTokenRequest { issuer: "https://i".into(), jti: "x".into(), expires_unix_us: i64::MAX };
+    assert_eq!(access.revoke_token(token).await.unwrap_err().code(), Code::PermissionDenied);
+    let mut fleet = v1::fleet_client::FleetClient::new(bench.as_gateway("one").await);
+    let asked = fleet.certify(v1::CertifyRequest::default()).await;
+    assert_eq!(asked.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
