@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::CertificateParams;
 use serde::Serialize;
 
 use super::{AppError, on_runtime};
 use crate::client::fleet::Invitation;
 use crate::client::{Client, Target};
+use crate::control::enrol;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::files;
 use crate::gateway::incarnation;
@@ -53,7 +54,7 @@ pub fn join(config: &Path, invitation: &Path) -> Result<Joined, AppError> {
 async fn certified(settings: &GatewaySettings, invited: &Invitation) -> Result<Joined, AppError> {
     let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
     files::private_dir(&settings.state_dir).map_err(io(&settings.state_dir))?;
-    let key = key(&settings.control.key_file)?;
+    let key = enrol::key(&settings.control.key_file).map_err(|error| part(&error))?;
     let request = CertificateParams::default().serialize_request(&key).map_err(|error| part(&error))?;
     let evidence = EvidenceKey::load_or_create(&settings.state_dir.join("evidence.key")).map_err(|e| part(&e))?;
     let number = incarnation::number(&settings.state_dir).map_err(|error| part(&error))?;
@@ -87,25 +88,6 @@ async fn certified(settings: &GatewaySettings, invited: &Invitation) -> Result<J
         certificate: control.certificate_file.clone(),
         ca: control.ca_file.clone(),
     })
-}
-
-/// The key in `path`, ECDSA P-256; made when there is none.
-fn key(path: &Path) -> Result<KeyPair, AppError> {
-    let io = || AppError::io(format!("cannot use {}", path.display()));
-    match files::read_private(path, MAX_FILE_BYTES).map(zeroize::Zeroizing::new) {
-        Ok(pem) => {
-            let text = std::str::from_utf8(&pem).map_err(|error| part(&error))?;
-            KeyPair::from_pem(text).map_err(|error| part(&format!("{}: {error}", path.display())))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|error| part(&error))?;
-            directory_of(path)?;
-            let pem = zeroize::Zeroizing::new(key.serialize_pem());
-            files::create_new(path, pem.as_bytes(), files::PRIVATE).map_err(io())?;
-            Ok(key)
-        }
-        Err(error) => Err(io()(error)),
-    }
 }
 
 fn directory_of(path: &Path) -> Result<(), AppError> {

@@ -17,7 +17,7 @@ use crate::domain::principal::SpiffeId;
 use crate::files;
 use crate::wire::CONTROL_SERVER_NAME;
 
-pub use certificate::Issued;
+pub use certificate::{Issued, key};
 pub use person::{PersonSpec, ensure_gateway, ensure_person, random_token};
 
 /// Life of the CA.

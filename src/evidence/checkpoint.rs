@@ -95,11 +95,7 @@ impl VerifierKey {
 
     /// `SHA-256(name || 0x0A || type || key)`, the first 4 bytes.
     pub fn id(&self) -> [u8; 4] {
-        let mut text = self.name.0.as_bytes().to_vec();
-        text.extend_from_slice(&[b'\n', TYPE_ED25519]);
-        text.extend_from_slice(&self.public);
-        let [a, b, c, d, ..] = sha256(&text);
-        [a, b, c, d]
+        key_id(&self.name, TYPE_ED25519, &self.public)
     }
 
     /// The key, 32 bytes.
@@ -114,24 +110,45 @@ impl VerifierKey {
 
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut key = vec![TYPE_ED25519];
-        key.extend_from_slice(&self.public);
-        write!(f, "{}+{}+{}", self.name, hex(&self.id()), STANDARD.encode(key))
+        f.write_str(&vkey(&self.name, TYPE_ED25519, &self.public))
     }
 }
 
 impl FromStr for VerifierKey {
     type Err = NoteError;
     fn from_str(text: &str) -> Result<Self, NoteError> {
-        let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::Key);
-        };
-        let decoded = STANDARD.decode(key).map_err(|_| NoteError::Key)?;
-        let Some((&TYPE_ED25519, public)) = decoded.split_first() else { return Err(NoteError::Key) };
-        let key = Self { name: name.parse()?, public: public.try_into().map_err(|_| NoteError::Key)? };
-        if hex(&key.id()) == id { Ok(key) } else { Err(NoteError::Key) }
+        let (name, public) = parse_vkey(text, TYPE_ED25519)?;
+        Ok(Self { name, public })
     }
+}
+
+/// `SHA-256(name || 0x0A || type || key)`, the first 4 bytes (C2SP signed-note).
+pub(super) fn key_id(name: &Origin, kind: u8, public: &[u8; 32]) -> [u8; 4] {
+    let mut text = name.0.as_bytes().to_vec();
+    text.extend_from_slice(&[b'\n', kind]);
+    text.extend_from_slice(public);
+    let [a, b, c, d, ..] = sha256(&text);
+    [a, b, c, d]
+}
+
+/// `name+id+base64(type || key)`.
+pub(super) fn vkey(name: &Origin, kind: u8, public: &[u8; 32]) -> String {
+    let mut key = vec![kind];
+    key.extend_from_slice(public);
+    format!("{name}+{}+{}", hex(&key_id(name, kind, public)), STANDARD.encode(key))
+}
+
+/// The name and the key of such a text.
+pub(super) fn parse_vkey(text: &str, kind: u8) -> Result<(Origin, [u8; 32]), NoteError> {
+    let mut parts = text.splitn(3, '+');
+    let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(NoteError::Key);
+    };
+    let decoded = STANDARD.decode(key).map_err(|_| NoteError::Key)?;
+    let public = decoded.split_first().filter(|(first, _)| **first == kind).map(|(_, public)| public);
+    let public = public.and_then(|public| public.try_into().ok()).ok_or(NoteError::Key)?;
+    let name = name.parse()?;
+    if hex(&key_id(&name, kind, &public)) == id { Ok((name, public)) } else { Err(NoteError::Key) }
 }
 
 /// The private key of a log. Cheap to clone.

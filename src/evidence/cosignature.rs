@@ -10,9 +10,9 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::checkpoint::{Checkpoint, EvidenceKey, MAX_SIGNATURES, NoteError, Origin, VerifierKey};
-use super::entry::hex;
-use super::tree::sha256;
+use super::checkpoint::{
+    Checkpoint, EvidenceKey, MAX_SIGNATURES, NoteError, Origin, VerifierKey, key_id, parse_vkey, vkey,
+};
 use crate::domain::Timestamp;
 
 const TYPE_COSIGNATURE: u8 = 0x04;
@@ -40,11 +40,7 @@ impl CosignerKey {
     }
 
     fn id(&self) -> [u8; 4] {
-        let mut text = self.name().as_str().as_bytes().to_vec();
-        text.extend_from_slice(&[b'\n', TYPE_COSIGNATURE]);
-        text.extend_from_slice(self.0.public());
-        let [a, b, c, d, ..] = sha256(&text);
-        [a, b, c, d]
+        key_id(self.name(), TYPE_COSIGNATURE, self.0.public())
     }
 
     /// When this key cosigned the checkpoint of a note; `None` when no line of it is this key's and holds.
@@ -70,24 +66,15 @@ impl CosignerKey {
 
 impl fmt::Display for CosignerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut key = vec![TYPE_COSIGNATURE];
-        key.extend_from_slice(self.0.public());
-        write!(f, "{}+{}+{}", self.name(), hex(&self.id()), STANDARD.encode(key))
+        f.write_str(&vkey(self.name(), TYPE_COSIGNATURE, self.0.public()))
     }
 }
 
 impl FromStr for CosignerKey {
     type Err = NoteError;
     fn from_str(text: &str) -> Result<Self, NoteError> {
-        let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::Key);
-        };
-        let decoded = STANDARD.decode(key).map_err(|_| NoteError::Key)?;
-        let Some((&TYPE_COSIGNATURE, public)) = decoded.split_first() else { return Err(NoteError::Key) };
-        let public = public.try_into().map_err(|_| NoteError::Key)?;
-        let key = Self(VerifierKey::new(name.parse()?, public));
-        if hex(&key.id()) == id { Ok(key) } else { Err(NoteError::Key) }
+        let (name, public) = parse_vkey(text, TYPE_COSIGNATURE)?;
+        Ok(Self(VerifierKey::new(name, public)))
     }
 }
 

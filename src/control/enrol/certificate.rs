@@ -34,8 +34,11 @@ fn unusable(path: &Path, why: impl Into<String>) -> EnrolError {
     EnrolError::Unusable { path: path.to_owned(), why: why.into() }
 }
 
-/// The key in `path`, ECDSA P-256; made when there is none.
-pub(super) fn key(path: &Path) -> Result<KeyPair, EnrolError> {
+/// The key in `path`, ECDSA P-256; made, with its directory, when there is none.
+///
+/// # Errors
+/// When the file cannot be read or written, or holds something else.
+pub fn key(path: &Path) -> Result<KeyPair, EnrolError> {
     match files::read_private(path, MAX_FILE_BYTES) {
         Ok(pem) => {
             let pem = zeroize::Zeroizing::new(pem);
