@@ -414,7 +414,7 @@ impl PathTemplate {
         let mut found: smallvec::SmallVec<[(&ParameterName, &'p str); 4]> = smallvec::SmallVec::new();
         for segment in &self.segments {
             match (segment, parts.next()) {
-                (Segment::Literal(text), Some(part)) if text == part => {}
+                (Segment::Literal(text), Some(part)) if same(text, part) => {}
                 (Segment::Parameter(name), Some(part)) if !part.is_empty() => found.push((name, part)),
                 _ => return false,
             }
@@ -465,7 +465,7 @@ impl PathTemplate {
             .segments
             .iter()
             .zip(&other.segments)
-            .any(|pair| matches!(pair, (Segment::Literal(a), Segment::Literal(b)) if a != b));
+            .any(|pair| matches!(pair, (Segment::Literal(a), Segment::Literal(b)) if !same(a, b)));
         if apart {
             return false;
         }
@@ -545,6 +545,26 @@ impl fmt::Debug for PathTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Whether two segments are one to who reads them: an escape stands for what it escapes (RFC 3986 section 6.2.2.2).
+fn same(one: &str, other: &str) -> bool {
+    one == other || (one.contains('%') || other.contains('%')) && unescaped(one).eq(unescaped(other))
+}
+
+/// The bytes of a segment; what is no escape stands for itself.
+fn unescaped(text: &str) -> impl Iterator<Item = u8> {
+    let mut rest = text.as_bytes();
+    std::iter::from_fn(move || {
+        let digit = |at: usize| rest.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        let escape = rest.first().filter(|byte| **byte == b'%').and_then(|_| digit(1).zip(digit(2)));
+        let (byte, length) = match escape {
+            Some((high, low)) => (u8::try_from(high * 16 + low).ok()?, 3),
+            None => (*rest.first()?, 1),
+        };
+        rest = rest.get(length..).unwrap_or_default();
+        Some(byte)
+    })
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::tap::{put, route_with};
+use super::tap::{Tap, put, route_with};
 use crate::dev::{Dev, PATIENCE, Raw, eventually};
-use crate::world::{Fleet, Upstream, catalog, ends, evidence};
+use crate::world::{Fleet, Upstream, apply, catalog, ends, evidence};
 
 fn get(dev: &Dev, host: &str, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {host}.test\r\n{}\r\n\r\n", dev.bearer("billing"))
@@ -199,4 +200,51 @@ fn an_upstream_that_takes_nothing_of_a_long_body_is_at_fault() {
     drop(finish);
     drop(raw);
     upload.join().unwrap();
+}
+
+#[test]
+fn a_body_over_http2_that_ends_in_an_empty_frame_leaves_nothing_for_the_next_call() {
+    let (dev, tap) = (Dev::start(), Tap::start());
+    put(&dev, &[route_with("tap", tap.address, "")]);
+    dev.grant("billing", "api/orders", &["read", "write"]);
+    tap.came.forget();
+    for _ in 0..3 {
+        let mut command = std::process::Command::new("curl");
+        command.args(["-sS", "--http2-prior-knowledge", "--max-time", "20", "-T", "-", "-X", "POST"]);
+        command.args(["-H", "Host: tap.test", "-H", &dev.bearer("billing"), &format!("{}/x", dev.addresses.gateway)]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"abc\n").unwrap();
+        // The end comes alone, in a frame of its own.
+        std::thread::sleep(Duration::from_millis(200));
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+    }
+    let came = tap.came.text();
+    assert_eq!(came.matches("\r\n0\r\n\r\n").count(), 3, "{came}");
+    assert!(!came.contains("0\r\n\r\n0\r\n\r\n"), "{came}");
+}
+
+#[test]
+fn an_escaped_letter_of_a_literal_is_the_letter() {
+    let dev = Dev::start();
+    let upstream = Upstream::ok();
+    let route = route_with("go", upstream.address, "");
+    let i = route.find("  actions:").unwrap();
+    let actions = "  actions:\n    - { name: read, methods: [GET], path: \"/v1/**\" }\n    \
+                   - { name: admin, methods: [GET], path: \"/v1/users:export\" }\n    \
+                   - { name: me, methods: [GET], path: \"/v1/@me/secret\" }\n";
+    apply(&dev, &format!("{}{actions}", &route[..i])).exits(0);
+    dev.grant("billing", "api/orders", &["read"]);
+    let status = |path: &str| {
+        let answer =
+            dev.raw().send(get(&dev, "go", path).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).to_end();
+        answer[9..12].to_owned()
+    };
+    eventually("the route is live", PATIENCE, || status("/v1/users") == "200");
+    let seen = upstream.seen();
+    for path in ["/v1/users:export", "/v1/users%3Aexport", "/v1/@me/secret", "/v1/%40me/secret"] {
+        assert_eq!(status(path), "403", "{path}");
+    }
+    assert_eq!(upstream.seen(), seen);
 }
