@@ -16,7 +16,7 @@ const HOP_BY_HOP: [&str; 6] =
     ["keep-alive", "proxy-connection", "te", "trailer", "proxy-authorization", "proxy-authenticate"];
 
 /// Fields by which upstreams are told who calls, from where and for what. From a caller they are lies, or may be.
-const CLAIMS: [&str; 19] = [
+const CLAIMS: [&str; 29] = [
     "authorization",
     "forwarded",
     "x-real-ip",
@@ -28,18 +28,28 @@ const CLAIMS: [&str; 19] = [
     "x-http-method-override",
     "x-method-override",
     "x-host",
-    "x-authenticated-user",
     "x-spiffe-id",
     "x-middleware-subrequest",
     "remote-user",
-    "x-remote-user",
     "proxy",
     "txn-token",
     "via",
+    "x-forwarded",
+    "x-auth-user",
+    "x-jwt-assertion",
+    "x-arr-clientcert",
+    "x-override-url",
+    "x-http-destinationurl",
+    "x-rewrite-uri",
+    "base-url",
+    "front-end-https",
+    "x-url-scheme",
+    "fastly-client-ip",
+    "x-azure-clientip",
 ];
 
 /// The same, as families.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 28] = [
     "x-forwarded-",
     "x-original-",
     "x-envoy-",
@@ -52,8 +62,22 @@ const FAMILIES: [&str; 14] = [
     "ssl-client-",
     "client-cert",
     "remote-user-",
-    "x-remote-user-",
     "portcullis-",
+    "x-authenticated-",
+    "x-consumer-",
+    "x-credential-",
+    "x-webauth-",
+    "x-pomerium-",
+    "x-remote-",
+    "x-tls-client-",
+    "x-ms-client-principal",
+    "x-amzn-mtls-",
+    "x-endpoint-api-",
+    "x-apigateway-api-",
+    "cf-access-",
+    "tailscale-",
+    "impersonate-",
+    "x-portcullis-",
 ];
 
 /// Fields that frame a message, say how its body is read or name its host: a look-alike with another separator is taken for them by some.
@@ -256,6 +280,9 @@ mod tests {
             ("portcullis_call_id", "1"),
             ("x.forwarded.for", "1"),
             ("x-forwarded-groups", "admin"),
+            ("impersonate-user", "root"),
+            ("Cf-Access-Jwt-Assertion", "x"),
+            ("x-ms-client-principal", "x"),
             ("x-auth-request-email", "a@b"),
             ("remote_user", "root"),
             ("transfer_encoding", "chunked"),
