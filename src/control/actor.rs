@@ -24,7 +24,7 @@ use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
 use super::{grant, store::StoreError};
-use crate::domain::name::GrantId;
+use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
 
 /// Commands that may wait: past it callers wait in their own requests, which are limited per connection.
@@ -45,8 +45,7 @@ pub(super) struct Shared {
     pub(super) ring: Ring,
     pub(super) fleet: Fleet,
     pub(super) metrics: Metrics,
-    /// How many denials may still be recorded.
-    pub(super) denials: super::api::Budget,
+    pub(super) budgets: super::api::Budgets,
     /// Counts commits with events: the outbox's drain looks again.
     pub(super) outbox: watch::Sender<u64>,
 }
@@ -112,7 +111,7 @@ impl Actor {
         let last = pending.kvs.last().and_then(|kv| outbox_id(&kv.key)).map_or(0, GrantId::bits);
         let fleet = Fleet::new(clock.clone());
         for name in model.gateways.keys() {
-            fleet.record(name);
+            fleet.record(name, log_key(&model, name));
         }
         let head = Head { epoch: model.epoch, revision: model.revision };
         let now = clock.now();
@@ -123,7 +122,7 @@ impl Actor {
             ring: Ring::at(head),
             fleet,
             metrics: Metrics::new(),
-            denials: super::api::Budget::default(),
+            budgets: super::api::Budgets::default(),
             outbox: watch::Sender::new(0),
         });
         let (sender, jobs) = mpsc::channel(MAX_QUEUE);
@@ -199,8 +198,11 @@ impl Actor {
         }
         let model = self.shared.vault.load().await?;
         let head = Head { epoch: model.epoch, revision: model.revision };
-        for name in model.gateways.keys() {
-            self.shared.fleet.record(name);
+        for (name, gateway) in &model.gateways {
+            self.shared.fleet.record(name, log_key(&model, name));
+            if gateway.value.standing == Standing::Expelled {
+                self.shared.fleet.cut_off(name);
+            }
         }
         self.shared.model.store(Arc::new(model));
         // What was missed is not known change by change: sessions that are not current get snapshots.
@@ -217,7 +219,7 @@ impl Actor {
         }
         if group.is_empty() {
             let revision = self.shared.model.load().revision;
-            group.waiting.into_iter().for_each(|done| done(Ok(revision)));
+            group.waiting.into_iter().for_each(|waiting| (waiting.done)(Ok(revision)));
             return Committed::Yes;
         }
         let timer = self.shared.metrics.commit_seconds.start_timer();
@@ -228,7 +230,11 @@ impl Actor {
         match committed {
             Ok((revision, audience)) => {
                 self.publish(revision, audience, &group.changes);
-                group.waiting.into_iter().for_each(|done| done(Ok(revision)));
+                // No gateway acknowledges a revision of which none is told.
+                let head = self.shared.model.load().revision;
+                for Waiting { is_told, done } in group.waiting {
+                    done(Ok(if is_told { revision } else { head }));
+                }
                 Committed::Yes
             }
             Err(error) => {
@@ -247,7 +253,7 @@ impl Actor {
                     | VaultError::Format(_)
                     | VaultError::Unwritable(_) => Refused::Unavailable,
                 };
-                group.waiting.into_iter().for_each(|done| done(Err(refused.clone())));
+                group.waiting.into_iter().for_each(|waiting| (waiting.done)(Err(refused.clone())));
                 Committed::No
             }
         }
@@ -258,7 +264,7 @@ impl Actor {
         for change in changes {
             model.apply(change, revision);
             match change {
-                Change::Put(Record::Gateway(gateway)) => self.shared.fleet.record(&gateway.name),
+                Change::Put(Record::Gateway(gateway)) => self.shared.fleet.record(&gateway.name, None),
                 Change::Delete(Record::Gateway(gateway)) => self.shared.fleet.forget(&gateway.name),
                 _ => {}
             }
@@ -306,6 +312,11 @@ impl Actor {
     }
 }
 
+/// The key of the log that a gateway came with last, empty when it may come with another.
+fn log_key(model: &Model, name: &GatewayName) -> Option<String> {
+    model.logs.get(name).map(|kept| kept.value.key.clone())
+}
+
 /// The identifier of an outbox key.
 pub(super) fn outbox_id(key: &[u8]) -> Option<GrantId> {
     let key = std::str::from_utf8(key).ok()?;
@@ -337,7 +348,14 @@ struct Group {
     keys: BTreeSet<String>,
     changes: Vec<Change>,
     events: usize,
-    waiting: Vec<Tell>,
+    waiting: Vec<Waiting>,
+}
+
+/// Who waits for a commit.
+struct Waiting {
+    /// Whether gateways are told of what it changes: it is answered with the revision in which they are.
+    is_told: bool,
+    done: Tell,
 }
 
 impl Group {
@@ -377,10 +395,11 @@ impl Group {
         for change in &planned.part.changes {
             self.model.apply(change, u64::MAX);
         }
+        let is_told = planned.audience == Audience::Gateways && !planned.part.changes.is_empty();
         self.keys.extend(keys);
         self.changes.extend(planned.part.changes);
         self.events += usize::from(planned.part.outbox.is_some());
-        self.waiting.push(planned.done);
+        self.waiting.push(Waiting { is_told, done: planned.done });
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod push;
 mod receipts;
 mod server;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -65,7 +66,7 @@ fn is_expelled(handle: &ControlHandle, name: &GatewayName) -> bool {
 
 /// Records a denial, so far as the budget goes. The answer does not depend on it: it is a refusal either way.
 async fn record(handle: &ControlHandle, caller: &Caller, denied: &Denied) {
-    let Some(suppressed) = handle.shared().denials.spend(handle.shared().clock.since_boot()) else { return };
+    let Some(suppressed) = handle.shared().budgets.denial(handle.shared().clock.since_boot()) else { return };
     if let Err(error) = handle.note_denied(caller, denied, suppressed).await {
         tracing::warn!(%error, %denied, "a denial could not be recorded");
     }
@@ -73,27 +74,46 @@ async fn record(handle: &ControlHandle, caller: &Caller, denied: &Denied) {
 
 /// Denials recorded per minute: a caller in a loop must not fill the store.
 const DENIALS_PER_MINUTE: u64 = 60;
+/// Faults of one gateway's log that are recorded per minute: each has its own, so that nobody hides another's.
+const ALARMS_PER_MINUTE: u64 = 6;
 
-/// How many denials may still be recorded.
+/// How many denials may still be recorded, and how many faults of each gateway's log.
 #[derive(Debug, Default)]
-pub(super) struct Budget {
-    state: Mutex<(Duration, u64, u64)>,
+pub(super) struct Budgets {
+    denials: Mutex<Budget>,
+    alarms: Mutex<BTreeMap<GatewayName, Budget>>,
+}
+
+impl Budgets {
+    /// Takes a denial, `now` being since boot. `Some`: with how many were not recorded since the last one that was.
+    fn denial(&self, now: Duration) -> Option<u64> {
+        self.denials.lock().spend(DENIALS_PER_MINUTE, now)
+    }
+
+    /// The same of a gateway, which is recorded: there is no end of names otherwise.
+    fn alarm(&self, gateway: &GatewayName, now: Duration) -> Option<u64> {
+        self.alarms.lock().entry(gateway.clone()).or_default().spend(ALARMS_PER_MINUTE, now)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Budget {
+    since: Duration,
+    spent: u64,
+    suppressed: u64,
 }
 
 impl Budget {
-    /// Takes one, `now` being since boot. `Some`: with how many were not recorded since the last one that was.
-    fn spend(&self, now: Duration) -> Option<u64> {
-        let mut state = self.state.lock();
-        let (since, spent, suppressed) = &mut *state;
-        if now.saturating_sub(*since) >= Duration::from_secs(60) {
-            (*since, *spent) = (now, 0);
+    fn spend(&mut self, per_minute: u64, now: Duration) -> Option<u64> {
+        if now.saturating_sub(self.since) >= Duration::from_secs(60) {
+            (self.since, self.spent) = (now, 0);
         }
-        if *spent >= DENIALS_PER_MINUTE {
-            *suppressed = suppressed.saturating_add(1);
+        if self.spent >= per_minute {
+            self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
-        *spent += 1;
-        Some(std::mem::take(suppressed))
+        self.spent += 1;
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -106,12 +126,23 @@ mod budget {
 
     #[test]
     fn denials_are_recorded_up_to_a_rate_and_the_rest_counted() {
-        let budget = Budget::default();
+        let budgets = Budgets::default();
         let now = Duration::from_secs(1000);
-        let recorded = (0..1000).filter(|_| budget.spend(now).is_some()).count();
+        let recorded = (0..1000).filter(|_| budgets.denial(now).is_some()).count();
         assert_eq!(recorded, 60);
         let later = now.saturating_add(Duration::from_secs(60));
-        assert_eq!(budget.spend(later), Some(940));
-        assert_eq!(budget.spend(later), Some(0));
+        assert_eq!(budgets.denial(later), Some(940));
+        assert_eq!(budgets.denial(later), Some(0));
+    }
+
+    #[test]
+    fn neither_denials_nor_another_gateway_hide_a_fault_of_a_log() {
+        let budgets = Budgets::default();
+        let now = Duration::from_secs(1000);
+        let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
+        while budgets.denial(now).is_some() {}
+        assert_eq!((0..10).filter(|_| budgets.alarm(&one, now).is_some()).count(), 6);
+        assert_eq!(budgets.alarm(&two, now), Some(0));
+        assert_eq!(budgets.alarm(&one, now.saturating_add(Duration::from_secs(60))), Some(4));
     }
 }

@@ -3,58 +3,78 @@
 //! In memory only. After a start every recorded gateway counts as answered just now, which is the safe side: a stop-by
 //! time may be too late, never too early. It knows no streams.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod acknowledgements;
+mod receipt;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use crate::domain::name::{GatewayName, GrantId};
-use crate::domain::resource::MAX_AUTHORITY;
-use crate::domain::{Clock, Timestamp};
-use crate::wire::{MAX_CUT_CALLS_LISTED, v1};
+use acknowledgements::Acknowledgements;
+pub(super) use acknowledgements::Stated;
+pub use receipt::{Bound, Wanted};
 
-/// Acknowledgements remembered per gateway, for receipts that are still waited for.
-const MAX_ACKNOWLEDGEMENTS: usize = 256;
-/// Cut calls remembered per gateway.
-const MAX_CUTS: usize = MAX_CUT_CALLS_LISTED;
+use crate::domain::name::GatewayName;
+use crate::domain::{Clock, Timestamp};
+use crate::wire::v1;
+
 /// From the moment at which authority is too old to the last call's end, generously.
 pub(super) const SLACK: Duration = Duration::from_secs(1);
-
-/// What a gateway said about a revision.
-#[derive(Debug)]
-struct Acknowledgement {
-    revision: u64,
-    took_us: u64,
-    cut: Vec<v1::CutCall>,
-    /// Cut calls that are not in it.
-    unlisted: u64,
-    /// When it came, since boot.
-    at: Duration,
-    /// As the gateway signed it.
-    statement: v1::Signed,
-    key: String,
-}
-
-/// What a gateway said of a revision, and that it did.
-#[derive(Debug)]
-pub(super) struct Stated {
-    pub(super) applied: v1::Applied,
-    /// The same as it was signed.
-    pub(super) signed: v1::Signed,
-    /// The key that verifies it.
-    pub(super) key: String,
-}
 
 #[derive(Debug)]
 struct Gateway {
     /// The stream that counts.
     session: Option<Session>,
+    /// Key of the log that the latest stream came with, or of the one that is recorded; `None`: it never had authority.
+    key: Option<String>,
     applied: u64,
     answered: Timestamp,
-    acknowledgements: VecDeque<Acknowledgement>,
-    cuts: usize,
+    /// Who had the gateway's authority before, under another key, and may have some of it left.
+    displaced: Option<Displaced>,
+    behind: Option<Behind>,
+    acknowledgements: Acknowledgements,
+}
+
+/// A process that another one took the place of.
+#[derive(Clone, Copy, Debug)]
+struct Displaced {
+    answered: Timestamp,
+    applied: u64,
+}
+
+/// How long a gateway has lagged while it was connected.
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    /// The head when it began.
+    target: u64,
+    /// On earlier streams, and up to `from`.
+    spent: Duration,
+    /// Since boot.
+    from: Duration,
+}
+
+impl Gateway {
+    /// Whoever holds what it was answered until now is another process than the one that comes.
+    fn displace(&mut self, applied: u64) {
+        let before = self.displaced.map_or(applied, |before| before.applied.min(applied));
+        // It is answered last of them all: whoever came before it stops earlier.
+        self.displaced = Some(Displaced { answered: self.answered, applied: before });
+        self.applied = 0;
+        self.acknowledgements.forget();
+    }
+
+    /// Its stream ends, however that came.
+    fn leave(&mut self, now: Duration) {
+        if self.session.take().is_some()
+            && let Some(behind) = &mut self.behind
+        {
+            behind.spent = behind.spent.saturating_add(now.saturating_sub(behind.from));
+            behind.from = now;
+        }
+    }
 }
 
 /// A stream. Dropped, it is told to end: another one took its place, or the gateway may have none.
@@ -92,54 +112,23 @@ struct Gateways {
     next_session: u64,
 }
 
-/// How old authority may be for a resource.
-#[derive(Clone, Copy, Debug)]
-pub struct Bound {
-    /// The revision that made it so: a gateway that has not applied it goes by an earlier one.
-    pub since: u64,
-    /// The bound.
-    pub now: Duration,
-    /// The largest that it has been.
-    pub longest: Duration,
-}
-
-impl Wanted {
-    /// How long a gateway that applied `applied` may go on after it was answered: as long as the resource that it may use
-    /// longest.
-    fn authority(&self, applied: u64) -> Duration {
-        let bounds = self.bounds.iter().map(|bound| if applied >= bound.since { bound.now } else { bound.longest });
-        bounds.max().unwrap_or(MAX_AUTHORITY.duration()).saturating_add(SLACK)
-    }
-}
-
-/// What is asked of a receipt.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The revision.
-    pub revision: u64,
-    /// The grants whose cut calls are told; `None`: all calls.
-    pub grants: Option<BTreeSet<GrantId>>,
-    /// How long a gateway that was answered may go on allowing calls: one per resource.
-    pub bounds: Vec<Bound>,
-    /// How long a connected gateway may lag before it is answered no more.
-    pub lag: Duration,
-}
-
 impl Fleet {
     /// Knows nobody yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, gateways: Mutex::default(), changed: watch::Sender::new(0) }
     }
 
-    /// A gateway is recorded. What is known of it already stays.
-    pub fn record(&self, name: &GatewayName) {
+    /// A gateway is recorded, with the key of its log if it has come with one. What is known of it already stays.
+    pub fn record(&self, name: &GatewayName, key: Option<String>) {
         let answered = self.clock.now();
         self.gateways.lock().by_name.entry(name.clone()).or_insert_with(|| Gateway {
             session: None,
+            key,
             applied: 0,
             answered,
-            acknowledgements: VecDeque::new(),
-            cuts: 0,
+            displaced: None,
+            behind: None,
+            acknowledgements: Acknowledgements::default(),
         });
         self.touch();
     }
@@ -152,23 +141,33 @@ impl Fleet {
 
     /// A gateway's stream is to end.
     pub fn cut_off(&self, name: &GatewayName) {
+        let now = self.clock.since_boot();
         if let Some(gateway) = self.gateways.lock().by_name.get_mut(name) {
-            gateway.session = None;
+            gateway.leave(now);
         }
         self.touch();
     }
 
-    /// A stream begins; an earlier one of the gateway ends. `holds` is what it says it has. The receiver wakes when the
-    /// stream is to end.
-    pub(super) fn attach(&self, name: &GatewayName, holds: u64) -> Option<(u64, oneshot::Receiver<()>)> {
+    /// A stream of the gateway that holds `key` begins; an earlier one ends. `holds` is what it says it has. The receiver
+    /// wakes when the stream is to end.
+    pub(super) fn attach(&self, name: &GatewayName, key: &str, holds: u64) -> Option<(u64, oneshot::Receiver<()>)> {
+        let now = self.clock.since_boot();
         let mut gateways = self.gateways.lock();
         gateways.next_session += 1;
         let number = gateways.next_session;
         let gateway = gateways.by_name.get_mut(name)?;
         let (alive, ended) = oneshot::channel();
+        gateway.leave(now);
         gateway.session = Some(Session { number, _alive: alive });
+        if gateway.key.as_deref().is_some_and(|known| known != key) {
+            gateway.displace(gateway.applied);
+        }
+        gateway.key = Some(key.to_owned());
         // A process that lost its state enforces no more than what it holds.
         gateway.applied = gateway.applied.min(holds);
+        if let Some(behind) = &mut gateway.behind {
+            behind.from = now;
+        }
         drop(gateways);
         self.touch();
         Some((number, ended))
@@ -176,49 +175,55 @@ impl Fleet {
 
     /// A stream ended.
     pub(super) fn detach(&self, name: &GatewayName, session: u64) {
-        self.with(name, session, |gateway| gateway.session = None);
+        let now = self.clock.since_boot();
+        self.with(name, session, |gateway| gateway.leave(now));
     }
 
     /// A gateway says that a revision is enforced.
     pub(super) fn applied(&self, name: &GatewayName, session: u64, stated: Stated) {
-        let Stated { applied, signed: statement, key } = stated;
         let at = self.clock.since_boot();
         self.with(name, session, |gateway| {
-            gateway.applied = gateway.applied.max(applied.revision);
-            let mut cut = applied.cut;
-            let dropped = u64::try_from(cut.len().saturating_sub(MAX_CUTS)).unwrap_or(u64::MAX);
-            let unlisted = applied.unlisted.saturating_add(dropped);
-            cut.truncate(MAX_CUTS);
-            gateway.cuts += cut.len();
-            let (revision, took_us) = (applied.revision, applied.took_us);
-            gateway.acknowledgements.push_back(Acknowledgement {
-                revision,
-                took_us,
-                cut,
-                unlisted,
-                at,
-                statement,
-                key,
-            });
-            while gateway.acknowledgements.len() > MAX_ACKNOWLEDGEMENTS || gateway.cuts > MAX_CUTS {
-                let Some(oldest) = gateway.acknowledgements.pop_front() else { break };
-                gateway.cuts -= oldest.cut.len();
-            }
+            gateway.applied = gateway.applied.max(stated.applied.revision);
+            gateway.acknowledgements.push(stated, at);
         });
     }
 
-    /// A gateway enforced a revision before this stream: what was cut then is not told again.
-    pub(super) fn holds(&self, name: &GatewayName, session: u64, revision: u64) {
-        self.with(name, session, |gateway| gateway.applied = gateway.applied.max(revision));
+    /// Another process than the one that is known has the gateway's keys: what it enforced nobody knows.
+    pub(super) fn doubt(&self, name: &GatewayName) {
+        let mut gateways = self.gateways.lock();
+        if let Some(gateway) = gateways.by_name.get_mut(name) {
+            gateway.displace(0);
+        }
+        drop(gateways);
+        self.touch();
     }
 
-    /// A gateway's renewal is about to be answered: from now on it may go on for as long as its resources say.
-    pub(super) fn answered(&self, name: &GatewayName, session: u64) {
+    /// A gateway's renewal is about to be answered: from now on it may go on for as long as its resources say. False when
+    /// the stream counts no more: it must not be answered.
+    pub(super) fn answered(&self, name: &GatewayName, session: u64) -> bool {
         let now = self.clock.now();
         // No receipt settles by it: nobody need look again.
-        if let Some(gateway) = session_of(&mut self.gateways.lock(), name, session) {
-            gateway.answered = gateway.answered.max(now);
-        }
+        let mut gateways = self.gateways.lock();
+        let Some(gateway) = session_of(&mut gateways, name, session) else { return false };
+        gateway.answered = gateway.answered.max(now);
+        true
+    }
+
+    /// How long the gateway has lagged behind `head` while it was connected. `since`: since when it could know of what it
+    /// has not enforced, `None` when it lacks nothing.
+    pub(super) fn lag(&self, name: &GatewayName, session: u64, head: u64, since: Option<Duration>) -> Duration {
+        let now = self.clock.since_boot();
+        let mut gateways = self.gateways.lock();
+        let Some(gateway) = session_of(&mut gateways, name, session) else { return Duration::ZERO };
+        let Some(since) = since else {
+            gateway.behind = None;
+            return Duration::ZERO;
+        };
+        let applied = gateway.applied;
+        let fresh = || Behind { target: head, spent: Duration::ZERO, from: since };
+        let behind = gateway.behind.filter(|behind| applied < behind.target).unwrap_or_else(fresh);
+        gateway.behind = Some(behind);
+        behind.spent.saturating_add(now.saturating_sub(behind.from))
     }
 
     /// What the gateway said is enforced.
@@ -260,15 +265,21 @@ impl Fleet {
     pub fn receipts(&self, wanted: &Wanted) -> Vec<v1::GatewayReceipt> {
         let now = self.clock.now();
         let gateways = self.gateways.lock();
-        gateways.by_name.iter().map(|(name, gateway)| receipt(name, gateway, wanted, now)).collect()
+        gateways.by_name.iter().map(|(name, gateway)| gateway.receipt(name, wanted, now)).collect()
     }
 
     /// When each gateway said that a revision is enforced, since boot; `None` for those that are connected and have not.
     pub fn acknowledged(&self, revision: u64) -> Vec<(GatewayName, Option<Duration>)> {
         let gateways = self.gateways.lock();
-        let at = |gateway: &Gateway| gateway.acknowledgements.iter().find(|a| a.revision >= revision).map(|a| a.at);
+        let at = |gateway: &Gateway| gateway.acknowledgements.since(revision).next().map(|said| said.at);
         let told = gateways.by_name.iter().map(|(name, gateway)| (name, gateway.session.is_some(), at(gateway)));
         told.filter(|(_, connected, at)| *connected || at.is_some()).map(|(name, _, at)| (name.clone(), at)).collect()
+    }
+
+    /// Whether every connected gateway has enforced a revision: there is nobody to wait for.
+    fn is_settled(&self, revision: u64) -> bool {
+        let gateways = self.gateways.lock();
+        gateways.by_name.values().all(|gateway| gateway.session.is_none() || gateway.applied >= revision)
     }
 
     /// Waits until every connected gateway has enforced it, or until `timeout`, and returns what each has to show.
@@ -277,20 +288,13 @@ impl Fleet {
         let settled = async {
             loop {
                 changed.mark_unchanged();
-                let receipts = self.receipts(wanted);
-                let pending = v1::gateway_receipt::State::Pending;
-                if receipts.iter().all(|receipt| !receipt.connected || receipt.state() != pending) {
-                    return receipts;
-                }
-                if changed.changed().await.is_err() {
-                    return receipts;
+                if self.is_settled(wanted.revision) || changed.changed().await.is_err() {
+                    return;
                 }
             }
         };
-        match tokio::time::timeout(timeout, settled).await {
-            Ok(receipts) => receipts,
-            Err(_) => self.receipts(wanted),
-        }
+        let _ = tokio::time::timeout(timeout, settled).await;
+        self.receipts(wanted)
     }
 }
 
@@ -299,201 +303,5 @@ fn session_of<'g>(gateways: &'g mut Gateways, name: &GatewayName, session: u64) 
     gateways.by_name.get_mut(name).filter(|g| g.session.as_ref().is_some_and(|s| s.number == session))
 }
 
-fn receipt(name: &GatewayName, gateway: &Gateway, wanted: &Wanted, now: Timestamp) -> v1::GatewayReceipt {
-    use v1::gateway_receipt::State;
-    let authority = wanted.authority(gateway.applied);
-    let connected = gateway.session.is_some();
-    let (state, stops_by) = if gateway.applied >= wanted.revision {
-        (State::Enforced, None)
-    } else if connected {
-        // Its renewals are answered until it has lagged for too long, then no more.
-        (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(authority)))
-    } else {
-        let stops_by = gateway.answered.saturating_add(authority);
-        (if stops_by < now { State::Lapsed } else { State::Pending }, Some(stops_by))
-    };
-    let mut cut = Vec::new();
-    let (mut took_us, mut unlisted) = (0, 0u64);
-    let (mut statement, mut statement_key) = (None, String::new());
-    if state == State::Enforced {
-        let since = gateway.acknowledgements.iter().filter(|a| a.revision >= wanted.revision);
-        for (place, acknowledgement) in since.enumerate() {
-            if place == 0 {
-                took_us = acknowledgement.took_us;
-                statement = Some(acknowledgement.statement.clone());
-                statement_key.clone_from(&acknowledgement.key);
-            }
-            unlisted = unlisted.saturating_add(acknowledgement.unlisted);
-            cut.extend(acknowledgement.cut.iter().filter(|c| concerns(c, wanted.grants.as_ref())).map(|c| {
-                v1::CutCallInfo {
-                    call_id: c.call_id.clone(),
-                    reason: c.reason.clone(),
-                    intent_seq: c.intent_seq,
-                    response_bytes: c.response_bytes,
-                }
-            }));
-        }
-    }
-    v1::GatewayReceipt {
-        gateway: name.to_string(),
-        state: state.into(),
-        cut,
-        took_us,
-        stops_by_unix_us: stops_by.map_or(0, Timestamp::unix_micros),
-        unlisted,
-        connected,
-        statement,
-        statement_key,
-    }
-}
-
-fn concerns(cut: &v1::CutCall, grants: Option<&BTreeSet<GrantId>>) -> bool {
-    let id = crate::wire::grant_id(&cut.grant_id);
-    grants.is_none_or(|grants| id.is_ok_and(|id| grants.contains(&id)))
-}
-
 #[cfg(test)]
-mod tests {
-    use v1::gateway_receipt::State;
-
-    use super::*;
-    use crate::domain::clock::ManualClock;
-
-    fn fleet() -> (Arc<ManualClock>, Fleet) {
-        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1000)));
-        let fleet = Fleet::new(clock.clone());
-        (clock, fleet)
-    }
-
-    fn wanted(revision: u64) -> Wanted {
-        Wanted {
-            revision,
-            grants: Some(BTreeSet::from([GrantId::from_bits(7)])),
-            bounds: vec![Bound { since: 0, now: Duration::from_secs(10), longest: Duration::from_secs(10) }],
-            lag: Duration::from_secs(5),
-        }
-    }
-
-    fn stated(applied: v1::Applied) -> Stated {
-        Stated { applied, signed: v1::Signed::default(), key: "edge+00+AA".to_owned() }
-    }
-
-    fn applied(revision: u64, grant: u128) -> Stated {
-        let cut = v1::CutCall { grant_id: grant.to_be_bytes().to_vec(), intent_seq: 3, ..Default::default() };
-        stated(v1::Applied { epoch: 1, revision, cut: vec![cut], took_us: 42, ..Default::default() })
-    }
-
-    #[test]
-    fn a_gateway_that_never_came_stops_by_its_assumed_answer() {
-        let (clock, fleet) = fleet();
-        let edge = "edge".parse().unwrap();
-        fleet.record(&edge);
-        clock.advance(Duration::from_secs(3));
-        let receipt = &fleet.receipts(&wanted(5))[0];
-        assert_eq!((receipt.state(), receipt.connected), (State::Pending, false));
-        assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1011).unix_micros());
-        clock.advance(Duration::from_secs(9));
-        let receipt = &fleet.receipts(&wanted(5))[0];
-        assert_eq!(receipt.state(), State::Lapsed, "by itself, and its moment stays");
-        assert_eq!(receipt.stops_by_unix_us, Timestamp::from_unix_seconds(1011).unix_micros());
-    }
-
-    #[test]
-    fn a_gateway_that_missed_a_lower_bound_stops_by_the_one_that_it_knows() {
-        let (_clock, fleet) = fleet();
-        let edge = "edge".parse().unwrap();
-        fleet.record(&edge);
-        let (session, _alive) = fleet.attach(&edge, 4).unwrap();
-        fleet.detach(&edge, session);
-        // Lowered in revision 5, which it has not applied.
-        let lowered = |since| Bound { since, now: Duration::from_secs(10), longest: Duration::from_secs(300) };
-        let stops_by = |bounds| {
-            let receipt = fleet.receipts(&Wanted { bounds, ..wanted(6) }).remove(0);
-            assert_eq!((receipt.state(), receipt.connected), (State::Pending, false));
-            receipt.stops_by_unix_us / 1_000_000
-        };
-        let before = fleet.gateways.lock().by_name[&edge].applied;
-        assert_eq!((before, stops_by(vec![lowered(5)])), (0, 1301));
-        fleet.gateways.lock().by_name.get_mut(&edge).unwrap().applied = 5;
-        assert_eq!(stops_by(vec![lowered(5)]), 1011);
-        assert_eq!(stops_by(vec![lowered(5), lowered(6)]), 1301, "the longest of several");
-        assert_eq!(stops_by(Vec::new()), 87_401, "of what is not there nothing is known");
-    }
-
-    #[test]
-    fn receipts_tell_the_cuts_of_the_grant_and_no_others() {
-        let (_clock, fleet) = fleet();
-        let edge = "edge".parse().unwrap();
-        fleet.record(&edge);
-        let (session, _alive) = fleet.attach(&edge, 4).unwrap();
-        assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
-        fleet.applied(&edge, session, applied(5, 8));
-        fleet.applied(&edge, session, applied(6, 7));
-        let receipt = &fleet.receipts(&wanted(5))[0];
-        assert_eq!((receipt.state(), receipt.took_us, receipt.cut.len()), (State::Enforced, 42, 1));
-        assert_eq!(receipt.stops_by_unix_us, 0);
-    }
-
-    #[test]
-    fn an_older_stream_of_a_gateway_says_nothing_any_more() {
-        let (_clock, fleet) = fleet();
-        let edge = "edge".parse().unwrap();
-        fleet.record(&edge);
-        let (old, mut ended) = fleet.attach(&edge, 4).unwrap();
-        assert!(ended.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
-        let (_new, mut lives) = fleet.attach(&edge, 4).unwrap();
-        fleet.applied(&edge, old, applied(5, 7));
-        fleet.detach(&edge, old);
-        assert!(ended.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
-        assert!(lives.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
-        assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
-        assert!(fleet.attach(&"other".parse().unwrap(), 0).is_none());
-    }
-
-    #[test]
-    fn a_gateway_that_lost_its_state_has_enforced_nothing() {
-        let (_clock, fleet) = fleet();
-        let edge = "edge".parse().unwrap();
-        fleet.record(&edge);
-        let (session, _alive) = fleet.attach(&edge, 4).unwrap();
-        fleet.applied(&edge, session, applied(5, 7));
-        fleet.attach(&edge, 0).unwrap();
-        assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
-    }
-
-    #[tokio::test]
-    async fn waiting_ends_when_the_last_pending_gateway_leaves() {
-        let (_clock, fleet) = fleet();
-        let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
-        fleet.record(&one);
-        fleet.record(&two);
-        let (first, _one) = fleet.attach(&one, 4).unwrap();
-        let (second, _two) = fleet.attach(&two, 4).unwrap();
-        let fleet = Arc::new(fleet);
-        let waiting = tokio::spawn({
-            let fleet = fleet.clone();
-            async move { fleet.wait(&wanted(5), Duration::from_secs(60)).await }
-        });
-        fleet.applied(&one, first, applied(5, 7));
-        fleet.detach(&two, second);
-        let receipts = waiting.await.unwrap();
-        assert_eq!(receipts.iter().map(|r| r.state()).collect::<Vec<_>>(), [State::Enforced, State::Pending]);
-    }
-
-    #[test]
-    fn what_is_remembered_of_acknowledgements_is_bounded() {
-        let (_clock, fleet) = fleet();
-        let edge = "edge".parse().unwrap();
-        fleet.record(&edge);
-        let (session, _alive) = fleet.attach(&edge, 0).unwrap();
-        for revision in 1..1000 {
-            let one = v1::CutCall::default();
-            let applied = v1::Applied { revision, cut: vec![one; 100], ..Default::default() };
-            fleet.applied(&edge, session, stated(applied));
-        }
-        let gateways = fleet.gateways.lock();
-        let gateway = &gateways.by_name[&edge];
-        assert!(gateway.cuts <= MAX_CUTS && gateway.acknowledgements.len() <= MAX_ACKNOWLEDGEMENTS);
-        assert_eq!(gateway.cuts, gateway.acknowledgements.iter().map(|a| a.cut.len()).sum::<usize>());
-    }
-}
+mod tests;

@@ -35,6 +35,9 @@ pub(super) enum LogFault {
     /// A log that was sealed before, or a new one that does not go on from the last.
     #[error("gateway {0} comes with a log that was sealed: a copy of its older state")]
     Sealed(GatewayName),
+    /// More new logs than are remembered: one more would let the oldest be forgotten, and come back.
+    #[error("gateway {0} began {MAX_SEALED} new logs by itself; `portcullis fleet readmit {0}` lets it begin another")]
+    TooMany(GatewayName),
     /// Fewer records than were cosigned.
     #[error(
         "the log of gateway {gateway} has {size} records, and {cosigned} were cosigned: it was cut, or an older copy put back"
@@ -66,6 +69,14 @@ impl LogFault {
     /// Whether it speaks of a log that was changed or copied, and not of a message.
     pub(super) const fn is_alarm(&self) -> bool {
         !matches!(self, Self::Key(_) | Self::Checkpoint(..))
+    }
+}
+
+impl LogFault {
+    /// Whether it shows that more than one process has the gateway's keys, or that one went back in time: what was
+    /// acknowledged may have been acknowledged by another.
+    pub(super) const fn is_another_process(&self) -> bool {
+        matches!(self, Self::Shorter { .. } | Self::Forked { .. })
     }
 }
 
@@ -127,6 +138,16 @@ pub(super) fn opened(model: &Model, gateway: &GatewayName, key: &str) -> Result<
     if before.key == record.key {
         return Ok(Plan::nothing(before.size));
     }
+    // The operator let it come with a new log: not with one that was sealed, whoever has a copy of its key.
+    let is_sealed = |log: &SealedLog| {
+        let known: Option<VerifierKey> = log.key.parse().ok();
+        known.is_some_and(|known| {
+            known.public() == shown.public() && Some(shown_place) <= place(gateway, known.name().as_str())
+        })
+    };
+    if before.before.iter().any(is_sealed) {
+        return Err(LogFault::Sealed(gateway.clone()));
+    }
     if !before.key.is_empty() {
         let known: VerifierKey = before.key.parse().map_err(|_| fault())?;
         if known.public() != shown.public() {
@@ -134,6 +155,9 @@ pub(super) fn opened(model: &Model, gateway: &GatewayName, key: &str) -> Result<
         }
         if Some(shown_place) <= place(gateway, known.name().as_str()) {
             return Err(LogFault::Sealed(gateway.clone()));
+        }
+        if before.before.len() >= MAX_SEALED {
+            return Err(LogFault::TooMany(gateway.clone()));
         }
     }
     record.before = sealed(before);

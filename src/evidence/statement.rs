@@ -9,8 +9,12 @@ use super::checkpoint::{EvidenceKey, NoteError, VerifierKey};
 /// What a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatementKind {
+    /// A gateway: this stream is mine.
+    Attach,
     /// A gateway: a revision is enforced here.
     Applied,
+    /// A gateway: I ask for authority.
+    Renewal,
     /// The control plane: this gateway's renewal is answered.
     Authority,
 }
@@ -18,7 +22,9 @@ pub enum StatementKind {
 impl StatementKind {
     const fn name(self) -> &'static str {
         match self {
+            Self::Attach => "attach",
             Self::Applied => "applied",
+            Self::Renewal => "renewal",
             Self::Authority => "authority",
         }
     }

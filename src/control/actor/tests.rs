@@ -325,3 +325,24 @@ fn identifiers_grow_also_when_the_clock_does_not() {
         last = next;
     }
 }
+
+#[tokio::test]
+async fn what_changes_nothing_for_gateways_is_answered_with_a_revision_that_they_have() {
+    use crate::control::record::{GatewayRecord, Standing};
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let (_core, handle) = furnished(dir.path(), &clock).await;
+    let scope = crate::domain::halt::HaltScope::All;
+    let caller = system();
+    let begun = handle.halt(&caller, scope.clone(), "leak".into()).await.unwrap().revision;
+    let one = GatewayRecord {
+        name: "one".parse().unwrap(),
+        standing: Standing::Good,
+        registered: NOW,
+        hosts: Vec::new(),
+        token: None,
+    };
+    // In one transaction with something that only the control plane's own store is told of.
+    let (again, recorded) = tokio::join!(handle.halt(&caller, scope, "again".into()), handle.put_gateway(&caller, one));
+    assert_eq!([again.unwrap().revision, recorded.unwrap().revision], [begun; 2]);
+    assert_eq!(handle.model().revision, begun);
+}

@@ -44,12 +44,13 @@ impl AccessService {
     }
 
     /// What every gateway has to show for a revision of these grants, waiting for those that are connected.
-    async fn receipts(&self, revision: u64, grants: &[Grant], wait_ms: u64) -> Vec<v1::GatewayReceipt> {
+    /// `cuts_from` is the first of the revisions in which it was done.
+    async fn receipts(&self, cuts_from: u64, revision: u64, grants: &[Grant], wait_ms: u64) -> Vec<v1::GatewayReceipt> {
         let model = self.handle.model();
         let resources: BTreeSet<_> = grants.iter().map(|grant| &grant.resource).collect();
         let bounds = resources.into_iter().map(|name| receipts::bound(&model, name)).collect();
         let grants = Some(grants.iter().map(|grant| grant.id).collect());
-        let wanted = Wanted { revision, grants, bounds, lag: MAX_LAG };
+        let wanted = Wanted { revision, cuts_from, grants, bounds, lag: MAX_LAG };
         receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
     }
 }
@@ -67,7 +68,7 @@ impl v1::access_server::Access for AccessService {
         let wait_ms = message.wait_ms;
         let asked = grant_request(message)?;
         let done = self.handle.create_grants(&caller, asked).await.map_err(refused)?;
-        let receipts = self.receipts(done.revision, &done.answer, wait_ms).await;
+        let receipts = self.receipts(done.revision, done.revision, &done.answer, wait_ms).await;
         let grants = done.answer.iter().map(|grant| encode::grant(grant, done.revision)).collect();
         Ok(Response::new(v1::CreateGrantResponse { grants, revision: done.revision, receipts }))
     }
@@ -102,7 +103,7 @@ impl v1::access_server::Access for AccessService {
         let caller = authorized(&self.handle, &request, Operation::RevokeGrant, owner.as_ref()).await?;
         let v1::RevokeGrantRequest { reason, wait_ms, .. } = request.into_inner();
         let done = self.handle.revoke_grant(&caller, id.map_err(malformed)?, reason).await.map_err(refused)?;
-        let receipts = self.receipts(done.revision, std::slice::from_ref(&done.answer), wait_ms).await;
+        let receipts = self.receipts(done.revision, done.revision, std::slice::from_ref(&done.answer), wait_ms).await;
         let grant = Some(encode::grant(&done.answer, done.revision));
         Ok(Response::new(v1::RevokeGrantResponse { grant, revision: done.revision, receipts }))
     }
@@ -127,7 +128,7 @@ impl v1::access_server::Access for AccessService {
         let identity = named(&identity).map(|name| name.parse().map_err(|e| fault("identity", &e))).transpose()?;
         let resource = named(&resource).map(|name| name.parse().map_err(|e| fault("resource", &e))).transpose()?;
         let selection = Selection { identity, resource };
-        let (mut grants, mut revision) = (Vec::new(), self.handle.model().revision);
+        let (mut grants, mut revision, mut first) = (Vec::new(), self.handle.model().revision, None);
         loop {
             let done =
                 self.handle.revoke_selected(&caller, selection.clone(), reason.clone()).await.map_err(refused)?;
@@ -135,9 +136,10 @@ impl v1::access_server::Access for AccessService {
                 break;
             }
             revision = done.revision;
+            first.get_or_insert(revision);
             grants.extend(done.answer);
         }
-        let receipts = self.receipts(revision, &grants, wait_ms).await;
+        let receipts = self.receipts(first.unwrap_or(revision), revision, &grants, wait_ms).await;
         let revoked = u64::try_from(grants.len()).unwrap_or(u64::MAX);
         Ok(Response::new(v1::RevokeGrantsResponse { revoked, revision, receipts }))
     }

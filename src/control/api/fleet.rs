@@ -196,7 +196,7 @@ impl FleetService {
             HaltScope::Resource(name) => vec![receipts::bound(&model, name)],
             HaltScope::Drill => Vec::new(),
         };
-        let wanted = Wanted { revision, grants: None, bounds, lag: MAX_LAG };
+        let wanted = Wanted { revision, cuts_from: revision, grants: None, bounds, lag: MAX_LAG };
         receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
     }
 

@@ -4,6 +4,7 @@
 //! gateway that does not read is still heard, and one that does not read long enough is let go. Knows messages and
 //! revisions; what the objects in them mean is for the gateway.
 
+mod hello;
 mod renewal;
 
 use std::pin::Pin;
@@ -21,14 +22,14 @@ use super::super::authority::AuthorityKey;
 use super::super::authorize::{Caller, Operation};
 use super::super::encode;
 use super::super::fleet::Stated;
-use super::super::logs::{self, LogFault};
+use super::super::logs::LogFault;
 use super::super::record::{LogRecord, Standing};
 use super::super::ring::{self, Head, Next};
 use super::ApiError;
 use crate::domain::name::GatewayName;
 use crate::evidence::checkpoint::VerifierKey;
 use crate::evidence::statement::StatementKind;
-use crate::wire::v1;
+use crate::wire::{MAX_GATEWAY_MESSAGE_BYTES, v1};
 use v1::control_message::Message as Down;
 use v1::gateway_message::Message as Up;
 
@@ -38,6 +39,8 @@ const MAX_IN_FLIGHT: usize = 4;
 const SEND_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a gateway may take to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest statement that is heard: an acknowledgement with as many calls as one lists is not half of it.
+const MAX_STATEMENT_BYTES: usize = MAX_GATEWAY_MESSAGE_BYTES / 2;
 /// Longest nonce that is echoed; gateways send 16 bytes.
 const MAX_NONCE_BYTES: usize = 64;
 /// How long a connected gateway may lag behind a revision and still have its renewals answered. With it every
@@ -74,26 +77,27 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
         let Some(v1::GatewayMessage { message: Some(Up::Hello(hello)) }) = hello else {
             return Err(ApiError::invalid("the first message must be a hello").into());
         };
-        let shared = self.handle.shared().clone();
-        in_good_standing(&shared, &name)?;
+        let shared = self.handle.shared();
+        in_good_standing(shared, &name)?;
         plausible(&hello, shared.ring.head())?;
-        let (key, cosigned_size) = open_log(&self.handle, &name, &hello.evidence_key).await?;
-        let holds = if hello.epoch == shared.ring.head().epoch { hello.revision } else { 0 };
-        let Some((id, replaced)) = shared.fleet.attach(&name, holds) else {
-            return Err(ApiError::denied(format!("gateway {name} is not recorded")).into());
-        };
-        tracing::info!(gateway = %name, revision = hello.revision, version = %hello.version, "a gateway attached");
+        let greeted = hello::Greeted::new(&self.handle, name, hello).await?;
         let (sender, receiver) = mpsc::channel(MAX_IN_FLIGHT);
-        let (renewals, renewed) = watch::channel(None);
-        let welcome = v1::ControlMessage { message: Some(Down::Welcome(v1::Welcome { cosigned_size })) };
         // There is room: it is the first.
-        let _ = sender.try_send(Ok(welcome));
-        let (handle, authority) = (self.handle.clone(), self.authority.clone());
-        let reader = Reader { shared: shared.clone(), name: name.clone(), session: id, key: key.clone() };
-        let session = Session { shared, handle, authority, name, id, key, holds, sender, stop: self.stop.clone() };
-        let reading = tokio::spawn(reader.run(incoming, renewals));
+        let _ = sender.try_send(Ok(v1::ControlMessage { message: Some(Down::Welcome(greeted.welcome())) }));
+        let (authority, stop) = (self.authority.clone(), self.stop.clone());
         tokio::spawn(async move {
-            session.run(&hello, renewed, replaced).await;
+            let (session, holds, replaced) =
+                match greeted.attached(&mut incoming, authority, sender.clone(), stop).await {
+                    Ok(attached) => attached,
+                    Err(error) => {
+                        let _ = sender.try_send(Err(error.into()));
+                        return;
+                    }
+                };
+            drop(sender);
+            let (renewals, renewed) = watch::channel(None);
+            let reading = tokio::spawn(session.reader().run(incoming, renewals));
+            session.run(holds, renewed, replaced).await;
             reading.abort();
             session.shared.fleet.detach(&session.name, session.id);
             tracing::info!(gateway = %session.name, "a gateway's stream ended");
@@ -127,27 +131,21 @@ fn plausible(hello: &v1::Hello, head: Head) -> Result<(), Status> {
     Err(ApiError::store_behind().into())
 }
 
-/// Takes note of the log that a gateway comes with: its key, and how much of it is cosigned.
-async fn open_log(handle: &ControlHandle, name: &GatewayName, key: &str) -> Result<(VerifierKey, u64), ApiError> {
-    let fault = match logs::opened(&handle.model(), name, key) {
-        Ok(_) => {
-            let done = handle.open_log(name.clone(), key.to_owned()).await?;
-            let key = key.parse().map_err(|_| ApiError::log(&LogFault::Key(name.clone())))?;
-            return Ok((key, done.answer));
-        }
-        Err(fault) => fault,
-    };
-    alarm(handle, name, &fault).await;
-    Err(ApiError::log(&fault))
-}
-
 /// A log that was changed or copied is evidence itself. Up to a rate: gateways come again.
 async fn alarm(handle: &ControlHandle, name: &GatewayName, fault: &LogFault) {
     tracing::error!(gateway = %name, %fault, "a gateway gets no authority");
-    if !fault.is_alarm() || handle.shared().denials.spend(handle.shared().clock.since_boot()).is_none() {
+    if !fault.is_alarm() {
         return;
     }
-    if let Err(error) = handle.note_log(name.clone(), fault.to_string()).await {
+    if fault.is_another_process() {
+        handle.shared().fleet.doubt(name);
+    }
+    let Some(suppressed) = handle.shared().budgets.alarm(name, handle.shared().clock.since_boot()) else { return };
+    let text = match suppressed {
+        0 => fault.to_string(),
+        count => format!("{fault} (and {count} times before, not recorded)"),
+    };
+    if let Err(error) = handle.note_log(name.clone(), text).await {
         tracing::error!(%error, "a fault of a gateway's log could not be recorded");
     }
 }
@@ -158,38 +156,50 @@ struct Reader {
     name: GatewayName,
     session: u64,
     key: VerifierKey,
+    challenge: hello::Challenge,
 }
 
 impl Reader {
     /// Until it has nothing more to say, or says what it should not.
     async fn run(self, mut incoming: Streaming<v1::GatewayMessage>, renewals: watch::Sender<Option<v1::Renew>>) {
         while let Some(Ok(message)) = incoming.next().await {
-            match message.message {
-                Some(Up::Applied(signed)) => {
-                    let Some(applied) = self.stated(&signed) else {
-                        tracing::error!(gateway = %self.name, "an acknowledgement is not signed by the gateway's key");
-                        break;
-                    };
-                    if applied.epoch == self.shared.ring.head().epoch {
-                        let stated = Stated { applied, signed, key: self.key.to_string() };
-                        self.shared.fleet.applied(&self.name, self.session, stated);
-                    }
-                }
+            let heard = match message.message {
+                Some(Up::Applied(signed)) => self.applied(signed),
                 // Only the latest matters: an answer to an older one would be older authority.
-                Some(Up::Renew(renew)) if renew.nonce.len() > MAX_NONCE_BYTES => break,
-                Some(Up::Renew(renew)) => drop(renewals.send_replace(Some(renew))),
-                Some(Up::Hello(_)) | None => break,
+                Some(Up::Renew(signed)) => self.renewal(&signed).map(|renew| drop(renewals.send_replace(Some(renew)))),
+                Some(Up::Hello(_) | Up::Attach(_)) | None => None,
+            };
+            if heard.is_none() {
+                tracing::error!(gateway = %self.name, "what a gateway says is not signed by its key, or out of place");
+                return;
             }
         }
     }
 
-    fn stated(&self, signed: &v1::Signed) -> Option<v1::Applied> {
-        if !self.key.stated(StatementKind::Applied, &signed.payload, &signed.signature) {
+    fn applied(&self, signed: v1::Signed) -> Option<()> {
+        let payload = stated(&self.key, StatementKind::Applied, &signed)?;
+        let applied: v1::Applied = prost::Message::decode(payload).ok()?;
+        if applied.log != self.key.name().as_str() {
             return None;
         }
-        let applied: v1::Applied = prost::Message::decode(signed.payload.as_slice()).ok()?;
-        (applied.log == self.key.name().as_str()).then_some(applied)
+        if applied.epoch == self.shared.ring.head().epoch {
+            let stated = Stated { applied, signed, key: self.key.to_string() };
+            self.shared.fleet.applied(&self.name, self.session, stated);
+        }
+        Some(())
     }
+
+    fn renewal(&self, signed: &v1::Signed) -> Option<v1::Renew> {
+        let payload = stated(&self.key, StatementKind::Renewal, signed)?;
+        let renew: v1::Renew = prost::Message::decode(payload).ok()?;
+        (renew.challenge == self.challenge && renew.nonce.len() <= MAX_NONCE_BYTES).then_some(renew)
+    }
+}
+
+/// What the holder of `key` said.
+fn stated<'s>(key: &VerifierKey, kind: StatementKind, signed: &'s v1::Signed) -> Option<&'s [u8]> {
+    let is_short = signed.payload.len() <= MAX_STATEMENT_BYTES;
+    (is_short && key.stated(kind, &signed.payload, &signed.signature)).then_some(signed.payload.as_slice())
 }
 
 struct Session {
@@ -200,8 +210,7 @@ struct Session {
     id: u64,
     /// Of its log, and of what it states.
     key: VerifierKey,
-    /// The revision that it came with, 0 for none of this epoch.
-    holds: u64,
+    challenge: hello::Challenge,
     sender: mpsc::Sender<Result<v1::ControlMessage, Status>>,
     stop: watch::Receiver<bool>,
 }
@@ -210,18 +219,24 @@ struct Session {
 struct Ended;
 
 impl Session {
-    async fn run(
-        &self,
-        hello: &v1::Hello,
-        mut renewals: watch::Receiver<Option<v1::Renew>>,
-        replaced: oneshot::Receiver<()>,
-    ) {
+    fn reader(&self) -> Reader {
+        Reader {
+            shared: self.shared.clone(),
+            name: self.name.clone(),
+            session: self.id,
+            key: self.key.clone(),
+            challenge: self.challenge,
+        }
+    }
+
+    /// `holds` is the revision that the gateway came with, 0 for none of this epoch.
+    async fn run(&self, holds: u64, mut renewals: watch::Receiver<Option<v1::Renew>>, replaced: oneshot::Receiver<()>) {
         let mut stop = self.stop.clone();
         let mut head = self.shared.ring.watch();
         // Lag is counted on a clock that nobody sets back.
         let began = self.shared.clock.since_boot();
         let work = async {
-            let mut cursor = self.resume(hello).await?;
+            let mut cursor = self.resume(holds).await?;
             let mut due = false;
             loop {
                 head.mark_unchanged();
@@ -266,12 +281,11 @@ impl Session {
     }
 
     /// Where to go on from: the gateway's own revision if the changes since are at hand, otherwise a snapshot's.
-    async fn resume(&self, hello: &v1::Hello) -> Result<u64, Ended> {
-        let head = self.shared.ring.head();
-        if hello.revision > 0 && hello.epoch == head.epoch && self.shared.ring.after(hello.revision) != Next::Behind {
-            return Ok(hello.revision);
+    async fn resume(&self, holds: u64) -> Result<u64, Ended> {
+        if holds > 0 && self.shared.ring.after(holds) != Next::Behind {
+            return Ok(holds);
         }
-        self.snapshot(if hello.revision == 0 { "new" } else { "away" }).await
+        self.snapshot(if holds == 0 { "new" } else { "away" }).await
     }
 
     async fn snapshot(&self, cause: &str) -> Result<u64, Ended> {

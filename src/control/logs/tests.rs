@@ -117,3 +117,39 @@ fn a_gateway_that_lost_its_key_comes_back_when_it_is_readmitted() {
     assert_eq!((log.size, log.before.len()), (0, 1));
     assert!(matches!(look(log, &renew(&new, ORIGIN, root(&["z"]), 0, &[])), Ok(Seen::Extends(_))));
 }
+
+#[test]
+fn a_sealed_log_does_not_come_back_after_a_readmission() {
+    let key = EvidenceKey::generate().unwrap().0;
+    let mut model = cosigned(&key);
+    let plan = plan_readmit(&model, &edge(), "its disk was lost").unwrap();
+    apply(&mut model, plan);
+    // Whoever has a copy of the old key is not the first comer.
+    let sealed = opened(&model, &edge(), &vkey(&key, ORIGIN));
+    assert_eq!(sealed.err(), Some(LogFault::Sealed(edge())));
+    assert_eq!(plan_bring(&model, &edge(), &vkey(&key, ORIGIN)).err(), Some(LogFault::Sealed(edge()).into()));
+    // The same key with a new log goes on, and so does another key.
+    assert!(opened(&model, &edge(), &vkey(&key, &format!("{ORIGIN}/2"))).is_ok());
+    let other = EvidenceKey::generate().unwrap().0;
+    assert!(opened(&model, &edge(), &vkey(&other, ORIGIN)).is_ok());
+}
+
+#[test]
+fn new_logs_do_not_push_the_sealed_ones_out() {
+    let key = EvidenceKey::generate().unwrap().0;
+    let mut model = cosigned(&key);
+    for place in 2..200 {
+        match plan_open(&model, &edge(), &vkey(&key, &format!("{ORIGIN}/{place}"))) {
+            Ok(plan) => drop(apply(&mut model, plan)),
+            Err(refused) => {
+                assert_eq!((place, refused), (MAX_SEALED as u64 + 2, LogFault::TooMany(edge()).into()));
+                break;
+            }
+        }
+    }
+    assert_eq!(model.logs[&edge()].value.before[0].key, vkey(&key, ORIGIN));
+    let plan = plan_readmit(&model, &edge(), "it crashes").unwrap();
+    apply(&mut model, plan);
+    assert!(opened(&model, &edge(), &vkey(&key, &format!("{ORIGIN}/7"))).is_err());
+    assert!(opened(&model, &edge(), &vkey(&key, &format!("{ORIGIN}/102"))).is_ok());
+}

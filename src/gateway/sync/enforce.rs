@@ -148,7 +148,8 @@ impl Follower {
         let before = self.published.publish(snapshot);
         // INVARIANT: published first. Whoever registers from here on sees it before going on.
         let after = self.published.load();
-        let ending = !cut.is_empty();
+        // A whole picture is remembered as it is; what it ends here is among what it cuts.
+        let ending = !cut.is_empty() || (review && !whole);
         let set = self.fire(&before, &after, cut, review, whole);
         self.metrics.applied(revision);
         let enforcement = Enforcement { epoch, revision, arrived, cut: set, grants, ending, whole };

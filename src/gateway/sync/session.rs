@@ -86,6 +86,8 @@ pub(super) struct Session<'f> {
     asked: VecDeque<Asked>,
     /// Position of the next acknowledgement to send.
     position: u64,
+    /// What renewals of this stream show; `None` before the control plane welcomed us: nothing is said before.
+    challenge: Option<Vec<u8>>,
     renewed: bool,
 }
 
@@ -111,6 +113,7 @@ impl<'f> Session<'f> {
             outbox,
             asked: VecDeque::new(),
             position: 0,
+            challenge: None,
             renewed: false,
         }
     }
@@ -137,12 +140,11 @@ impl<'f> Session<'f> {
         let mut renewals = tokio::time::interval(RENEW_INTERVAL);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let clock = self.clock.clone();
-        self.acknowledge(&up)?;
         loop {
             tokio::select! {
                 message = incoming.message() => match message? {
                     Some(v1::ControlMessage { message: Some(Down::Welcome(welcome)) }) => {
-                        self.shown.welcome(welcome.cosigned_size);
+                        self.welcome(&up, welcome)?;
                         self.renew(&up).await?;
                     }
                     Some(message) => self.take(message).await?,
@@ -153,6 +155,24 @@ impl<'f> Session<'f> {
                 () = self.outbox.changed.notified() => self.acknowledge(&up)?,
             }
         }
+    }
+
+    /// The first welcome asks to show that the stream is ours; a later one tells how much is cosigned.
+    fn welcome(&mut self, up: &mpsc::Sender<v1::GatewayMessage>, welcome: v1::Welcome) -> Result<(), Cause> {
+        self.shown.welcome(welcome.cosigned_size);
+        if self.challenge.is_some() {
+            return Ok(());
+        }
+        let attach = v1::Attach { challenge: welcome.challenge.clone(), log: self.origin() };
+        send(up, Up::Attach(self.signed(StatementKind::Attach, &attach)?))?;
+        self.challenge = Some(welcome.challenge);
+        Ok(())
+    }
+
+    fn signed(&self, kind: StatementKind, message: &impl prost::Message) -> Result<v1::Signed, Cause> {
+        let payload = message.encode_to_vec();
+        let signature = self.log.state(kind, &payload)?;
+        Ok(v1::Signed { payload, signature })
     }
 
     async fn take(&mut self, message: v1::ControlMessage) -> Result<(), Cause> {
@@ -202,17 +222,20 @@ impl<'f> Session<'f> {
     }
 
     async fn renew(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
+        let Some(challenge) = self.challenge.clone() else { return Ok(()) };
         let mut nonce: Nonce = [0; 16];
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| Cause::Random)?;
         let (epoch, applied_revision) = self.outbox.enforced();
-        let mut renew = v1::Renew { nonce: nonce.to_vec(), epoch, applied_revision, ..v1::Renew::default() };
+        let nonce_shown = nonce.to_vec();
+        let mut renew = v1::Renew { nonce: nonce_shown, epoch, applied_revision, challenge, ..v1::Renew::default() };
         let Some(size) = self.shown.show(&mut renew).await else { return self.acknowledge(up) };
         if self.asked.len() >= MAX_ASKED {
             self.asked.pop_front();
         }
         self.asked.push_back(Asked { nonce, position: self.position, size });
+        let signed = self.signed(StatementKind::Renewal, &renew)?;
         self.clock.sent(nonce);
-        send(up, Up::Renew(renew))?;
+        send(up, Up::Renew(signed))?;
         self.acknowledge(up)
     }
 
@@ -221,10 +244,12 @@ impl<'f> Session<'f> {
     }
 
     fn acknowledge(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
+        if self.challenge.is_none() {
+            return Ok(());
+        }
         while let Some((applied, next)) = self.outbox.at(self.position) {
-            let payload = prost::Message::encode_to_vec(&v1::Applied { log: self.origin(), ..applied });
-            let signature = self.log.state(StatementKind::Applied, &payload)?;
-            match send(up, Up::Applied(v1::Signed { payload, signature })) {
+            let signed = self.signed(StatementKind::Applied, &v1::Applied { log: self.origin(), ..applied })?;
+            match send(up, Up::Applied(signed)) {
                 Ok(()) => self.position = next,
                 // With the next renewal. Nothing here may wait for a control plane that does not read.
                 Err(Cause::Unread) => break,

@@ -28,6 +28,7 @@ use crate::gateway::live::{Cut, TokenKey};
 use crate::wire::v1::grant_stream_server::{GrantStream, GrantStreamServer};
 use crate::wire::{CONTROL_SERVER_NAME, v1};
 
+const CHALLENGE: [u8; 16] = [7; 16];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One attached stream, as the control plane sees it.
@@ -89,8 +90,17 @@ impl Attached {
         message
     }
 
+    fn renewal(&self, signed: &v1::Signed) -> v1::Renew {
+        let key: VerifierKey = self.hello.evidence_key.parse().unwrap();
+        assert!(key.stated(StatementKind::Renewal, &signed.payload, &signed.signature));
+        let renew = v1::Renew::decode(signed.payload.as_slice()).unwrap();
+        assert_eq!(renew.challenge, CHALLENGE);
+        renew
+    }
+
     async fn answer(&self, message: &Up) {
-        if let Up::Renew(renew) = message {
+        if let Up::Renew(signed) = message {
+            let renew = self.renewal(signed);
             self.send(Down::Authority(self.authority(&self.key, "edge", &renew.nonce))).await;
         }
     }
@@ -208,7 +218,14 @@ impl House {
 
     async fn attached(&self) -> Attached {
         let attached = tokio::time::timeout(PATIENCE, self.attached.lock().await.recv()).await.unwrap().unwrap();
-        attached.send(Down::Welcome(v1::Welcome { cosigned_size: 0 })).await;
+        let mut attached = attached;
+        let welcome = v1::Welcome { cosigned_size: 0, challenge: CHALLENGE.to_vec() };
+        attached.send(Down::Welcome(welcome)).await;
+        let Up::Attach(shown) = attached.next().await else { panic!("an attach comes before anything else") };
+        let key: VerifierKey = attached.hello.evidence_key.parse().unwrap();
+        assert!(key.stated(StatementKind::Attach, &shown.payload, &shown.signature));
+        let attach = v1::Attach::decode(shown.payload.as_slice()).unwrap();
+        assert_eq!((attach.challenge, attach.log), (CHALLENGE.to_vec(), attached.hello.log_origin.clone()));
         attached
     }
 
@@ -296,7 +313,7 @@ async fn a_revision_whose_calls_still_run_is_not_acknowledged_and_later_ones_tak
     assert_eq!(cut.fired().await, Reason::GrantRevoked);
     // A renewal comes every three seconds: one without an acknowledgement before it says enough.
     match attached.next().await {
-        Up::Renew(renew) => assert_eq!(renew.applied_revision, 7),
+        Up::Renew(signed) => assert_eq!(attached.renewal(&signed).applied_revision, 7),
         other => panic!("{other:?} before the call was over"),
     }
     drop(stuck);
@@ -389,8 +406,8 @@ async fn an_authority_of_another_key_or_for_another_gateway_counts_for_nothing()
         let mut attached = house.attached().await;
         let nonce = loop {
             let message = tokio::time::timeout(PATIENCE, attached.up.next()).await.unwrap().unwrap().unwrap();
-            if let Some(Up::Renew(renew)) = message.message {
-                break renew.nonce;
+            if let Some(Up::Renew(signed)) = message.message {
+                break attached.renewal(&signed).nonce;
             }
         };
         let key = if of_another_key { other.clone() } else { attached.key.clone() };
@@ -400,4 +417,16 @@ async fn an_authority_of_another_key_or_for_another_gateway_counts_for_nothing()
         while let Ok(Some(Ok(_))) = tokio::time::timeout(PATIENCE, attached.up.next()).await {}
         assert_eq!(house.parts.clock.now().authority, Authority::Missing);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halt_that_cuts_nothing_is_on_disk_before_it_is_acknowledged() {
+    let house = house().await;
+    let mut attached = house.started().await;
+    let before = house.parts.log.journal().durable_seq();
+    let halt = super::fixture::object("Halt", "resource/api/orders", &serde_json::json!({}));
+    attached.send(Down::Delta(delta(8, vec![v1::change::Change::ObjectPut(halt)]))).await;
+    assert_eq!(attached.applied().await.revision, 8);
+    assert_eq!(Memory::open(house._dir.path()).unwrap().highest().revision, 8, "no restart forgets it");
+    assert!(house.parts.log.journal().durable_seq() > before, "and the evidence tells of it");
 }

@@ -44,12 +44,20 @@ impl Session {
             Seen::Stale(cosigned_size) => {
                 // Another stream of the gateway's was answered meanwhile: it is told anew from where to prove.
                 self.count("stale");
-                return self.send(Down::Welcome(v1::Welcome { cosigned_size })).await;
+                return self
+                    .send(Down::Welcome(v1::Welcome { cosigned_size, challenge: self.challenge.to_vec() }))
+                    .await;
             }
         };
         let shared = &self.shared;
+        // Again: to cosign took a while, and an expulsion is answered as soon as it is stored.
+        if let Err(denied) = in_good_standing(shared, &self.name) {
+            return Err(self.end(denied));
+        }
         // Written down before it is sent: a stop-by time must never be too early.
-        shared.fleet.answered(&self.name, self.id);
+        if !shared.fleet.answered(&self.name, self.id) {
+            return Err(Ended);
+        }
         self.count("answered");
         let authority = v1::Authority {
             nonce: renew.nonce.clone(),
@@ -67,13 +75,11 @@ impl Session {
     /// Whether it has known of a revision for too long without enforcing it.
     fn lags(&self, renew: &v1::Renew, cursor: u64, began: Duration) -> bool {
         let shared = &self.shared;
-        // What it held when it came, it enforced before; what came since, it acknowledges with what was cut.
-        shared.fleet.holds(&self.name, self.id, renew.applied_revision.min(self.holds));
-        let applied = renew.applied_revision.max(shared.fleet.applied_by(&self.name));
+        let told = if renew.epoch == shared.ring.head().epoch { renew.applied_revision } else { 0 };
+        let applied = told.max(shared.fleet.applied_by(&self.name));
         // What is no longer in the ring was published long ago, or before this session began.
-        let missing_since = shared.ring.published_after(applied).filter(|_| applied < cursor).map(|at| at.max(began));
-        let since = if applied < cursor { missing_since.or(Some(began)) } else { None };
-        since.is_some_and(|since| shared.clock.since_boot().saturating_sub(since) > MAX_LAG)
+        let since = || shared.ring.published_after(applied).map_or(began, |at| at.max(began));
+        shared.fleet.lag(&self.name, self.id, cursor, (applied < cursor).then(since)) > MAX_LAG
     }
 
     fn log(&self) -> Result<std::sync::Arc<super::LogRecord>, LogFault> {

@@ -26,7 +26,7 @@ pub(super) struct Gateway {
     pub(super) revision: u64,
     /// As the welcome said.
     pub(super) cosigned: u64,
-    welcomed: bool,
+    pub(super) challenge: Vec<u8>,
     pub(super) grants: BTreeMap<Vec<u8>, v1::Grant>,
     pub(super) snapshots: usize,
     pub(super) changes: usize,
@@ -39,6 +39,19 @@ impl Gateway {
 
     /// With an evidence key of the test's own.
     pub(super) async fn attach_with(
+        bench: &Bench,
+        name: &str,
+        key: EvidenceKey,
+        epoch: u64,
+        revision: u64,
+    ) -> Result<Self, Status> {
+        let gateway = Self::greeted(bench, name, key, epoch, revision).await?;
+        gateway.show().await;
+        Ok(gateway)
+    }
+
+    /// Welcomed, and nothing shown yet.
+    pub(super) async fn greeted(
         bench: &Bench,
         name: &str,
         key: EvidenceKey,
@@ -58,7 +71,7 @@ impl Gateway {
         up.send(v1::GatewayMessage { message: Some(Up::Hello(hello)) }).await.unwrap();
         let mut client = v1::grant_stream_client::GrantStreamClient::new(channel);
         let down = client.attach(ReceiverStream::new(messages)).await?.into_inner();
-        Ok(Self {
+        let mut gateway = Self {
             up,
             down,
             key,
@@ -67,11 +80,34 @@ impl Gateway {
             epoch,
             revision,
             cosigned: 0,
-            welcomed: false,
+            challenge: Vec::new(),
             grants: BTreeMap::new(),
             snapshots: 0,
             changes: 0,
-        })
+        };
+        let Down::Welcome(welcome) = gateway.next().await? else { panic!("a welcome comes first") };
+        gateway.challenge = welcome.challenge;
+        Ok(gateway)
+    }
+
+    /// Shows that the stream is its own.
+    async fn show(&self) {
+        let attach = v1::Attach { challenge: self.challenge.clone(), log: self.origin.to_string() };
+        self.send_signed(StatementKind::Attach, &self.key, &attach, Up::Attach).await;
+    }
+
+    /// Says something that is signed.
+    pub(super) async fn send_signed(
+        &self,
+        kind: StatementKind,
+        key: &EvidenceKey,
+        message: &impl prost::Message,
+        wrap: impl FnOnce(v1::Signed) -> Up,
+    ) {
+        let payload = message.encode_to_vec();
+        let signature = key.state(kind, &payload).unwrap();
+        let message = Some(wrap(v1::Signed { payload, signature }));
+        self.up.send(v1::GatewayMessage { message }).await.unwrap();
     }
 
     /// The next message, taken in.
@@ -81,10 +117,6 @@ impl Gateway {
         let message = message.ok_or_else(|| Status::unavailable("the stream ended"))?.message.unwrap();
         if let Down::Welcome(welcome) = &message {
             self.cosigned = welcome.cosigned_size;
-            // The first one is only how a stream begins.
-            if !std::mem::replace(&mut self.welcomed, true) {
-                return Box::pin(self.next()).await;
-            }
         }
         match &message {
             Down::Snapshot(part) => {
@@ -126,10 +158,8 @@ impl Gateway {
     /// Signed by a key of the test's own.
     pub(super) async fn applied_by(&self, key: &EvidenceKey, cut: Vec<v1::CutCall>) {
         let (epoch, revision, log) = (self.epoch, self.revision, self.origin.to_string());
-        let payload = v1::Applied { epoch, revision, cut, took_us: 42, log, unlisted: 0 }.encode_to_vec();
-        let signature = key.state(StatementKind::Applied, &payload).unwrap();
-        let signed = v1::Signed { payload, signature };
-        self.up.send(v1::GatewayMessage { message: Some(Up::Applied(signed)) }).await.unwrap();
+        let applied = v1::Applied { epoch, revision, cut, took_us: 42, log, unlisted: 0 };
+        self.send_signed(StatementKind::Applied, key, &applied, Up::Applied).await;
     }
 
     pub(super) async fn renew(&self, nonce: u8) {
@@ -138,8 +168,9 @@ impl Gateway {
 
     /// With a checkpoint of the test's own.
     pub(super) async fn renew_with(&self, nonce: u8, renew: v1::Renew) {
-        let renew = v1::Renew { nonce: vec![nonce; 16], epoch: self.epoch, applied_revision: self.revision, ..renew };
-        self.up.send(v1::GatewayMessage { message: Some(Up::Renew(renew)) }).await.unwrap();
+        let (epoch, applied_revision, challenge) = (self.epoch, self.revision, self.challenge.clone());
+        let renew = v1::Renew { nonce: vec![nonce; 16], epoch, applied_revision, challenge, ..renew };
+        self.send_signed(StatementKind::Renewal, &self.key, &renew, Up::Renew).await;
     }
 
     /// Takes messages in until an authority comes.

@@ -5,8 +5,10 @@ use tonic::Code;
 use super::gateway::Gateway;
 use super::plane::Bench;
 use crate::evidence::checkpoint::{Checkpoint, EvidenceKey};
+use crate::evidence::statement::StatementKind;
 use crate::evidence::tree::{CompactRange, Hash, TreeHead, leaf_hash};
 use crate::wire::v1;
+use v1::gateway_message::Message as Up;
 
 fn head(entries: &[&str]) -> TreeHead {
     let mut range = CompactRange::new();
@@ -114,4 +116,63 @@ async fn another_evidence_key_is_refused_and_a_statement_of_it_ends_the_stream()
     assert_eq!(receipt.applied, 0);
     bench.stop().await;
     assert_eq!(operations(&bench, "log.refused"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_the_certificate_and_not_the_evidence_key_takes_nobodys_place() {
+    let mut bench = Bench::start().await;
+    let mut one = cosigned(&bench).await;
+    let other = EvidenceKey::generate().unwrap().0;
+    let attach = |challenge: &[u8]| v1::Attach { challenge: challenge.to_vec(), log: "portcullis/gateway/one".into() };
+    let known = bench.evidence_key("one");
+    // The public key is no secret: the hello shows it, and the proof is by another key, or of another stream.
+    for (key, challenge) in [(&other, None), (&known, Some([0; 16]))] {
+        let mut impostor = Gateway::greeted(&bench, "one", known.clone(), 0, 0).await.unwrap();
+        assert_eq!(impostor.cosigned, 2);
+        let shown = attach(&challenge.map_or(impostor.challenge.clone(), |other| other.to_vec()));
+        impostor.send_signed(StatementKind::Attach, key, &shown, Up::Attach).await;
+        assert_eq!(impostor.next().await.unwrap_err().code(), Code::PermissionDenied);
+    }
+    // Nor does whoever says nothing, or asks for authority first.
+    let mut hasty = Gateway::greeted(&bench, "one", known.clone(), 0, 0).await.unwrap();
+    hasty.renew(5).await;
+    assert_eq!(hasty.next().await.unwrap_err().code(), Code::InvalidArgument);
+    one.renew_with(2, one.shown(&["a", "b"], 2, &[])).await;
+    assert_eq!(one.authority().await.unwrap().nonce, [2; 16], "its own stream went on");
+    // A renewal of another stream, or by another key, ends this one.
+    let renew = v1::Renew { nonce: vec![3; 16], challenge: vec![0; 16], ..one.shown(&["a", "b"], 2, &[]) };
+    one.send_signed(StatementKind::Renewal, &known, &renew, Up::Renew).await;
+    assert!(one.authority().await.is_err());
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_log_is_taken_note_of_before_its_key_was_shown() {
+    let mut bench = Bench::start().await;
+    let claimed = EvidenceKey::generate().unwrap().0;
+    let impostor = Gateway::greeted(&bench, "one", claimed, 0, 0).await.unwrap();
+    drop(impostor);
+    let one = cosigned(&bench).await;
+    drop(one);
+    bench.stop().await;
+    assert_eq!((operations(&bench, "log.opened"), operations(&bench, "log.refused")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_renewal_says_of_itself_is_no_acknowledgement() {
+    let bench = Bench::start().await;
+    bench.apply().await;
+    let mut one = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
+    one.next().await.unwrap();
+    let revision = one.revision;
+    drop(one);
+    // It held that before; whether it enforced it, it has to say.
+    let mut one = Gateway::attach(&bench, "one", 1, revision).await.unwrap();
+    one.renew(1).await;
+    one.authority().await.unwrap();
+    assert_eq!(bench.handle().gateways()[0].applied, 0);
+    one.applied(Vec::new()).await;
+    one.renew(2).await;
+    one.authority().await.unwrap();
+    assert_eq!(bench.handle().gateways()[0].applied, revision);
 }

@@ -1,0 +1,143 @@
+//! What a gateway said about revisions, as far as it is remembered.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::wire::{MAX_CUT_CALLS_LISTED, v1};
+
+/// Remembered per gateway, for receipts that are still waited for.
+const MAX_KEPT: usize = 256;
+/// Cut calls remembered per gateway.
+const MAX_CUTS: usize = MAX_CUT_CALLS_LISTED;
+/// Bytes of signed statements remembered per gateway, beside the latest.
+const MAX_BYTES: usize = 1024 * 1024;
+/// Of how many that are forgotten it is still known how many calls they cut.
+const MAX_COUNTED: usize = 4_096;
+
+/// What a gateway said of a revision, and that it did.
+#[derive(Debug)]
+pub(in crate::control) struct Stated {
+    pub(in crate::control) applied: v1::Applied,
+    /// The same as it was signed.
+    pub(in crate::control) signed: v1::Signed,
+    /// The key that verifies it.
+    pub(in crate::control) key: String,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Acknowledgement {
+    pub(super) revision: u64,
+    pub(super) took_us: u64,
+    pub(super) cut: Vec<v1::CutCall>,
+    /// Cut calls that are not in it.
+    pub(super) unlisted: u64,
+    /// When it came, since boot.
+    pub(super) at: Duration,
+    /// As the gateway signed it.
+    pub(super) statement: v1::Signed,
+    pub(super) key: String,
+}
+
+/// The latest, and of older ones how many calls they cut.
+#[derive(Debug, Default)]
+pub(super) struct Acknowledgements {
+    kept: VecDeque<Acknowledgement>,
+    cuts: usize,
+    bytes: usize,
+    /// Revision and calls of those that are not kept.
+    counted: VecDeque<(u64, u64)>,
+}
+
+impl Acknowledgements {
+    pub(super) fn push(&mut self, stated: Stated, at: Duration) {
+        let Stated { applied, signed: statement, key } = stated;
+        let v1::Applied { revision, took_us, mut cut, unlisted, .. } = applied;
+        let unlisted = unlisted.saturating_add(count(cut.len().saturating_sub(MAX_CUTS)));
+        cut.truncate(MAX_CUTS);
+        self.cuts += cut.len();
+        self.bytes += statement.payload.len();
+        self.kept.push_back(Acknowledgement { revision, took_us, cut, unlisted, at, statement, key });
+        while self.kept.len() > MAX_KEPT || self.cuts > MAX_CUTS || (self.bytes > MAX_BYTES && self.kept.len() > 1) {
+            self.drop_oldest();
+        }
+    }
+
+    /// Forgets them all, and not how many calls they cut.
+    pub(super) fn forget(&mut self) {
+        while !self.kept.is_empty() {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.kept.pop_front() else { return };
+        self.cuts -= oldest.cut.len();
+        self.bytes -= oldest.statement.payload.len();
+        let calls = oldest.unlisted.saturating_add(count(oldest.cut.len()));
+        if calls == 0 {
+            return;
+        }
+        self.counted.push_back((oldest.revision, calls));
+        if self.counted.len() > MAX_COUNTED {
+            // Rather too many in an old receipt than too few.
+            let oldest = self.counted.pop_front();
+            if let (Some((_, calls)), Some(next)) = (oldest, self.counted.front_mut()) {
+                next.1 = next.1.saturating_add(calls);
+            }
+        }
+    }
+
+    /// Those of `revision` and later, in the order in which they came.
+    pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = &Acknowledgement> {
+        self.kept.iter().filter(move |kept| kept.revision >= revision)
+    }
+
+    /// Calls that were cut for `revision` and later, and are not in those that are kept.
+    pub(super) fn unlisted_since(&self, revision: u64) -> u64 {
+        let counted = self.counted.iter().filter(|(of, _)| *of >= revision).map(|(_, calls)| *calls);
+        self.since(revision).map(|kept| kept.unlisted).chain(counted).fold(0, u64::saturating_add)
+    }
+}
+
+fn count(calls: usize) -> u64 {
+    u64::try_from(calls).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stated(revision: u64, calls: usize, bytes: usize) -> Stated {
+        let applied = v1::Applied { revision, cut: vec![v1::CutCall::default(); calls], ..Default::default() };
+        let signed = v1::Signed { payload: vec![0; bytes], signature: Vec::new() };
+        Stated { applied, signed, key: String::new() }
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_is_forgotten_is_counted() {
+        let mut all = Acknowledgements::default();
+        for revision in 1..1000 {
+            all.push(stated(revision, 100, 10_000), Duration::ZERO);
+        }
+        assert!(all.cuts <= MAX_CUTS && all.kept.len() <= MAX_KEPT && all.bytes <= MAX_BYTES);
+        assert_eq!(all.cuts, all.kept.iter().map(|kept| kept.cut.len()).sum::<usize>());
+        assert_eq!(all.bytes, all.kept.iter().map(|kept| kept.statement.payload.len()).sum::<usize>());
+        let calls = |from| count(all.since(from).map(|kept| kept.cut.len()).sum()) + all.unlisted_since(from);
+        assert_eq!((calls(1), calls(500), calls(999), calls(1000)), (99_900, 50_000, 100, 0));
+    }
+
+    #[test]
+    fn the_latest_is_kept_however_large_it_is() {
+        let mut all = Acknowledgements::default();
+        all.push(stated(1, 0, 10), Duration::ZERO);
+        all.push(stated(2, 0, 2 * MAX_BYTES), Duration::ZERO);
+        assert_eq!(all.since(0).map(|kept| kept.revision).collect::<Vec<_>>(), [2]);
+        for revision in 3..20_000 {
+            all.push(stated(revision, 1, 1), Duration::ZERO);
+        }
+        all.forget();
+        assert!(all.kept.is_empty() && all.counted.len() <= MAX_COUNTED && (all.cuts, all.bytes) == (0, 0));
+        assert_eq!(all.unlisted_since(0), 19_997, "none is lost");
+    }
+}

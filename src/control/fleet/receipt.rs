@@ -1,0 +1,106 @@
+//! Receipts: what a gateway has to show for a revision.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Gateway, SLACK};
+use crate::domain::Timestamp;
+use crate::domain::name::{GatewayName, GrantId};
+use crate::domain::resource::MAX_AUTHORITY;
+use crate::wire::v1;
+use v1::gateway_receipt::State;
+
+/// How old authority may be for a resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// The revision that made it so: a gateway that has not applied it goes by an earlier one.
+    pub since: u64,
+    /// The bound.
+    pub now: Duration,
+    /// The largest that it has been.
+    pub longest: Duration,
+}
+
+/// What is asked of a receipt.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The revision.
+    pub revision: u64,
+    /// The first revision whose cut calls are told: what is done in several steps has several.
+    pub cuts_from: u64,
+    /// The grants whose cut calls are told; `None`: all calls.
+    pub grants: Option<BTreeSet<GrantId>>,
+    /// How long a gateway that was answered may go on allowing calls: one per resource.
+    pub bounds: Vec<Bound>,
+    /// How long a connected gateway may lag before it is answered no more.
+    pub lag: Duration,
+}
+
+impl Wanted {
+    /// How long a gateway that applied `applied` may go on after it was answered: as long as the resource that it may use
+    /// longest.
+    fn authority(&self, applied: u64) -> Duration {
+        let bounds = self.bounds.iter().map(|bound| if applied >= bound.since { bound.now } else { bound.longest });
+        bounds.max().unwrap_or(MAX_AUTHORITY.duration()).saturating_add(SLACK)
+    }
+
+    fn concerns(&self, cut: &v1::CutCall) -> bool {
+        let id = crate::wire::grant_id(&cut.grant_id);
+        self.grants.as_ref().is_none_or(|grants| id.is_ok_and(|id| grants.contains(&id)))
+    }
+}
+
+impl Gateway {
+    /// Where it stands with a revision, and by when it stops.
+    fn standing(&self, wanted: &Wanted, now: Timestamp) -> (State, Option<Timestamp>) {
+        let authority = wanted.authority(self.applied);
+        let (state, stops_by) = if self.applied >= wanted.revision {
+            (State::Enforced, None)
+        } else if self.session.is_some() {
+            // Its renewals are answered until it has lagged for too long, then no more.
+            (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(authority)))
+        } else {
+            let stops_by = self.answered.saturating_add(authority);
+            (if stops_by < now { State::Lapsed } else { State::Pending }, Some(stops_by))
+        };
+        // A process that it took the place of enforced only what it said itself, and goes on until it lapses.
+        let before = self.displaced.filter(|before| before.applied < wanted.revision);
+        match before.map(|before| before.answered.saturating_add(wanted.authority(before.applied))) {
+            Some(until) if until >= now => (State::Pending, stops_by.max(Some(until))),
+            _ => (state, stops_by),
+        }
+    }
+
+    pub(super) fn receipt(&self, name: &GatewayName, wanted: &Wanted, now: Timestamp) -> v1::GatewayReceipt {
+        let (state, stops_by) = self.standing(wanted, now);
+        let mut receipt = v1::GatewayReceipt {
+            gateway: name.to_string(),
+            state: state.into(),
+            stops_by_unix_us: stops_by.map_or(0, Timestamp::unix_micros),
+            connected: self.session.is_some(),
+            ..Default::default()
+        };
+        if state != State::Enforced {
+            return receipt;
+        }
+        if let Some(first) = self.acknowledgements.since(wanted.revision).next() {
+            receipt.took_us = first.took_us;
+            receipt.statement = Some(first.statement.clone());
+            receipt.statement_key.clone_from(&first.key);
+        }
+        let from = wanted.cuts_from.min(wanted.revision);
+        receipt.unlisted = self.acknowledgements.unlisted_since(from);
+        let cut = self.acknowledgements.since(from).flat_map(|said| &said.cut).filter(|cut| wanted.concerns(cut));
+        receipt.cut = cut.map(info).collect();
+        receipt
+    }
+}
+
+fn info(cut: &v1::CutCall) -> v1::CutCallInfo {
+    v1::CutCallInfo {
+        call_id: cut.call_id.clone(),
+        reason: cut.reason.clone(),
+        intent_seq: cut.intent_seq,
+        response_bytes: cut.response_bytes,
+    }
+}
