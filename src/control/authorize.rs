@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::record::{Person, PersonRole};
+use super::record::{Digest, Person, PersonRole};
 use crate::domain::identity::IdentityState;
 use crate::domain::name::{GatewayName, OwnerName};
 
@@ -18,7 +18,7 @@ pub enum Caller {
     /// A gateway with a certificate.
     Gateway(GatewayName),
     /// A gateway that has none yet, with the token that it joins with.
-    Joining(GatewayName),
+    Joining(GatewayName, Digest),
     /// The control plane itself: its clock, its set-up.
     System,
 }
@@ -30,7 +30,7 @@ impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Person(person) => write!(f, "{}", person.name),
-            Self::Gateway(name) | Self::Joining(name) => write!(f, "gateway/{name}"),
+            Self::Gateway(name) | Self::Joining(name, _) => write!(f, "gateway/{name}"),
             Self::System => f.write_str(SYSTEM),
         }
     }
@@ -243,7 +243,7 @@ pub fn authorize(caller: &Caller, operation: Operation, owner: Option<&OwnerName
     let allowed = match caller {
         Caller::System => true,
         Caller::Gateway(_) => matches!(rule(operation, Role::Gateway), Rule::Allow),
-        Caller::Joining(_) => matches!(rule(operation, Role::Joining), Rule::Allow),
+        Caller::Joining(..) => matches!(rule(operation, Role::Joining), Rule::Allow),
         Caller::Person(person) => person.roles.iter().any(|role| match rule(operation, Role::of(*role)) {
             Rule::Allow => true,
             Rule::AllowOwned => owns(person),
@@ -271,7 +271,6 @@ fn needed(operation: Operation) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::TokenDigest;
     use super::*;
 
     fn person(roles: &[PersonRole]) -> Caller {
@@ -279,7 +278,7 @@ mod tests {
             name: "bob".parse().unwrap(),
             roles: roles.to_vec(),
             speaks_for: vec!["orders".parse().unwrap()],
-            token: TokenDigest::of("t"),
+            token: Digest::of("t"),
         }))
     }
 
@@ -316,7 +315,7 @@ mod tests {
             person(&[PersonRole::Owner]),
             person(&[PersonRole::Developer]),
             Caller::Gateway("edge".parse().unwrap()),
-            Caller::Joining("edge".parse().unwrap()),
+            Caller::Joining("edge".parse().unwrap(), Digest::of("t")),
         ];
         let rows: Vec<Vec<&str>> =
             TABLE.lines().map(|l| l.split_whitespace().collect()).filter(|r: &Vec<_>| !r.is_empty()).collect();

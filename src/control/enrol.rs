@@ -17,7 +17,7 @@ use crate::domain::principal::SpiffeId;
 use crate::files;
 use crate::wire::CONTROL_SERVER_NAME;
 
-pub use certificate::{Issued, key};
+pub use certificate::{Certified, Issued, key};
 pub use person::{PersonSpec, ensure_gateway, ensure_person, random_token};
 
 /// Life of the CA.
@@ -160,7 +160,7 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// When the request does not hold, or a name cannot stand in this certificate.
-    pub fn certify(&self, subject: &Subject, request: &[u8], clock: &dyn Clock) -> Result<String, EnrolError> {
+    pub fn certify(&self, subject: &Subject, request: &[u8], clock: &dyn Clock) -> Result<Certified, EnrolError> {
         certificate::certify(self, subject, request, clock)
     }
 

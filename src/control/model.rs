@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::record::{
-    Change, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing, TokenDigest,
-};
+use super::record::{Change, Digest, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing};
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
@@ -108,7 +106,7 @@ impl Model {
     }
 
     /// The gateway that may join with a token.
-    pub fn gateway_joining(&self, digest: &TokenDigest, now: Timestamp) -> Option<GatewayName> {
+    pub fn gateway_joining(&self, digest: &Digest, now: Timestamp) -> Option<GatewayName> {
         let good = |gateway: &&Kept<GatewayRecord>| {
             let token = gateway.value.token.as_ref().filter(|token| now < token.expires);
             token.is_some_and(|token| token.digest.is(digest)) && gateway.value.standing == Standing::Good
@@ -224,7 +222,7 @@ impl Model {
     }
 
     /// The person whose token this is. Every record is compared, so that the time says nothing.
-    pub fn person_with(&self, token: &TokenDigest) -> Option<Arc<Person>> {
+    pub fn person_with(&self, token: &Digest) -> Option<Arc<Person>> {
         let mut found = None;
         for kept in self.people.values() {
             if kept.value.token.is(token) {

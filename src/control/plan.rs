@@ -32,7 +32,7 @@ impl Context<'_> {
     pub fn author(&self) -> Result<OwnerName, Refused> {
         match self.caller {
             Caller::Person(person) => Ok(person.name.clone()),
-            Caller::Gateway(_) | Caller::Joining(_) | Caller::System => {
+            Caller::Gateway(_) | Caller::Joining(..) | Caller::System => {
                 super::authorize::SYSTEM.parse().map_err(|_| Refused::invalid("the author has no name"))
             }
         }

@@ -94,15 +94,15 @@ impl PersonRole {
     }
 }
 
-/// SHA-256 of a person's token: all that is kept of it.
+/// SHA-256 of a token or a key: all that is kept of it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct TokenDigest([u8; 32]);
+pub struct Digest([u8; 32]);
 
-impl TokenDigest {
-    /// Of a token.
-    pub fn of(token: &str) -> Self {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+impl Digest {
+    /// Of a token, or a key as its SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
+    pub fn of(known_by: impl AsRef<[u8]>) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, known_by.as_ref());
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
         Self(bytes)
@@ -114,20 +114,20 @@ impl TokenDigest {
     }
 }
 
-impl std::fmt::Debug for TokenDigest {
+impl std::fmt::Debug for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenDigest(..)")
+        f.write_str("Digest(..)")
     }
 }
 
-impl From<TokenDigest> for String {
-    fn from(digest: TokenDigest) -> Self {
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
         use base64::Engine as _;
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest.0)
     }
 }
 
-impl TryFrom<String> for TokenDigest {
+impl TryFrom<String> for Digest {
     type Error = &'static str;
     fn try_from(text: String) -> Result<Self, Self::Error> {
         use base64::Engine as _;
@@ -147,7 +147,7 @@ pub struct Person {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub speaks_for: Vec<OwnerName>,
     /// Of the token that proves it is them.
-    pub token: TokenDigest,
+    pub token: Digest,
 }
 
 impl Person {
@@ -184,13 +184,17 @@ pub struct GatewayRecord {
     /// What it may join with, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<JoinToken>,
+    /// Of the key that it joined with: certificates of any other are not its own any more. `None`: it has not joined, and
+    /// whatever certificate its CA gave it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<Digest>,
 }
 
 /// A token that a gateway joins with, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
     /// Of the token: all that is kept of it.
-    pub digest: TokenDigest,
+    pub digest: Digest,
     /// When it is no good any more.
     pub expires: Timestamp,
 }
@@ -350,9 +354,9 @@ pub fn grant_key(id: crate::domain::name::GrantId) -> String {
 /// The key of a revoked token. The issuer is a URL of any length, so its digest stands for it; so does that of a `jti`
 /// with a `/`, under a name that no other `jti` has.
 pub fn token_key(issuer: &str, jti: &str) -> String {
-    let issuer: String = TokenDigest::of(issuer).into();
+    let issuer: String = Digest::of(issuer).into();
     if jti.contains('/') {
-        let jti: String = TokenDigest::of(jti).into();
+        let jti: String = Digest::of(jti).into();
         return format!("{ROOT}token/{issuer}//{jti}");
     }
     format!("{ROOT}token/{issuer}/{jti}")
@@ -383,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_token_of_any_name_has_a_key_of_its_own() {
-        let digest: String = TokenDigest::of("a/b").into();
+        let digest: String = Digest::of("a/b").into();
         let names = ["a", "a/b", "/a", "a/", &digest];
         let keys: std::collections::BTreeSet<String> = names.iter().map(|jti| token_key("https://i", jti)).collect();
         assert_eq!(keys.len(), names.len());
@@ -401,7 +405,7 @@ mod tests {
             name: "alice".parse().unwrap(),
             roles: vec![PersonRole::Developer],
             speaks_for: vec!["orders".parse().unwrap()],
-            token: TokenDigest::of("secret"),
+            token: Digest::of("secret"),
         });
         let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
         assert!(!String::from_utf8_lossy(&value).contains("secret"));

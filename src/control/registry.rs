@@ -5,7 +5,7 @@
 use super::authorize::SYSTEM;
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Plan, Refused, checked_reason};
-use super::record::{Change, GatewayRecord, JoinToken, Meta, Person, Record, Standing};
+use super::record::{Change, Digest, GatewayRecord, JoinToken, Meta, Person, Record, Standing};
 use crate::domain::Timestamp;
 use crate::domain::name::GatewayName;
 
@@ -27,6 +27,19 @@ pub struct Invited {
     pub hosts: Vec<String>,
     /// What it joins with.
     pub token: JoinToken,
+}
+
+/// What a gateway joins with.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// Its name.
+    pub gateway: GatewayName,
+    /// Of the token that it was let in by.
+    pub token: Digest,
+    /// Of the key that is certified.
+    pub client_key: Digest,
+    /// Of its log: a C2SP verifier key.
+    pub evidence_key: String,
 }
 
 /// Prefix under which gateways appear in the evidence, where people have their plain names.
@@ -91,26 +104,32 @@ pub fn plan_invite(model: &Model, now: Timestamp, invited: Invited) -> Result<Pl
         return Err(Refused::TooMuch(format!("{MAX_GATEWAYS} gateways are recorded already")));
     }
     let registered = before.map_or(now, |before| before.registered);
-    let record = GatewayRecord { name, standing: Standing::Good, registered, hosts, token: Some(token) };
+    let client_key = before.and_then(|before| before.client_key);
+    let token = Some(token);
+    let record = GatewayRecord { name, standing: Standing::Good, registered, hosts, token, client_key };
     let change = Change::Put(Record::Gateway(record));
     let event = ChangeEvent::of("gateway.invited", before.cloned().map(Record::Gateway).as_ref(), &change, None);
     Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Control, answer: () })
 }
 
 /// A gateway joins with the key of a log that it brings: its token is spent. What was known of an earlier log of its is
-/// sealed.
+/// sealed, and certificates of an earlier key are no good any more.
 ///
 /// # Errors
 /// [`Refused::Conflict`] when the token was spent meanwhile, or the key is not one.
-pub fn plan_join(model: &Model, now: Timestamp, name: &GatewayName, key: &str) -> Result<Plan<()>, Refused> {
+pub fn plan_join(model: &Model, now: Timestamp, joining: &Joining) -> Result<Plan<()>, Refused> {
+    let Joining { gateway: name, token, client_key, evidence_key } = joining;
     let spent = || Refused::Conflict(format!("gateway {name} has joined with this token already"));
     let before = model.gateways.get(name).map(|kept| kept.value.as_ref()).ok_or_else(spent)?;
-    if before.token.as_ref().is_none_or(|token| now >= token.expires) {
+    // Another invitation may have taken its place, or the gateway been expelled, since the token was looked at.
+    let is_good = |known: &JoinToken| known.digest.is(token) && now < known.expires;
+    if !before.token.as_ref().is_some_and(is_good) || before.standing == Standing::Expelled {
         return Err(spent());
     }
-    let change = Change::Put(Record::Gateway(GatewayRecord { token: None, ..before.clone() }));
+    let joined = GatewayRecord { token: None, client_key: Some(*client_key), ..before.clone() };
+    let change = Change::Put(Record::Gateway(joined));
     let event = ChangeEvent::of("gateway.joined", Some(&Record::Gateway(before.clone())), &change, None);
-    let log = super::logs::plan_bring(model, name, key)?;
+    let log = super::logs::plan_bring(model, name, evidence_key)?;
     let changes = [vec![change], log.changes].concat();
     Ok(Plan { changes, events: [vec![event], log.events].concat(), audience: Audience::Control, answer: () })
 }

@@ -14,7 +14,7 @@ use super::super::logs;
 use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
 use super::super::record::{GatewayRecord, GrantRecord, Person, RevokedToken};
-use super::super::registry::{self, Invited};
+use super::super::registry::{self, Invited, Joining};
 use super::{Identifiers, Job, Shared, note, planned};
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
@@ -267,11 +267,9 @@ impl ControlHandle {
     ///
     /// # Errors
     /// As [`registry::plan_join`].
-    pub(in super::super) async fn join(&self, gateway: GatewayName, key: String) -> Result<Done<()>, Refused> {
-        self.run(&Caller::Joining(gateway.clone()), "join", move |model, context, _| {
-            registry::plan_join(model, context.now, &gateway, &key)
-        })
-        .await
+    pub(in super::super) async fn join(&self, joining: Joining) -> Result<Done<()>, Refused> {
+        let caller = Caller::Joining(joining.gateway.clone(), joining.token);
+        self.run(&caller, "join", move |model, context, _| registry::plan_join(model, context.now, &joining)).await
     }
 
     /// Records that a gateway has its next certificate.

@@ -187,7 +187,7 @@ impl v1::access_server::Access for AccessService {
                 name: name.to_string(),
                 roles: vec!["gateway".to_owned()],
             },
-            Caller::Joining(_) | Caller::System => return Err(ApiError::unauthenticated().into()),
+            Caller::Joining(..) | Caller::System => return Err(ApiError::unauthenticated().into()),
         };
         Ok(Response::new(answer))
     }

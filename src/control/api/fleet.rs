@@ -15,9 +15,10 @@ use super::super::enrol::{self, CertificateAuthority, EnrolError, Subject};
 use super::super::fleet::{GatewayStatus, SLACK, Wanted};
 use super::super::model::Model;
 use super::super::plan::Refused;
-use super::super::record::{JoinToken, Standing, TokenDigest};
-use super::super::registry::{Invited, JOIN_PREFIX};
+use super::super::record::{Digest, JoinToken, Standing};
+use super::super::registry::{Invited, JOIN_PREFIX, Joining};
 use super::error::refused;
+use super::identify::client_key;
 use super::push::{MAX_LAG, in_good_standing};
 use super::{ApiError, authorized, receipts};
 use crate::domain::Timestamp;
@@ -119,7 +120,7 @@ impl v1::fleet_server::Fleet for FleetService {
             .map_err(|e| ApiError::invalid(e.to_string()))?;
         let token = enrol::random_token(JOIN_PREFIX).map_err(|e| refused(unavailable(&e)))?;
         let expires = self.handle.shared().clock.now().saturating_add(ttl);
-        let invited = Invited { name, hosts, token: JoinToken { digest: TokenDigest::of(&token), expires } };
+        let invited = Invited { name, hosts, token: JoinToken { digest: Digest::of(&token), expires } };
         self.handle.invite(&caller, invited).await.map_err(refused)?;
         Ok(Response::new(v1::InviteGatewayResponse {
             token: token.to_string(),
@@ -131,7 +132,8 @@ impl v1::fleet_server::Fleet for FleetService {
 
     async fn certify(&self, request: Request<v1::CertifyRequest>) -> Result<Response<v1::CertifyResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::Certify, None).await?;
-        let (Caller::Gateway(name) | Caller::Joining(name)) = caller.clone() else {
+        let shown = request.peer_certs().and_then(|certificates| client_key(certificates.first()?));
+        let (Caller::Gateway(name) | Caller::Joining(name, _)) = caller.clone() else {
             return Err(ApiError::unauthenticated().into());
         };
         let v1::CertifyRequest { certificate_request, evidence_key } = request.into_inner();
@@ -142,9 +144,17 @@ impl v1::fleet_server::Fleet for FleetService {
         let clock = &*self.handle.shared().clock;
         // Before the token is spent: a request that does not hold leaves it good.
         let certified = ca.certify(&subject, &certificate_request, clock);
-        let certificate_pem = certified.map_err(|e| ApiError::invalid(format!("certificate_request: {e}")))?;
+        let certified = certified.map_err(|e| ApiError::invalid(format!("certificate_request: {e}")))?;
+        let (certificate_pem, client_key) = (certified.pem, Digest::of(certified.public_key));
         match caller {
-            Caller::Joining(_) => self.handle.join(name, evidence_key).await.map_err(refused)?,
+            Caller::Joining(gateway, token) => {
+                let joining = Joining { gateway, token, client_key, evidence_key };
+                self.handle.join(joining).await.map_err(refused)?
+            }
+            // Somebody with a gateway's certificate and key gets no certificate for a key that they can keep.
+            _ if shown != Some(client_key) => {
+                return Err(ApiError::invalid("certificate_request: is for another key than the certificate's").into());
+            }
             _ => self.handle.note_certified(name).await.map_err(refused)?,
         };
         // A crash here leaves a gateway that has joined and has no certificate: it is invited anew.

@@ -6,7 +6,7 @@ use x509_parser::extensions::GeneralName;
 
 use super::super::actor::ControlHandle;
 use super::super::authorize::Caller;
-use super::super::record::TokenDigest;
+use super::super::record::Digest;
 use super::super::registry::JOIN_PREFIX;
 use super::ApiError;
 use crate::domain::name::GatewayName;
@@ -58,9 +58,10 @@ impl Identifier {
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
             return None;
         }
-        let (model, digest) = (self.handle.model(), TokenDigest::of(token));
+        let (model, digest) = (self.handle.model(), Digest::of(token));
         if token.starts_with(JOIN_PREFIX) {
-            return model.gateway_joining(&digest, self.handle.shared().clock.now()).map(Caller::Joining);
+            let name = model.gateway_joining(&digest, self.handle.shared().clock.now())?;
+            return Some(Caller::Joining(name, digest));
         }
         model.person_with(&digest).map(Caller::Person)
     }
@@ -68,9 +69,20 @@ impl Identifier {
     fn gateway(&self, request: &Request<()>) -> Option<Caller> {
         // TLS verified the chain up to our CA; what is left is the name.
         let certificates = request.peer_certs()?;
-        let name = gateway_name(certificates.first()?, &self.trust_domain)?;
-        self.handle.model().gateways.contains_key(&name).then_some(Caller::Gateway(name))
+        let certificate = certificates.first()?;
+        let name = gateway_name(certificate, &self.trust_domain)?;
+        let model = self.handle.model();
+        let gateway = &model.gateways.get(&name)?.value;
+        // Who joined anew has other keys: its old ones are somebody's who found them.
+        let is_its_own = gateway.client_key.is_none_or(|known| client_key(certificate) == Some(known));
+        is_its_own.then_some(Caller::Gateway(name))
     }
+}
+
+/// Of the key that a certificate is for.
+pub(super) fn client_key(der: &[u8]) -> Option<Digest> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(Digest::of(certificate.public_key().raw))
 }
 
 /// The gateway that a certificate names: exactly one URI among its alternative names, `spiffe://DOMAIN/gateway/NAME`

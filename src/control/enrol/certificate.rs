@@ -17,6 +17,15 @@ use crate::files;
 /// How far back certificates begin: clocks differ.
 const SKEW: Duration = Duration::from_secs(300);
 
+/// A certificate for somebody else's key.
+#[derive(Clone, Debug)]
+pub struct Certified {
+    /// The certificate.
+    pub pem: String,
+    /// The key that it is for, as its SubjectPublicKeyInfo in DER.
+    pub public_key: Vec<u8>,
+}
+
 /// Whether anything had to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Issued {
@@ -112,12 +121,13 @@ pub(super) fn certify(
     subject: &Subject,
     request: &[u8],
     clock: &dyn Clock,
-) -> Result<String, EnrolError> {
+) -> Result<Certified, EnrolError> {
     let request = CertificateSigningRequestParams::from_der(&request.into())?;
     let mut params = params(ca, subject)?;
     params.serial_number = Some(serial()?);
     validity(&mut params, LEAF_DAYS, clock);
-    Ok(params.signed_by(&request.public_key, &ca.issuer)?.pem())
+    let public_key = request.public_key.subject_public_key_info();
+    Ok(Certified { pem: params.signed_by(&request.public_key, &ca.issuer)?.pem(), public_key })
 }
 
 /// See [`CertificateAuthority::check`].

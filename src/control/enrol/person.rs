@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::super::actor::ControlHandle;
 use super::super::authorize::Caller;
-use super::super::record::{GatewayRecord, Person, PersonRole, Standing, TokenDigest};
+use super::super::record::{Digest, GatewayRecord, Person, PersonRole, Standing};
 use super::{EnrolError, MAX_FILE_BYTES};
 use crate::domain::Timestamp;
 use crate::domain::name::{GatewayName, OwnerName};
@@ -36,7 +36,7 @@ pub async fn ensure_person(handle: &ControlHandle, person: PersonSpec, token_fil
     let token = token(token_file)?;
     // A crash here leaves a token that nobody knows; the next run records it.
     let PersonSpec { name, roles, speaks_for } = person;
-    let person = Person { name, roles, speaks_for, token: TokenDigest::of(&token) };
+    let person = Person { name, roles, speaks_for, token: Digest::of(&token) };
     handle.put_person(&Caller::System, person).await?;
     Ok(())
 }
@@ -55,6 +55,7 @@ pub async fn ensure_gateway(handle: &ControlHandle, name: &GatewayName, now: Tim
             registered: now,
             hosts: Vec::new(),
             token: None,
+            client_key: None,
         };
         handle.put_gateway(&Caller::System, record).await?;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::api::gateway_name;
 use super::super::sample::{NOW, core};
 use super::*;
-use crate::control::record::{PersonRole, TokenDigest};
+use crate::control::record::{Digest, PersonRole};
 use crate::domain::clock::ManualClock;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -138,7 +138,7 @@ async fn a_persons_token_is_made_once_and_only_its_digest_is_kept() {
     ensure_person(core.handle(), person(), &file).await.unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), token);
     assert_eq!(core.handle().model().people[&alice].revision, revision);
-    assert_eq!(core.handle().model().person_with(&TokenDigest::of(&token)).unwrap().name.as_str(), "alice");
+    assert_eq!(core.handle().model().person_with(&Digest::of(&token)).unwrap().name.as_str(), "alice");
     let database = std::fs::read(dir.path().join("control.db")).unwrap();
     assert!(!database.windows(token.len()).any(|window| window == token.as_bytes()));
     let posing = PersonSpec { name: "gateway.edge".parse().unwrap(), ..person() };

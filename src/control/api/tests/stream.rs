@@ -223,6 +223,7 @@ async fn an_expelled_gateway_is_answered_no_more() {
         registered: bench.clock.now(),
         hosts: Vec::new(),
         token: None,
+        client_key: None,
     };
     bench.handle().put_gateway(&Caller::System, expelled).await.unwrap();
     // At once: nobody waits for its next renewal.
@@ -268,4 +269,32 @@ async fn stopping_ends_the_streams_at_once() {
     one.next().await.unwrap();
     bench.stop().await;
     assert_eq!(one.next().await.err().unwrap().code(), Code::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joined_with_other_keys_is_known_by_no_certificate_of_its_old_ones() {
+    use super::super::super::authorize::Caller;
+    use super::super::super::record::{Digest, JoinToken};
+    use super::super::super::registry::{Invited, Joining};
+    let bench = Bench::start().await;
+    drop(Gateway::attach(&bench, "one", 0, 0).await.unwrap());
+    let name: crate::domain::name::GatewayName = "one".parse().unwrap();
+    let expires = bench.clock.now().saturating_add(Duration::from_secs(60));
+    let mut joinings = Vec::new();
+    for token in ["first", "second"] {
+        let digest = Digest::of(token);
+        let invited = Invited { name: name.clone(), hosts: Vec::new(), token: JoinToken { digest, expires } };
+        bench.handle().invite(&Caller::System, invited).await.unwrap();
+        let log = "portcullis/gateway/one".parse().unwrap();
+        let key = crate::evidence::checkpoint::EvidenceKey::generate().unwrap().0;
+        let (client_key, evidence_key) = (Digest::of("its key"), key.verifier(&log).to_string());
+        joinings.push(Joining { gateway: name.clone(), token: digest, client_key, evidence_key });
+    }
+    let (second, first) = (joinings.pop().unwrap(), joinings.pop().unwrap());
+    assert!(bench.handle().join(first).await.is_err(), "its invitation was replaced while it was on its way");
+    bench.handle().join(second.clone()).await.unwrap();
+    assert!(bench.handle().join(second).await.is_err(), "once");
+    let refused = Gateway::attach(&bench, "one", 0, 0).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    drop(Gateway::attach(&bench, "two", 0, 0).await.unwrap());
 }
