@@ -237,21 +237,28 @@ impl Session {
         let began = self.shared.clock.since_boot();
         let work = async {
             let mut cursor = self.resume(holds).await?;
-            let mut due = false;
+            // A renewal whose answer is being stored: what changes meanwhile goes down first.
+            let mut storing = futures_util::future::OptionFuture::default();
+            let mut is_storing = false;
             loop {
                 head.mark_unchanged();
                 cursor = self.catch_up(cursor).await?;
-                if std::mem::take(&mut due) {
-                    let renew = renewals.borrow_and_update().clone();
-                    if let Some(renew) = renew {
-                        // An authority never overtakes the changes up to its revision: they went first, on this stream.
-                        self.answer(&renew, cursor, began).await?;
-                    }
-                }
                 tokio::select! {
-                    changed = renewals.changed() => {
-                        due = true;
+                    stored = &mut storing, if is_storing => {
+                        is_storing = false;
+                        if let Some(asked) = stored.flatten() {
+                            // An authority never overtakes the changes up to its revision: they went first, on this stream.
+                            self.answer(asked, cursor).await?;
+                        }
+                    }
+                    changed = renewals.changed(), if !is_storing => {
                         changed.map_err(|_| Ended)?;
+                        let renew = renewals.borrow_and_update().clone();
+                        let Some(renew) = renew else { continue };
+                        if let Some(asked) = self.look(&renew, cursor, began).await? {
+                            storing = Some(Box::pin(self.stored(asked))).into();
+                            is_storing = true;
+                        }
                     }
                     changed = head.changed() => changed.map_err(|_| Ended)?,
                 }

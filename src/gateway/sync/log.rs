@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use crate::evidence::EvidenceLog;
 use crate::wire::v1;
 
@@ -23,49 +25,71 @@ pub(super) struct LogShown {
     /// Records under the last cosigned checkpoint; `None` before the control plane said so.
     cosigned: Option<u64>,
     under_way: Option<Shown>,
+    /// Reads the log for the next one: disks are slow at times, and the stream does not wait for them.
+    reading: Option<JoinHandle<Option<Shown>>>,
+    /// Writes the last cosigned one, after the ones before it.
+    keeping: Option<JoinHandle<()>>,
 }
 
 impl LogShown {
     pub(super) fn new(log: Arc<EvidenceLog>) -> Self {
-        Self { log, cosigned: None, under_way: None }
+        Self { log, cosigned: None, under_way: None, reading: None, keeping: None }
     }
 
     /// The control plane says how much it cosigned.
     pub(super) fn welcome(&mut self, cosigned: u64) {
         self.cosigned = Some(cosigned);
         self.under_way = None;
+        self.reading = None;
     }
 
     /// Puts the checkpoint and its proof into a renewal, and tells how many records it covers. `None` when there is
-    /// nothing to show yet.
-    pub(super) async fn show(&mut self, renew: &mut v1::Renew) -> Option<u64> {
+    /// nothing to show yet: [`Self::read`] tells when to ask again.
+    pub(super) fn show(&mut self, renew: &mut v1::Renew) -> Option<u64> {
         let from = self.cosigned?;
-        if self.under_way.is_none() {
+        let Some(shown) = &self.under_way else {
             let log = self.log.clone();
-            let looked = tokio::task::spawn_blocking(move || shown(&log, from)).await;
-            self.under_way = Some(looked.ok().flatten()?);
-        }
-        let shown = self.under_way.as_ref()?;
+            self.reading.get_or_insert_with(|| tokio::task::spawn_blocking(move || shown(&log, from)));
+            return None;
+        };
         renew.checkpoint.clone_from(&shown.note);
         renew.proven_from = shown.from;
         renew.consistency.clone_from(&shown.consistency);
         Some(shown.size)
     }
 
+    /// Waits until there is something to show: forever, unless something was missing.
+    pub(super) async fn read(&mut self) {
+        loop {
+            let Some(reading) = &mut self.reading else { return std::future::pending().await };
+            let looked = reading.await;
+            self.reading = None;
+            if let Ok(Some(shown)) = looked {
+                self.under_way = Some(shown);
+                return;
+            }
+        }
+    }
+
     /// A renewal with a checkpoint over `size` records was answered with this cosignature.
-    pub(super) async fn cosigned(&mut self, size: u64, line: String) {
+    pub(super) fn cosigned(&mut self, size: u64, line: &str) {
         let Some(shown) = self.under_way.take_if(|shown| shown.size == size) else { return };
         if line.is_empty() {
             return;
         }
         self.cosigned = Some(size);
-        let (log, note) = (self.log.clone(), shown.note + &line);
+        let (log, note, before) = (self.log.clone(), shown.note + line, self.keeping.take());
         // Kept for who verifies the log; the control plane has it, and the next one replaces it.
-        match tokio::task::spawn_blocking(move || log.keep_cosigned(&note)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "a cosigned checkpoint could not be kept"),
-            Err(error) => tracing::warn!(%error, "a cosigned checkpoint could not be kept"),
-        }
+        self.keeping = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            match tokio::task::spawn_blocking(move || log.keep_cosigned(&note)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "a cosigned checkpoint could not be kept"),
+                Err(error) => tracing::warn!(%error, "a cosigned checkpoint could not be kept"),
+            }
+        }));
     }
 }
 

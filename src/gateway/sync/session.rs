@@ -145,13 +145,14 @@ impl<'f> Session<'f> {
                 message = incoming.message() => match message? {
                     Some(v1::ControlMessage { message: Some(Down::Welcome(welcome)) }) => {
                         self.welcome(&up, welcome)?;
-                        self.renew(&up).await?;
+                        self.renew(&up)?;
                     }
                     Some(message) => self.take(message).await?,
                     None => return Err(Cause::Closed),
                 },
-                _ = renewals.tick() => self.renew(&up).await?,
-                () = clock.due() => self.renew(&up).await?,
+                _ = renewals.tick() => self.renew(&up)?,
+                () = clock.due() => self.renew(&up)?,
+                () = self.shown.read() => self.renew(&up)?,
                 () = self.outbox.changed.notified() => self.acknowledge(&up)?,
             }
         }
@@ -179,7 +180,7 @@ impl<'f> Session<'f> {
         match message.message {
             Some(Down::Snapshot(part)) => self.follower.part(part).await?,
             Some(Down::Delta(delta)) => self.follower.delta(delta).await?,
-            Some(Down::Authority(signed)) => self.authority(&signed).await?,
+            Some(Down::Authority(signed)) => self.authority(&signed)?,
             Some(Down::Welcome(_)) | None => self.follower.unknown()?,
         }
         Ok(())
@@ -196,7 +197,7 @@ impl<'f> Session<'f> {
         if authority.gateway == self.name.as_str() { Ok(authority) } else { Err(Cause::Forged) }
     }
 
-    async fn authority(&mut self, signed: &v1::Signed) -> Result<(), Cause> {
+    fn authority(&mut self, signed: &v1::Signed) -> Result<(), Cause> {
         let authority = self.stated(signed)?;
         let answer = Answer {
             epoch: authority.epoch,
@@ -216,19 +217,19 @@ impl<'f> Session<'f> {
         let place = self.asked.iter().position(|asked| asked.nonce.as_slice() == authority.nonce);
         if let Some(asked) = place.and_then(|place| self.asked.drain(..=place).next_back()) {
             self.outbox.confirm(asked.position);
-            self.shown.cosigned(asked.size, authority.cosignature).await;
+            self.shown.cosigned(asked.size, &authority.cosignature);
         }
         Ok(())
     }
 
-    async fn renew(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
+    fn renew(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
         let Some(challenge) = self.challenge.clone() else { return Ok(()) };
         let mut nonce: Nonce = [0; 16];
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| Cause::Random)?;
         let (epoch, applied_revision) = self.outbox.enforced();
         let nonce_shown = nonce.to_vec();
         let mut renew = v1::Renew { nonce: nonce_shown, epoch, applied_revision, challenge, ..v1::Renew::default() };
-        let Some(size) = self.shown.show(&mut renew).await else { return self.acknowledge(up) };
+        let Some(size) = self.shown.show(&mut renew) else { return self.acknowledge(up) };
         if self.asked.len() >= MAX_ASKED {
             self.asked.pop_front();
         }

@@ -8,63 +8,79 @@ use super::{Down, Ended, MAX_LAG, Session, in_good_standing};
 use crate::evidence::checkpoint::Checkpoint;
 use crate::wire::v1;
 
+/// A renewal that may be answered, once what it shows is stored.
+pub(super) struct Asked {
+    nonce: Vec<u8>,
+    /// What is cosigned.
+    checkpoint: Option<Checkpoint>,
+    /// From which size it was proven; `None`: it is stored already.
+    proven_from: Option<u64>,
+}
+
 impl Session {
-    /// Answers a renewal, or not: a gateway that lags, or whose checkpoint waits for an earlier answer, asks again. One
-    /// that may have none, or whose log is not what it was, is told so and its stream ends.
-    pub(super) async fn answer(&self, renew: &v1::Renew, cursor: u64, began: Duration) -> Result<(), Ended> {
+    /// Looks at a renewal: `None` is not answered. A gateway that lags, or whose checkpoint waits for an earlier answer,
+    /// asks again. One that may have no authority, or whose log is not what it was, is told so and its stream ends.
+    pub(super) async fn look(&self, renew: &v1::Renew, cursor: u64, began: Duration) -> Result<Option<Asked>, Ended> {
         if let Err(denied) = in_good_standing(&self.shared, &self.name) {
             return Err(self.end(denied));
         }
         if self.lags(renew, cursor, began) {
             self.count("withheld");
             tracing::warn!(gateway = %self.name, cursor, "a gateway lags: its renewal is not answered");
-            return Ok(());
+            return Ok(None);
         }
-        let seen = match self.log().and_then(|log| logs::look(&log, renew)) {
-            Ok(seen) => seen,
+        let asked = |checkpoint, proven_from| Ok(Some(Asked { nonce: renew.nonce.clone(), checkpoint, proven_from }));
+        match self.log().and_then(|log| logs::look(&log, renew)) {
+            Ok(Seen::Nothing) => asked(None, None),
+            Ok(Seen::Same(checkpoint)) => asked(Some(checkpoint), None),
+            Ok(Seen::Extends(checkpoint)) => asked(Some(checkpoint), Some(renew.proven_from)),
+            Ok(Seen::Stale(cosigned_size)) => {
+                // Another stream of the gateway's was answered meanwhile: it is told anew from where to prove.
+                self.count("stale");
+                let welcome = v1::Welcome { cosigned_size, challenge: self.challenge.to_vec() };
+                self.send(Down::Welcome(welcome)).await?;
+                Ok(None)
+            }
             Err(fault) => {
                 self.count("refused");
                 super::alarm(&self.handle, &self.name, &fault).await;
-                return Err(self.end(ApiError::log(&fault)));
+                Err(self.end(ApiError::log(&fault)))
             }
-        };
-        let cosignature = match seen {
-            Seen::Nothing => String::new(),
-            Seen::Same(checkpoint) => self.cosign(&checkpoint)?,
-            Seen::Extends(checkpoint) => {
-                let stored = self.handle.cosign(self.name.clone(), renew.proven_from, checkpoint.clone()).await;
-                if let Err(error) = stored {
-                    // Not said, not known: the gateway asks again.
-                    tracing::error!(gateway = %self.name, %error, "a cosignature is not stored: the renewal is not answered");
-                    self.count("unstored");
-                    return Ok(());
-                }
-                self.cosign(&checkpoint)?
+        }
+    }
+
+    /// Stores what is about to be cosigned. `None` when it is not: not said, not known, and the gateway asks again.
+    pub(super) async fn stored(&self, asked: Asked) -> Option<Asked> {
+        let (Some(checkpoint), Some(from)) = (&asked.checkpoint, asked.proven_from) else { return Some(asked) };
+        match self.handle.cosign(self.name.clone(), from, checkpoint.clone()).await {
+            Ok(_) => Some(asked),
+            Err(error) => {
+                tracing::error!(gateway = %self.name, %error, "a cosignature is not stored: the renewal is not answered");
+                self.count("unstored");
+                None
             }
-            Seen::Stale(cosigned_size) => {
-                // Another stream of the gateway's was answered meanwhile: it is told anew from where to prove.
-                self.count("stale");
-                return self
-                    .send(Down::Welcome(v1::Welcome { cosigned_size, challenge: self.challenge.to_vec() }))
-                    .await;
-            }
-        };
+        }
+    }
+
+    /// Answers a renewal, `cursor` being what was sent before.
+    pub(super) async fn answer(&self, asked: Asked, cursor: u64) -> Result<(), Ended> {
         let shared = &self.shared;
-        // Again: to cosign took a while, and an expulsion is answered as soon as it is stored.
+        // Again: to store took a while, and an expulsion is answered as soon as it is stored.
         if let Err(denied) = in_good_standing(shared, &self.name) {
             return Err(self.end(denied));
         }
+        let cosignature = asked.checkpoint.as_ref().map(|checkpoint| self.cosign(checkpoint)).transpose()?;
         // Written down before it is sent: a stop-by time must never be too early.
         if !shared.fleet.answered(&self.name, self.id) {
             return Err(Ended);
         }
         self.count("answered");
         let authority = v1::Authority {
-            nonce: renew.nonce.clone(),
+            nonce: asked.nonce,
             epoch: shared.ring.head().epoch,
             revision: cursor,
             time_unix_us: shared.clock.now().unix_micros(),
-            cosignature,
+            cosignature: cosignature.unwrap_or_default(),
             allotments: Vec::new(),
             gateway: self.name.to_string(),
         };
