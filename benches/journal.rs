@@ -77,6 +77,7 @@ impl Names {
             call: CallId::from_bits(n),
             decision: Decision::Allow,
             basis: Basis::Grant(GrantId::from_bits(7)),
+            allotment: None,
             body: None,
             would_refuse: None,
             identity: Cow::Borrowed(&self.identity),

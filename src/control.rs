@@ -28,6 +28,7 @@ pub mod record;
 pub mod registry;
 mod ring;
 pub mod store;
+mod uses;
 pub mod vault;
 
 pub use actor::{ControlHandle, Done};

@@ -35,6 +35,17 @@ pub struct Call<'a> {
     pub target: &'a Matched<'a>,
     /// Where it comes from; `None` where there is no connection to speak of (`can-i`): networks are not checked then.
     pub peer: Option<IpAddr>,
+    /// Counted grants of which no use is left for now.
+    pub used_up: &'a [UsedUp],
+}
+
+/// A counted grant of which no use is left for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsedUp {
+    /// The grant.
+    pub grant: GrantId,
+    /// [`Reason::UsesSpent`], or [`Reason::UsesSpentForNow`] when there may be more later.
+    pub reason: Reason,
 }
 
 /// The verified credential of a call.
@@ -154,13 +165,14 @@ pub fn decide(call: &Call<'_>, snapshot: &Snapshot, now: &Now) -> Decision {
     }
 }
 
-/// The grant that allows the call and lasts longest, or the refusal of the one that came nearest to allowing it.
+/// The grant that allows the call, of several one that counts no uses, and of those the one that lasts longest; or the
+/// refusal of the one that came nearest to allowing it.
 fn best_grant(call: &Call<'_>, snapshot: &Snapshot, now: Timestamp) -> Result<Arc<LiveGrant>, Reason> {
     let mut best: Option<&Arc<LiveGrant>> = None;
     let mut nearest = Reason::GrantMissing;
     for grant in snapshot.grants(call.identity, call.target.resource()) {
         match check(grant, call, now) {
-            Ok(()) if best.is_none_or(|b| grant.window.ends > b.window.ends) => best = Some(grant),
+            Ok(()) if best.is_none_or(|best| grant.serves_better(best)) => best = Some(grant),
             Ok(()) => {}
             Err(refusal) if nearness(refusal) > nearness(nearest) => nearest = refusal,
             Err(_) => {}
@@ -178,6 +190,8 @@ const fn nearness(refusal: Reason) -> u8 {
         Reason::ParameterNotGranted => 4,
         Reason::BindingNotGranted => 5,
         Reason::NetworkNotGranted => 6,
+        Reason::UsesSpent => 7,
+        Reason::UsesSpentForNow => 8,
         _ => 0,
     }
 }
@@ -211,7 +225,10 @@ fn check(grant: &LiveGrant, call: &Call<'_>, now: Timestamp) -> Result<(), Reaso
         Some(peer) if !limits.networks.is_empty() && !limits.networks.iter().any(|n| n.contains(&peer)) => {
             Err(Reason::NetworkNotGranted)
         }
-        _ => Ok(()),
+        _ => match call.used_up.iter().find(|used_up| used_up.grant == grant.id) {
+            Some(used_up) => Err(used_up.reason),
+            None => Ok(()),
+        },
     }
 }
 

@@ -18,6 +18,7 @@ mod identify;
 pub mod incarnation;
 pub mod issuers;
 pub mod live;
+mod meter;
 pub mod metrics;
 pub mod oauth;
 mod pipeline;
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) authority: Arc<authority::AuthorityClock>,
     pub(crate) published: Arc<published::Published>,
     pub(crate) registry: Arc<live::Registry>,
+    pub(crate) meter: Arc<meter::Meter>,
     pub(crate) verifier: Arc<issuers::TokenVerifier>,
     pub(crate) oauth: Arc<oauth::Oauth>,
     pub(crate) journal: Journal,

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use crate::domain::Timestamp;
-use crate::domain::grant::{Binding, Grant, Limits, Lineage, Revocation, Window};
+use crate::domain::grant::{Binding, Grant, Limits, Lineage, Revocation, UsesPer, Window};
 use crate::domain::name::GrantId;
 use crate::domain::principal::CertificateThumbprint;
+use crate::domain::resource::Span;
 
 /// Generated from `proto/portcullis/v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
@@ -86,6 +87,7 @@ impl From<&Grant> for v1::Grant {
                 reason: r.reason.clone(),
             }),
             revision: 0,
+            uses_given: None,
         }
     }
 }
@@ -141,6 +143,11 @@ impl From<&Limits> for v1::Limits {
                 Binding::Spiffe(id) => v1::limits::Binding::Spiffe(id.to_string()),
                 Binding::Issuer(issuer) => v1::limits::Binding::Issuer(issuer.clone()),
             }),
+            uses: limits.uses.unwrap_or_default(),
+            uses_per: limits.uses_per.map(|per| v1::UsesPer {
+                uses: per.uses,
+                every_ms: u64::try_from(per.every.duration().as_millis()).unwrap_or(u64::MAX),
+            }),
         }
     }
 }
@@ -165,6 +172,10 @@ impl TryFrom<v1::Limits> for Limits {
             Some(v1::limits::Binding::Issuer(issuer)) => Some(Binding::Issuer(issuer)),
         };
         let networks = message.networks.iter().map(|n| parsed("networks", n)).collect::<Result<_, _>>()?;
-        Ok(Self { parameters, networks, binding })
+        let uses = (message.uses != 0).then_some(message.uses);
+        let uses_per = message
+            .uses_per
+            .map(|per| UsesPer { uses: per.uses, every: Span::new(std::time::Duration::from_millis(per.every_ms)) });
+        Ok(Self { parameters, networks, binding, uses, uses_per })
     }
 }

@@ -12,7 +12,7 @@ use super::{Context, receipt};
 use crate::client::answers::ShownGrant;
 use crate::client::{GrantRecord, Receipt};
 use crate::clock::SystemClock;
-use crate::domain::grant::{Binding, Limits};
+use crate::domain::grant::{Binding, Limits, MAX_USES, UsesPer};
 use crate::domain::name::{ActionName, GrantId, IdentityName, ParameterName, ResourceName, RoleName};
 use crate::domain::resource::{Span, SpanError};
 use crate::domain::{Clock as _, Timestamp};
@@ -75,6 +75,12 @@ pub(super) struct Create {
     /// Only with this credential: certificate:THUMBPRINT, spiffe:ID or issuer:ISSUER
     #[arg(long, value_name = "CREDENTIAL", value_parser = binding)]
     bind: Option<Binding>,
+    /// Only so many calls in all, over all gateways
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_USES))]
+    uses: Option<u64>,
+    /// Only so many calls in each span of time, over all gateways: 100/1h
+    #[arg(long, value_name = "N/DURATION", value_parser = uses_per)]
+    uses_per: Option<UsesPer>,
     /// Answer when every connected gateway has it, or after this time
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
     wait: Option<Span>,
@@ -136,6 +142,14 @@ impl std::str::FromStr for WaitOrId {
 pub(super) fn pair(text: &str) -> Result<(ParameterName, String), String> {
     let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
     Ok((name.parse().map_err(|e| format!("{e}"))?, value.to_owned()))
+}
+
+/// For clap: `N/DURATION`.
+fn uses_per(text: &str) -> Result<UsesPer, String> {
+    let (uses, every) = text.split_once('/').ok_or("not N/DURATION, for example 100/1h")?;
+    let uses = uses.parse().ok().filter(|uses| (1..=MAX_USES).contains(uses));
+    let uses = uses.ok_or_else(|| format!("{MAX_USES} uses at most, and one at least"))?;
+    Ok(UsesPer { uses, every: every.parse().map_err(|e: SpanError| e.to_string())? })
 }
 
 fn binding(text: &str) -> Result<Binding, String> {
@@ -206,7 +220,8 @@ impl Create {
         for (name, value) in self.parameter {
             parameters.entry(name).or_default().push(value);
         }
-        let limits = Limits { parameters, networks: self.network, binding: self.bind };
+        let limits =
+            Limits { parameters, networks: self.network, binding: self.bind, uses: self.uses, uses_per: self.uses_per };
         let request = v1::CreateGrantRequest {
             identity: self.identity.to_string(),
             role: self.role.map(String::from).unwrap_or_default(),
@@ -398,6 +413,9 @@ fn details(shown: &ShownGrant, now: Timestamp) -> Human {
         ("parameters", listed(parameters)),
         ("networks", listed(grant.limits.networks.iter().map(ToString::to_string).collect())),
         ("bound to", bound),
+        ("uses", grant.limits.uses.map(|uses| uses.to_string()).unwrap_or_default()),
+        ("uses per", grant.limits.uses_per.map(|per| format!("{} in {}", per.uses, per.every)).unwrap_or_default()),
+        ("given out", shown.record.uses_given.map(|given| given.to_string()).unwrap_or_default()),
         ("reason", grant.lineage.reason.clone()),
         ("ticket", grant.lineage.ticket.clone().unwrap_or_default()),
         ("created", format!("{} by {}", both(grant.lineage.created, now), grant.lineage.created_by)),

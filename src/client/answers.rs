@@ -18,6 +18,9 @@ pub struct GrantRecord {
     pub grant: Grant,
     /// Revision of its last change.
     pub revision: u64,
+    /// Of a counted grant: uses that were given out to gateways.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses_given: Option<u64>,
 }
 
 impl GrantRecord {
@@ -169,7 +172,7 @@ fn filled(text: String) -> Option<String> {
 impl TryFrom<v1::Grant> for GrantRecord {
     type Error = WireError;
     fn try_from(message: v1::Grant) -> Result<Self, WireError> {
-        Ok(Self { revision: message.revision, grant: message.try_into()? })
+        Ok(Self { revision: message.revision, uses_given: message.uses_given, grant: message.try_into()? })
     }
 }
 

@@ -96,6 +96,7 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         Record::Exception(it) => model.exceptions.get(&it.name).map(|k| Record::Exception(k.value.as_ref().clone())),
         Record::Meta(_)
         | Record::Grant(_)
+        | Record::Ledger(_)
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)

@@ -43,6 +43,7 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         Record::Exception(it) => plain("Exception", it.name.to_string(), spec_json(&it.spec)),
         Record::Meta(_)
         | Record::Grant(_)
+        | Record::Ledger(_)
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)

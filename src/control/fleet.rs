@@ -226,6 +226,13 @@ impl Fleet {
         behind.spent.saturating_add(now.saturating_sub(behind.from))
     }
 
+    /// How many gateways are connected.
+    pub(super) fn connected(&self) -> u64 {
+        let gateways = self.gateways.lock();
+        let connected = gateways.by_name.values().filter(|gateway| gateway.session.is_some()).count();
+        u64::try_from(connected).unwrap_or(u64::MAX)
+    }
+
     /// What the gateway said is enforced.
     pub(super) fn applied_by(&self, name: &GatewayName) -> u64 {
         self.gateways.lock().by_name.get(name).map_or(0, |gateway| gateway.applied)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::record::ledger::Ledger;
 use super::record::{Change, Digest, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing};
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
@@ -94,6 +95,14 @@ pub struct Model {
     pub token_ends: OrdSet<(Timestamp, String, String)>,
     /// How many of them each gateway revoked.
     pub tokens_by: OrdMap<GatewayName, usize>,
+    /// Of counted grants: what was given out.
+    pub ledgers: OrdMap<GrantId, Kept<Ledger>>,
+    /// The same of grants that have ended: nobody needs them any more.
+    pub idle_ledgers: OrdSet<GrantId>,
+    /// Counted grants of which gateways may give something back.
+    pub allotted: OrdMap<GatewayName, OrdSet<GrantId>>,
+    /// When a backup was declared restored.
+    pub restored: Option<Timestamp>,
 }
 
 impl Model {
@@ -116,7 +125,7 @@ impl Model {
 
     fn put(&mut self, record: &Record, revision: u64) {
         match record {
-            Record::Meta(meta) => self.epoch = meta.epoch,
+            Record::Meta(meta) => (self.epoch, self.restored) = (meta.epoch, meta.restored),
             Record::Identity(it) => drop(self.identities.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Resource(it) => {
                 let bound = it.spec.authority;
@@ -132,6 +141,7 @@ impl Model {
             Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
             Record::Halt(it) => drop(self.halts.insert(it.scope.clone(), Kept::new(it, revision))),
             Record::Grant(it) => self.put_grant(it, revision),
+            Record::Ledger(it) => self.put_ledger(it, revision),
             Record::Token(it) => {
                 self.forget_token(it);
                 self.token_ends.insert((it.expires, it.issuer.clone(), it.jti.clone()));
@@ -153,11 +163,39 @@ impl Model {
             } else {
                 self.ended.expired = self.ended.expired.saturating_add(1);
             }
+            if self.ledgers.contains_key(&grant.id) {
+                self.idle_ledgers.insert(grant.id);
+            }
             return;
         }
         self.ends.insert((grant.window.ends, grant.id));
         self.grants_of.entry(grant.identity.clone()).or_default().insert(grant.id);
         self.grants.insert(grant.id, Kept::new(grant, revision));
+    }
+
+    fn put_ledger(&mut self, ledger: &Ledger, revision: u64) {
+        self.forget_ledger(ledger.grant);
+        for open in &ledger.open {
+            self.allotted.entry(open.gateway.clone()).or_default().insert(ledger.grant);
+        }
+        if !self.grants.contains_key(&ledger.grant) {
+            self.idle_ledgers.insert(ledger.grant);
+        }
+        self.ledgers.insert(ledger.grant, Kept::new(ledger, revision));
+    }
+
+    fn forget_ledger(&mut self, grant: GrantId) {
+        self.idle_ledgers.remove(&grant);
+        let Some(old) = self.ledgers.remove(&grant) else { return };
+        for open in &old.value.open {
+            let emptied = self.allotted.get_mut(&open.gateway).is_some_and(|grants| {
+                grants.remove(&grant);
+                grants.is_empty()
+            });
+            if emptied {
+                self.allotted.remove(&open.gateway);
+            }
+        }
     }
 
     fn forget_grant(&mut self, id: GrantId) {
@@ -186,6 +224,7 @@ impl Model {
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),
             Record::Halt(it) => drop(self.halts.remove(&it.scope)),
             Record::Grant(it) => self.forget_grant(it.grant.id),
+            Record::Ledger(it) => self.forget_ledger(it.grant),
             Record::Token(it) => self.forget_token(it),
         }
     }
@@ -217,6 +256,7 @@ impl Model {
             Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),
             Record::Halt(it) => self.halts.get(&it.scope).map(|k| k.revision),
             Record::Grant(it) => self.grants.get(&it.grant.id).map(|k| k.revision),
+            Record::Ledger(it) => self.ledgers.get(&it.grant).map(|k| k.revision),
             Record::Token(it) => self.tokens.get(&(it.issuer.clone(), it.jti.clone())).map(|k| k.revision),
         }
     }

@@ -3,7 +3,11 @@
 //! A record knows its key and its bytes, and how to come back from both. It does not know what may be done with it, nor
 //! how the store keeps it.
 
+pub mod ledger;
+
 use serde::{Deserialize, Serialize};
+
+use ledger::Ledger;
 
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
@@ -37,12 +41,15 @@ pub struct Meta {
     /// Counts the lives of the store: one more when it is made and when a backup is declared restored. Gateways refuse
     /// lower ones.
     pub epoch: u64,
+    /// When a backup was declared restored: what was counted before may have been counted further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Timestamp>,
 }
 
 impl Meta {
-    /// Of a store in its `epoch`th life.
-    pub const fn of_epoch(epoch: u64) -> Self {
-        Self { format: FORMAT, epoch }
+    /// Of a store in its `epoch`th life, which began at `restored` unless it is the first.
+    pub const fn of_epoch(epoch: u64, restored: Option<Timestamp>) -> Self {
+        Self { format: FORMAT, epoch, restored }
     }
 
     /// Whether this program reads that layout.
@@ -253,6 +260,7 @@ pub enum Record {
     Role(Role),
     Exception(Exception),
     Grant(GrantRecord),
+    Ledger(Ledger),
     Person(Person),
     Gateway(GatewayRecord),
     Log(LogRecord),
@@ -290,6 +298,7 @@ impl Record {
             Self::Role(it) => format!("{ROOT}role/{}", it.name),
             Self::Exception(it) => format!("{ROOT}exception/{}", it.name),
             Self::Grant(it) => grant_key(it.grant.id),
+            Self::Ledger(it) => format!("{ROOT}uses/{}", it.grant),
             Self::Person(it) => format!("{ROOT}person/{}", it.name),
             Self::Gateway(it) => format!("{ROOT}gateway/{}", it.name),
             Self::Log(it) => format!("{ROOT}log/{}", it.gateway),
@@ -308,6 +317,7 @@ impl Record {
             Self::Role(it) => serde_json::to_value(it),
             Self::Exception(it) => serde_json::to_value(it),
             Self::Grant(it) => serde_json::to_value(it),
+            Self::Ledger(it) => serde_json::to_value(it),
             Self::Person(it) => serde_json::to_value(it),
             Self::Gateway(it) => serde_json::to_value(it),
             Self::Log(it) => serde_json::to_value(it),

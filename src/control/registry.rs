@@ -152,16 +152,17 @@ pub fn plan_expel(model: &Model, name: &GatewayName, reason: &str) -> Result<Pla
     Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Control, answer: () })
 }
 
-/// Begins a life of the store, above the one it has: after a backup was restored.
+/// Begins a life of the store, above the one it has: after a backup was restored. What counted grants have left of then
+/// is spent, for all that anybody can know.
 ///
 /// # Errors
 /// [`Refused::Conflict`] when it is not above.
-pub fn plan_epoch(model: &Model, epoch: u64) -> Result<Plan<u64>, Refused> {
+pub fn plan_epoch(model: &Model, now: Timestamp, epoch: u64) -> Result<Plan<u64>, Refused> {
     if epoch <= model.epoch {
         return Err(Refused::Conflict(format!("the store is in epoch {} already", model.epoch)));
     }
-    let before = Record::Meta(Meta::of_epoch(model.epoch));
-    let plan = put("store", Some(before), Record::Meta(Meta::of_epoch(epoch)));
+    let before = Record::Meta(Meta::of_epoch(model.epoch, model.restored));
+    let plan = put("store", Some(before), Record::Meta(Meta::of_epoch(epoch, Some(now))));
     Ok(Plan { audience: Audience::Gateways, ..plan }.map(|()| epoch))
 }
 

@@ -166,7 +166,7 @@ impl Vault {
     /// # Errors
     /// When the store does not answer, or somebody else was first.
     pub async fn initialize(&self) -> Result<(), VaultError> {
-        let meta = self.value(META, &Record::Meta(Meta::of_epoch(1)))?;
+        let meta = self.value(META, &Record::Meta(Meta::of_epoch(1, None)))?;
         let txn = Txn::new()
             .when(Compare::absent(META))
             .when(Compare::absent(HEAD))

@@ -75,6 +75,22 @@ pub struct LiveGrant {
     pub limits: Option<Box<Limits>>,
 }
 
+impl LiveGrant {
+    /// Whether each call under it is counted.
+    pub fn is_counted(&self) -> bool {
+        self.limits.as_ref().is_some_and(|limits| limits.is_counted())
+    }
+
+    /// Whether a call that both allow should stand on this one.
+    pub(super) fn serves_better(&self, other: &Self) -> bool {
+        match (self.is_counted(), other.is_counted()) {
+            (false, true) => true,
+            (true, false) => false,
+            _ => self.window.ends > other.window.ends,
+        }
+    }
+}
+
 /// What deciding needs of an `observe` exception.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveException {

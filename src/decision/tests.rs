@@ -94,7 +94,11 @@ fn ask(snapshot: &Snapshot, ask: &Ask<'_>) -> Result<Permit, Reason> {
     let principal = Principal::Token { issuer: "https://i".into(), subject: "billing".into() };
     let identity = snapshot.identify(&principal).ok_or(Reason::IdentityUnknown)?;
     let peer = Some("10.1.2.3".parse().unwrap());
-    match decide(&Call { identity, credential: ask.credential, target: &target, peer }, snapshot, &ask.now) {
+    match decide(
+        &Call { identity, credential: ask.credential, target: &target, peer, used_up: &[] },
+        snapshot,
+        &ask.now,
+    ) {
         Decision::Allow(permit) => Ok(permit),
         Decision::Deny(reason) => Err(reason),
         Decision::Hold(hold) => Err(hold.reason()),
@@ -208,6 +212,7 @@ fn authority_bounds_what_a_grant_opens() {
         credential: Credential::Assumed,
         target: &target,
         peer: None,
+        used_up: &[],
     };
     let unknown = Now { wall: NOW, authority: Authority::Unknown };
     assert!(matches!(decide(&call, &snapshot, &unknown), Decision::Hold(Hold::Authority)));

@@ -1,6 +1,7 @@
 //! Grants: live, time-boxed permissions with limits and lineage.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -8,12 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{ActionName, GrantId, IdentityName, OwnerName, ParameterName, ResourceName};
 use super::principal::{CertificateThumbprint, SpiffeId};
+use super::resource::Span;
 use super::{Reason, Timestamp};
 
 /// Longest life of a grant made by hand. Policy sets shorter ones.
 pub const MAX_GRANT_DAYS: u64 = 366;
 /// Values that one parameter of a grant may list.
 pub const MAX_PARAMETER_VALUES: usize = 256;
+/// Uses that a grant may count.
+pub const MAX_USES: u64 = 1_000_000_000;
+/// Shortest and longest span that uses are counted in.
+pub const USES_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
 /// Networks that a grant may list.
 pub const MAX_NETWORKS: usize = 64;
 
@@ -81,12 +87,47 @@ pub struct Limits {
     /// The credential that must be presented, of those that the identity has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Binding>,
+    /// Calls that may be made in all, over all gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u64>,
+    /// Calls that may be made in each span of time, over all gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses_per: Option<UsesPer>,
+}
+
+/// So many uses in each span of time. The first span begins with the grant, and each with the end of the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsesPer {
+    /// At most.
+    pub uses: u64,
+    /// How long each span is.
+    pub every: Span,
+}
+
+impl UsesPer {
+    /// The span that `now` is in, counted from 0, for a grant that began at `starts`.
+    pub fn span(&self, starts: Timestamp, now: Timestamp) -> u64 {
+        let every = self.every.duration().as_micros().max(1);
+        u64::try_from(now.saturating_since(starts).as_micros() / every).unwrap_or(u64::MAX)
+    }
+
+    /// When a span begins.
+    pub fn begins(&self, starts: Timestamp, span: u64) -> Timestamp {
+        let micros = self.every.duration().as_micros().saturating_mul(u128::from(span));
+        starts.saturating_add(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
+    }
 }
 
 impl Limits {
     /// Whether nothing is narrowed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether each call is counted.
+    pub const fn is_counted(&self) -> bool {
+        self.uses.is_some() || self.uses_per.is_some()
     }
 }
 

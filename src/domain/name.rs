@@ -239,6 +239,10 @@ id!(
     GrantId
 );
 id!(
+    /// Uses of a counted grant that one gateway may spend.
+    AllotmentId
+);
+id!(
     /// One call through a gateway: in the answer's headers, in the evidence, towards the upstream.
     CallId
 );

@@ -183,6 +183,15 @@ reasons! {
     /// The grant has ended by itself.
     GrantExpired = "grant_expired", 403, PermissionDenied, Access,
         "The grant has ended. Ask for access again.";
+    /// As many calls as the grant counts were made.
+    UsesSpent = "uses_spent", 403, PermissionDenied, Access,
+        "The uses of the grant are spent. Ask for access again.";
+    /// As many calls as the grant counts in a span of time were made in this one.
+    UsesSpentForNow = "uses_spent_for_now", 429, ResourceExhausted, Access,
+        "The uses of the grant are spent for now. Try again later.";
+    /// The control plane did not say in time whether there is a use left.
+    UsesUnavailable = "uses_unavailable", 503, Unavailable, Gate,
+        "Whether a use of the grant is left could not be asked just now. Try again shortly.";
     /// The grant was revoked while the call ran.
     GrantRevoked = "grant_revoked", 403, PermissionDenied, Access,
         "The grant was revoked.";

@@ -112,7 +112,7 @@ mod tests {
         let snapshot = fixture.published.load();
         let target = snapshot.match_request(&"a".parse().unwrap(), "GET", "/v1/orders/7").unwrap();
         let identity = snapshot.identity_place(&"billing".parse().unwrap()).unwrap();
-        let call = Call { identity, credential: Credential::Assumed, target: &target, peer: None };
+        let call = Call { identity, credential: Credential::Assumed, target: &target, peer: None, used_up: &[] };
         let now = fixture.authority.now();
         let Decision::Allow(permit) = decide(&call, &snapshot, &now) else { panic!("it is granted") };
         (permit, now)

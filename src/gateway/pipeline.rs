@@ -1,4 +1,4 @@
-//! The way of a call, on one screen: identify, match, decide, look at the body, register, credential, record.
+//! The way of a call, on one screen: identify, match, decide, look at the body, meter, register, credential, record.
 //!
 //! Each stage takes the result of the one before and gives the next one's, or a refusal. What comes out is an
 //! [`Admitted`] call: a permit, its place in the register, what the upstream gets, and a record on disk. Nothing here
@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::Shared;
 use super::connection::Connection;
 use super::identify::{Caller, identify};
 use super::live::{Cut, KeyKey, Registration, Running, TokenKey};
+use super::meter::Use;
 use super::record::{self, OutcomeRecord, Particulars};
 use super::refusal::{Dialect, Refusal, Wanted};
 use super::worker::Worker;
 use crate::decision::routes::Matched;
-use crate::decision::snapshot::{IdentityIndex, Snapshot};
-use crate::decision::{Authority, Call, Decision, Now, Permit, decide};
+use crate::decision::snapshot::{IdentityIndex, LiveGrant, Snapshot};
+use crate::decision::{Authority, Call, Decision, Now, Permit, UsedUp, decide};
 use crate::domain::name::CallId;
 use crate::domain::route::{BodyRule, Host};
 use crate::domain::trust::Protocol;
@@ -80,10 +82,11 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
         .map_err(|reason| stranger(worker, request, reason))?;
     // A call is held seldom, and never longer than this in all.
     let mut patience = None;
+    let mut metered = Metered::default();
     loop {
         let snapshot = shared.published.load();
         let now = shared.authority.now();
-        let permit = match judge(&caller, request, &snapshot, &now) {
+        let permit = match judge(&caller, request, &metered.used_up, &snapshot, &now) {
             Judged::Allow(identity, permit) => (identity, permit),
             Judged::Stranger(reason) => return Err(stranger(worker, request, reason)),
             Judged::Deny(denied) => return Err(deny(worker, request, &caller, &snapshot, *denied).await),
@@ -106,6 +109,17 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
                 return Err(deny(worker, request, &caller, &snapshot, denied).await);
             }
         }
+        if let Some(grant) = metered.lacks(&permit) {
+            let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(shared.limits.hold)));
+            tokio::select! {
+                biased;
+                () = metered.take(shared, grant) => continue,
+                () = patience => {}
+            }
+            let target = Some(Target::of(&matched));
+            let denied = Denied { reason: Reason::UsesUnavailable, identity: Some(identity), target };
+            return Err(deny(worker, request, &caller, &snapshot, denied).await);
+        }
         let registration = register(worker, request, &caller, identity, &permit);
         // INVARIANT: registered first, read again second. A change published before the first is seen by the second; one
         // published after finds the call in the register.
@@ -117,7 +131,7 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
             drop(registration);
             return Err(stranger(worker, request, reason));
         }
-        return match prepare(worker, request, &caller, permit, &matched, registration, &now).await {
+        return match prepare(worker, request, &caller, permit, metered.of_call, &matched, registration, &now).await {
             Ok(admitted) => Ok(Admission::Forward(admitted)),
             Err(Unready::Recorded(reason)) => Err(Refusal::new(reason, request.call)),
             Err(Unready::Unrecorded(reason)) => {
@@ -125,6 +139,38 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
                 Err(deny(worker, request, &caller, &snapshot, denied).await)
             }
         };
+    }
+}
+
+/// What the meter said of a call so far.
+#[derive(Default)]
+struct Metered {
+    /// The use that it has, of the counted grant that allows it.
+    of_call: Option<Use>,
+    /// Grants that allow it and have no use left.
+    used_up: Vec<UsedUp>,
+}
+
+impl Metered {
+    /// The counted grant that the permit stands on, when the call has no use of it yet. A use of another one goes back.
+    fn lacks(&mut self, permit: &Permit) -> Option<Arc<LiveGrant>> {
+        let counted = permit.grant().filter(|grant| grant.is_counted());
+        if self.of_call.as_ref().is_some_and(|one| counted.is_none_or(|grant| grant.id != one.grant)) {
+            self.of_call = None;
+        }
+        counted.filter(|_| self.of_call.is_none()).cloned()
+    }
+
+    /// Takes a use of it, or notes that there is none. The call is decided again afterwards.
+    async fn take(&mut self, shared: &Shared, grant: Arc<LiveGrant>) {
+        match shared.meter.wait(grant.id, || shared.authority.since_boot()).await {
+            Ok(one) => self.of_call = Some(one),
+            Err(dry) => {
+                let is_over = dry.again >= grant.window.ends;
+                let reason = if is_over { Reason::UsesSpent } else { Reason::UsesSpentForNow };
+                self.used_up.push(UsedUp { grant: grant.id, reason });
+            }
+        }
     }
 }
 
@@ -150,7 +196,13 @@ struct Target {
     action: crate::domain::name::ActionName,
 }
 
-fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, now: &Now) -> Judged<'a> {
+fn judge<'a>(
+    caller: &Caller<'_>,
+    request: &Request<'a>,
+    used_up: &[UsedUp],
+    snapshot: &Snapshot,
+    now: &Now,
+) -> Judged<'a> {
     let deny = |reason, identity, target| Judged::Deny(Box::new(Denied { reason, identity, target }));
     // Before the first picture has come nobody is known, which says nothing about the caller.
     if now.authority == Authority::Missing {
@@ -169,7 +221,7 @@ fn judge<'a>(caller: &Caller<'_>, request: &Request<'a>, snapshot: &Snapshot, no
         Ok(credential) => credential,
         Err(reason) => return deny(reason, Some(identity), Some(Target::of(&matched))),
     };
-    let call = Call { identity, credential, target: &matched, peer };
+    let call = Call { identity, credential, target: &matched, peer, used_up };
     match decide(&call, snapshot, now) {
         Decision::Allow(permit) if !carries(permit.route().route().spec.protocol, request.dialect) => {
             deny(Reason::ProtocolMismatch, Some(identity), Some(Target::of(&matched)))
@@ -251,11 +303,13 @@ enum Unready {
 
 /// Credential and intent. A crash before the record is durable leaves nothing: no byte went upstream. A crash after it
 /// leaves an intent without an outcome, which says so itself.
+#[expect(clippy::too_many_arguments, reason = "all that the stages before came to")]
 async fn prepare(
     worker: &Worker,
     request: &Request<'_>,
     caller: &Caller<'_>,
     permit: Permit,
+    metered: Option<Use>,
     matched: &Matched<'_>,
     registration: Registration,
     now: &Now,
@@ -272,8 +326,13 @@ async fn prepare(
     let parameters = Parameters::new(
         matched.parameters().iter().map(|(name, value)| (std::borrow::Cow::Borrowed(name), value.as_ref())),
     );
-    let particulars = particulars(request, principal, caller);
+    let allotment = metered.as_ref().map(|one| one.allotment);
+    let particulars = Particulars { allotment, ..particulars(request, principal, caller) };
     let intent = record::intent(&particulars, &permit, parameters, now, upstream);
+    // Before it can be on disk: what became of it, nobody may know.
+    if let Some(one) = metered {
+        one.spend();
+    }
     let (ticket, room) = worker.waiters.intent(&intent).map_err(|error| Unready::Unrecorded(error.reason()))?;
     registration.intent(ticket.seq);
     let clock = worker.shared.clock.clone();
@@ -322,6 +381,7 @@ fn particulars<'a>(request: &'a Request<'_>, principal: &'a str, caller: &Caller
             Body::Whole(body) => Some(body),
             Body::Unread | Body::Unusable(_) => None,
         },
+        allotment: None,
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Particulars<'a> {
     pub(crate) principal: &'a str,
     pub(crate) credential: CredentialKind,
     pub(crate) body: Option<&'a BodyDigest>,
+    /// Whose use it spends, of a counted grant.
+    pub(crate) allotment: Option<crate::domain::name::AllotmentId>,
 }
 
 /// The record of a call that is about to be forwarded.
@@ -53,6 +55,7 @@ pub(crate) fn intent<'a>(
         call: what.call,
         decision: Decision::Allow,
         basis,
+        allotment: what.allotment,
         body: what.body.cloned(),
         would_refuse,
         identity: std::borrow::Cow::Borrowed(permit.identity()),

@@ -15,6 +15,7 @@ use super::address_limit::AddressLimit;
 use super::authority::{AuthorityClock, Memory};
 use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
 use super::live::Registry;
+use super::meter::Meter;
 use super::metrics::Metrics;
 use super::oauth::{Oauth, OauthParts};
 use super::published::Published;
@@ -110,6 +111,7 @@ impl Gateway {
         let authority = AuthorityClock::new(clock.clone(), memory);
         let published = Published::new();
         let registry = Registry::new(settings.workers);
+        let meter = Meter::new(random()?);
         let metrics = Metrics::new(settings.workers);
         let tls = tls::Tls::load(&settings.listen, authority.clone(), registry.clone(), metrics.clone()).await?;
         let oauth = Oauth::new(OauthParts {
@@ -132,6 +134,7 @@ impl Gateway {
             authority: authority.clone(),
             published,
             registry,
+            meter,
             verifier,
             oauth,
             journal: evidence.journal().clone(),
@@ -247,11 +250,18 @@ fn stream(settings: &GatewaySettings, shared: &Shared, evidence: &Arc<EvidenceLo
         clock: shared.authority.clone(),
         published: shared.published.clone(),
         registry: shared.registry.clone(),
+        meter: shared.meter.clone(),
         revoked: shared.verifier.revoked().clone(),
         name: settings.name.clone(),
         log: evidence.clone(),
         metrics: shared.metrics.clone(),
     }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], GatewayError> {
+    let mut random = [0; N];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| GatewayError::Random)?;
+    Ok(random)
 }
 
 async fn keep_own_fresh(shared: Arc<Shared>) {

@@ -39,6 +39,7 @@ use crate::evidence::EvidenceLog;
 use crate::gateway::authority::AuthorityClock;
 use crate::gateway::issuers::RevokedTokens;
 use crate::gateway::live::Registry;
+use crate::gateway::meter::Meter;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::published::Published;
 use crate::settings::gateway::ControlEndpoint;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub published: Arc<Published>,
     /// The running calls.
     pub registry: Arc<Registry>,
+    /// Uses of counted grants.
+    pub(crate) meter: Arc<Meter>,
     /// The revoked tokens.
     pub revoked: Arc<RevokedTokens>,
     /// This gateway's name, as authorities carry it.

@@ -15,12 +15,13 @@ use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
 use super::super::record::{GatewayRecord, GrantRecord, Person, RevokedToken};
 use super::super::registry::{self, Invited, Joining};
+use super::super::uses::{self, Allotted, Claim};
 use super::{Identifiers, Job, Shared, note, planned};
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::halt::HaltScope;
 use crate::domain::identity::{Identity, IdentityState};
-use crate::domain::name::{GatewayName, GrantId, IdentityName};
+use crate::domain::name::{AllotmentId, GatewayName, GrantId, IdentityName};
 use crate::evidence::checkpoint::Checkpoint;
 
 /// How long a caller waits for a place in the queue, and for its commit.
@@ -316,6 +317,23 @@ impl ControlHandle {
         .await
     }
 
+    /// Takes back and gives out uses of counted grants, `gateways` being how many may want the same.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(in super::super) async fn claim(
+        &self,
+        gateway: GatewayName,
+        gateways: u64,
+        claim: Claim,
+    ) -> Result<Done<Vec<Allotted>>, Refused> {
+        self.run(&Caller::Gateway(gateway.clone()), "claim", move |model, context, identifiers| {
+            let id = || AllotmentId::from_bits(identifiers.draw(context.now).bits());
+            Ok(uses::plan_claim(model, context.now, &gateway, gateways, &claim, id))
+        })
+        .await
+    }
+
     /// Lets a gateway that lost its state come with a new key and log.
     ///
     /// # Errors
@@ -338,7 +356,7 @@ impl ControlHandle {
     /// # Errors
     /// When the store does not answer.
     pub async fn begin_epoch(&self, caller: &Caller, epoch: u64) -> Result<Done<u64>, Refused> {
-        self.run(caller, "begin_epoch", move |model, _, _| registry::plan_epoch(model, epoch)).await
+        self.run(caller, "begin_epoch", move |model, context, _| registry::plan_epoch(model, context.now, epoch)).await
     }
 
     /// Records that somebody was denied something.

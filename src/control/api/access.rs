@@ -86,7 +86,12 @@ impl v1::access_server::Access for AccessService {
         let id = wire::grant_id(&request.get_ref().id).map_err(malformed)?;
         let (record, revision) = self.handle.grant(id).await.map_err(refused)?;
         let state = state_name(record.grant.state(self.handle.shared().clock.now())).to_owned();
-        Ok(Response::new(v1::GetGrantResponse { grant: Some(encode::grant(&record.grant, revision)), state }))
+        let uses_given = record.grant.limits.is_counted().then(|| {
+            let model = self.handle.model();
+            model.ledgers.get(&id).map_or(0, |kept| kept.value.given)
+        });
+        let grant = v1::Grant { uses_given, ..encode::grant(&record.grant, revision) };
+        Ok(Response::new(v1::GetGrantResponse { grant: Some(grant), state }))
     }
 
     async fn revoke_grant(

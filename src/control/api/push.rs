@@ -4,6 +4,7 @@
 //! gateway that does not read is still heard, and one that does not read long enough is let go. Knows messages and
 //! revisions; what the objects in them mean is for the gateway.
 
+mod claim;
 mod hello;
 mod renewal;
 

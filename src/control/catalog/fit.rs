@@ -36,6 +36,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             Record::Route(_)
             | Record::Meta(_)
             | Record::Grant(_)
+            | Record::Ledger(_)
             | Record::Person(_)
             | Record::Gateway(_)
             | Record::Log(_)

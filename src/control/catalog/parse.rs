@@ -96,6 +96,7 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         Record::Exception(_) => "Exception",
         Record::Meta(_)
         | Record::Grant(_)
+        | Record::Ledger(_)
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)
@@ -114,6 +115,7 @@ pub(super) fn name(record: &Record) -> String {
         Record::Exception(it) => it.name.to_string(),
         Record::Meta(_)
         | Record::Grant(_)
+        | Record::Ledger(_)
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)
@@ -132,6 +134,7 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         Record::Exception(it) => serde_json::to_value(&it.spec),
         Record::Meta(_)
         | Record::Grant(_)
+        | Record::Ledger(_)
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)

@@ -8,7 +8,7 @@ use super::super::model::Model;
 use super::super::plan::{Refused, checked_reason};
 use super::{GrantRequest, Window};
 use crate::domain::Timestamp;
-use crate::domain::grant::{Binding, Limits, MAX_GRANT_DAYS, MAX_NETWORKS, MAX_PARAMETER_VALUES};
+use crate::domain::grant::{Binding, Limits, MAX_GRANT_DAYS, MAX_NETWORKS, MAX_PARAMETER_VALUES, MAX_USES, USES_EVERY};
 use crate::domain::identity::{Authenticator, IdentityState};
 use crate::domain::name::{IdentityName, ParameterName};
 use crate::domain::role::Permission;
@@ -122,6 +122,17 @@ fn limits(limits: &Limits, faults: &mut Vec<String>) {
     }
     if values > MAX_VALUES {
         faults.push(format!("parameters: {values} values; at most {MAX_VALUES}"));
+    }
+    if limits.uses.is_some_and(|uses| !(1..=MAX_USES).contains(&uses)) {
+        faults.push(format!("uses: 1 to {MAX_USES}"));
+    }
+    if let Some(per) = limits.uses_per {
+        if !(1..=MAX_USES).contains(&per.uses) {
+            faults.push(format!("uses_per: 1 to {MAX_USES} uses"));
+        }
+        if !USES_EVERY.contains(&per.every.duration()) {
+            faults.push("uses_per: in each second to 366 days".to_owned());
+        }
     }
     if limits.networks.len() > MAX_NETWORKS {
         faults.push(format!("networks: at most {MAX_NETWORKS}"));

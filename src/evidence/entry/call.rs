@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Text, micros};
 use super::parameters::Parameters;
-use crate::domain::name::{ActionName, CallId, ExceptionName, GrantId, IdentityName, ResourceName, RouteName};
+use crate::domain::name::{
+    ActionName, AllotmentId, CallId, ExceptionName, GrantId, IdentityName, ResourceName, RouteName,
+};
 use crate::domain::{Reason, Timestamp};
 
 /// The decision on a call that goes on. Durable before the first byte goes upstream.
@@ -19,6 +21,9 @@ pub struct Intent<'a> {
     pub decision: Decision,
     /// On what ground.
     pub basis: Basis<'a>,
+    /// Of a counted grant: whose use it spends.
+    #[serde(default)]
+    pub allotment: Option<AllotmentId>,
     /// The body that was decided on, when the route inspects it: it is what is forwarded.
     #[serde(default)]
     pub body: Option<BodyDigest>,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::name::{CallId, GrantId, ParameterName};
+use crate::domain::name::{AllotmentId, CallId, GrantId, ParameterName};
 use crate::domain::{Reason, Timestamp};
 
 pub(crate) fn call(n: u128) -> CallId {
@@ -18,6 +18,7 @@ fn intent<'a>(path: &'a str, principal: &'a str, values: &[(&'a str, &'a str)]) 
         call: call(7 << 80),
         decision: Decision::Allow,
         basis: Basis::Grant(GrantId::from_bits(9)),
+        allotment: Some(AllotmentId::from_bits(11)),
         body: Some(BodyDigest { bytes: u64::MAX, sha256: "0a".repeat(32) }),
         would_refuse: Some(Reason::GrantMissing),
         identity: Cow::Owned("billing".parse().unwrap()),

@@ -100,6 +100,9 @@ fn log_opened(it: &LogOpened<'_>, out: &mut Vec<u8>) {
 fn intent(it: &Intent<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     object.plain(key!("action"), it.action.as_str());
+    if let Some(allotment) = it.allotment {
+        ulid(allotment.bits(), object.key(key!("allotment")));
+    }
     object.number(key!("authority_age_ms"), it.authority_age_ms);
     let basis = object.key(key!("basis"));
     match &it.basis {

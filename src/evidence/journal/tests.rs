@@ -53,6 +53,7 @@ pub(crate) fn intent(n: u64) -> Intent<'static> {
         call: CallId::from_bits(n.into()),
         decision: Decision::Allow,
         basis: Basis::Grant(GrantId::from_bits(9)),
+        allotment: None,
         body: None,
         would_refuse: None,
         identity: Cow::Owned("billing".parse().unwrap()),

@@ -177,7 +177,7 @@ fn rule(
                 let assumed = snapshot.assume(&form.resource, action, &parameters);
                 let target = assumed.first().ok_or(Ruling::Deny(Reason::TokenScopeInvalid))?;
                 let peer = Some(request.peer.ip().to_canonical());
-                let call = Call { identity, credential: asker.credential(), target, peer };
+                let call = Call { identity, credential: asker.credential(), target, peer, used_up: &[] };
                 allowed(decide(&call, &snapshot, now))
             }),
             Err(reason) => Err(Ruling::Deny(reason)),

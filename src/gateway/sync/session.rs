@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -20,6 +21,7 @@ use crate::evidence::checkpoint::NoteError;
 use crate::evidence::cosignature::CosignerKey;
 use crate::evidence::statement::StatementKind;
 use crate::gateway::authority::{Answer, AnswerError, AuthorityClock, Nonce};
+use crate::gateway::meter::Meter;
 use crate::gateway::metrics::Metrics;
 use crate::wire::v1;
 use crate::wire::v1::grant_stream_client::GrantStreamClient;
@@ -30,6 +32,9 @@ use v1::gateway_message::Message as Up;
 const MAX_IN_FLIGHT: usize = 64;
 /// Renewals whose answers may still come: see `authority`.
 const MAX_ASKED: usize = 8;
+
+/// How long an answer may take before more uses are asked for without it.
+const ANSWER_EXPECTED: Duration = Duration::from_millis(500);
 
 /// Why a stream is over.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +93,9 @@ pub(super) struct Session<'f> {
     position: u64,
     /// What renewals of this stream show; `None` before the control plane welcomed us: nothing is said before.
     challenge: Option<Vec<u8>>,
+    meter: Arc<Meter>,
+    /// Renewals of this stream, counted.
+    renewals: u64,
     renewed: bool,
 }
 
@@ -98,6 +106,9 @@ struct Asked {
     position: u64,
     /// Records under the checkpoint that it showed.
     size: u64,
+    /// Its number on the stream, and when it was sent, since boot.
+    number: u64,
+    sent: Duration,
 }
 
 impl<'f> Session<'f> {
@@ -114,6 +125,8 @@ impl<'f> Session<'f> {
             asked: VecDeque::new(),
             position: 0,
             challenge: None,
+            meter: parts.meter.clone(),
+            renewals: 0,
             renewed: false,
         }
     }
@@ -137,6 +150,8 @@ impl<'f> Session<'f> {
         self.metrics.stream(true);
         tracing::info!(epoch, revision, "attached to the control plane");
         self.position = self.outbox.begin();
+        self.meter.begin();
+        let meter = self.meter.clone();
         let mut renewals = tokio::time::interval(RENEW_INTERVAL);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let clock = self.clock.clone();
@@ -147,12 +162,13 @@ impl<'f> Session<'f> {
                         self.welcome(&up, welcome)?;
                         self.renew(&up)?;
                     }
-                    Some(message) => self.take(message).await?,
+                    Some(message) => self.take(message, &up).await?,
                     None => return Err(Cause::Closed),
                 },
                 _ = renewals.tick() => self.renew(&up)?,
                 () = clock.due() => self.renew(&up)?,
                 () = self.shown.read() => self.renew(&up)?,
+                () = meter.wanted() => self.ask_for_uses(&up)?,
                 () = self.outbox.changed.notified() => self.acknowledge(&up)?,
             }
         }
@@ -176,11 +192,15 @@ impl<'f> Session<'f> {
         Ok(v1::Signed { payload, signature })
     }
 
-    async fn take(&mut self, message: v1::ControlMessage) -> Result<(), Cause> {
+    async fn take(&mut self, message: v1::ControlMessage, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
         match message.message {
             Some(Down::Snapshot(part)) => self.follower.part(part).await?,
             Some(Down::Delta(delta)) => self.follower.delta(delta).await?,
-            Some(Down::Authority(signed)) => self.authority(&signed)?,
+            Some(Down::Authority(signed)) => {
+                self.authority(&signed)?;
+                // What calls wait for since, and what was passed over.
+                self.ask_for_uses(up)?;
+            }
             Some(Down::Welcome(_)) | None => self.follower.unknown()?,
         }
         Ok(())
@@ -217,6 +237,7 @@ impl<'f> Session<'f> {
         let place = self.asked.iter().position(|asked| asked.nonce.as_slice() == authority.nonce);
         if let Some(asked) = place.and_then(|place| self.asked.drain(..=place).next_back()) {
             self.outbox.confirm(asked.position);
+            self.meter.answer(&authority, asked.number, asked.sent);
             self.shown.cosigned(asked.size, &authority.cosignature);
         }
         Ok(())
@@ -230,14 +251,24 @@ impl<'f> Session<'f> {
         let nonce_shown = nonce.to_vec();
         let mut renew = v1::Renew { nonce: nonce_shown, epoch, applied_revision, challenge, ..v1::Renew::default() };
         let Some(size) = self.shown.show(&mut renew) else { return self.acknowledge(up) };
+        let (number, sent) = (self.renewals, self.clock.since_boot());
+        self.renewals += 1;
+        self.meter.claim(&mut renew, number, sent);
         if self.asked.len() >= MAX_ASKED {
             self.asked.pop_front();
         }
-        self.asked.push_back(Asked { nonce, position: self.position, size });
+        self.asked.push_back(Asked { nonce, position: self.position, size, number, sent });
         let signed = self.signed(StatementKind::Renewal, &renew)?;
         self.clock.sent(nonce);
         send(up, Up::Renew(signed))?;
         self.acknowledge(up)
+    }
+
+    /// At once, unless an answer is about to come: then with the next renewal.
+    fn ask_for_uses(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
+        let soon = self.clock.since_boot().saturating_sub(ANSWER_EXPECTED);
+        let is_due = self.asked.back().is_none_or(|asked| asked.sent <= soon);
+        if is_due && self.meter.wants() { self.renew(up) } else { Ok(()) }
     }
 
     fn origin(&self) -> String {

@@ -203,6 +203,7 @@ async fn house_of(name: &str) -> House {
         clock: AuthorityClock::new(clock, Memory::open(dir.path()).unwrap()),
         published: Published::new(),
         registry: Registry::new(1),
+        meter: Meter::new([1; 16]),
         revoked: Arc::default(),
         name: "edge".parse().unwrap(),
         log: Arc::new(log),

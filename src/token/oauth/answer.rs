@@ -136,6 +136,8 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::GrantNotYetValid
         | Reason::GrantExpired
         | Reason::GrantRevoked
+        | Reason::UsesSpent
+        | Reason::UsesSpentForNow
         | Reason::ExceptionEnded => (400, "invalid_target"),
         Reason::TokenScopeInvalid | Reason::ActionNotGranted => (400, "invalid_scope"),
         // Not the caller's doing.
@@ -145,6 +147,7 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::IssuerUnavailable
         | Reason::AuthorityMissing
         | Reason::AuthorityStale
+        | Reason::UsesUnavailable
         | Reason::Halted
         | Reason::EvidenceUnavailable
         | Reason::EvidenceFull => (503, "temporarily_unavailable"),

@@ -7,8 +7,9 @@ use super::super::super::model::Model;
 use super::super::ApiError;
 use super::super::error::refused;
 use crate::control::plan::Refused;
+use crate::control::record::ledger::Ledger;
 use crate::decision::snapshot::SnapshotBuilder;
-use crate::decision::{Authority, Call, Credential, Decision, Now, decide};
+use crate::decision::{Authority, Call, Credential, Decision, Now, UsedUp, decide};
 use crate::domain::name::{ActionName, IdentityName, ParameterName, ResourceName};
 use crate::domain::{Reason, Timestamp};
 use crate::wire::v1;
@@ -101,8 +102,27 @@ fn decided(model: &Model, question: &Question, now: Timestamp) -> Result<Result<
         Decision::Deny(_) => 3,
     };
     let assumed = snapshot.assume(&question.resource, &question.action, &question.parameters);
-    let decisions = assumed
-        .iter()
-        .map(|target| decide(&Call { identity, credential: Credential::Assumed, target, peer: None }, &snapshot, &now));
+    let used_up = used_up(model, question, now.wall);
+    let decisions = assumed.iter().map(|target| {
+        let call = Call { identity, credential: Credential::Assumed, target, peer: None, used_up: &used_up };
+        decide(&call, &snapshot, &now)
+    });
     Ok(decisions.min_by_key(rank).ok_or(Reason::RouteUnknown))
+}
+
+/// Counted grants of which everything was given out. A gateway may have some of it left.
+fn used_up(model: &Model, question: &Question, now: Timestamp) -> Vec<UsedUp> {
+    let grants = model.grants_on(&question.identity, &question.resource);
+    let counted = grants.filter(|kept| kept.value.limits.is_counted());
+    let left = counted.map(|kept| {
+        let ledger =
+            model.ledgers.get(&kept.value.id).map_or_else(|| Ledger::new(kept.value.id), |l| l.value.as_ref().clone());
+        (kept.value.id, ledger.left(&kept.value, now, model.restored))
+    });
+    let dry = left.filter(|(_, left)| left.uses == 0);
+    dry.map(|(grant, left)| {
+        let reason = if left.again.is_some() { Reason::UsesSpentForNow } else { Reason::UsesSpent };
+        UsedUp { grant, reason }
+    })
+    .collect()
 }

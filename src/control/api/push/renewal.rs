@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::super::super::logs::{self, LogFault, Seen};
+use super::super::super::uses::{Allotted, Claim};
 use super::super::ApiError;
-use super::{Down, Ended, MAX_LAG, Session, in_good_standing};
+use super::{Down, Ended, MAX_LAG, Session, claim, in_good_standing};
 use crate::evidence::checkpoint::Checkpoint;
 use crate::wire::v1;
 
@@ -15,6 +16,10 @@ pub(super) struct Asked {
     checkpoint: Option<Checkpoint>,
     /// From which size it was proven; `None`: it is stored already.
     proven_from: Option<u64>,
+    /// Uses of counted grants that it gives back and wants.
+    claim: Claim,
+    /// What it is given of them.
+    allotted: Vec<Allotted>,
 }
 
 impl Session {
@@ -29,7 +34,12 @@ impl Session {
             tracing::warn!(gateway = %self.name, cursor, "a gateway lags: its renewal is not answered");
             return Ok(None);
         }
-        let asked = |checkpoint, proven_from| Ok(Some(Asked { nonce: renew.nonce.clone(), checkpoint, proven_from }));
+        let Ok(claim) = claim::read(renew) else {
+            return Err(self.end(ApiError::invalid("a renewal claims uses of what is no grant or allotment")));
+        };
+        let nonce = renew.nonce.clone();
+        let asked =
+            |checkpoint, proven_from| Ok(Some(Asked { nonce, checkpoint, proven_from, claim, allotted: Vec::new() }));
         match self.log().and_then(|log| logs::look(&log, renew)) {
             Ok(Seen::Nothing) => asked(None, None),
             Ok(Seen::Same(checkpoint)) => asked(Some(checkpoint), None),
@@ -49,13 +59,24 @@ impl Session {
         }
     }
 
-    /// Stores what is about to be cosigned. `None` when it is not: not said, not known, and the gateway asks again.
-    pub(super) async fn stored(&self, asked: Asked) -> Option<Asked> {
-        let (Some(checkpoint), Some(from)) = (&asked.checkpoint, asked.proven_from) else { return Some(asked) };
-        match self.handle.cosign(self.name.clone(), from, checkpoint.clone()).await {
-            Ok(_) => Some(asked),
+    /// Stores what is about to be said. `None` when it is not: not said, not known, and the gateway asks again.
+    pub(super) async fn stored(&self, mut asked: Asked) -> Option<Asked> {
+        let cosigned = async {
+            let (Some(checkpoint), Some(from)) = (&asked.checkpoint, asked.proven_from) else { return Ok(()) };
+            self.handle.cosign(self.name.clone(), from, checkpoint.clone()).await.map(drop)
+        };
+        let claim = std::mem::take(&mut asked.claim);
+        let allotted = async {
+            if claim.is_empty(&self.handle.model(), &self.name) {
+                return Ok(Vec::new());
+            }
+            let gateways = self.shared.fleet.connected();
+            self.handle.claim(self.name.clone(), gateways, claim).await.map(|done| done.answer)
+        };
+        match tokio::try_join!(cosigned, allotted) {
+            Ok(((), allotted)) => Some(Asked { allotted, ..asked }),
             Err(error) => {
-                tracing::error!(gateway = %self.name, %error, "a cosignature is not stored: the renewal is not answered");
+                tracing::error!(gateway = %self.name, %error, "an answer is not stored: the renewal is not answered");
                 self.count("unstored");
                 None
             }
@@ -81,7 +102,7 @@ impl Session {
             revision: cursor,
             time_unix_us: shared.clock.now().unix_micros(),
             cosignature: cosignature.unwrap_or_default(),
-            allotments: Vec::new(),
+            allotments: asked.allotted.iter().map(claim::answer).collect(),
             gateway: self.name.to_string(),
         };
         let signed = self.authority.sign(&authority).map_err(|error| self.broken(&error))?;
