@@ -345,6 +345,7 @@ impl Record {
             "role" => Self::Role(read(key, value)?),
             "exception" => Self::Exception(read(key, value)?),
             "grant" => Self::Grant(read(key, value)?),
+            "uses" => Self::Ledger(read(key, value)?),
             "person" => Self::Person(read(key, value)?),
             "gateway" => Self::Gateway(read(key, value)?),
             "log" => Self::Log(read(key, value)?),
@@ -404,6 +405,24 @@ mod tests {
         for jti in names {
             let token = RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: NOW, by: None };
             let record = Record::Token(token);
+            let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
+            assert_eq!(Record::decode(&record.key(), &value).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn a_ledger_comes_back_with_its_open_allotments() {
+        let open = ledger::OpenAllotment {
+            id: crate::domain::name::AllotmentId::from_bits(3),
+            gateway: "edge".parse().unwrap(),
+            process: "00".into(),
+            stream: "01".into(),
+            uses: 4,
+            span: 5,
+        };
+        let grant = crate::domain::name::GrantId::from_bits(7);
+        for ledger in [Ledger::new(grant), Ledger { given: 9, span: 5, given_in_span: 4, open: vec![open], grant }] {
+            let record = Record::Ledger(ledger);
             let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
             assert_eq!(Record::decode(&record.key(), &value).unwrap(), record);
         }

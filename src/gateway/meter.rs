@@ -61,6 +61,8 @@ struct Held {
     id: AllotmentId,
     uses: u64,
     left: u64,
+    /// Taken by calls that have not spent them yet.
+    taken: u64,
     /// When it is void, and when it was touched last; since boot.
     until: Duration,
     touched: Duration,
@@ -112,17 +114,19 @@ impl Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        if self.is_spent {
-            return;
-        }
         let mut state = self.meter.state.lock();
         let held = state.grants.get_mut(&self.grant).into_iter().flat_map(|counted| &mut counted.held);
-        // One that is given back meanwhile takes this use with it, as spent.
+        // INVARIANT: an allotment stays for as long as a call has a use of it.
         if let Some(held) = held.into_iter().find(|held| held.id == self.allotment) {
-            held.left = held.left.saturating_add(1).min(held.uses);
+            held.taken = held.taken.saturating_sub(1);
+            if !self.is_spent {
+                held.left = held.left.saturating_add(1).min(held.uses);
+            }
         }
         drop(state);
-        self.meter.answered.notify_waiters();
+        if !self.is_spent {
+            self.meter.answered.notify_waiters();
+        }
     }
 }
 
@@ -154,6 +158,7 @@ impl Meter {
         let good = counted.held.iter_mut().find(|held| held.left > 0 && now < held.until);
         if let Some(held) = good {
             held.left -= 1;
+            held.taken += 1;
             held.touched = now;
             let allotment = held.id;
             counted.taken = counted.taken.saturating_add(1);
@@ -214,13 +219,13 @@ impl Meter {
         let State { grants, returning, is_known } = &mut *state;
         for (grant, counted) in grants.iter_mut() {
             counted.held.retain(|held| {
-                let is_idle = now >= held.until || now.saturating_sub(held.touched) >= IDLE;
-                // Also one that is spent: what is not told of counts as never come on the next stream. Uses that calls hold
-                // and have not spent count as spent: the drop of such a use finds no allotment.
-                if is_idle {
+                let is_idle = held.left == 0 || now >= held.until || now.saturating_sub(held.touched) >= IDLE;
+                let is_over = is_idle && held.taken == 0;
+                // Also one that is spent to the last: what is not told of counts as never come on the next stream.
+                if is_over {
                     returning.insert(held.id, Returning { grant: *grant, spent: held.uses - held.left, told: None });
                 }
-                !is_idle
+                !is_over
             });
         }
         grants.retain(|_, counted| {
@@ -267,7 +272,7 @@ impl Meter {
             match bytes128("allotment_id", &allotment.allotment_id).map(AllotmentId::from_bits) {
                 Ok(id) if allotment.uses > 0 => {
                     let uses = allotment.uses;
-                    counted.held.push(Held { id, uses, left: uses, until, touched: sent });
+                    counted.held.push(Held { id, uses, left: uses, taken: 0, until, touched: sent });
                     counted.dry = None;
                 }
                 _ => counted.dry = Some(Dry { until, again }),

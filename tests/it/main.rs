@@ -31,4 +31,5 @@ mod tidy;
 mod tls;
 mod token;
 mod upstream;
+mod uses;
 mod world;

@@ -215,6 +215,12 @@ impl Fleet {
     /// A control plane with the gateway `edge` registered and a catalog with one route to `upstream`.
     #[track_caller]
     pub(crate) fn start(upstream: SocketAddr) -> Self {
+        Self::of(upstream, &["edge"])
+    }
+
+    /// The same with these gateways.
+    #[track_caller]
+    pub(crate) fn of(upstream: SocketAddr, gateways: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let key = Key::es256("k1");
         let at = |name: &str| home.path().join(name);
@@ -229,7 +235,8 @@ impl Fleet {
             "log": { "format": "json" },
         });
         std::fs::write(at("control.yaml"), config.to_string()).unwrap();
-        let init = ["control", "init", "-c", "control.yaml", "--gateway", "edge"];
+        let mut init = vec!["control", "init", "-c", "control.yaml"];
+        init.extend(gateways.iter().flat_map(|name| ["--gateway", name]));
         crate::dev::run(home.path(), &init).exits(0);
         let control = Process::spawn(home.path(), &["control", "run", "-c", "control.yaml"]);
         let ready = control.says("the control plane is ready");
@@ -252,29 +259,35 @@ impl Fleet {
     /// Starts the gateway `edge` with settings that `edit` has changed.
     #[track_caller]
     pub(crate) fn gateway(&self, edit: impl FnOnce(&mut Value)) -> Gate {
+        self.gateway_of("edge", edit)
+    }
+
+    /// The same of another name.
+    #[track_caller]
+    pub(crate) fn gateway_of(&self, name: &str, edit: impl FnOnce(&mut Value)) -> Gate {
+        let own = |file: &str| self.home.path().join(format!("control/gateways/{name}/{file}")).display().to_string();
         let at = |name: &str| self.home.path().join(name).display().to_string();
         let mut config = json!({
-            "role": "gateway", "name": "edge", "state_dir": "edge", "audience": AUDIENCE,
+            "role": "gateway", "name": name, "state_dir": name, "audience": AUDIENCE,
             "listen": [
                 { "address": "127.0.0.1:0" },
                 { "address": "127.0.0.1:0", "tls": {
-                    "certificate_file": at("control/gateways/edge/gateway.pem"),
-                    "key_file": at("control/gateways/edge/gateway.key"),
+                    "certificate_file": own("gateway.pem"), "key_file": own("gateway.key"),
                     "client_ca_file": at("control/ca/ca.pem"), "client_certificate": "optional",
                 } },
             ],
             "admin_address": "127.0.0.1:0", "workers": 1,
             "control": {
                 "address": self.address, "ca_file": at("control/ca/ca.pem"),
-                "certificate_file": at("control/gateways/edge/gateway.pem"),
-                "key_file": at("control/gateways/edge/gateway.key"),
+                "certificate_file": own("gateway.pem"), "key_file": own("gateway.key"),
             },
             "issuers": [{ "issuer": ISSUER, "jwks_file": at("jwks.json") }],
             "log": { "format": "json" },
         });
         edit(&mut config);
-        std::fs::write(self.home.path().join("gateway.yaml"), config.to_string()).unwrap();
-        let process = Process::spawn(self.home.path(), &["gateway", "run", "-c", "gateway.yaml"]);
+        let file = if name == "edge" { "gateway.yaml".to_owned() } else { format!("{name}.yaml") };
+        std::fs::write(self.home.path().join(&file), config.to_string()).unwrap();
+        let process = Process::spawn(self.home.path(), &["gateway", "run", "-c", &file]);
         let line = process.says("the gateway listens");
         let listeners = line["listeners"].as_str().unwrap().trim_matches(['[', ']']).to_owned();
         let listeners: Vec<_> = listeners.split(", ").map(str::to_owned).collect();
