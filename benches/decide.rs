@@ -157,6 +157,7 @@ fn report_decide(snapshot: &Snapshot) {
             credential: Credential::Assumed,
             target: &targets[resource as usize],
             peer: None,
+            used_up: &[],
         };
         let start = Instant::now();
         let decision = black_box(decide(black_box(&call), snapshot, &now));

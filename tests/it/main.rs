@@ -19,6 +19,7 @@ mod cut;
 mod dev;
 mod durability;
 mod edge;
+mod faults;
 mod fleet;
 mod grants;
 mod grpc;

@@ -121,7 +121,14 @@ pub(crate) struct Process {
 impl Process {
     #[track_caller]
     pub(crate) fn spawn(home: &Path, arguments: &[&str]) -> Self {
+        Self::spawn_with(home, arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    #[track_caller]
+    pub(crate) fn spawn_with(home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = command(home);
+        command.envs(environment.iter().copied());
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, lines) = channel();

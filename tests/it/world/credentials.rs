@@ -35,6 +35,11 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// The same key once more.
+    pub(crate) fn again(&self) -> Self {
+        Self { kid: self.kid.clone(), pair: KeyPair::from_pem(&self.pair.serialize_pem()).unwrap() }
+    }
+
     pub(crate) fn es256(kid: &str) -> Self {
         Self { kid: kid.to_owned(), pair: KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap() }
     }
