@@ -87,6 +87,8 @@ pub struct AuthorityClock {
     /// makes authority older, never younger.
     sent_boot: AtomicU64,
     sent_wall: AtomicI64,
+    /// `sent_boot` of the renewal since which the wall clock was seen to be set ahead: asked about once.
+    stepped: AtomicU64,
     outstanding: Mutex<VecDeque<(Nonce, Moment)>>,
     answers: Notify,
     due: Notify,
@@ -108,6 +110,7 @@ impl AuthorityClock {
             gap: AtomicU64::new(0),
             sent_boot: AtomicU64::new(NEVER),
             sent_wall: AtomicI64::new(i64::MIN),
+            stepped: AtomicU64::new(NEVER),
             outstanding: Mutex::default(),
             answers: Notify::new(),
             due: Notify::new(),
@@ -152,10 +155,24 @@ impl AuthorityClock {
         let boot = micros(self.clock.since_boot());
         let tick = self.notice(boot);
         self.last_tick.fetch_max(boot, SeqCst);
+        self.notice_step(boot);
         tick
     }
 
-    /// Resolves when a renewal is due at once, because the process stood still.
+    /// A wall clock that was set ahead makes authority look older than it is, until a renewal is answered: one is due.
+    fn notice_step(&self, boot: u64) {
+        let sent = self.sent_boot.load(SeqCst);
+        if sent == NEVER || self.stepped.load(SeqCst) == sent {
+            return;
+        }
+        let by_boot = Duration::from_micros(boot.saturating_sub(sent));
+        if self.age(boot, self.wall_at(boot)).is_some_and(|age| age > by_boot.saturating_add(MAX_TICK_GAP)) {
+            self.stepped.store(sent, SeqCst);
+            self.due.notify_one();
+        }
+    }
+
+    /// Resolves when a renewal is due at once, because the process stood still or its wall clock was set ahead.
     pub fn due(&self) -> impl Future<Output = ()> + '_ {
         self.due.notified()
     }

@@ -176,3 +176,23 @@ fn a_memory_that_cannot_be_read_is_not_forgotten() {
     crate::files::write(&dir.path().join("highest.json"), b"{", crate::files::PRIVATE).unwrap();
     assert!(matches!(Memory::open(dir.path()), Err(memory::MemoryError::Content { .. })));
 }
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_ahead_asks_at_once_and_once() {
+    let (manual, clock) = clock();
+    clock.sent([1; 16]);
+    clock.answered(&[1; 16], &answer(manual.now())).unwrap();
+    run(&manual, &clock, 2);
+    let is_due = || async { tokio::time::timeout(Duration::from_millis(1), clock.due()).await.is_ok() };
+    assert!(!is_due().await);
+    manual.set_wall(manual.now().saturating_add(3600 * SECOND));
+    clock.tick();
+    assert!(is_due().await);
+    clock.tick();
+    assert!(!is_due().await, "asked already");
+    clock.sent([2; 16]);
+    clock.answered(&[2; 16], &answer(START)).unwrap();
+    run(&manual, &clock, 2);
+    assert_eq!(clock.now().authority, Authority::Age(2 * SECOND));
+    assert!(!is_due().await);
+}
