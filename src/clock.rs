@@ -19,8 +19,15 @@ impl Clock for SystemClock {
     }
 
     fn since_boot(&self) -> Duration {
-        let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let seconds = u64::try_from(at.tv_sec).unwrap_or(0);
-        Duration::new(seconds, u32::try_from(at.tv_nsec).unwrap_or(0))
+        read(rustix::time::ClockId::Boottime)
     }
+
+    fn coarse(&self) -> Duration {
+        read(rustix::time::ClockId::MonotonicCoarse)
+    }
+}
+
+fn read(clock: rustix::time::ClockId) -> Duration {
+    let at = rustix::time::clock_gettime(clock);
+    Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
 }

@@ -97,6 +97,12 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// Time since boot, suspend included (`CLOCK_BOOTTIME`): what ages are counted on. Never goes back.
     fn since_boot(&self) -> Duration;
+
+    /// Time that costs next to nothing to read, from some moment on, a few milliseconds coarse, suspend not included
+    /// (`CLOCK_MONOTONIC_COARSE`): for seeing that a process stood still. Never goes back.
+    fn coarse(&self) -> Duration {
+        self.since_boot()
+    }
 }
 
 /// A clock that moves when told. For tests, and for replaying past decisions.

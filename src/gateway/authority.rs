@@ -81,6 +81,8 @@ pub struct AuthorityClock {
     /// The control plane's time minus the time since boot, in microseconds; `i64::MIN` before the first answer.
     control_offset: AtomicI64,
     last_tick: AtomicU64,
+    /// Up to when was looked for calls that ended, on the coarse clock.
+    pulse: AtomicU64,
     /// When the latest pause was noticed; 0: never. What was sent before says nothing.
     gap: AtomicU64,
     /// When the latest answered renewal was sent; written wall first. A torn read sees the older one of either, which
@@ -107,6 +109,7 @@ impl AuthorityClock {
             memory,
             control_offset: AtomicI64::new(i64::MIN),
             last_tick: AtomicU64::new(boot),
+            pulse: AtomicU64::new(micros(clock.coarse())),
             gap: AtomicU64::new(0),
             sent_boot: AtomicU64::new(NEVER),
             sent_wall: AtomicI64::new(i64::MIN),
@@ -157,6 +160,24 @@ impl AuthorityClock {
         self.last_tick.fetch_max(boot, SeqCst);
         self.notice_step(boot);
         tick
+    }
+
+    /// What ended by now is ended: to be said after each tick, when that was looked for. `since` is [`Clock::coarse`]
+    /// of before the look.
+    pub fn looked(&self, since: Duration) {
+        self.pulse.fetch_max(micros(since), SeqCst);
+    }
+
+    /// Time for [`AuthorityClock::looked`].
+    pub fn coarse(&self) -> Duration {
+        self.clock.coarse()
+    }
+
+    /// Whether the process stood still and nobody has looked yet what ended meanwhile. Costs next to nothing: for every
+    /// step of every call.
+    pub fn stood_still(&self) -> bool {
+        let pulse = self.pulse.load(SeqCst);
+        micros(self.clock.coarse()).saturating_sub(pulse) > micros(MAX_TICK_GAP)
     }
 
     /// A wall clock that was set ahead makes authority look older than it is, until a renewal is answered: one is due.

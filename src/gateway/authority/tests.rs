@@ -196,3 +196,16 @@ async fn a_wall_clock_that_is_set_ahead_asks_at_once_and_once() {
     assert_eq!(clock.now().authority, Authority::Age(2 * SECOND));
     assert!(!is_due().await);
 }
+
+#[test]
+fn a_process_that_stood_still_is_known_for_it_until_somebody_looked() {
+    let (manual, clock) = clock();
+    run(&manual, &clock, 2);
+    assert!(!clock.stood_still());
+    manual.advance(3 * SECOND);
+    let since = clock.coarse();
+    assert_eq!(clock.tick(), Tick::Gap);
+    assert!(clock.stood_still(), "nobody has looked for what ended");
+    clock.looked(since);
+    assert!(!clock.stood_still());
+}

@@ -24,6 +24,7 @@ use super::lent::Exchange;
 use crate::domain::Reason;
 use crate::domain::name::CallId;
 use crate::evidence::entry::Ended;
+use crate::gateway::Shared;
 use crate::gateway::connection::Connection;
 use crate::gateway::live::Cut;
 use crate::gateway::metrics::WorkerMetrics;
@@ -167,6 +168,17 @@ pub(super) struct Gate {
     pub(super) metrics: Arc<WorkerMetrics>,
     /// Of an HTTP/1.1 connection.
     pub(super) exchange: Option<Arc<Exchange>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Gate {
+    /// A process that stood still may hold calls that ended meanwhile: they are looked for before anything of theirs goes
+    /// on, whoever of the process comes to run first.
+    fn wake(&self) {
+        if self.shared.authority.stood_still() {
+            self.shared.registry.sweep(&self.shared.authority.reckoning());
+        }
+    }
 }
 
 #[async_trait]
@@ -188,7 +200,7 @@ impl HttpServerApp for Gate {
             given_back: Mutex::default(),
         });
         let call = CALL.scope(slot.clone(), self.proxy.process_new_http(session, shutdown));
-        match race(&slot, call).await {
+        match race(&slot, || self.wake(), call).await {
             Some(Some(reused)) => Some(reused),
             Some(None) => kept(&slot, shutdown).await,
             None => {
@@ -243,11 +255,14 @@ async fn kept(slot: &CallSlot, shutdown: &ShutdownWatch) -> Option<ReusedHttpStr
 }
 
 /// Runs `call` until it is done, or until it is cut while it forwards, or its body does not go on (`None`). The cut comes first: when both are ready, the recorded reason is the true one.
-async fn race<F: Future>(slot: &CallSlot, call: F) -> Option<F::Output> {
+async fn race<F: Future>(slot: &CallSlot, wake: impl Fn(), call: F) -> Option<F::Output> {
     let mut call = pin!(call);
     let mut fired = pin!(slot.cut.fired());
     let mut silent: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
+        if slot.forwarding.get().is_some() {
+            wake();
+        }
         // Before the look: a cut that is fired behind it wakes this task.
         let cut = fired.as_mut().poll(cx).is_ready();
         if cut && slot.forwarding.get().is_some() {
@@ -311,9 +326,9 @@ mod tests {
     async fn a_forwarding_call_ends_when_it_is_cut_and_an_answered_one_does_not() {
         let slot = slot();
         slot.cut.fire(Reason::GrantRevoked);
-        assert_eq!(race(&slot, async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
+        assert_eq!(race(&slot, || (), async { 7 }).await, Some(7), "not forwarding yet: the pipeline answers");
         slot.forward(CallId::from_bits(7));
-        assert_eq!(race(&slot, async { 7 }).await, None, "the cut comes first");
+        assert_eq!(race(&slot, || (), async { 7 }).await, None, "the cut comes first");
         assert_eq!(slot.cut.reason(), Some(Reason::GrantRevoked));
     }
 
@@ -334,7 +349,9 @@ mod tests {
             panic!("a fault in the middle of a call")
         };
         let task =
-            tokio::spawn(async move { race::<futures_util::future::BoxFuture<'_, ()>>(&slot, Box::pin(call)).await });
+            tokio::spawn(
+                async move { race::<futures_util::future::BoxFuture<'_, ()>>(&slot, || (), Box::pin(call)).await },
+            );
         assert!(task.await.unwrap_err().is_panic());
         journal.flush().unwrap();
         let entries = fixture::entries(&disk);
@@ -349,7 +366,7 @@ mod tests {
         let slot = slot();
         slot.forward(CallId::from_bits(7));
         let cut = slot.cut.clone();
-        let (result, ()) = tokio::join!(race(&slot, std::future::pending::<()>()), async move {
+        let (result, ()) = tokio::join!(race(&slot, || (), std::future::pending::<()>()), async move {
             tokio::task::yield_now().await;
             cut.fire(Reason::TokenRevoked);
         });
@@ -360,10 +377,10 @@ mod tests {
     async fn a_body_that_is_awaited_for_too_long_ends_its_call_and_one_that_comes_does_not() {
         let slot = slot();
         let silence = Duration::from_secs(5);
-        assert_eq!(race(&slot, tokio::time::sleep(LONG)).await, Some(()), "no body is awaited");
+        assert_eq!(race(&slot, || (), tokio::time::sleep(LONG)).await, Some(()), "no body is awaited");
         let began = Instant::now();
         slot.awaits_body(silence, (Ended::ClientGone, Reason::RequestTimeout));
-        let (ended, ()) = tokio::join!(race(&slot, tokio::time::sleep(LONG)), async {
+        let (ended, ()) = tokio::join!(race(&slot, || (), tokio::time::sleep(LONG)), async {
             for _ in 0..4 {
                 tokio::time::sleep(Duration::from_secs(4)).await;
                 slot.has_heard(false);
@@ -373,6 +390,6 @@ mod tests {
         assert_eq!(slot.stalled(), Some((Ended::ClientGone, Reason::RequestTimeout)));
         slot.awaits_body(silence, (Ended::ClientGone, Reason::RequestTimeout));
         slot.has_heard(true);
-        assert_eq!(race(&slot, tokio::time::sleep(LONG)).await, Some(()), "it came whole");
+        assert_eq!(race(&slot, || (), tokio::time::sleep(LONG)).await, Some(()), "it came whole");
     }
 }

@@ -21,6 +21,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, R
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use crate::gateway::authority::AuthorityClock;
+
 /// One segment on most networks: a head and a short body leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
 
@@ -36,13 +38,29 @@ pub(crate) struct CallerIo {
     patience: Duration,
     /// While it takes nothing.
     impatience: Option<Pin<Box<Sleep>>>,
+    authority: Arc<AuthorityClock>,
 }
 
 impl CallerIo {
-    pub(crate) fn new(stream: TcpStream, established: SystemTime, patience: Duration) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        established: SystemTime,
+        patience: Duration,
+        authority: Arc<AuthorityClock>,
+    ) -> Self {
         let socket = Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd()));
         let stream = BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream);
-        Self { stream, socket, established, stalled: 0, patience, impatience: None }
+        Self { stream, socket, established, stalled: 0, patience, impatience: None, authority }
+    }
+
+    /// Whether what is written may leave. Where the process stood still between the look at the call and here, it is looked
+    /// at again first: the task that writes is woken for that.
+    fn poll_fresh(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.authority.stood_still() {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Gives up on a caller that takes nothing for too long, whatever is written: the library's own limit knows bodies alone.
@@ -69,6 +87,7 @@ impl AsyncRead for CallerIo {
         let buffered = self.stream.buffer().len();
         if buffered > 0 && buffered == self.stalled {
             self.stalled = 0;
+            ready!(self.poll_fresh(cx));
             if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(cx) {
                 return Poll::Ready(Err(error));
             }
@@ -82,11 +101,13 @@ impl AsyncRead for CallerIo {
 
 impl AsyncWrite for CallerIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_fresh(cx));
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.within(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_fresh(cx));
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.within(cx, flushed)
     }
@@ -238,6 +259,10 @@ mod tests {
 
     use super::*;
 
+    fn authority() -> Arc<AuthorityClock> {
+        AuthorityClock::new(Arc::new(crate::clock::SystemClock), crate::gateway::authority::Memory::volatile())
+    }
+
     /// One look for what the caller sends: nothing, as it waits for its answer.
     async fn listens(io: &mut CallerIo) {
         let mut space = [0; 16];
@@ -254,7 +279,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut caller = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         caller.set_nonblocking(true).unwrap();
-        let mut io = CallerIo::new(listener.accept().await.unwrap().0, SystemTime::UNIX_EPOCH, Duration::MAX);
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut io = CallerIo::new(stream, SystemTime::UNIX_EPOCH, Duration::MAX, authority());
         let mut space = [0; 64];
         let mut seen =
             || caller.read(&mut space).map_or(String::new(), |read| space[..read].escape_ascii().to_string());

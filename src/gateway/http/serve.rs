@@ -140,7 +140,8 @@ impl Engine {
         tcp.set_nodelay(true)?;
         let established = std::time::UNIX_EPOCH
             + Duration::from_micros(u64::try_from(self.worker.shared.clock.now().unix_micros()).unwrap_or(0));
-        let mut io = CallerIo::new(tcp, established, self.worker.shared.limits.idle_timeout);
+        let shared = &self.worker.shared;
+        let mut io = CallerIo::new(tcp, established, shared.limits.idle_timeout, shared.authority.clone());
         let mut deadline = Deadline::after(self.worker.shared.limits.head_deadline);
         let Some(listener) = tls else {
             let connection = Arc::new(Connection::anonymous(peer));
@@ -223,6 +224,7 @@ impl Engine {
             limits: self.worker.shared.limits,
             metrics: self.worker.metrics.clone(),
             exchange,
+            shared: self.worker.shared.clone(),
         })
     }
 

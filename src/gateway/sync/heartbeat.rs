@@ -21,8 +21,10 @@ pub(super) async fn run(clock: Arc<AuthorityClock>, registry: Arc<Registry>, rev
     let mut remembered = clock.since_boot();
     loop {
         ticks.tick().await;
+        let since = clock.coarse();
         clock.tick();
         let ended = registry.sweep(&clock.reckoning());
+        clock.looked(since);
         if ended > 0 {
             tracing::info!(ended, "running calls were past their end or their authority");
         }
