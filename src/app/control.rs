@@ -1,6 +1,7 @@
 //! The control plane as a process: its keys made, its parts run.
 
 mod log;
+mod restored;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub(super) use log::ControlLog;
+pub use restored::{RestoredStore, restored};
 
 use super::signals::Signals;
 use super::{AppError, on_runtime};

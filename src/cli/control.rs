@@ -28,6 +28,16 @@ pub(super) enum Control {
         #[arg(long = "gateway", value_name = "NAME")]
         gateways: Vec<GatewayName>,
     },
+    /// Declare that the store of a control plane that is not running was put back from a backup, and let it go on: gateways
+    /// follow it again, with all that the backup knows and nothing that came after
+    Restored {
+        /// Settings of the control plane
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Why, in your words
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
     /// Run a control plane until it is told to end (SIGTERM: drain)
     Run {
         /// Settings of the control plane
@@ -49,6 +59,17 @@ impl Control {
                     pairs.extend(made.gateways.iter().map(|dir| ("gateway", shown(dir))));
                     Human::Details(pairs)
                 })?;
+            }
+            Self::Restored { config, reason } => {
+                let restored = app::control::restored(&config, &reason)?;
+                let mut lines = vec![format!("the store goes on in epoch {}", restored.epoch)];
+                lines.extend(
+                    restored.evidence.iter().map(|dir| format!("the evidence of before lies in {}", dir.display())),
+                );
+                let (revision, again) = (restored.revision, restored.ended_again);
+                lines.push(format!("ended again, as it was after revision {revision}: {again}"));
+                lines.push("what was made or allowed after that revision is lost: make it anew".to_owned());
+                context.output.answer(&restored, || Human::Lines(lines))?;
             }
             Self::Run { config } => app::control::run(&config)?,
         }

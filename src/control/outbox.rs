@@ -74,8 +74,8 @@ enum DrainError {
 /// be taken for told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the evidence tells of revision {reached} and the store has come to {current}: the store was restored from a backup. \
-     Keep the evidence and begin another one, in another directory"
+    "the evidence tells of revision {reached} and the store has come to {current}: the store was put back from a backup. \
+     Put the newer one back, or declare it: `portcullis control restored`"
 )]
 pub struct Restored {
     /// Of the log.

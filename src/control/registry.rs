@@ -157,13 +157,15 @@ pub fn plan_expel(model: &Model, name: &GatewayName, reason: &str) -> Result<Pla
 ///
 /// # Errors
 /// [`Refused::Conflict`] when it is not above.
-pub fn plan_epoch(model: &Model, now: Timestamp, epoch: u64) -> Result<Plan<u64>, Refused> {
+pub fn plan_epoch(model: &Model, now: Timestamp, epoch: u64, reason: &str) -> Result<Plan<u64>, Refused> {
+    let reason = checked_reason(reason).map_err(Refused::invalid)?;
     if epoch <= model.epoch {
         return Err(Refused::Conflict(format!("the store is in epoch {} already", model.epoch)));
     }
     let before = Record::Meta(Meta::of_epoch(model.epoch, model.restored));
-    let plan = put("store", Some(before), Record::Meta(Meta::of_epoch(epoch, Some(now))));
-    Ok(Plan { audience: Audience::Gateways, ..plan }.map(|()| epoch))
+    let change = Change::Put(Record::Meta(Meta::of_epoch(epoch, Some(now))));
+    let event = ChangeEvent::of("store.restored", Some(&before), &change, Some(&reason));
+    Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Gateways, answer: epoch })
 }
 
 fn put(kind: &str, before: Option<Record>, after: Record) -> Plan<()> {

@@ -28,6 +28,7 @@ mod identify;
 mod operate;
 mod readme;
 mod reasons;
+mod restored;
 mod tidy;
 mod tls;
 mod token;

@@ -35,8 +35,10 @@ impl ControlLog {
         let fail = |why: String| AppError::Part { part: "the control plane's evidence", why };
         let key =
             EvidenceKey::load_or_create(&settings.state_dir.join("evidence.key")).map_err(|e| fail(e.to_string()))?;
-        let origin: Origin =
-            format!("portcullis/control/{}", settings.trust_domain).parse().map_err(|e| fail(format!("{e}")))?;
+        let number = crate::gateway::incarnation::number(&settings.state_dir).map_err(|e| fail(e.to_string()))?;
+        let name = format!("portcullis/control/{}", settings.trust_domain);
+        let name = if number > 1 { format!("{name}/{number}") } else { name };
+        let origin: Origin = name.parse().map_err(|e| fail(format!("{e}")))?;
         let (log, recovered) =
             EvidenceLog::open(&settings.evidence.dir, origin, key, &writer(), options(&settings.evidence), clock)
                 .map_err(|e| fail(e.to_string()))?;

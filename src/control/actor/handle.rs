@@ -355,8 +355,11 @@ impl ControlHandle {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn begin_epoch(&self, caller: &Caller, epoch: u64) -> Result<Done<u64>, Refused> {
-        self.run(caller, "begin_epoch", move |model, context, _| registry::plan_epoch(model, context.now, epoch)).await
+    pub async fn begin_epoch(&self, caller: &Caller, epoch: u64, reason: String) -> Result<Done<u64>, Refused> {
+        self.run(caller, "begin_epoch", move |model, context, _| {
+            registry::plan_epoch(model, context.now, epoch, &reason)
+        })
+        .await
     }
 
     /// Records that somebody was denied something.

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 
 use super::connect::ConnectError;
 use super::enforce::{FollowError, Follower};
-use super::log::LogShown;
+use super::log::{Cosigned, LogShown};
 use super::outbox::Outbox;
 use super::{Parts, RENEW_INTERVAL};
 use crate::domain::Timestamp;
@@ -49,6 +49,11 @@ pub(super) enum Cause {
     Unread,
     #[error("what came cannot be applied, and a snapshot is needed: {0}")]
     Follow(#[from] FollowError),
+    #[error(
+        "the control plane cosigned {known} records of this gateway's log and knows of {size}: its store is an old copy; put \
+         the newer one back, or declare it restored (`portcullis control restored`)"
+    )]
+    Restored { known: u64, size: u64 },
     #[error("its authority is refused: {0}")]
     Refused(AnswerError),
     #[error("an authority is not signed by a key in this gateway's `keys_file`, or is another gateway's")]
@@ -112,14 +117,19 @@ struct Asked {
 }
 
 impl<'f> Session<'f> {
-    pub(super) fn new(parts: &Parts, follower: &'f mut Follower, outbox: &'f Outbox, keys: Vec<CosignerKey>) -> Self {
+    pub(super) fn new(
+        parts: &Parts,
+        follower: &'f mut Follower,
+        (outbox, cosigned): (&'f Outbox, &Arc<Cosigned>),
+        keys: Vec<CosignerKey>,
+    ) -> Self {
         Self {
             clock: parts.clock.clone(),
             metrics: parts.metrics.clone(),
             name: parts.name.clone(),
             keys,
             log: parts.log.clone(),
-            shown: LogShown::new(parts.log.clone()),
+            shown: LogShown::new(parts.log.clone(), cosigned.clone()),
             follower,
             outbox,
             asked: VecDeque::new(),
@@ -176,7 +186,8 @@ impl<'f> Session<'f> {
 
     /// The first welcome asks to show that the stream is ours; a later one tells how much is cosigned.
     fn welcome(&mut self, up: &mpsc::Sender<v1::GatewayMessage>, welcome: v1::Welcome) -> Result<(), Cause> {
-        self.shown.welcome(welcome.cosigned_size);
+        let (epoch, size) = (welcome.epoch, welcome.cosigned_size);
+        self.shown.welcome(epoch, size).map_err(|known| Cause::Restored { known, size })?;
         if self.challenge.is_some() {
             return Ok(());
         }
@@ -238,7 +249,7 @@ impl<'f> Session<'f> {
         if let Some(asked) = place.and_then(|place| self.asked.drain(..=place).next_back()) {
             self.outbox.confirm(asked.position);
             self.meter.answer(&authority, asked.number, asked.sent);
-            self.shown.cosigned(asked.size, &authority.cosignature);
+            self.shown.cosigned(authority.epoch, asked.size, &authority.cosignature);
         }
         Ok(())
     }

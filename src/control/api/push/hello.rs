@@ -50,7 +50,8 @@ impl Greeted {
     }
 
     pub(super) fn welcome(&self) -> v1::Welcome {
-        v1::Welcome { cosigned_size: self.cosigned_size, challenge: self.challenge.to_vec() }
+        let epoch = self.handle.shared().ring.head().epoch;
+        v1::Welcome { cosigned_size: self.cosigned_size, challenge: self.challenge.to_vec(), epoch }
     }
 
     /// Once it has shown that it holds the key: its log is taken note of, and its stream is the one that counts. With the

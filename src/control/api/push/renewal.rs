@@ -47,7 +47,8 @@ impl Session {
             Ok(Seen::Stale(cosigned_size)) => {
                 // Another stream of the gateway's was answered meanwhile: it is told anew from where to prove.
                 self.count("stale");
-                let welcome = v1::Welcome { cosigned_size, challenge: self.challenge.to_vec() };
+                let epoch = self.shared.ring.head().epoch;
+                let welcome = v1::Welcome { cosigned_size, challenge: self.challenge.to_vec(), epoch };
                 self.send(Down::Welcome(welcome)).await?;
                 Ok(None)
             }

@@ -1,0 +1,155 @@
+//! Going on from a store that was put back from a backup.
+//!
+//! The store forgot what came after the backup; the evidence did not. What was ended then is ended again before any
+//! gateway hears of the store, so that nothing that was revoked lives again. What was granted then stays lost.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::part;
+use crate::app::{AppError, on_runtime};
+use crate::clock::SystemClock;
+use crate::control::authorize::Caller;
+use crate::control::plan::Refused;
+use crate::control::record::RevokedToken;
+use crate::control::{ControlHandle, Core};
+use crate::domain::identity::IdentityState;
+use crate::evidence::entry::{Change, Event, Kind};
+use crate::evidence::query::{Filter, Query};
+use crate::evidence::read::segments;
+use crate::evidence::storage::{DiskStorage, Storage};
+use crate::files;
+use crate::gateway::incarnation;
+use crate::settings::ControlSettings;
+
+/// Highest epoch that was begun here, beside the store: a backup of the store alone does not take it back.
+const EPOCH_FILE: &str = "epoch";
+
+/// What a restored store goes on as.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoredStore {
+    /// The store's epoch from now on: gateways take it for newer than all that they saw.
+    pub epoch: u64,
+    /// Revision that the backup had come to.
+    pub revision: u64,
+    /// What was ended after it and is ended again.
+    pub ended_again: u64,
+    /// Where the evidence of before lies; absent when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<PathBuf>,
+}
+
+/// Declares that the store of the control plane of the settings at `config`, which is not running, was put back from a
+/// backup. A new epoch begins, which gateways follow, and a new log of evidence, as the old one tells of what the store
+/// does not know. What the old one tells was ended after the backup is ended again; of counted grants nothing is left.
+///
+/// # Errors
+/// When the settings are wrong, the control plane runs, or a file cannot be read or written. It may be done again.
+pub fn restored(config: &Path, reason: &str) -> Result<RestoredStore, AppError> {
+    crate::app::crypto();
+    let settings = ControlSettings::load(config)?;
+    if settings.evidence.dir.exists() {
+        // Its lock is a running control plane's.
+        let unused = DiskStorage::open(&settings.evidence.dir);
+        drop(unused.map_err(|error| part(format!("{error}; stop the control plane first")))?);
+    }
+    let file = settings.state_dir.join(EPOCH_FILE);
+    let begun = match std::fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().map_err(|_| part(format!("{}: not a number", file.display())))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0u64,
+        Err(error) => return Err(AppError::io(format!("cannot read {}", file.display()))(error)),
+    };
+    on_runtime(async {
+        let core = Core::open(&settings, Arc::new(SystemClock)).await.map_err(part)?;
+        let done = go_on(&settings, core.handle(), &file, begun, reason).await;
+        core.shutdown().await;
+        done
+    })
+}
+
+async fn go_on(
+    settings: &ControlSettings,
+    handle: &ControlHandle,
+    file: &Path,
+    begun: u64,
+    reason: &str,
+) -> Result<RestoredStore, AppError> {
+    let (revision, epoch) = (handle.model().revision, handle.model().epoch.max(begun).saturating_add(1));
+    let later = if settings.evidence.dir.exists() { later(&settings.evidence.dir, revision)? } else { Vec::new() };
+    let mut ended_again = 0;
+    for change in &later {
+        ended_again += u64::from(end_again(handle, change).await?);
+    }
+    // A crash before this leaves a store that the evidence is ahead of, which no control plane starts on.
+    let sealed = incarnation::seal(&settings.state_dir, &settings.evidence.dir).map_err(part)?;
+    // A crash here leaves a store of the old epoch, which gateways refuse: it is done again.
+    files::write(file, format!("{epoch}\n").as_bytes(), files::PRIVATE)
+        .map_err(AppError::io(format!("cannot write {}", file.display())))?;
+    handle.begin_epoch(&Caller::System, epoch, reason.to_owned()).await.map_err(part)?;
+    Ok(RestoredStore { epoch, revision, ended_again, evidence: sealed.moved_to })
+}
+
+/// What the evidence in `dir` tells of revisions after `revision`, in their order.
+fn later(dir: &Path, revision: u64) -> Result<Vec<Change<'static>>, AppError> {
+    let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(dir));
+    let mut changes = Vec::new();
+    for first in segments(&*storage).map_err(part)? {
+        let filter = Filter { kind: Some(Kind::Change), ..Filter::default() };
+        let mut query = Query::new(storage.clone(), first, filter);
+        while let Some(found) = query.next().map_err(part)? {
+            match found.entry.event {
+                Event::Change(change) if change.revision > revision => changes.push(*change),
+                _ => {}
+            }
+        }
+    }
+    changes.sort_by_key(|change| change.revision);
+    changes.dedup();
+    Ok(changes)
+}
+
+/// Ends again what a change ended; whether it did anything.
+async fn end_again(handle: &ControlHandle, change: &Change<'_>) -> Result<bool, AppError> {
+    let caller = Caller::System;
+    let object: &str = &change.object;
+    let why = format!("ended in revision {}, which a restored store does not know", change.revision);
+    let before = handle.model().revision;
+    let done = match &*change.operation {
+        "grant.revoked" => match object.parse() {
+            Ok(id) => handle.revoke_grant(&caller, id, why).await.map(drop),
+            Err(_) => Ok(()),
+        },
+        "identity.quarantined" | "identity.offboarded" => match object.parse() {
+            Ok(name) => {
+                let gone = &*change.operation == "identity.offboarded";
+                let state = if gone { IdentityState::Offboarded } else { IdentityState::Quarantined };
+                handle.set_state(&caller, name, state, why).await.map(drop)
+            }
+            Err(_) => Ok(()),
+        },
+        "gateway.expelled" => match object.parse() {
+            Ok(name) => handle.expel(&caller, name, why).await.map(drop),
+            Err(_) => Ok(()),
+        },
+        "halt.begun" => match object.parse() {
+            Ok(scope) => handle.halt(&caller, scope, why).await.map(drop),
+            Err(_) => Ok(()),
+        },
+        "token.revoked" => {
+            let token = change.after.as_deref().cloned().map(serde_json::from_value::<RevokedToken>);
+            match token {
+                Some(Ok(token)) => handle.revoke_token(&caller, RevokedToken { by: None, ..token }).await.map(drop),
+                _ => Ok(()),
+            }
+        }
+        _ => return Ok(false),
+    };
+    match done {
+        Ok(()) => Ok(handle.model().revision > before || &*change.operation == "gateway.expelled"),
+        // What the backup does not have is as ended as can be.
+        Err(Refused::NotFound(_) | Refused::Conflict(_) | Refused::Invalid(_)) => Ok(false),
+        Err(error) => Err(part(error)),
+    }
+}
