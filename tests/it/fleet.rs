@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use portcullis::client::target::ClientCertificate;
+use portcullis::client::{Client, Target};
 use portcullis::evidence::checkpoint::VerifierKey;
 use portcullis::evidence::statement::StatementKind;
 use portcullis::wire::v1;
@@ -376,4 +378,32 @@ fn walk(dir: &Path) -> Vec<u8> {
         bytes.extend(if path.is_dir() { walk(&path) } else { std::fs::read(&path).unwrap_or_default() });
     }
     bytes
+}
+
+#[test]
+fn a_gateways_certificate_opens_no_certificate_for_another_key() {
+    let upstream = Upstream::ok();
+    let fleet = Fleet::start(upstream.address);
+    let read = |name: &str| std::fs::read(fleet.home.path().join(name)).unwrap();
+    let certificate = ClientCertificate {
+        chain_pem: read("control/gateways/edge/gateway.pem"),
+        key_pem: String::from_utf8(read("control/gateways/edge/gateway.key")).unwrap().into(),
+    };
+    let target = Target {
+        address: fleet.address.clone(),
+        ca_pem: read("control/ca/ca.pem"),
+        token: None,
+        certificate: Some(certificate),
+    };
+    let own = rcgen::KeyPair::from_pem(&String::from_utf8(read("control/gateways/edge/gateway.key")).unwrap()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut client = runtime.block_on(Client::connect(&target)).unwrap();
+    let mut certify = |key: &rcgen::KeyPair| {
+        let request = rcgen::CertificateParams::default().serialize_request(key).unwrap();
+        let request = v1::CertifyRequest { certificate_request: request.der().to_vec(), evidence_key: String::new() };
+        runtime.block_on(client.certify(request))
+    };
+    assert!(certify(&own).is_ok());
+    let refused = certify(&rcgen::KeyPair::generate().unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("is for another key than the certificate's"), "{refused}");
 }
