@@ -56,6 +56,17 @@ struct Counted {
     taken: u64,
 }
 
+impl Counted {
+    /// How many uses are to be asked for: calls that wait, less what is there for them and they have not taken yet.
+    fn lacking(&self, now: Duration) -> u64 {
+        if self.asked.is_some() {
+            return 0;
+        }
+        let there = self.held.iter().filter(|held| now < held.until).map(|held| held.left);
+        self.waiting.saturating_sub(there.fold(0, u64::saturating_add))
+    }
+}
+
 #[derive(Debug)]
 struct Held {
     id: AllotmentId,
@@ -201,8 +212,8 @@ impl Meter {
     }
 
     /// Whether a call waits for what is not asked for yet.
-    pub(crate) fn wants(&self) -> bool {
-        self.state.lock().grants.values().any(|counted| counted.waiting > 0 && counted.asked.is_none())
+    pub(crate) fn wants(&self, now: Duration) -> bool {
+        self.state.lock().grants.values().any(|counted| counted.lacking(now) > 0)
     }
 
     /// A stream begins: what an earlier one asked for will not come any more.
@@ -232,11 +243,11 @@ impl Meter {
             let is_dry = counted.dry.is_some_and(|dry| now < dry.until);
             !counted.held.is_empty() || counted.waiting > 0 || counted.asked.is_some() || is_dry
         });
-        let waiting = grants.iter_mut().filter(|(_, counted)| counted.waiting > 0 && counted.asked.is_none());
-        for (grant, counted) in waiting.take(MAX_CLAIMED) {
+        let lacking = grants.iter_mut().map(|(grant, counted)| (grant, counted.lacking(now), counted));
+        for (grant, uses, counted) in lacking.filter(|(_, uses, _)| *uses > 0).take(MAX_CLAIMED) {
             counted.asked = Some(number);
             let ahead = std::mem::take(&mut counted.taken).min(MAX_AHEAD);
-            renew.uses_wanted.push(v1::UsesWanted { grant_id: bytes(grant.bits()), uses: counted.waiting, ahead });
+            renew.uses_wanted.push(v1::UsesWanted { grant_id: bytes(grant.bits()), uses, ahead });
         }
         for (id, returning) in returning.iter_mut().take(MAX_CLAIMED) {
             returning.told = Some(number);

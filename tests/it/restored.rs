@@ -107,5 +107,7 @@ fn uses_that_a_store_forgot_are_not_given_again() {
     restored(&fleet);
     fleet.restart_control();
     eventually("the gateway follows", PATIENCE, || reason(&gate, &bearer) == "uses_spent");
-    assert_eq!(upstream.seen(), 2);
+    let log = fleet.home.path().join("edge/evidence").display().to_string();
+    let told = run(fleet.home.path(), &["evidence", "query", &log]).stdout;
+    assert_eq!(upstream.seen(), 2, "{told}\n{}", upstream.heads().join("\n"));
 }

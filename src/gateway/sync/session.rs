@@ -277,9 +277,10 @@ impl<'f> Session<'f> {
 
     /// At once, unless an answer is about to come: then with the next renewal.
     fn ask_for_uses(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
-        let soon = self.clock.since_boot().saturating_sub(ANSWER_EXPECTED);
+        let now = self.clock.since_boot();
+        let soon = now.saturating_sub(ANSWER_EXPECTED);
         let is_due = self.asked.back().is_none_or(|asked| asked.sent <= soon);
-        if is_due && self.meter.wants() { self.renew(up) } else { Ok(()) }
+        if is_due && self.meter.wants(now) { self.renew(up) } else { Ok(()) }
     }
 
     fn origin(&self) -> String {
