@@ -416,7 +416,7 @@ mod tests {
             id: crate::domain::name::AllotmentId::from_bits(3),
             gateway: "edge".parse().unwrap(),
             process: "00".into(),
-            stream: "01".into(),
+            stream: 1,
             uses: 4,
             span: 5,
         };

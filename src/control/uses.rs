@@ -32,7 +32,7 @@ pub(super) struct Claim {
     /// The process.
     pub(super) process: String,
     /// The stream.
-    pub(super) stream: String,
+    pub(super) stream: u64,
     /// By grant: how many are waited for, and how many more would be welcome.
     pub(super) wanted: BTreeMap<GrantId, (u64, u64)>,
     /// By grant and allotment: how many were spent of what is given back.
@@ -88,7 +88,7 @@ pub(super) fn plan_claim(
             }
             let returned = claim.returned.get(&(grant, open.id)).copied();
             // What it was given on an earlier stream and does not have never came, and cannot come any more.
-            let never_came = |held: &BTreeSet<AllotmentId>| open.stream != claim.stream && !held.contains(&open.id);
+            let never_came = |held: &BTreeSet<AllotmentId>| open.stream < claim.stream && !held.contains(&open.id);
             returned.or_else(|| claim.held.as_ref().is_some_and(never_came).then_some(0))
         };
         if ledger.take_back(spent) {
@@ -117,7 +117,7 @@ pub(super) fn plan_claim(
             answer.push(Allotted { grant: *grant, allotment: None, until });
         } else {
             let allotment = id();
-            let (process, stream) = (claim.process.clone(), claim.stream.clone());
+            let (process, stream) = (claim.process.clone(), claim.stream);
             let open = OpenAllotment { id: allotment, gateway: gateway.clone(), process, stream, uses, span: 0 };
             ledger.give(counted, now, open);
             let over = ledger.open.len().saturating_sub(MAX_OPEN);

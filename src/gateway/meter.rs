@@ -41,6 +41,8 @@ struct State {
     returning: BTreeMap<AllotmentId, Returning>,
     /// Whether the control plane knows what this process has: it does after the first answer of a stream.
     is_known: bool,
+    /// Streams so far.
+    streams: u64,
 }
 
 #[derive(Debug, Default)]
@@ -196,9 +198,11 @@ impl Meter {
                 Taken::Unknown => {}
             }
             waiting.get_or_insert_with(|| {
-                if let Some(counted) = self.state.lock().grants.get_mut(&grant) {
-                    counted.waiting = counted.waiting.saturating_add(1);
-                }
+                let mut state = self.state.lock();
+                // Meanwhile it may have been forgotten: nobody waited for it.
+                let counted = state.grants.entry(grant).or_default();
+                counted.waiting = counted.waiting.saturating_add(1);
+                drop(state);
                 Waiting { meter: self, grant }
             });
             self.wanted.notify_one();
@@ -220,6 +224,7 @@ impl Meter {
     pub(crate) fn begin(&self) {
         let mut state = self.state.lock();
         state.is_known = false;
+        state.streams += 1;
         state.grants.values_mut().for_each(|counted| counted.asked = None);
         state.returning.values_mut().for_each(|returning| returning.told = None);
     }
@@ -227,7 +232,7 @@ impl Meter {
     /// Puts into the renewal of this number on its stream what calls wait for, and what nobody needs.
     pub(crate) fn claim(&self, renew: &mut v1::Renew, number: u64, now: Duration) {
         let mut state = self.state.lock();
-        let State { grants, returning, is_known } = &mut *state;
+        let State { grants, returning, is_known, streams } = &mut *state;
         for (grant, counted) in grants.iter_mut() {
             counted.held.retain(|held| {
                 let is_idle = held.left == 0 || now >= held.until || now.saturating_sub(held.touched) >= IDLE;
@@ -249,7 +254,8 @@ impl Meter {
             let ahead = std::mem::take(&mut counted.taken).min(MAX_AHEAD);
             renew.uses_wanted.push(v1::UsesWanted { grant_id: bytes(grant.bits()), uses, ahead });
         }
-        for (id, returning) in returning.iter_mut().take(MAX_CLAIMED) {
+        // One at a time: told again when that renewal was passed over, or its stream is lost.
+        for (id, returning) in returning.iter_mut().filter(|(_, one)| one.told.is_none()).take(MAX_CLAIMED) {
             returning.told = Some(number);
             renew.uses_returned.push(v1::UsesReturned {
                 grant_id: bytes(returning.grant.bits()),
@@ -263,6 +269,7 @@ impl Meter {
             renew.uses_held = Some(v1::UsesHeld { allotment_ids });
         }
         renew.process = self.process.to_vec();
+        renew.stream = *streams;
     }
 
     /// The renewal of this number, sent at `sent`, is answered.

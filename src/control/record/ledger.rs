@@ -33,8 +33,8 @@ pub struct OpenAllotment {
     pub gateway: GatewayName,
     /// The process that has it: no other one may give it back.
     pub process: String,
-    /// The stream that it went down on.
-    pub stream: String,
+    /// The stream of the process that it went down on, counted.
+    pub stream: u64,
     /// How many.
     pub uses: u64,
     /// Of which span.
@@ -81,7 +81,12 @@ impl Ledger {
         }
         let Some(per) = limits.uses_per else { return Left { uses: of_all, again: None } };
         let span = per.span(grant.window.starts, now);
-        let given = if span == self.span { self.given_in_span } else { 0 };
+        // A clock that went back over a span's end gives none of it twice.
+        let given = match span.cmp(&self.span) {
+            std::cmp::Ordering::Less => u64::MAX,
+            std::cmp::Ordering::Equal => self.given_in_span,
+            std::cmp::Ordering::Greater => 0,
+        };
         let begins = per.begins(grant.window.starts, span);
         let is_forgotten = restored.is_some_and(|restored| begins <= restored);
         let of_span = if is_forgotten { 0 } else { per.uses.saturating_sub(given) };

@@ -74,7 +74,7 @@ impl House {
 }
 
 fn wanting(uses: u64, ahead: u64) -> Claim {
-    Claim { process: "p".into(), stream: "s".into(), wanted: [(GRANT, (uses, ahead))].into(), ..Claim::default() }
+    Claim { process: "p".into(), stream: 1, wanted: [(GRANT, (uses, ahead))].into(), ..Claim::default() }
 }
 
 fn uses(allotted: &[Allotted]) -> u64 {
@@ -98,7 +98,7 @@ fn what_comes_back_comes_back_once_and_from_its_process_alone() {
     let (id, _) = house.claim(NOW, "one", &wanting(4, 0))[0].allotment.unwrap();
     let back = |process: &str, spent| Claim {
         process: process.into(),
-        stream: "s".into(),
+        stream: 1,
         returned: [((GRANT, id), spent)].into(),
         ..Claim::default()
     };
@@ -119,21 +119,23 @@ fn what_comes_back_comes_back_once_and_from_its_process_alone() {
 fn an_answer_that_was_lost_comes_back_on_the_next_stream_and_not_on_its_own() {
     let mut house = House::new(grant(Some(2), None));
     house.claim(NOW, "one", &wanting(1, 0));
-    let held = |stream: &str, held: &[u128]| Claim {
+    let held = |stream: u64, held: &[u128]| Claim {
         process: "p".into(),
-        stream: stream.into(),
+        stream,
         held: Some(held.iter().map(|id| AllotmentId::from_bits(*id)).collect()),
         ..Claim::default()
     };
-    house.claim(NOW, "one", &held("s", &[]));
+    house.claim(NOW, "one", &held(1, &[]));
     assert_eq!(house.given(), 1, "its answer may be on its way");
-    house.claim(NOW, "one", &held("t", &[1]));
+    house.claim(NOW, "one", &held(2, &[1]));
     assert_eq!(house.given(), 1, "it has it");
-    house.claim(NOW, "one", &held("t", &[]));
+    house.claim(NOW, "one", &held(0, &[]));
+    assert_eq!(house.given(), 1, "a late word of an earlier stream says nothing of it");
+    house.claim(NOW, "one", &held(2, &[]));
     assert_eq!(house.given(), 0, "it cannot come any more");
     // A process that was started anew has nothing: what the one before had is spent.
     house.claim(NOW, "one", &wanting(1, 0));
-    house.claim(NOW, "one", &Claim { process: "q".into(), ..held("u", &[]) });
+    house.claim(NOW, "one", &Claim { process: "q".into(), ..held(3, &[]) });
     assert_eq!(house.given(), 1);
     let left = house.claim(NOW, "two", &wanting(5, 0));
     assert_eq!(uses(&left), 1);
@@ -171,6 +173,11 @@ fn spans_of_time_are_counted_each_for_itself_and_their_allotments_end_with_them(
     assert_eq!(uses(&house.claim(later(181), "three", &wanting(9, 0))), 1, "five in all");
     let over = house.claim(later(3000), "three", &wanting(1, 0));
     assert_eq!((uses(&over), house.given()), (0, 5));
+    // A clock that goes back over the end of a span.
+    let mut house = House::new(grant(None, Some((2, 60))));
+    assert_eq!(uses(&house.claim(later(61), "one", &wanting(9, 0))), 2);
+    assert_eq!(uses(&house.claim(later(59), "one", &wanting(9, 0))), 0);
+    assert_eq!(uses(&house.claim(later(62), "one", &wanting(9, 0))), 0);
 }
 
 #[test]
@@ -242,7 +249,7 @@ impl Simple {
         let held = self.held.keys().chain(self.returning.keys()).copied().collect();
         Claim {
             process: self.process.to_string(),
-            stream: self.stream.to_string(),
+            stream: self.stream,
             wanted: BTreeMap::new(),
             returned: self.returning.iter().map(|(id, spent)| ((GRANT, *id), *spent)).collect(),
             held: (!self.is_known).then_some(held),

@@ -9,7 +9,7 @@ const MAX_HELD: usize = 100_000;
 
 /// What a renewal claims. More than one may claim is left for the next.
 pub(super) fn read(renew: &v1::Renew) -> Result<Claim, WireError> {
-    let mut claim = Claim { process: hex(&renew.process), stream: hex(&renew.challenge), ..Claim::default() };
+    let mut claim = Claim { process: hex(&renew.process), stream: renew.stream, ..Claim::default() };
     for wanted in renew.uses_wanted.iter().take(MAX_CLAIMED) {
         claim.wanted.insert(grant_id(&wanted.grant_id)?, (wanted.uses, wanted.ahead));
     }
