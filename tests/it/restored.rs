@@ -58,7 +58,9 @@ fn a_store_that_was_put_back_is_declared_and_brings_nothing_back_to_life() {
     let bearer = fleet.bearer();
     let revoked = grant(&fleet, "billing", &[]);
     backup(&mut fleet);
-    eventually("it is followed again", PATIENCE, || reason(&gate, &bearer) == "allowed");
+    eventually("it is followed again", PATIENCE, || {
+        fleet.json(&["fleet", "status"])["gateways"][0]["connected"] == true && reason(&gate, &bearer) == "allowed"
+    });
     fleet.cli(&["grant", "revoke", &revoked, "--reason", "leaked", "--wait"]).exits(0);
     let lost = grant(&fleet, "billing", &[]);
     put_back(&mut fleet);
