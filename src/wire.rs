@@ -28,6 +28,12 @@ pub const MAX_GATEWAY_MESSAGE_BYTES: usize = 1024 * 1024;
 /// Cut calls that an acknowledgement lists: some 80 bytes each, so that it is well within that.
 pub const MAX_CUT_CALLS_LISTED: usize = 4_096;
 
+/// Counted grants that one renewal may ask for uses of, and as many allotments that it may give back: what changes fits
+/// into one transaction of the control plane's store.
+pub const MAX_USES_CLAIMED: usize = 40;
+/// Allotments that a renewal may say it has, so that it is well within what is read. Who has more says nothing.
+pub const MAX_USES_HELD: usize = 20_000;
+
 /// Why a message is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {why}")]

@@ -23,7 +23,7 @@ use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
-use super::{grant, store::StoreError, uses};
+use super::{grant, logs, store::StoreError, uses};
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
 
@@ -111,7 +111,7 @@ impl Actor {
         let last = pending.kvs.last().and_then(|kv| outbox_id(&kv.key)).map_or(0, GrantId::bits);
         let fleet = Fleet::new(clock.clone());
         for name in model.gateways.keys() {
-            fleet.record(name, log_key(&model, name));
+            record(&fleet, &model, name, clock.now());
         }
         let head = Head { epoch: model.epoch, revision: model.revision };
         let now = clock.now();
@@ -199,7 +199,7 @@ impl Actor {
         let model = self.shared.vault.load().await?;
         let head = Head { epoch: model.epoch, revision: model.revision };
         for (name, gateway) in &model.gateways {
-            self.shared.fleet.record(name, log_key(&model, name));
+            record(&self.shared.fleet, &model, name, self.now);
             if gateway.value.standing == Standing::Expelled {
                 self.shared.fleet.cut_off(name);
             }
@@ -264,11 +264,12 @@ impl Actor {
         for change in changes {
             model.apply(change, revision);
             match change {
-                Change::Put(Record::Gateway(gateway)) => self.shared.fleet.record(&gateway.name, None),
+                Change::Put(Record::Gateway(gateway)) => self.shared.fleet.record(&gateway.name, None, false),
                 Change::Delete(Record::Gateway(gateway)) => self.shared.fleet.forget(&gateway.name),
                 _ => {}
             }
         }
+        model.committed = revision;
         if audience == Audience::Gateways {
             model.revision = revision;
         }
@@ -312,9 +313,11 @@ impl Actor {
     }
 }
 
-/// The key of the log that a gateway came with last, empty when it may come with another.
-fn log_key(model: &Model, name: &GatewayName) -> Option<String> {
-    model.logs.get(name).map(|kept| kept.value.key.clone())
+/// Tells the fleet of a gateway as it is recorded: with the key of the log that it came with last, empty when it may come
+/// with another.
+fn record(fleet: &Fleet, model: &Model, name: &GatewayName, now: Timestamp) {
+    let log = model.logs.get(name).map(|kept| kept.value.as_ref());
+    fleet.record(name, log.map(|log| log.key.clone()), log.is_some_and(|log| logs::parted_lately(log, now)));
 }
 
 /// The identifier of an outbox key.

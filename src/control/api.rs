@@ -22,6 +22,7 @@ use super::actor::ControlHandle;
 use super::authorize::{Caller, Denied, Operation, authorize};
 use super::record::Standing;
 use crate::domain::name::{GatewayName, OwnerName};
+use push::Shown;
 
 pub(super) use error::ApiError;
 #[cfg(test)]
@@ -81,7 +82,7 @@ const ALARMS_PER_MINUTE: u64 = 6;
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
     denials: Mutex<Budget>,
-    alarms: Mutex<BTreeMap<GatewayName, Budget>>,
+    alarms: Mutex<BTreeMap<(GatewayName, Shown), Budget>>,
 }
 
 impl Budgets {
@@ -90,9 +91,10 @@ impl Budgets {
         self.denials.lock().spend(DENIALS_PER_MINUTE, now)
     }
 
-    /// The same of a gateway, which is recorded: there is no end of names otherwise.
-    fn alarm(&self, gateway: &GatewayName, now: Duration) -> Option<u64> {
-        self.alarms.lock().entry(gateway.clone()).or_default().spend(ALARMS_PER_MINUTE, now)
+    /// The same of a gateway, which is recorded: there is no end of names otherwise. Who has its certificate alone hides
+    /// nothing of what is known by its key.
+    fn alarm(&self, gateway: &GatewayName, shown: Shown, now: Duration) -> Option<u64> {
+        self.alarms.lock().entry((gateway.clone(), shown)).or_default().spend(ALARMS_PER_MINUTE, now)
     }
 }
 
@@ -141,8 +143,9 @@ mod budget {
         let now = Duration::from_secs(1000);
         let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
         while budgets.denial(now).is_some() {}
-        assert_eq!((0..10).filter(|_| budgets.alarm(&one, now).is_some()).count(), 6);
-        assert_eq!(budgets.alarm(&two, now), Some(0));
-        assert_eq!(budgets.alarm(&one, now.saturating_add(Duration::from_secs(60))), Some(4));
+        assert_eq!((0..10).filter(|_| budgets.alarm(&one, Shown::Certificate, now).is_some()).count(), 6);
+        assert_eq!(budgets.alarm(&two, Shown::Certificate, now), Some(0));
+        assert_eq!(budgets.alarm(&one, Shown::EvidenceKey, now), Some(0), "nor whoever has its certificate alone");
+        assert_eq!(budgets.alarm(&one, Shown::Certificate, now.saturating_add(Duration::from_secs(60))), Some(4));
     }
 }

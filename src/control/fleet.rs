@@ -31,7 +31,7 @@ struct Gateway {
     /// Key of the log that the latest stream came with, or of the one that is recorded; `None`: it never had authority.
     key: Option<String>,
     applied: u64,
-    answered: Timestamp,
+    answered: Moment,
     /// Who had the gateway's authority before, under another key, and may have some of it left.
     displaced: Option<Displaced>,
     behind: Option<Behind>,
@@ -41,8 +41,21 @@ struct Gateway {
 /// A process that another one took the place of.
 #[derive(Clone, Copy, Debug)]
 struct Displaced {
-    answered: Timestamp,
+    answered: Moment,
     applied: u64,
+}
+
+/// A moment on both clocks. What lapses does so on the one that nobody sets; the other is for people.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    wall: Timestamp,
+    boot: Duration,
+}
+
+impl Moment {
+    fn after(self, duration: Duration) -> Self {
+        Self { wall: self.wall.saturating_add(duration), boot: self.boot.saturating_add(duration) }
+    }
 }
 
 /// How long a gateway has lagged while it was connected.
@@ -118,19 +131,24 @@ impl Fleet {
         Self { clock, gateways: Mutex::default(), changed: watch::Sender::new(0) }
     }
 
-    /// A gateway is recorded, with the key of its log if it has come with one. What is known of it already stays.
-    pub fn record(&self, name: &GatewayName, key: Option<String>) {
-        let answered = self.clock.now();
+    /// A gateway is recorded, with the key of its log if it has come with one. `parted`: not long ago another process may
+    /// have had its authority. What is known of it already stays.
+    pub fn record(&self, name: &GatewayName, key: Option<String>, parted: bool) {
+        let answered = self.now();
         self.gateways.lock().by_name.entry(name.clone()).or_insert_with(|| Gateway {
             session: None,
             key,
             applied: 0,
             answered,
-            displaced: None,
+            displaced: parted.then_some(Displaced { answered, applied: 0 }),
             behind: None,
             acknowledgements: Acknowledgements::default(),
         });
         self.touch();
+    }
+
+    fn now(&self) -> Moment {
+        Moment { wall: self.clock.now(), boot: self.clock.since_boot() }
     }
 
     /// A gateway is recorded no more.
@@ -201,11 +219,11 @@ impl Fleet {
     /// A gateway's renewal is about to be answered: from now on it may go on for as long as its resources say. False when
     /// the stream counts no more: it must not be answered.
     pub(super) fn answered(&self, name: &GatewayName, session: u64) -> bool {
-        let now = self.clock.now();
+        let now = self.now();
         // No receipt settles by it: nobody need look again.
         let mut gateways = self.gateways.lock();
         let Some(gateway) = session_of(&mut gateways, name, session) else { return false };
-        gateway.answered = gateway.answered.max(now);
+        gateway.answered = now;
         true
     }
 
@@ -263,14 +281,14 @@ impl Fleet {
             name: name.clone(),
             connected: gateway.session.is_some(),
             applied: gateway.applied,
-            answered: gateway.answered,
+            answered: gateway.answered.wall,
         };
         gateways.by_name.iter().map(status).collect()
     }
 
     /// What each gateway has to show for a revision, as of now.
     pub fn receipts(&self, wanted: &Wanted) -> Vec<v1::GatewayReceipt> {
-        let now = self.clock.now();
+        let now = self.now();
         let gateways = self.gateways.lock();
         gateways.by_name.iter().map(|(name, gateway)| gateway.receipt(name, wanted, now)).collect()
     }

@@ -11,6 +11,7 @@ use super::plan::{Audience, ChangeEvent, Plan, Refused};
 use super::record::{Change, LogRecord, Record, SealedLog};
 use crate::domain::Timestamp;
 use crate::domain::name::GatewayName;
+use crate::domain::resource::MAX_AUTHORITY;
 use crate::evidence::checkpoint::{Checkpoint, NoteError, VerifierKey};
 use crate::evidence::tree::{Hash, TreeHead, empty_root, verify_consistency};
 use crate::wire::v1;
@@ -116,12 +117,12 @@ fn place(gateway: &GatewayName, log: &str) -> Option<u64> {
 ///
 /// # Errors
 /// [`LogFault`] as a conflict when it is none of these.
-pub(super) fn plan_open(model: &Model, gateway: &GatewayName, key: &str) -> Result<Plan<u64>, Refused> {
-    Ok(opened(model, gateway, key)?)
+pub(super) fn plan_open(model: &Model, now: Timestamp, gateway: &GatewayName, key: &str) -> Result<Plan<u64>, Refused> {
+    Ok(opened(model, now, gateway, key)?)
 }
 
 /// As [`plan_open`], with the fault as it is.
-pub(super) fn opened(model: &Model, gateway: &GatewayName, key: &str) -> Result<Plan<u64>, LogFault> {
+pub(super) fn opened(model: &Model, now: Timestamp, gateway: &GatewayName, key: &str) -> Result<Plan<u64>, LogFault> {
     let fault = || LogFault::Key(gateway.clone());
     let shown: VerifierKey = key.parse().map_err(|_| fault())?;
     let shown_place = place(gateway, shown.name().as_str()).ok_or_else(fault)?;
@@ -131,6 +132,7 @@ pub(super) fn opened(model: &Model, gateway: &GatewayName, key: &str) -> Result<
         size: 0,
         root: String::new(),
         cosigned: Timestamp::UNIX_EPOCH,
+        parted: None,
         before: Vec::new(),
     };
     let Some(kept) = model.logs.get(gateway) else { return Ok(put("log.opened", None, record)) };
@@ -161,6 +163,7 @@ pub(super) fn opened(model: &Model, gateway: &GatewayName, key: &str) -> Result<
         }
     }
     record.before = sealed(before);
+    record.parted = Some(now);
     Ok(put("log.replaced", Some(before), record))
 }
 
@@ -168,13 +171,18 @@ pub(super) fn opened(model: &Model, gateway: &GatewayName, key: &str) -> Result<
 ///
 /// # Errors
 /// [`LogFault::Key`] as a conflict for a key that is none of this gateway's logs.
-pub(super) fn plan_bring(model: &Model, gateway: &GatewayName, key: &str) -> Result<Plan<u64>, Refused> {
-    match opened(model, gateway, key) {
+pub(super) fn plan_bring(
+    model: &Model,
+    now: Timestamp,
+    gateway: &GatewayName,
+    key: &str,
+) -> Result<Plan<u64>, Refused> {
+    match opened(model, now, gateway, key) {
         Err(LogFault::OtherKey(_)) => {
             let mut forgotten = model.clone();
-            let plan = plan_readmit(model, gateway, "it joined anew")?;
+            let plan = plan_readmit(model, now, gateway, "it joined anew")?;
             plan.changes.iter().for_each(|change| forgotten.apply(change, 0));
-            Ok(opened(&forgotten, gateway, key)?)
+            Ok(opened(&forgotten, now, gateway, key)?)
         }
         known => Ok(known?),
     }
@@ -195,7 +203,12 @@ fn sealed(last: &LogRecord) -> Vec<SealedLog> {
 ///
 /// # Errors
 /// [`Refused::NotFound`] for a gateway without a log.
-pub(super) fn plan_readmit(model: &Model, gateway: &GatewayName, reason: &str) -> Result<Plan<()>, Refused> {
+pub(super) fn plan_readmit(
+    model: &Model,
+    now: Timestamp,
+    gateway: &GatewayName,
+    reason: &str,
+) -> Result<Plan<()>, Refused> {
     let reason = super::plan::checked_reason(reason).map_err(Refused::invalid)?;
     let Some(kept) = model.logs.get(gateway) else {
         return Err(Refused::NotFound(format!("gateway {gateway} has no log that is known here")));
@@ -207,11 +220,30 @@ pub(super) fn plan_readmit(model: &Model, gateway: &GatewayName, reason: &str) -
         size: 0,
         root: String::new(),
         cosigned: Timestamp::UNIX_EPOCH,
+        parted: Some(now),
         before: sealed(before),
     };
     let change = Change::Put(Record::Log(record));
     let event = ChangeEvent::of("log.readmitted", Some(&Record::Log(before.clone())), &change, Some(&reason));
     Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Control, answer: () })
+}
+
+/// Records that a log is not what it was, and, where another process than the known one has the gateway's keys, when that
+/// was seen.
+pub(super) fn plan_note(model: &Model, now: Timestamp, gateway: &GatewayName, fault: String, parted: bool) -> Plan<()> {
+    let mut plan = super::actor::note("log.refused", format!("log/{gateway}"), fault);
+    let log = model.logs.get(gateway).filter(|_| parted);
+    plan.changes.extend(log.map(|kept| {
+        let record = LogRecord { parted: Some(now), ..kept.value.as_ref().clone() };
+        Change::Put(Record::Log(record))
+    }));
+    plan
+}
+
+/// Whether another process may still have the gateway's authority: as long as any may have.
+pub(super) fn parted_lately(log: &LogRecord, now: Timestamp) -> bool {
+    let longest = MAX_AUTHORITY.duration().saturating_add(super::fleet::SLACK);
+    log.parted.is_some_and(|parted| now.saturating_since(parted) <= longest)
 }
 
 /// What the last cosigned checkpoint of a log is.

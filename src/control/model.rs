@@ -61,6 +61,8 @@ pub struct Model {
     pub epoch: u64,
     /// Of the last commit that gateways hear of.
     pub revision: u64,
+    /// Of the last commit, whoever hears of it: at a start also of what was done outside of the model.
+    pub committed: u64,
     /// By name.
     pub identities: OrdMap<IdentityName, Kept<Identity>>,
     /// By name.

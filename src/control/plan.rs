@@ -148,6 +148,15 @@ impl<T> Plan<T> {
         self.changes.is_empty() && self.events.is_empty()
     }
 
+    /// Both in one: neither is done without the other. They change different records.
+    pub fn and<U>(mut self, other: Plan<U>) -> Plan<(T, U)> {
+        self.changes.extend(other.changes);
+        self.events.extend(other.events);
+        let is_for_gateways = [self.audience, other.audience].contains(&Audience::Gateways);
+        let audience = if is_for_gateways { Audience::Gateways } else { Audience::Control };
+        Plan { changes: self.changes, events: self.events, audience, answer: (self.answer, other.answer) }
+    }
+
     /// The plan and its answer apart.
     pub fn take_answer(self) -> (Plan<()>, T) {
         let Self { changes, events, audience, answer } = self;

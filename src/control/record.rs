@@ -219,6 +219,10 @@ pub struct LogRecord {
     pub root: String,
     /// When it was cosigned.
     pub cosigned: Timestamp,
+    /// When another process was last known to have the gateway's authority: one with the log before, or with a copy of its
+    /// keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parted: Option<Timestamp>,
     /// The gateway's logs before it, oldest first: each lacks what was written after its last cosignature.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<SealedLog>,
@@ -419,6 +423,7 @@ mod tests {
             stream: 1,
             uses: 4,
             span: 5,
+            until: NOW,
         };
         let grant = crate::domain::name::GrantId::from_bits(7);
         for ledger in [Ledger::new(grant), Ledger { given: 9, span: 5, given_in_span: 4, open: vec![open], grant }] {

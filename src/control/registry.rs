@@ -129,7 +129,7 @@ pub fn plan_join(model: &Model, now: Timestamp, joining: &Joining) -> Result<Pla
     let joined = GatewayRecord { token: None, client_key: Some(*client_key), ..before.clone() };
     let change = Change::Put(Record::Gateway(joined));
     let event = ChangeEvent::of("gateway.joined", Some(&Record::Gateway(before.clone())), &change, None);
-    let log = super::logs::plan_bring(model, name, evidence_key)?;
+    let log = super::logs::plan_bring(model, now, name, evidence_key)?;
     let changes = [vec![change], log.changes].concat();
     Ok(Plan { changes, events: [vec![event], log.events].concat(), audience: Audience::Control, answer: () })
 }
@@ -153,17 +153,23 @@ pub fn plan_expel(model: &Model, name: &GatewayName, reason: &str) -> Result<Pla
 }
 
 /// Begins a life of the store, above the one it has: after a backup was restored. What counted grants have left of then
-/// is spent, for all that anybody can know.
+/// is spent, for all that anybody can know: up to now, or to `latest` where the evidence knows of a later time.
 ///
 /// # Errors
 /// [`Refused::Conflict`] when it is not above.
-pub fn plan_epoch(model: &Model, now: Timestamp, epoch: u64, reason: &str) -> Result<Plan<u64>, Refused> {
+pub fn plan_epoch(
+    model: &Model,
+    now: Timestamp,
+    latest: Timestamp,
+    epoch: u64,
+    reason: &str,
+) -> Result<Plan<u64>, Refused> {
     let reason = checked_reason(reason).map_err(Refused::invalid)?;
     if epoch <= model.epoch {
         return Err(Refused::Conflict(format!("the store is in epoch {} already", model.epoch)));
     }
     let before = Record::Meta(Meta::of_epoch(model.epoch, model.restored));
-    let change = Change::Put(Record::Meta(Meta::of_epoch(epoch, Some(now))));
+    let change = Change::Put(Record::Meta(Meta::of_epoch(epoch, Some(now.max(latest)))));
     let event = ChangeEvent::of("store.restored", Some(&before), &change, Some(&reason));
     Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Gateways, answer: epoch })
 }

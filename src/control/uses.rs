@@ -15,16 +15,18 @@ use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::name::{AllotmentId, GatewayName, GrantId};
 
-/// Grants that one renewal may ask for, and as many that it may give back of.
-pub(super) const MAX_CLAIMED: usize = 20;
+/// Ledgers that one renewal changes because a gateway lacks what it was given.
+const MAX_LACKING: usize = 30;
+/// Ledgers that are forgotten at once.
+const MAX_FORGOTTEN: usize = 20;
 /// How long a gateway may keep an allotment that it does not spend.
 const LIFE: Duration = Duration::from_secs(60);
 /// When to ask again for what another gateway holds and may give back.
 const SOON: Duration = Duration::from_secs(1);
 /// Share of what is left that one gateway may have ahead of need, with all others wanting the same.
 const AHEAD_SHARE: u64 = 8;
-/// Open allotments per grant: the oldest one counts as spent then.
-const MAX_OPEN: usize = 64;
+/// Open allotments per grant: more than gateways have one of.
+const MAX_OPEN: usize = 256;
 
 /// What a renewal says of uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,61 +72,26 @@ pub(super) fn plan_claim(
     claim: &Claim,
     mut id: impl FnMut() -> AllotmentId,
 ) -> Plan<Vec<Allotted>> {
-    let mut ledgers: BTreeMap<GrantId, Ledger> = BTreeMap::new();
-    let mut concerned: BTreeSet<GrantId> = claim.returned.keys().map(|(grant, _)| *grant).collect();
-    if claim.held.is_some() {
-        concerned.extend(model.allotted.get(gateway).into_iter().flatten().take(MAX_CLAIMED));
-    }
-    for grant in concerned {
-        let Some(kept) = model.ledgers.get(&grant) else { continue };
-        let mut ledger = kept.value.as_ref().clone();
-        let spent = |open: &OpenAllotment| {
-            if open.gateway != *gateway {
-                return None;
-            }
-            if open.process != claim.process {
-                // Another process took its place: what that one had is spent, for all that anybody can know.
-                return claim.held.is_some().then_some(open.uses);
-            }
-            let returned = claim.returned.get(&(grant, open.id)).copied();
-            // What it was given on an earlier stream and does not have never came, and cannot come any more.
-            let never_came = |held: &BTreeSet<AllotmentId>| open.stream < claim.stream && !held.contains(&open.id);
-            returned.or_else(|| claim.held.as_ref().is_some_and(never_came).then_some(0))
-        };
-        if ledger.take_back(spent) {
-            ledgers.insert(grant, ledger);
-        }
-    }
+    let mut ledgers = taken_back(model, gateway, claim);
     let mut answer = Vec::new();
-    for (grant, (uses, ahead)) in &claim.wanted {
+    for (grant, wanted) in &claim.wanted {
+        let nothing = |until| Allotted { grant: *grant, allotment: None, until };
         let kept = model.grants.get(grant).map(|kept| kept.value.as_ref()).filter(|grant| grant.limits.is_counted());
         let Some(counted) = kept else {
-            answer.push(Allotted { grant: *grant, allotment: None, until: now.saturating_add(SOON) });
+            answer.push(nothing(now.saturating_add(SOON)));
             continue;
         };
-        let stored =
-            || model.ledgers.get(grant).map_or_else(|| Ledger::new(*grant), |kept| kept.value.as_ref().clone());
-        let mut ledger = ledgers.remove(grant).unwrap_or_else(stored);
-        let left = ledger.left(counted, now, model.restored);
-        let plenty = left.uses / gateways.max(1).saturating_mul(AHEAD_SHARE);
-        let uses = uses.saturating_add((*ahead).min(plenty)).min(left.uses);
-        if uses == 0 {
-            let until = match left.again {
-                Some(Again::Soon) => now.saturating_add(SOON),
-                Some(Again::At(moment)) => moment,
-                None => counted.window.ends,
-            };
-            answer.push(Allotted { grant: *grant, allotment: None, until });
-        } else {
-            let allotment = id();
-            let (process, stream) = (claim.process.clone(), claim.stream);
-            let open = OpenAllotment { id: allotment, gateway: gateway.clone(), process, stream, uses, span: 0 };
-            ledger.give(counted, now, open);
-            let over = ledger.open.len().saturating_sub(MAX_OPEN);
-            ledger.open.drain(..over);
-            let until = void_at(counted, now);
-            answer.push(Allotted { grant: *grant, allotment: Some((allotment, uses)), until });
-        }
+        let mut ledger = ledgers.remove(grant).unwrap_or_else(|| ledger_of(model, *grant));
+        answer.push(match share(&mut ledger, counted, now, model.restored, gateways, *wanted) {
+            Err(until) => nothing(until),
+            Ok(uses) => {
+                let (allotment, until) = (id(), void_at(counted, now));
+                let (gateway, process, stream) = (gateway.clone(), claim.process.clone(), claim.stream);
+                let open = OpenAllotment { id: allotment, gateway, process, stream, uses, span: 0, until };
+                ledger.give(counted, now, open);
+                Allotted { grant: *grant, allotment: Some((allotment, uses)), until }
+            }
+        });
         ledgers.insert(*grant, ledger);
     }
     let unchanged = |ledger: &Ledger| match model.ledgers.get(&ledger.grant) {
@@ -134,6 +101,62 @@ pub(super) fn plan_claim(
     let changes = ledgers.into_values().filter(|ledger| !unchanged(ledger));
     let changes = changes.map(|ledger| Change::Put(Record::Ledger(ledger))).collect();
     Plan { changes, events: Vec::new(), audience: Audience::Control, answer }
+}
+
+fn ledger_of(model: &Model, grant: GrantId) -> Ledger {
+    model.ledgers.get(&grant).map_or_else(|| Ledger::new(grant), |kept| kept.value.as_ref().clone())
+}
+
+/// The ledgers that what a gateway says of its allotments changes.
+fn taken_back(model: &Model, gateway: &GatewayName, claim: &Claim) -> BTreeMap<GrantId, Ledger> {
+    let spent = |grant: GrantId, open: &OpenAllotment| {
+        if open.gateway != *gateway {
+            return None;
+        }
+        if open.process != claim.process {
+            // Another process took its place: what that one had is spent, for all that anybody can know.
+            return claim.held.is_some().then_some(open.uses);
+        }
+        let returned = claim.returned.get(&(grant, open.id)).copied();
+        // What it was given on an earlier stream and does not have never came, and cannot come any more.
+        let never_came = |held: &BTreeSet<AllotmentId>| open.stream < claim.stream && !held.contains(&open.id);
+        returned.or_else(|| claim.held.as_ref().is_some_and(never_came).then_some(0))
+    };
+    let changed = |grant: GrantId| {
+        let mut ledger = ledger_of(model, grant);
+        ledger.take_back(|open| spent(grant, open)).then_some((grant, ledger))
+    };
+    let returned: BTreeSet<GrantId> = claim.returned.keys().map(|(grant, _)| *grant).collect();
+    let lacking = model.allotted.get(gateway).filter(|_| claim.held.is_some()).into_iter().flatten();
+    // What is too much for one transaction, the next stream finds.
+    let lacking =
+        lacking.filter(|grant| !returned.contains(grant)).filter_map(|grant| changed(*grant)).take(MAX_LACKING);
+    returned.iter().filter_map(|grant| changed(*grant)).chain(lacking).collect()
+}
+
+/// How many uses a gateway gets that wants some now and some ahead of need.
+///
+/// # Errors
+/// None for now: when to ask again.
+fn share(
+    ledger: &mut Ledger,
+    counted: &Grant,
+    now: Timestamp,
+    restored: Option<Timestamp>,
+    gateways: u64,
+    (wanted, ahead): (u64, u64),
+) -> Result<u64, Timestamp> {
+    let left = ledger.left(counted, now, restored);
+    let plenty = left.uses / gateways.max(1).saturating_mul(AHEAD_SHARE);
+    match wanted.saturating_add(ahead.min(plenty)).min(left.uses) {
+        0 => Err(match left.again {
+            Some(Again::Soon) => now.saturating_add(SOON),
+            Some(Again::At(moment)) => moment,
+            None => counted.window.ends,
+        }),
+        _ if !ledger.make_room(MAX_OPEN, now) => Err(now.saturating_add(SOON)),
+        uses => Ok(uses),
+    }
 }
 
 /// What is given for a span is void with it.
@@ -146,8 +169,8 @@ fn void_at(grant: &Grant, now: Timestamp) -> Timestamp {
 
 /// Forgets the ledgers of grants that have ended, a bounded number at once. The answer: whether there may be more.
 pub(super) fn plan_forget_ledgers(model: &Model, _now: Timestamp) -> Plan<bool> {
-    let mut plan = Plan::nothing(model.idle_ledgers.len() > MAX_CLAIMED);
-    for grant in model.idle_ledgers.iter().take(MAX_CLAIMED) {
+    let mut plan = Plan::nothing(model.idle_ledgers.len() > MAX_FORGOTTEN);
+    for grant in model.idle_ledgers.iter().take(MAX_FORGOTTEN) {
         plan.changes.push(Change::Delete(Record::Ledger(Ledger::new(*grant))));
     }
     plan

@@ -127,6 +127,7 @@ impl Vault {
     pub async fn load(&self) -> Result<Model, VaultError> {
         let mut model = Model::default();
         let revision = self.store.current_revision().await?;
+        model.committed = revision;
         let end = format!("{}0", ROOT.trim_end_matches('/'));
         let mut from = ROOT.as_bytes().to_vec();
         loop {

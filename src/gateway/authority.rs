@@ -18,7 +18,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use memory::{Highest, Memory, MemoryError};
+pub use memory::{Committed, Highest, Memory, MemoryError};
 
 use crate::decision::{Authority, Now};
 use crate::domain::{Clock, Timestamp};

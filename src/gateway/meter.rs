@@ -15,10 +15,8 @@ use tokio::sync::Notify;
 
 use crate::domain::Timestamp;
 use crate::domain::name::{AllotmentId, GrantId};
-use crate::wire::{bytes128, v1};
+use crate::wire::{MAX_USES_CLAIMED, MAX_USES_HELD, bytes128, v1};
 
-/// Grants that one renewal asks for, and allotments that it gives back: what a control plane takes at once.
-const MAX_CLAIMED: usize = 20;
 /// An allotment that was not touched for as long is given back.
 const IDLE: Duration = Duration::from_secs(10);
 /// Most that is asked for ahead of need.
@@ -61,7 +59,7 @@ struct Counted {
 impl Counted {
     /// How many uses are to be asked for: calls that wait, less what is there for them and they have not taken yet.
     fn lacking(&self, now: Duration) -> u64 {
-        if self.asked.is_some() {
+        if self.asked.is_some() || self.dry.is_some_and(|dry| now < dry.until) {
             return 0;
         }
         let there = self.held.iter().filter(|held| now < held.until).map(|held| held.left);
@@ -115,10 +113,17 @@ pub(crate) struct Use {
     meter: Arc<Meter>,
     pub(crate) grant: GrantId,
     pub(crate) allotment: AllotmentId,
+    /// When it is void, since boot.
+    until: Duration,
     is_spent: bool,
 }
 
 impl Use {
+    /// Whether it is good at `now`, since boot: a use of one span of time is none of the next.
+    pub(crate) fn is_good(&self, now: Duration) -> bool {
+        now < self.until
+    }
+
     /// It is about to be recorded: whatever becomes of the call, it is gone.
     pub(crate) fn spend(mut self) {
         self.is_spent = true;
@@ -173,9 +178,9 @@ impl Meter {
             held.left -= 1;
             held.taken += 1;
             held.touched = now;
-            let allotment = held.id;
+            let (allotment, until) = (held.id, held.until);
             counted.taken = counted.taken.saturating_add(1);
-            return Taken::Use(Use { meter: self.clone(), grant, allotment, is_spent: false });
+            return Taken::Use(Use { meter: self.clone(), grant, allotment, until, is_spent: false });
         }
         match counted.dry.filter(|dry| now < dry.until) {
             Some(dry) => Taken::Dry(dry),
@@ -249,13 +254,13 @@ impl Meter {
             !counted.held.is_empty() || counted.waiting > 0 || counted.asked.is_some() || is_dry
         });
         let lacking = grants.iter_mut().map(|(grant, counted)| (grant, counted.lacking(now), counted));
-        for (grant, uses, counted) in lacking.filter(|(_, uses, _)| *uses > 0).take(MAX_CLAIMED) {
+        for (grant, uses, counted) in lacking.filter(|(_, uses, _)| *uses > 0).take(MAX_USES_CLAIMED) {
             counted.asked = Some(number);
             let ahead = std::mem::take(&mut counted.taken).min(MAX_AHEAD);
             renew.uses_wanted.push(v1::UsesWanted { grant_id: bytes(grant.bits()), uses, ahead });
         }
         // One at a time: told again when that renewal was passed over, or its stream is lost.
-        for (id, returning) in returning.iter_mut().filter(|(_, one)| one.told.is_none()).take(MAX_CLAIMED) {
+        for (id, returning) in returning.iter_mut().filter(|(_, one)| one.told.is_none()).take(MAX_USES_CLAIMED) {
             returning.told = Some(number);
             renew.uses_returned.push(v1::UsesReturned {
                 grant_id: bytes(returning.grant.bits()),
@@ -265,8 +270,11 @@ impl Meter {
         }
         if !*is_known {
             let held = grants.values().flat_map(|counted| counted.held.iter().map(|held| held.id));
-            let allotment_ids = held.chain(returning.keys().copied()).map(|id| bytes(id.bits())).collect();
-            renew.uses_held = Some(v1::UsesHeld { allotment_ids });
+            let allotment_ids: Vec<_> =
+                held.chain(returning.keys().copied()).map(|id| bytes(id.bits())).take(MAX_USES_HELD + 1).collect();
+            if allotment_ids.len() <= MAX_USES_HELD {
+                renew.uses_held = Some(v1::UsesHeld { allotment_ids });
+            }
         }
         renew.process = self.process.to_vec();
         renew.stream = *streams;

@@ -5,6 +5,7 @@
 //! knows the proxy library; nothing there forwards without an [`Admitted`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -109,7 +110,7 @@ pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admi
                 return Err(deny(worker, request, &caller, &snapshot, denied).await);
             }
         }
-        if let Some(grant) = metered.lacks(&permit) {
+        if let Some(grant) = metered.lacks(&permit, shared.authority.since_boot()) {
             let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(shared.limits.hold)));
             tokio::select! {
                 biased;
@@ -152,12 +153,12 @@ struct Metered {
 }
 
 impl Metered {
-    /// The counted grant that the permit stands on, when the call has no use of it yet. A use of another one goes back.
-    fn lacks(&mut self, permit: &Permit) -> Option<Arc<LiveGrant>> {
+    /// The counted grant that the permit stands on, when the call has no use of it yet. A use of another one goes back, and
+    /// so does one that is void by now.
+    fn lacks(&mut self, permit: &Permit, now: Duration) -> Option<Arc<LiveGrant>> {
         let counted = permit.grant().filter(|grant| grant.is_counted());
-        if self.of_call.as_ref().is_some_and(|one| counted.is_none_or(|grant| grant.id != one.grant)) {
-            self.of_call = None;
-        }
+        let serves = |one: &Use| one.is_good(now) && counted.is_some_and(|grant| grant.id == one.grant);
+        self.of_call = self.of_call.take().filter(serves);
         counted.filter(|_| self.of_call.is_none()).cloned()
     }
 

@@ -32,7 +32,6 @@ use tokio::task::JoinSet;
 
 pub(super) use self::access::{RevokeError, TokenRevoker};
 use self::enforce::{Enforcer, Follower};
-use self::log::Cosigned;
 use self::outbox::Outbox;
 use self::session::{Session, SessionEnd};
 use crate::domain::name::GatewayName;
@@ -87,7 +86,6 @@ impl fmt::Debug for Parts {
 /// must not be a caller's.
 pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     let outbox = Arc::new(Outbox::default());
-    let cosigned = Arc::new(Cosigned::default());
     let (enforcements, waiting) = mpsc::channel(MAX_ENFORCEMENTS);
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeat::run(parts.clock.clone(), parts.registry.clone(), parts.revoked.clone()));
@@ -97,7 +95,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     let follow = async {
         let mut backoff = MIN_BACKOFF;
         loop {
-            let end = attach(&parts, &mut follower, (&outbox, &cosigned)).await;
+            let end = attach(&parts, &mut follower, &outbox).await;
             parts.metrics.stream(false);
             if end.renewed {
                 backoff = MIN_BACKOFF;
@@ -115,10 +113,10 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     heartbeat::remember(&parts.clock).await;
 }
 
-async fn attach(parts: &Parts, follower: &mut Follower, shown: (&Outbox, &Arc<Cosigned>)) -> SessionEnd {
+async fn attach(parts: &Parts, follower: &mut Follower, outbox: &Outbox) -> SessionEnd {
     let connected = async { Ok((connect::keys(&parts.endpoint).await?, connect::connect(&parts.endpoint).await?)) };
     match connected.await {
-        Ok((keys, mut client)) => Session::new(parts, follower, shown, keys).run(&mut client).await,
+        Ok((keys, mut client)) => Session::new(parts, follower, outbox, keys).run(&mut client).await,
         Err::<_, connect::ConnectError>(error) => SessionEnd { renewed: false, cause: error.into() },
     }
 }

@@ -15,6 +15,7 @@ use crate::control::authorize::Caller;
 use crate::control::plan::Refused;
 use crate::control::record::RevokedToken;
 use crate::control::{ControlHandle, Core};
+use crate::domain::Timestamp;
 use crate::domain::identity::IdentityState;
 use crate::evidence::entry::{Change, Event, Kind};
 use crate::evidence::query::{Filter, Query};
@@ -77,7 +78,8 @@ async fn go_on(
     reason: &str,
 ) -> Result<RestoredStore, AppError> {
     let (revision, epoch) = (handle.model().revision, handle.model().epoch.max(begun).saturating_add(1));
-    let later = if settings.evidence.dir.exists() { later(&settings.evidence.dir, revision)? } else { Vec::new() };
+    let none = (Vec::new(), Timestamp::UNIX_EPOCH);
+    let (later, latest) = if settings.evidence.dir.exists() { later(&settings.evidence.dir, revision)? } else { none };
     let mut ended_again = 0;
     for change in &later {
         ended_again += u64::from(end_again(handle, change).await?);
@@ -87,18 +89,19 @@ async fn go_on(
     // A crash here leaves a store of the old epoch, which gateways refuse: it is done again.
     files::write(file, format!("{epoch}\n").as_bytes(), files::PRIVATE)
         .map_err(AppError::io(format!("cannot write {}", file.display())))?;
-    handle.begin_epoch(&Caller::System, epoch, reason.to_owned()).await.map_err(part)?;
+    handle.begin_epoch(&Caller::System, epoch, latest, reason.to_owned()).await.map_err(part)?;
     Ok(RestoredStore { epoch, revision, ended_again, evidence: sealed.moved_to })
 }
 
-/// What the evidence in `dir` tells of revisions after `revision`, in their order.
-fn later(dir: &Path, revision: u64) -> Result<Vec<Change<'static>>, AppError> {
+/// What the evidence in `dir` tells of revisions after `revision`, in their order, and the latest time that it knows.
+fn later(dir: &Path, revision: u64) -> Result<(Vec<Change<'static>>, Timestamp), AppError> {
     let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(dir));
-    let mut changes = Vec::new();
+    let (mut changes, mut latest) = (Vec::new(), Timestamp::UNIX_EPOCH);
     for first in segments(&*storage).map_err(part)? {
         let filter = Filter { kind: Some(Kind::Change), ..Filter::default() };
         let mut query = Query::new(storage.clone(), first, filter);
         while let Some(found) = query.next().map_err(part)? {
+            latest = latest.max(found.entry.time);
             match found.entry.event {
                 Event::Change(change) if change.revision > revision => changes.push(*change),
                 _ => {}
@@ -107,7 +110,7 @@ fn later(dir: &Path, revision: u64) -> Result<Vec<Change<'static>>, AppError> {
     }
     changes.sort_by_key(|change| change.revision);
     changes.dedup();
-    Ok(changes)
+    Ok((changes, latest))
 }
 
 /// Ends again what a change ended; whether it did anything.

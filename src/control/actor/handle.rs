@@ -295,41 +295,36 @@ impl ControlHandle {
     /// # Errors
     /// [`Refused::Conflict`] when it is not the one that is known, nor one after it.
     pub(in super::super) async fn open_log(&self, gateway: GatewayName, key: String) -> Result<Done<u64>, Refused> {
-        self.run(&Caller::Gateway(gateway.clone()), "open_log", move |model, _, _| {
-            logs::plan_open(model, &gateway, &key)
+        self.run(&Caller::Gateway(gateway.clone()), "open_log", move |model, context, _| {
+            logs::plan_open(model, context.now, &gateway, &key)
         })
         .await
     }
 
-    /// Stores that a checkpoint of a gateway's log, proven from its first `from` records, is cosigned.
+    /// Stores what the answer to a renewal says, all or none: that a checkpoint of the gateway's log, proven from its first
+    /// so many records, is cosigned, and what is taken back and given out of counted grants, with how many gateways may want
+    /// the same.
     ///
     /// # Errors
     /// [`Refused::Conflict`] when more was cosigned meanwhile.
-    pub(in super::super) async fn cosign(
+    pub(in super::super) async fn answer(
         &self,
         gateway: GatewayName,
-        from: u64,
-        checkpoint: Checkpoint,
-    ) -> Result<Done<Timestamp>, Refused> {
-        self.run(&Caller::Gateway(gateway.clone()), "cosign", move |model, context, _| {
-            logs::plan_cosign(model, context.now, &gateway, from, &checkpoint)
-        })
-        .await
-    }
-
-    /// Takes back and gives out uses of counted grants, `gateways` being how many may want the same.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub(in super::super) async fn claim(
-        &self,
-        gateway: GatewayName,
-        gateways: u64,
-        claim: Claim,
+        cosign: Option<(u64, Checkpoint)>,
+        claim: Option<(u64, Claim)>,
     ) -> Result<Done<Vec<Allotted>>, Refused> {
-        self.run(&Caller::Gateway(gateway.clone()), "claim", move |model, context, identifiers| {
-            let id = || AllotmentId::from_bits(identifiers.draw(context.now).bits());
-            Ok(uses::plan_claim(model, context.now, &gateway, gateways, &claim, id))
+        self.run(&Caller::Gateway(gateway.clone()), "answer", move |model, context, identifiers| {
+            let now = context.now;
+            let cosigned = match &cosign {
+                Some((from, checkpoint)) => logs::plan_cosign(model, now, &gateway, *from, checkpoint)?.map(drop),
+                None => Plan::nothing(()),
+            };
+            let id = || AllotmentId::from_bits(identifiers.draw(now).bits());
+            let allotted = match &claim {
+                Some((gateways, claim)) => uses::plan_claim(model, now, &gateway, *gateways, claim, id),
+                None => Plan::nothing(Vec::new()),
+            };
+            Ok(cosigned.and(allotted).map(|((), allotted)| allotted))
         })
         .await
     }
@@ -339,25 +334,40 @@ impl ControlHandle {
     /// # Errors
     /// [`Refused::NotFound`] for a gateway without a log.
     pub async fn readmit(&self, caller: &Caller, gateway: GatewayName, reason: String) -> Result<Done<()>, Refused> {
-        self.run(caller, "readmit", move |model, _, _| logs::plan_readmit(model, &gateway, &reason)).await
+        self.run(caller, "readmit", move |model, context, _| logs::plan_readmit(model, context.now, &gateway, &reason))
+            .await
     }
 
-    /// Records that a gateway's log is not what it was.
+    /// Records that a gateway's log is not what it was; `parted`: another process has its keys.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub(in super::super) async fn note_log(&self, gateway: GatewayName, fault: String) -> Result<Done<()>, Refused> {
-        let object = format!("log/{gateway}");
-        self.run(&Caller::System, "note_log", move |_, _, _| Ok(note("log.refused", object, fault))).await
+    pub(in super::super) async fn note_log(
+        &self,
+        gateway: GatewayName,
+        fault: String,
+        parted: bool,
+    ) -> Result<Done<()>, Refused> {
+        self.run(&Caller::System, "note_log", move |model, context, _| {
+            Ok(logs::plan_note(model, context.now, &gateway, fault, parted))
+        })
+        .await
     }
 
-    /// Declares the store a restored backup: gateways that saw more than it knows will take it as new.
+    /// Declares the store a restored backup: gateways that saw more than it knows will take it as new. `latest` is the
+    /// latest time that is known of the store that was lost.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn begin_epoch(&self, caller: &Caller, epoch: u64, reason: String) -> Result<Done<u64>, Refused> {
+    pub async fn begin_epoch(
+        &self,
+        caller: &Caller,
+        epoch: u64,
+        latest: Timestamp,
+        reason: String,
+    ) -> Result<Done<u64>, Refused> {
         self.run(caller, "begin_epoch", move |model, context, _| {
-            registry::plan_epoch(model, context.now, epoch, &reason)
+            registry::plan_epoch(model, context.now, latest, epoch, &reason)
         })
         .await
     }

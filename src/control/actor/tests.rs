@@ -310,8 +310,8 @@ async fn a_dry_run_changes_nothing_and_a_new_epoch_goes_up_only() {
     let dry = handle.apply(&system(), documents(), true).await.unwrap();
     assert!(dry.answer.iter().all(|diff| diff.change() == "created"));
     assert_eq!((kept(handle).await, handle.model().identities.len()), (before, 0));
-    assert!(matches!(handle.begin_epoch(&system(), 1, "a backup".into()).await, Err(Refused::Conflict(_))));
-    handle.begin_epoch(&system(), 5, "a backup".into()).await.unwrap();
+    assert!(matches!(handle.begin_epoch(&system(), 1, NOW, "a backup".into()).await, Err(Refused::Conflict(_))));
+    handle.begin_epoch(&system(), 5, NOW, "a backup".into()).await.unwrap();
     assert_eq!((handle.model().epoch, handle.shared().ring.head().epoch), (5, 5));
 }
 

@@ -86,7 +86,8 @@ impl v1::access_server::Access for AccessService {
         let id = wire::grant_id(&request.get_ref().id).map_err(malformed)?;
         let (record, revision) = self.handle.grant(id).await.map_err(refused)?;
         let state = state_name(record.grant.state(self.handle.shared().clock.now())).to_owned();
-        let uses_given = record.grant.limits.is_counted().then(|| {
+        // What was given out of one that has ended is counted no more: the gateways' evidence tells what was spent.
+        let uses_given = (record.grant.limits.is_counted() && !record.has_ended()).then(|| {
             let model = self.handle.model();
             model.ledgers.get(&id).map_or(0, |kept| kept.value.given)
         });

@@ -133,7 +133,7 @@ fn plausible(hello: &v1::Hello, head: Head) -> Result<(), Status> {
 }
 
 /// A log that was changed or copied is evidence itself. Up to a rate: gateways come again.
-async fn alarm(handle: &ControlHandle, name: &GatewayName, fault: &LogFault) {
+async fn alarm(handle: &ControlHandle, name: &GatewayName, fault: &LogFault, shown: Shown) {
     tracing::error!(gateway = %name, %fault, "a gateway gets no authority");
     if !fault.is_alarm() {
         return;
@@ -141,14 +141,25 @@ async fn alarm(handle: &ControlHandle, name: &GatewayName, fault: &LogFault) {
     if fault.is_another_process() {
         handle.shared().fleet.doubt(name);
     }
-    let Some(suppressed) = handle.shared().budgets.alarm(name, handle.shared().clock.since_boot()) else { return };
+    let Some(suppressed) = handle.shared().budgets.alarm(name, shown, handle.shared().clock.since_boot()) else {
+        return;
+    };
     let text = match suppressed {
         0 => fault.to_string(),
         count => format!("{fault} (and {count} times before, not recorded)"),
     };
-    if let Err(error) = handle.note_log(name.clone(), text).await {
+    if let Err(error) = handle.note_log(name.clone(), text, fault.is_another_process()).await {
         tracing::error!(%error, "a fault of a gateway's log could not be recorded");
     }
+}
+
+/// By what somebody showed to be a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shown {
+    /// Its certificate: whoever has it makes as much noise as they like.
+    Certificate,
+    /// The key of its log as well.
+    EvidenceKey,
 }
 
 /// Hears a gateway.
@@ -183,7 +194,12 @@ impl Reader {
         if applied.log != self.key.name().as_str() {
             return None;
         }
-        if applied.epoch == self.shared.ring.head().epoch {
+        let head = self.shared.ring.head();
+        if applied.epoch == head.epoch {
+            // What is not published yet nobody can have enforced.
+            if applied.revision > head.revision {
+                return None;
+            }
             let stated = Stated { applied, signed, key: self.key.to_string() };
             self.shared.fleet.applied(&self.name, self.session, stated);
         }

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Gateway, SLACK};
-use crate::domain::Timestamp;
+use super::{Gateway, Moment, SLACK};
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::resource::MAX_AUTHORITY;
 use crate::wire::v1;
@@ -52,31 +51,33 @@ impl Wanted {
 
 impl Gateway {
     /// Where it stands with a revision, and by when it stops.
-    fn standing(&self, wanted: &Wanted, now: Timestamp) -> (State, Option<Timestamp>) {
+    fn standing(&self, wanted: &Wanted, now: Moment) -> (State, Option<Moment>) {
         let authority = wanted.authority(self.applied);
         let (state, stops_by) = if self.applied >= wanted.revision {
             (State::Enforced, None)
         } else if self.session.is_some() {
             // Its renewals are answered until it has lagged for too long, then no more.
-            (State::Pending, Some(now.saturating_add(wanted.lag).saturating_add(authority)))
+            (State::Pending, Some(now.after(wanted.lag).after(authority)))
         } else {
-            let stops_by = self.answered.saturating_add(authority);
-            (if stops_by < now { State::Lapsed } else { State::Pending }, Some(stops_by))
+            let stops_by = self.answered.after(authority);
+            (if stops_by.boot < now.boot { State::Lapsed } else { State::Pending }, Some(stops_by))
         };
         // A process that it took the place of enforced only what it said itself, and goes on until it lapses.
         let before = self.displaced.filter(|before| before.applied < wanted.revision);
-        match before.map(|before| before.answered.saturating_add(wanted.authority(before.applied))) {
-            Some(until) if until >= now => (State::Pending, stops_by.max(Some(until))),
+        match before.map(|before| before.answered.after(wanted.authority(before.applied))) {
+            Some(until) if until.boot >= now.boot => {
+                (State::Pending, [stops_by, Some(until)].into_iter().flatten().max_by_key(|moment| moment.boot))
+            }
             _ => (state, stops_by),
         }
     }
 
-    pub(super) fn receipt(&self, name: &GatewayName, wanted: &Wanted, now: Timestamp) -> v1::GatewayReceipt {
+    pub(super) fn receipt(&self, name: &GatewayName, wanted: &Wanted, now: Moment) -> v1::GatewayReceipt {
         let (state, stops_by) = self.standing(wanted, now);
         let mut receipt = v1::GatewayReceipt {
             gateway: name.to_string(),
             state: state.into(),
-            stops_by_unix_us: stops_by.map_or(0, Timestamp::unix_micros),
+            stops_by_unix_us: stops_by.map_or(0, |moment| moment.wall.unix_micros()),
             connected: self.session.is_some(),
             ..Default::default()
         };

@@ -40,7 +40,7 @@ fn applied(revision: u64, grant: u128) -> Stated {
 fn a_gateway_that_never_came_stops_by_its_assumed_answer() {
     let (clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     clock.advance(Duration::from_secs(3));
     let receipt = &fleet.receipts(&wanted(5))[0];
     assert_eq!((receipt.state(), receipt.connected), (State::Pending, false));
@@ -55,7 +55,7 @@ fn a_gateway_that_never_came_stops_by_its_assumed_answer() {
 fn a_gateway_that_missed_a_lower_bound_stops_by_the_one_that_it_knows() {
     let (_clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     let (session, _alive) = fleet.attach(&edge, KEY, 4).unwrap();
     fleet.detach(&edge, session);
     // Lowered in revision 5, which it has not applied.
@@ -77,7 +77,7 @@ fn a_gateway_that_missed_a_lower_bound_stops_by_the_one_that_it_knows() {
 fn receipts_tell_the_cuts_of_the_grant_and_no_others() {
     let (_clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     let (session, _alive) = fleet.attach(&edge, KEY, 4).unwrap();
     assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Pending);
     fleet.applied(&edge, session, applied(5, 8));
@@ -91,7 +91,7 @@ fn receipts_tell_the_cuts_of_the_grant_and_no_others() {
 fn an_older_stream_of_a_gateway_says_nothing_any_more() {
     let (_clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     let (old, mut ended) = fleet.attach(&edge, KEY, 4).unwrap();
     assert!(ended.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
     let (_new, mut lives) = fleet.attach(&edge, KEY, 4).unwrap();
@@ -107,7 +107,7 @@ fn an_older_stream_of_a_gateway_says_nothing_any_more() {
 fn a_gateway_that_lost_its_state_has_enforced_nothing() {
     let (_clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     let (session, _alive) = fleet.attach(&edge, KEY, 4).unwrap();
     fleet.applied(&edge, session, applied(5, 7));
     fleet.attach(&edge, KEY, 0).unwrap();
@@ -118,8 +118,8 @@ fn a_gateway_that_lost_its_state_has_enforced_nothing() {
 async fn waiting_ends_when_the_last_pending_gateway_leaves() {
     let (_clock, fleet) = fleet();
     let (one, two) = ("one".parse().unwrap(), "two".parse().unwrap());
-    fleet.record(&one, None);
-    fleet.record(&two, None);
+    fleet.record(&one, None, false);
+    fleet.record(&two, None, false);
     let (first, _one) = fleet.attach(&one, KEY, 4).unwrap();
     let (second, _two) = fleet.attach(&two, KEY, 4).unwrap();
     let fleet = Arc::new(fleet);
@@ -137,7 +137,7 @@ async fn waiting_ends_when_the_last_pending_gateway_leaves() {
 fn whoever_another_key_took_the_place_of_is_pending_until_it_lapses() {
     let (clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     let (first, _alive) = fleet.attach(&edge, KEY, 4).unwrap();
     fleet.applied(&edge, first, applied(5, 7));
     clock.advance(Duration::from_secs(3));
@@ -165,7 +165,7 @@ fn the_first_log_of_a_gateway_takes_nobodys_place_and_after_a_start_the_recorded
         ("readmitted", Some(""), State::Pending),
     ] {
         let edge = name.parse().unwrap();
-        fleet.record(&edge, recorded.map(str::to_owned));
+        fleet.record(&edge, recorded.map(str::to_owned), false);
         let (session, _alive) = fleet.attach(&edge, KEY, 0).unwrap();
         fleet.applied(&edge, session, applied(5, 7));
         let receipt = fleet.receipts(&wanted(5)).into_iter().find(|receipt| receipt.gateway == name).unwrap();
@@ -178,7 +178,7 @@ fn the_first_log_of_a_gateway_takes_nobodys_place_and_after_a_start_the_recorded
 fn a_gateway_in_doubt_has_enforced_nothing_until_everybody_with_its_keys_lapsed() {
     let (clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     let (session, _alive) = fleet.attach(&edge, KEY, 4).unwrap();
     fleet.applied(&edge, session, applied(5, 7));
     fleet.doubt(&edge);
@@ -190,10 +190,27 @@ fn a_gateway_in_doubt_has_enforced_nothing_until_everybody_with_its_keys_lapsed(
 }
 
 #[test]
+fn what_lapses_does_so_on_the_clock_that_nobody_sets() {
+    let (clock, fleet) = fleet();
+    let (edge, parted) = ("edge".parse().unwrap(), "parted".parse().unwrap());
+    fleet.record(&edge, None, false);
+    fleet.record(&parted, Some(KEY.to_owned()), true);
+    let (session, _alive) = fleet.attach(&parted, KEY, 0).unwrap();
+    fleet.applied(&parted, session, applied(5, 7));
+    let states = || fleet.receipts(&wanted(5)).iter().map(|receipt| receipt.state()).collect::<Vec<_>>();
+    assert_eq!(states(), [State::Pending, State::Pending], "another process had its authority before this start");
+    clock.set_wall(Timestamp::from_unix_seconds(1_000_000));
+    assert_eq!(states(), [State::Pending, State::Pending]);
+    clock.set_wall(Timestamp::from_unix_seconds(1));
+    clock.advance(Duration::from_secs(12));
+    assert_eq!(states(), [State::Lapsed, State::Enforced]);
+}
+
+#[test]
 fn coming_back_again_and_again_gives_a_gateway_no_more_time_to_lag() {
     let (clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     let mut lag = Duration::ZERO;
     for _ in 0..4 {
         let (session, _alive) = fleet.attach(&edge, KEY, 4).unwrap();
@@ -216,7 +233,7 @@ fn coming_back_again_and_again_gives_a_gateway_no_more_time_to_lag() {
 fn what_is_done_in_several_steps_tells_the_cuts_of_all() {
     let (_clock, fleet) = fleet();
     let edge = "edge".parse().unwrap();
-    fleet.record(&edge, None);
+    fleet.record(&edge, None, false);
     let (session, _alive) = fleet.attach(&edge, KEY, 4).unwrap();
     (5..8).for_each(|revision| fleet.applied(&edge, session, applied(revision, 7)));
     let receipt = &fleet.receipts(&Wanted { cuts_from: 5, ..wanted(7) })[0];

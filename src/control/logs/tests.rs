@@ -4,6 +4,8 @@ use super::*;
 use crate::evidence::checkpoint::{EvidenceKey, Origin};
 use crate::evidence::tree::{CompactRange, leaf_hash, node_hash};
 
+const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
+
 fn edge() -> GatewayName {
     "edge".parse().unwrap()
 }
@@ -36,7 +38,7 @@ fn renew(key: &EvidenceKey, origin: &str, head: TreeHead, from: u64, proof: &[Ha
 /// A model in which two records of `edge`'s first log are cosigned.
 fn cosigned(key: &EvidenceKey) -> Model {
     let mut model = Model::default();
-    let plan = plan_open(&model, &edge(), &vkey(key, "portcullis/gateway/edge")).unwrap();
+    let plan = plan_open(&model, NOW, &edge(), &vkey(key, "portcullis/gateway/edge")).unwrap();
     assert_eq!(apply(&mut model, plan), 0);
     let first = renew(key, "portcullis/gateway/edge", root(&["a", "b"]), 0, &[]);
     let Ok(Seen::Extends(checkpoint)) = look(&model.logs[&edge()].value, &first) else { panic!("not extended") };
@@ -87,7 +89,7 @@ fn a_log_that_was_cut_rewritten_or_copied_gets_nothing() {
 fn a_log_goes_on_or_a_later_one_of_the_same_key_begins() {
     let (key, other) = (EvidenceKey::generate().unwrap().0, EvidenceKey::generate().unwrap().0);
     let mut model = cosigned(&key);
-    let opened = |model: &Model, key: &EvidenceKey, log: &str| opened(model, &edge(), &vkey(key, log));
+    let opened = |model: &Model, key: &EvidenceKey, log: &str| opened(model, NOW, &edge(), &vkey(key, log));
     assert_eq!(opened(&model, &key, ORIGIN).unwrap().answer, 2);
     assert_eq!(opened(&model, &other, ORIGIN).unwrap_err(), LogFault::OtherKey(edge()));
     assert_eq!(opened(&model, &other, "portcullis/gateway/edge/2").unwrap_err(), LogFault::OtherKey(edge()));
@@ -106,12 +108,12 @@ fn a_log_goes_on_or_a_later_one_of_the_same_key_begins() {
 fn a_gateway_that_lost_its_key_comes_back_when_it_is_readmitted() {
     let (key, new) = (EvidenceKey::generate().unwrap().0, EvidenceKey::generate().unwrap().0);
     let mut model = cosigned(&key);
-    assert!(matches!(plan_readmit(&model, &edge(), " "), Err(Refused::Invalid(_))));
-    assert!(matches!(plan_readmit(&model, &"other".parse().unwrap(), "why"), Err(Refused::NotFound(_))));
-    let plan = plan_readmit(&model, &edge(), "its disk died").unwrap();
+    assert!(matches!(plan_readmit(&model, NOW, &edge(), " "), Err(Refused::Invalid(_))));
+    assert!(matches!(plan_readmit(&model, NOW, &"other".parse().unwrap(), "why"), Err(Refused::NotFound(_))));
+    let plan = plan_readmit(&model, NOW, &edge(), "its disk died").unwrap();
     assert_eq!(plan.events[0].reason.as_deref(), Some("its disk died"));
     apply(&mut model, plan);
-    let plan = plan_open(&model, &edge(), &vkey(&new, ORIGIN)).unwrap();
+    let plan = plan_open(&model, NOW, &edge(), &vkey(&new, ORIGIN)).unwrap();
     apply(&mut model, plan);
     let log = &model.logs[&edge()].value;
     assert_eq!((log.size, log.before.len()), (0, 1));
@@ -122,16 +124,16 @@ fn a_gateway_that_lost_its_key_comes_back_when_it_is_readmitted() {
 fn a_sealed_log_does_not_come_back_after_a_readmission() {
     let key = EvidenceKey::generate().unwrap().0;
     let mut model = cosigned(&key);
-    let plan = plan_readmit(&model, &edge(), "its disk was lost").unwrap();
+    let plan = plan_readmit(&model, NOW, &edge(), "its disk was lost").unwrap();
     apply(&mut model, plan);
     // Whoever has a copy of the old key is not the first comer.
-    let sealed = opened(&model, &edge(), &vkey(&key, ORIGIN));
+    let sealed = opened(&model, NOW, &edge(), &vkey(&key, ORIGIN));
     assert_eq!(sealed.err(), Some(LogFault::Sealed(edge())));
-    assert_eq!(plan_bring(&model, &edge(), &vkey(&key, ORIGIN)).err(), Some(LogFault::Sealed(edge()).into()));
+    assert_eq!(plan_bring(&model, NOW, &edge(), &vkey(&key, ORIGIN)).err(), Some(LogFault::Sealed(edge()).into()));
     // The same key with a new log goes on, and so does another key.
-    assert!(opened(&model, &edge(), &vkey(&key, &format!("{ORIGIN}/2"))).is_ok());
+    assert!(opened(&model, NOW, &edge(), &vkey(&key, &format!("{ORIGIN}/2"))).is_ok());
     let other = EvidenceKey::generate().unwrap().0;
-    assert!(opened(&model, &edge(), &vkey(&other, ORIGIN)).is_ok());
+    assert!(opened(&model, NOW, &edge(), &vkey(&other, ORIGIN)).is_ok());
 }
 
 #[test]
@@ -139,7 +141,7 @@ fn new_logs_do_not_push_the_sealed_ones_out() {
     let key = EvidenceKey::generate().unwrap().0;
     let mut model = cosigned(&key);
     for place in 2..200 {
-        match plan_open(&model, &edge(), &vkey(&key, &format!("{ORIGIN}/{place}"))) {
+        match plan_open(&model, NOW, &edge(), &vkey(&key, &format!("{ORIGIN}/{place}"))) {
             Ok(plan) => drop(apply(&mut model, plan)),
             Err(refused) => {
                 assert_eq!((place, refused), (MAX_SEALED as u64 + 2, LogFault::TooMany(edge()).into()));
@@ -148,8 +150,31 @@ fn new_logs_do_not_push_the_sealed_ones_out() {
         }
     }
     assert_eq!(model.logs[&edge()].value.before[0].key, vkey(&key, ORIGIN));
-    let plan = plan_readmit(&model, &edge(), "it crashes").unwrap();
+    let plan = plan_readmit(&model, NOW, &edge(), "it crashes").unwrap();
     apply(&mut model, plan);
-    assert!(opened(&model, &edge(), &vkey(&key, &format!("{ORIGIN}/7"))).is_err());
-    assert!(opened(&model, &edge(), &vkey(&key, &format!("{ORIGIN}/102"))).is_ok());
+    assert!(opened(&model, NOW, &edge(), &vkey(&key, &format!("{ORIGIN}/7"))).is_err());
+    assert!(opened(&model, NOW, &edge(), &vkey(&key, &format!("{ORIGIN}/102"))).is_ok());
+}
+
+#[test]
+fn that_another_process_had_the_authority_is_remembered_over_a_restart() {
+    let (key, new) = (EvidenceKey::generate().unwrap().0, EvidenceKey::generate().unwrap().0);
+    let cosigned = cosigned(&key);
+    let parted = |model: &Model, now| parted_lately(&model.logs[&edge()].value, now);
+    assert!(!parted(&cosigned, NOW));
+    let plans: [Plan<()>; 3] = [
+        plan_open(&cosigned, NOW, &edge(), &vkey(&key, &format!("{ORIGIN}/2"))).unwrap().map(drop),
+        plan_bring(&cosigned, NOW, &edge(), &vkey(&new, ORIGIN)).unwrap().map(drop),
+        plan_note(&cosigned, NOW, &edge(), "forked".to_owned(), true),
+    ];
+    for plan in plans {
+        let mut model = cosigned.clone();
+        apply(&mut model, plan);
+        let day = MAX_AUTHORITY.duration();
+        let states = [Timestamp::UNIX_EPOCH, NOW, NOW.saturating_add(day), NOW.saturating_add(2 * day)];
+        assert_eq!(states.map(|now| parted(&model, now)), [true, true, true, false]);
+    }
+    let mut model = cosigned.clone();
+    apply(&mut model, plan_note(&cosigned, NOW, &edge(), "another key".to_owned(), false));
+    assert!(!parted(&model, NOW));
 }

@@ -1,5 +1,7 @@
 //! What was given out of a counted grant's uses.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
@@ -40,6 +42,19 @@ pub struct OpenAllotment {
     /// Of which span.
     #[serde(default)]
     pub span: u64,
+    /// When it is void: what is not spent of it by then comes back with one of the next renewals, or never.
+    #[serde(default)]
+    pub until: Timestamp,
+}
+
+/// How long after an allotment is void its gateway may take to give it back. Later it is still taken, and not waited for.
+pub const GRACE: Duration = Duration::from_secs(60);
+
+impl OpenAllotment {
+    /// Whether what is left of it may be expected back.
+    fn is_awaited(&self, now: Timestamp) -> bool {
+        now < self.until.saturating_add(GRACE)
+    }
 }
 
 /// Where a grant's uses stand at a moment.
@@ -77,7 +92,8 @@ impl Ledger {
             None => u64::MAX,
         };
         if of_all == 0 {
-            return Left { uses: 0, again: (!self.open.is_empty()).then_some(Again::Soon) };
+            let is_held = self.open.iter().any(|open| open.is_awaited(now));
+            return Left { uses: 0, again: is_held.then_some(Again::Soon) };
         }
         let Some(per) = limits.uses_per else { return Left { uses: of_all, again: None } };
         let span = per.span(grant.window.starts, now);
@@ -93,9 +109,10 @@ impl Ledger {
         if of_span > 0 {
             return Left { uses: of_all.min(of_span), again: None };
         }
-        let is_held = self.open.iter().any(|open| open.span == span);
-        let next = Again::At(per.begins(grant.window.starts, span.saturating_add(1)));
-        Left { uses: 0, again: Some(if is_held { Again::Soon } else { next }) }
+        let is_held = self.open.iter().any(|open| open.span == span && open.is_awaited(now));
+        let next = per.begins(grant.window.starts, span.saturating_add(1));
+        let next = (next < grant.window.ends).then_some(Again::At(next));
+        Left { uses: 0, again: if is_held { Some(Again::Soon) } else { next } }
     }
 
     /// Gives out `uses` as an allotment, which must be left.
@@ -107,6 +124,14 @@ impl Ledger {
         self.given = self.given.saturating_add(allotment.uses);
         self.given_in_span = self.given_in_span.saturating_add(allotment.uses);
         self.open.push(OpenAllotment { span, ..allotment });
+    }
+
+    /// Makes room for one more open allotment among `most`: those that nobody waits for are spent. False: there is none.
+    pub fn make_room(&mut self, most: usize, now: Timestamp) -> bool {
+        if self.open.len() >= most {
+            self.open.retain(|open| open.is_awaited(now));
+        }
+        self.open.len() < most
     }
 
     /// Takes back what was not spent of the open allotments that `spent` tells of. Whether any was.

@@ -315,3 +315,72 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_gateway_that_is_gone_had_is_not_waited_for_without_end() {
+    let mut house = House::new(grant(Some(1), None));
+    house.claim(NOW, "gone", &wanting(1, 0));
+    let again = |house: &mut House, now| house.claim(now, "one", &wanting(1, 0))[0].until;
+    assert_eq!(again(&mut house, later(119)), later(120), "it may come back yet");
+    assert_eq!(again(&mut house, later(120)), later(3600), "spent, for all that anybody can know");
+    // Late, and taken all the same.
+    let id = AllotmentId::from_bits(1);
+    house.claim(later(300), "gone", &Claim { returned: [((GRANT, id), 0)].into(), ..wanting(0, 0) });
+    assert_eq!(uses(&house.claim(later(300), "one", &wanting(1, 0))), 1);
+}
+
+#[test]
+fn a_span_that_begins_with_the_grants_end_is_none() {
+    let mut house = House::new(grant(None, Some((1, 1800))));
+    house.claim(later(1900), "one", &wanting(1, 0));
+    house.claim(
+        later(1900),
+        "one",
+        &Claim { returned: [((GRANT, AllotmentId::from_bits(1)), 1)].into(), ..wanting(0, 0) },
+    );
+    let none = house.claim(later(2000), "one", &wanting(1, 0));
+    assert_eq!(none[0].until, later(3600));
+    let left = house.model.ledgers[&GRANT].value.left(&grant(None, Some((1, 1800))), later(2000), None);
+    assert_eq!(left.again, None);
+}
+
+#[test]
+fn more_gateways_than_have_room_wait_and_nobody_loses_what_it_has() {
+    let mut house = House::new(grant(Some(1_000), None));
+    let name = |place: usize| format!("gateway-{place}");
+    for place in 0..MAX_OPEN {
+        assert_eq!(uses(&house.claim(NOW, &name(place), &wanting(1, 0))), 1);
+    }
+    let none = house.claim(NOW, "late", &wanting(1, 0));
+    assert_eq!((uses(&none), none[0].until), (0, later(1)));
+    assert_eq!(house.model.ledgers[&GRANT].value.open.len(), MAX_OPEN);
+    let back = Claim { returned: [((GRANT, AllotmentId::from_bits(1)), 0)].into(), ..wanting(0, 0) };
+    house.claim(NOW, &name(0), &back);
+    assert_eq!(uses(&house.claim(NOW, "late", &wanting(1, 0))), 1);
+    assert_eq!(uses(&house.claim(later(120), "later", &wanting(1, 0))), 1, "those that are void make room");
+}
+
+#[test]
+fn what_a_new_process_lacks_is_settled_wherever_it_stands_among_many() {
+    let mut house = House::new(grant(Some(10), None));
+    // Of many grants; those of the process that runs come first.
+    let many: Vec<GrantId> = (100..200).map(GrantId::from_bits).collect();
+    for id in &many {
+        let grant = Grant { id: *id, ..grant(Some(10), None) };
+        house.model.apply(&Change::Put(Record::Grant(GrantRecord { grant, expiry_noted: false })), 1);
+    }
+    let wanted = |process: &str, stream, ids: &[GrantId]| Claim {
+        process: process.into(),
+        wanted: ids.iter().map(|id| (*id, (1, 0))).collect(),
+        ..Claim { stream, ..Claim::default() }
+    };
+    house.claim(NOW, "one", &wanted("new", 2, &many[..60]));
+    house.claim(NOW, "one", &wanted("old", 1, &many[60..]));
+    let held: BTreeSet<AllotmentId> = (1..=60).map(AllotmentId::from_bits).collect();
+    for _ in 0..2 {
+        let claim = Claim { held: Some(held.clone()), ..wanted("new", 2, &[]) };
+        house.claim(NOW, "one", &claim);
+    }
+    let open = |id: &GrantId| house.model.ledgers[id].value.open.len();
+    assert_eq!(many.iter().map(open).collect::<Vec<_>>(), [vec![1; 60], vec![0; 40]].concat());
+}

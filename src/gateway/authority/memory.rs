@@ -22,8 +22,21 @@ pub struct Highest {
     pub epoch: u64,
     /// The revision within it.
     pub revision: u64,
+    /// The store's latest commit, also of what gateways do not hear of: what it forgets of uses, no revision tells.
+    #[serde(default)]
+    pub committed: Committed,
     /// The gate's time: a clock that was set back while the gateway was down gives nobody time.
     pub wall: Timestamp,
+}
+
+/// A commit of the control plane's store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Committed {
+    /// The store's epoch.
+    pub epoch: u64,
+    /// The revision within it.
+    pub revision: u64,
 }
 
 impl fmt::Display for Highest {
@@ -96,6 +109,19 @@ impl Memory {
         if (epoch, revision) > (highest.epoch, highest.revision) {
             (highest.epoch, highest.revision) = (epoch, revision);
         }
+    }
+
+    /// The control plane says which commit its store has come to. Not yet durable: see [`Memory::write`].
+    ///
+    /// # Errors
+    /// When a later one was seen, which is returned: the store is an old copy.
+    pub fn saw_committed(&self, now: Committed) -> Result<(), Committed> {
+        let mut highest = self.highest.lock();
+        if now < highest.committed {
+            return Err(highest.committed);
+        }
+        highest.committed = now;
+        Ok(())
     }
 
     /// Writes what was seen up to now, and `wall`, unless the file has it all. Blocks on the disk.

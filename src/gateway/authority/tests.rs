@@ -171,6 +171,23 @@ fn a_restored_backup_gets_no_authority_also_after_a_restart() {
 }
 
 #[test]
+fn a_store_that_forgot_what_no_revision_tells_is_known_for_one_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = Memory::open(dir.path()).unwrap();
+    let at = |epoch, revision| Committed { epoch, revision };
+    memory.saw_committed(at(2, 9)).unwrap();
+    memory.write(START).unwrap();
+    let memory = Memory::open(dir.path()).unwrap();
+    for old in [at(1, 100), at(2, 8)] {
+        assert_eq!(memory.saw_committed(old), Err(at(2, 9)));
+    }
+    for good in [at(2, 9), at(2, 10), at(3, 1)] {
+        memory.saw_committed(good).unwrap();
+    }
+    assert_eq!(memory.saw_committed(at(2, 11)), Err(at(3, 1)));
+}
+
+#[test]
 fn a_memory_that_cannot_be_read_is_not_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     crate::files::write(&dir.path().join("highest.json"), b"{", crate::files::PRIVATE).unwrap();

@@ -142,3 +142,25 @@ async fn who_spends_fast_asks_for_more_at_once() {
     let renew = claim(&meter, 1, T0);
     assert_eq!((renew.uses_wanted[0].uses, renew.uses_wanted[0].ahead), (1, 4));
 }
+
+#[tokio::test]
+async fn a_use_of_one_span_is_none_of_the_next() {
+    let (meter, waiting) = asked().await;
+    meter.answer(&authority(vec![allotment(1, 1, 8)]), 0, T0);
+    let held = waiting.await.unwrap().unwrap();
+    assert!(held.is_good(second(7)) && !held.is_good(second(8)), "a call that was slow to get here has none");
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_spent_is_not_asked_for() {
+    let (meter, waiting) = asked().await;
+    let another = tokio::spawn({
+        let meter = meter.clone();
+        async move { meter.wait(GRANT, || T0).await }
+    });
+    meter.wanted().await;
+    meter.answer(&authority(vec![allotment(0, 0, 5)]), 0, T0);
+    // The calls have not been told yet.
+    assert!(!meter.wants(second(4)) && claim(&meter, 1, second(4)).uses_wanted.is_empty());
+    assert!(waiting.await.unwrap().is_err() && another.await.unwrap().is_err());
+}

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::evidence::EvidenceLog;
@@ -19,29 +18,10 @@ struct Shown {
     consistency: Vec<Vec<u8>>,
 }
 
-/// How much of the log is known to be cosigned, over all streams: a control plane that knows of less has lost something.
-#[derive(Debug, Default)]
-pub(super) struct Cosigned(Mutex<(u64, u64)>);
-
-impl Cosigned {
-    /// So many records, in this epoch of the store.
-    fn are(&self, epoch: u64, size: u64) {
-        let mut known = self.0.lock();
-        *known = (*known).max((epoch, size));
-    }
-
-    /// How many were, when the control plane now says less in the same epoch.
-    fn lost(&self, epoch: u64, size: u64) -> Option<u64> {
-        let (known_epoch, known) = *self.0.lock();
-        (epoch == known_epoch && size < known).then_some(known)
-    }
-}
-
 /// What is shown of the log on one stream.
 #[derive(Debug)]
 pub(super) struct LogShown {
     log: Arc<EvidenceLog>,
-    known: Arc<Cosigned>,
     /// Records under the last cosigned checkpoint; `None` before the control plane said so.
     cosigned: Option<u64>,
     under_way: Option<Shown>,
@@ -52,22 +32,15 @@ pub(super) struct LogShown {
 }
 
 impl LogShown {
-    pub(super) fn new(log: Arc<EvidenceLog>, known: Arc<Cosigned>) -> Self {
-        Self { log, known, cosigned: None, under_way: None, reading: None, keeping: None }
+    pub(super) fn new(log: Arc<EvidenceLog>) -> Self {
+        Self { log, cosigned: None, under_way: None, reading: None, keeping: None }
     }
 
     /// The control plane says how much it cosigned.
-    ///
-    /// # Errors
-    /// When that is less than it did in the same epoch: how much that was.
-    pub(super) fn welcome(&mut self, epoch: u64, cosigned: u64) -> Result<(), u64> {
-        if let Some(known) = self.known.lost(epoch, cosigned) {
-            return Err(known);
-        }
+    pub(super) fn welcome(&mut self, cosigned: u64) {
         self.cosigned = Some(cosigned);
         self.under_way = None;
         self.reading = None;
-        Ok(())
     }
 
     /// Puts the checkpoint and its proof into a renewal, and tells how many records it covers. `None` when there is
@@ -99,13 +72,12 @@ impl LogShown {
     }
 
     /// A renewal with a checkpoint over `size` records was answered with this cosignature.
-    pub(super) fn cosigned(&mut self, epoch: u64, size: u64, line: &str) {
+    pub(super) fn cosigned(&mut self, size: u64, line: &str) {
         let Some(shown) = self.under_way.take_if(|shown| shown.size == size) else { return };
         if line.is_empty() {
             return;
         }
         self.cosigned = Some(size);
-        self.known.are(epoch, size);
         let (log, note, before) = (self.log.clone(), shown.note + line, self.keeping.take());
         // Kept for who verifies the log; the control plane has it, and the next one replaces it.
         self.keeping = Some(tokio::spawn(async move {

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 
 use super::connect::ConnectError;
 use super::enforce::{FollowError, Follower};
-use super::log::{Cosigned, LogShown};
+use super::log::LogShown;
 use super::outbox::Outbox;
 use super::{Parts, RENEW_INTERVAL};
 use crate::domain::Timestamp;
@@ -20,7 +20,7 @@ use crate::evidence::EvidenceLog;
 use crate::evidence::checkpoint::NoteError;
 use crate::evidence::cosignature::CosignerKey;
 use crate::evidence::statement::StatementKind;
-use crate::gateway::authority::{Answer, AnswerError, AuthorityClock, Nonce};
+use crate::gateway::authority::{Answer, AnswerError, AuthorityClock, Committed, Nonce};
 use crate::gateway::meter::Meter;
 use crate::gateway::metrics::Metrics;
 use crate::wire::v1;
@@ -33,8 +33,14 @@ const MAX_IN_FLIGHT: usize = 64;
 /// Renewals whose answers may still come: see `authority`.
 const MAX_ASKED: usize = 8;
 
+/// Renewals without an answer past which calls that wait for uses send no more: those of every interval go on.
+const MAX_UNANSWERED: usize = 3;
+
 /// How long an answer may take before more uses are asked for without it.
 const ANSWER_EXPECTED: Duration = Duration::from_millis(500);
+
+/// Time for a disk to take what this gateway has seen, before uses are taken that hang on it.
+const REMEMBERED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Why a stream is over.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +56,11 @@ pub(super) enum Cause {
     #[error("what came cannot be applied, and a snapshot is needed: {0}")]
     Follow(#[from] FollowError),
     #[error(
-        "the control plane cosigned {known} records of this gateway's log and knows of {size}: its store is an old copy; put \
-         the newer one back, or declare it restored (`portcullis control restored`)"
+        "the control plane's store is at commit {now} of epoch {epoch}, and this gateway has seen {seen} of epoch {seen_epoch}: \
+         its store is an old copy; put the newer one back, or declare it restored (`portcullis control restored`)",
+        now = .now.revision, epoch = .now.epoch, seen = .seen.revision, seen_epoch = .seen.epoch
     )]
-    Restored { known: u64, size: u64 },
+    Restored { seen: Committed, now: Committed },
     #[error("its authority is refused: {0}")]
     Refused(AnswerError),
     #[error("an authority is not signed by a key in this gateway's `keys_file`, or is another gateway's")]
@@ -117,19 +124,14 @@ struct Asked {
 }
 
 impl<'f> Session<'f> {
-    pub(super) fn new(
-        parts: &Parts,
-        follower: &'f mut Follower,
-        (outbox, cosigned): (&'f Outbox, &Arc<Cosigned>),
-        keys: Vec<CosignerKey>,
-    ) -> Self {
+    pub(super) fn new(parts: &Parts, follower: &'f mut Follower, outbox: &'f Outbox, keys: Vec<CosignerKey>) -> Self {
         Self {
             clock: parts.clock.clone(),
             metrics: parts.metrics.clone(),
             name: parts.name.clone(),
             keys,
             log: parts.log.clone(),
-            shown: LogShown::new(parts.log.clone(), cosigned.clone()),
+            shown: LogShown::new(parts.log.clone()),
             follower,
             outbox,
             asked: VecDeque::new(),
@@ -186,8 +188,8 @@ impl<'f> Session<'f> {
 
     /// The first welcome asks to show that the stream is ours; a later one tells how much is cosigned.
     fn welcome(&mut self, up: &mpsc::Sender<v1::GatewayMessage>, welcome: v1::Welcome) -> Result<(), Cause> {
-        let (epoch, size) = (welcome.epoch, welcome.cosigned_size);
-        self.shown.welcome(epoch, size).map_err(|known| Cause::Restored { known, size })?;
+        self.committed(welcome.epoch, welcome.committed)?;
+        self.shown.welcome(welcome.cosigned_size);
         if self.challenge.is_some() {
             return Ok(());
         }
@@ -195,6 +197,12 @@ impl<'f> Session<'f> {
         send(up, Up::Attach(self.signed(StatementKind::Attach, &attach)?))?;
         self.challenge = Some(welcome.challenge);
         Ok(())
+    }
+
+    /// Nobody is followed whose store forgot what this gateway has seen of it.
+    fn committed(&self, epoch: u64, revision: u64) -> Result<(), Cause> {
+        let now = Committed { epoch, revision };
+        self.clock.memory().saw_committed(now).map_err(|seen| Cause::Restored { seen, now })
     }
 
     fn signed(&self, kind: StatementKind, message: &impl prost::Message) -> Result<v1::Signed, Cause> {
@@ -208,7 +216,7 @@ impl<'f> Session<'f> {
             Some(Down::Snapshot(part)) => self.follower.part(part).await?,
             Some(Down::Delta(delta)) => self.follower.delta(delta).await?,
             Some(Down::Authority(signed)) => {
-                self.authority(&signed)?;
+                self.authority(&signed).await?;
                 // What calls wait for since, and what was passed over.
                 self.ask_for_uses(up)?;
             }
@@ -228,8 +236,9 @@ impl<'f> Session<'f> {
         if authority.gateway == self.name.as_str() { Ok(authority) } else { Err(Cause::Forged) }
     }
 
-    fn authority(&mut self, signed: &v1::Signed) -> Result<(), Cause> {
-        let authority = self.stated(signed)?;
+    async fn authority(&mut self, signed: &v1::Signed) -> Result<(), Cause> {
+        let mut authority = self.stated(signed)?;
+        self.committed(authority.epoch, authority.committed)?;
         let answer = Answer {
             epoch: authority.epoch,
             revision: authority.revision,
@@ -248,8 +257,13 @@ impl<'f> Session<'f> {
         let place = self.asked.iter().position(|asked| asked.nonce.as_slice() == authority.nonce);
         if let Some(asked) = place.and_then(|place| self.asked.drain(..=place).next_back()) {
             self.outbox.confirm(asked.position);
+            let brings_uses = authority.allotments.iter().any(|allotment| allotment.uses > 0);
+            if brings_uses && !remembered(&self.clock).await {
+                // Not taken, it is what never came: the next stream says so.
+                authority.allotments.clear();
+            }
             self.meter.answer(&authority, asked.number, asked.sent);
-            self.shown.cosigned(authority.epoch, asked.size, &authority.cosignature);
+            self.shown.cosigned(asked.size, &authority.cosignature);
         }
         Ok(())
     }
@@ -279,7 +293,7 @@ impl<'f> Session<'f> {
     fn ask_for_uses(&mut self, up: &mpsc::Sender<v1::GatewayMessage>) -> Result<(), Cause> {
         let now = self.clock.since_boot();
         let soon = now.saturating_sub(ANSWER_EXPECTED);
-        let is_due = self.asked.back().is_none_or(|asked| asked.sent <= soon);
+        let is_due = self.asked.len() < MAX_UNANSWERED && self.asked.back().is_none_or(|asked| asked.sent <= soon);
         if is_due && self.meter.wants(now) { self.renew(up) } else { Ok(()) }
     }
 
@@ -301,6 +315,24 @@ impl<'f> Session<'f> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether it is on disk in time what this gateway has seen of the store, so that after a restart too it follows none that
+/// forgot what it gave. The stream does not wait for a disk that hangs.
+async fn remembered(clock: &Arc<AuthorityClock>) -> bool {
+    let clock = clock.clone();
+    let writing = tokio::task::spawn_blocking(move || clock.memory().write(clock.wall()));
+    match tokio::time::timeout(REMEMBERED_WITHIN, writing).await {
+        Ok(Ok(Ok(()))) => true,
+        Ok(Ok(Err(error))) => {
+            tracing::error!(%error, "what this gateway has seen could not be written: uses are not taken");
+            false
+        }
+        Ok(Err(_)) | Err(_) => {
+            tracing::error!("what this gateway has seen is not written in time: uses are not taken");
+            false
+        }
     }
 }
 

@@ -112,6 +112,7 @@ impl Attached {
             revision: u64::MAX,
             time_unix_us: SystemClock.now().unix_micros(),
             gateway: gateway.to_owned(),
+            committed: 5,
             ..Default::default()
         };
         let payload = authority.encode_to_vec();
@@ -220,7 +221,7 @@ impl House {
     async fn attached(&self) -> Attached {
         let attached = tokio::time::timeout(PATIENCE, self.attached.lock().await.recv()).await.unwrap().unwrap();
         let mut attached = attached;
-        let welcome = v1::Welcome { cosigned_size: 0, challenge: CHALLENGE.to_vec(), epoch: 1 };
+        let welcome = v1::Welcome { cosigned_size: 0, challenge: CHALLENGE.to_vec(), epoch: 1, committed: 5 };
         attached.send(Down::Welcome(welcome)).await;
         let Up::Attach(shown) = attached.next().await else { panic!("an attach comes before anything else") };
         let key: VerifierKey = attached.hello.evidence_key.parse().unwrap();

@@ -1,23 +1,33 @@
 //! Uses of counted grants, as renewals claim them and answers give them.
 
-use super::super::super::uses::{Allotted, Claim, MAX_CLAIMED};
+use super::super::super::uses::{Allotted, Claim};
 use crate::domain::name::AllotmentId;
-use crate::wire::{WireError, bytes128, grant_id, v1};
+use crate::wire::{MAX_USES_CLAIMED, MAX_USES_HELD, WireError, bytes128, grant_id, v1};
 
-/// Allotments that a gateway may say it has.
-const MAX_HELD: usize = 100_000;
-
-/// What a renewal claims. More than one may claim is left for the next.
+/// What a renewal claims.
+///
+/// # Errors
+/// When it claims more than one renewal may: to leave some of it out would be to take what is not there for never come.
 pub(super) fn read(renew: &v1::Renew) -> Result<Claim, WireError> {
+    let held = renew.uses_held.as_ref();
+    for (field, count, most) in [
+        ("uses_wanted", renew.uses_wanted.len(), MAX_USES_CLAIMED),
+        ("uses_returned", renew.uses_returned.len(), MAX_USES_CLAIMED),
+        ("uses_held", held.map_or(0, |held| held.allotment_ids.len()), MAX_USES_HELD),
+    ] {
+        if count > most {
+            return Err(WireError::of(field, format!("at most {most}, not {count}")));
+        }
+    }
     let mut claim = Claim { process: hex(&renew.process), stream: renew.stream, ..Claim::default() };
-    for wanted in renew.uses_wanted.iter().take(MAX_CLAIMED) {
+    for wanted in &renew.uses_wanted {
         claim.wanted.insert(grant_id(&wanted.grant_id)?, (wanted.uses, wanted.ahead));
     }
-    for returned in renew.uses_returned.iter().take(MAX_CLAIMED) {
+    for returned in &renew.uses_returned {
         let grant = grant_id(&returned.grant_id)?;
         claim.returned.insert((grant, allotment_id(&returned.allotment_id)?), returned.spent);
     }
-    if let Some(held) = renew.uses_held.as_ref().filter(|held| held.allotment_ids.len() <= MAX_HELD) {
+    if let Some(held) = held {
         claim.held = Some(held.allotment_ids.iter().map(|id| allotment_id(id)).collect::<Result<_, _>>()?);
     }
     let is_claimed = !claim.wanted.is_empty() || !claim.returned.is_empty() || claim.held.is_some();

@@ -8,9 +8,10 @@ use tonic::{Status, Streaming};
 use super::super::super::actor::ControlHandle;
 use super::super::super::authority::AuthorityKey;
 use super::super::super::logs::{self, LogFault};
+use super::super::super::model::Model;
 use super::super::super::plan::Refused;
 use super::super::ApiError;
-use super::{HELLO_PATIENCE, Session, Up, alarm, in_good_standing, stated};
+use super::{HELLO_PATIENCE, Session, Shown, Up, alarm, in_good_standing, stated};
 use crate::domain::name::GatewayName;
 use crate::evidence::checkpoint::VerifierKey;
 use crate::evidence::statement::StatementKind;
@@ -18,6 +19,12 @@ use crate::wire::v1;
 
 /// What a gateway signs to show that a stream is its own.
 pub(super) type Challenge = [u8; 16];
+
+/// What a gateway is told of the store, and to show.
+pub(super) fn welcome(model: &Model, cosigned_size: u64, challenge: &Challenge) -> v1::Welcome {
+    let Model { epoch, committed, .. } = *model;
+    v1::Welcome { cosigned_size, challenge: challenge.to_vec(), epoch, committed }
+}
 
 /// A gateway that said hello, and has not shown yet that it is one.
 pub(super) struct Greeted {
@@ -35,7 +42,8 @@ impl Greeted {
     pub(super) async fn new(handle: &ControlHandle, name: GatewayName, hello: v1::Hello) -> Result<Self, ApiError> {
         let mut challenge = [0; 16];
         aws_lc_rs::rand::fill(&mut challenge).map_err(|_| Refused::Unavailable)?;
-        let opened = logs::opened(&handle.model(), &name, &hello.evidence_key).map(|plan| plan.answer);
+        let now = handle.shared().clock.now();
+        let opened = logs::opened(&handle.model(), now, &name, &hello.evidence_key).map(|plan| plan.answer);
         let known = opened.and_then(|cosigned_size| {
             let key = hello.evidence_key.parse().map_err(|_| LogFault::Key(name.clone()))?;
             Ok((key, cosigned_size))
@@ -43,15 +51,14 @@ impl Greeted {
         match known {
             Ok((key, cosigned_size)) => Ok(Self { handle: handle.clone(), name, hello, key, cosigned_size, challenge }),
             Err(fault) => {
-                alarm(handle, &name, &fault).await;
+                alarm(handle, &name, &fault, Shown::Certificate).await;
                 Err(ApiError::log(&fault))
             }
         }
     }
 
     pub(super) fn welcome(&self) -> v1::Welcome {
-        let epoch = self.handle.shared().ring.head().epoch;
-        v1::Welcome { cosigned_size: self.cosigned_size, challenge: self.challenge.to_vec(), epoch }
+        welcome(&self.handle.model(), self.cosigned_size, &self.challenge)
     }
 
     /// Once it has shown that it holds the key: its log is taken note of, and its stream is the one that counts. With the

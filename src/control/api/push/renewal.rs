@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::super::logs::{self, LogFault, Seen};
 use super::super::super::uses::{Allotted, Claim};
 use super::super::ApiError;
-use super::{Down, Ended, MAX_LAG, Session, claim, in_good_standing};
+use super::{Down, Ended, MAX_LAG, Session, Shown, claim, hello, in_good_standing};
 use crate::evidence::checkpoint::Checkpoint;
 use crate::wire::v1;
 
@@ -47,14 +47,13 @@ impl Session {
             Ok(Seen::Stale(cosigned_size)) => {
                 // Another stream of the gateway's was answered meanwhile: it is told anew from where to prove.
                 self.count("stale");
-                let epoch = self.shared.ring.head().epoch;
-                let welcome = v1::Welcome { cosigned_size, challenge: self.challenge.to_vec(), epoch };
+                let welcome = hello::welcome(&self.shared.model.load(), cosigned_size, &self.challenge);
                 self.send(Down::Welcome(welcome)).await?;
                 Ok(None)
             }
             Err(fault) => {
                 self.count("refused");
-                super::alarm(&self.handle, &self.name, &fault).await;
+                super::alarm(&self.handle, &self.name, &fault, Shown::EvidenceKey).await;
                 Err(self.end(ApiError::log(&fault)))
             }
         }
@@ -62,20 +61,14 @@ impl Session {
 
     /// Stores what is about to be said. `None` when it is not: not said, not known, and the gateway asks again.
     pub(super) async fn stored(&self, mut asked: Asked) -> Option<Asked> {
-        let cosigned = async {
-            let (Some(checkpoint), Some(from)) = (&asked.checkpoint, asked.proven_from) else { return Ok(()) };
-            self.handle.cosign(self.name.clone(), from, checkpoint.clone()).await.map(drop)
-        };
         let claim = std::mem::take(&mut asked.claim);
-        let allotted = async {
-            if claim.is_empty(&self.handle.model(), &self.name) {
-                return Ok(Vec::new());
-            }
-            let gateways = self.shared.fleet.connected();
-            self.handle.claim(self.name.clone(), gateways, claim).await.map(|done| done.answer)
-        };
-        match tokio::try_join!(cosigned, allotted) {
-            Ok(((), allotted)) => Some(Asked { allotted, ..asked }),
+        let claim = (!claim.is_empty(&self.handle.model(), &self.name)).then(|| (self.shared.fleet.connected(), claim));
+        let cosign = asked.proven_from.zip(asked.checkpoint.clone());
+        if cosign.is_none() && claim.is_none() {
+            return Some(asked);
+        }
+        match self.handle.answer(self.name.clone(), cosign, claim).await {
+            Ok(done) => Some(Asked { allotted: done.answer, ..asked }),
             Err(error) => {
                 tracing::error!(gateway = %self.name, %error, "an answer is not stored: the renewal is not answered");
                 self.count("unstored");
@@ -105,6 +98,7 @@ impl Session {
             cosignature: cosignature.unwrap_or_default(),
             allotments: asked.allotted.iter().map(claim::answer).collect(),
             gateway: self.name.to_string(),
+            committed: shared.model.load().committed,
         };
         let signed = self.authority.sign(&authority).map_err(|error| self.broken(&error))?;
         self.send(Down::Authority(signed)).await

@@ -176,3 +176,16 @@ async fn what_a_renewal_says_of_itself_is_no_acknowledgement() {
     one.authority().await.unwrap();
     assert_eq!(bench.handle().gateways()[0].applied, revision);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_published_yet_nobody_has_enforced() {
+    let bench = Bench::start().await;
+    bench.apply().await;
+    let mut one = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
+    one.next().await.unwrap();
+    let revision = one.revision;
+    one.revision = u64::MAX;
+    one.applied(Vec::new()).await;
+    while one.next().await.is_ok() {}
+    assert!(bench.handle().gateways()[0].applied <= revision, "who says so is heard no more");
+}

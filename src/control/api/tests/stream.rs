@@ -7,7 +7,7 @@ use v1::gateway_receipt::State;
 
 use super::gateway::Gateway;
 use super::plane::{Bench, grant_request};
-use crate::domain::Clock as _;
+use crate::domain::{Clock as _, Timestamp};
 use crate::wire::{self, v1};
 
 fn revoke(id: &[u8], wait_ms: u64) -> v1::RevokeGrantRequest {
@@ -164,7 +164,11 @@ async fn a_store_older_than_what_a_gateway_saw_is_refused_until_it_is_declared()
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert_eq!(refused.metadata().get("x-portcullis-reason").unwrap(), "store_behind");
     }
-    bench.handle().begin_epoch(&super::super::super::authorize::Caller::System, 3, "a backup".into()).await.unwrap();
+    bench
+        .handle()
+        .begin_epoch(&super::super::super::authorize::Caller::System, 3, Timestamp::UNIX_EPOCH, "a backup".into())
+        .await
+        .unwrap();
     let mut one = Gateway::attach(&bench, "one", 2, 999).await.unwrap();
     one.next().await.unwrap();
     assert_eq!((one.snapshots, one.epoch), (1, 3));

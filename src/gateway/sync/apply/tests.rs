@@ -5,9 +5,15 @@ use v1::change::Change;
 use super::super::fixture::{ENDS, billing, catalog, delta, ended, grant, identity, object, resource, route, running};
 use super::super::review::Review;
 use super::*;
+use crate::gateway::authority::Committed;
 use crate::gateway::live::Verdict;
 
-const NOTHING: Highest = Highest { epoch: 0, revision: 0, wall: Timestamp::from_unix_micros(0) };
+const NOTHING: Highest = Highest {
+    epoch: 0,
+    revision: 0,
+    committed: Committed { epoch: 0, revision: 0 },
+    wall: Timestamp::from_unix_micros(0),
+};
 
 fn whole(before: &Snapshot, message: v1::SnapshotPart) -> Picture {
     part(&mut None, before, NOTHING, message).unwrap().unwrap()
