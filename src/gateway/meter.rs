@@ -41,6 +41,16 @@ struct State {
     is_known: bool,
     /// Streams so far.
     streams: u64,
+    /// The process is about to end: all that no call has goes back.
+    leaving: bool,
+}
+
+impl State {
+    /// What no call needs any more, of a process that is about to end, and has not been told of.
+    fn leaves(&self) -> bool {
+        let mut held = self.grants.values().flat_map(|counted| &counted.held);
+        self.leaving && (held.any(|held| held.taken == 0) || self.returning.values().any(|one| one.told.is_none()))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -220,9 +230,28 @@ impl Meter {
         self.wanted.notified().await;
     }
 
-    /// Whether a call waits for what is not asked for yet.
+    /// Whether a call waits for what is not asked for yet, or something is to be given back before the process ends.
     pub(crate) fn wants(&self, now: Duration) -> bool {
-        self.state.lock().grants.values().any(|counted| counted.lacking(now) > 0)
+        let state = self.state.lock();
+        state.leaves() || state.grants.values().any(|counted| counted.lacking(now) > 0)
+    }
+
+    /// Gives everything back that no call has, as the process is about to end, and waits until the control plane has
+    /// answered. Bounded by nothing.
+    pub(crate) async fn leave(&self) {
+        self.state.lock().leaving = true;
+        loop {
+            let mut answered = std::pin::pin!(self.answered.notified());
+            answered.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if !state.leaves() && state.returning.is_empty() {
+                    return;
+                }
+            }
+            self.wanted.notify_one();
+            answered.await;
+        }
     }
 
     /// A stream begins: what an earlier one asked for will not come any more.
@@ -237,10 +266,11 @@ impl Meter {
     /// Puts into the renewal of this number on its stream what calls wait for, and what nobody needs.
     pub(crate) fn claim(&self, renew: &mut v1::Renew, number: u64, now: Duration) {
         let mut state = self.state.lock();
-        let State { grants, returning, is_known, streams } = &mut *state;
+        let State { grants, returning, is_known, streams, leaving } = &mut *state;
         for (grant, counted) in grants.iter_mut() {
             counted.held.retain(|held| {
-                let is_idle = held.left == 0 || now >= held.until || now.saturating_sub(held.touched) >= IDLE;
+                let is_idle =
+                    *leaving || held.left == 0 || now >= held.until || now.saturating_sub(held.touched) >= IDLE;
                 let is_over = is_idle && held.taken == 0;
                 // Also one that is spent to the last: what is not told of counts as never come on the next stream.
                 if is_over {

@@ -50,6 +50,8 @@ pub const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest pause: as long as between two renewals.
 const MAX_BACKOFF: Duration = Duration::from_secs(3);
+/// Time to give uses of counted grants back before the process ends. What is not given back is spent.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// Revisions that wait for their calls to end; one more holds up the stream.
 const MAX_ENFORCEMENTS: usize = 1_024;
 
@@ -107,7 +109,10 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     };
     tokio::select! {
         () = follow => {}
-        _ = stop.wait_for(|stop| *stop) => {}
+        _ = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            tokio::time::timeout(LEAVE_WITHIN, parts.meter.leave()).await
+        } => {}
     }
     // What was seen is kept also when the next start is long after.
     heartbeat::remember(&parts.clock).await;

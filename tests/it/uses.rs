@@ -207,3 +207,21 @@ fn without_the_control_plane_no_use_is_spent_beyond_what_was_given() {
     assert!(upstream.seen() > seen);
     assert!(fleet.json(&["grant", "show", &id])["uses_given"].as_u64().unwrap() >= upstream.seen() as u64);
 }
+
+#[test]
+fn a_gateway_that_is_stopped_gives_back_what_it_did_not_spend() {
+    let upstream = Upstream::ok();
+    let fleet = Fleet::start(upstream.address);
+    let mut gate = fleet.gateway(|_| {}).ready();
+    let id = grant(&fleet, &["--uses", "100"]);
+    let bearer = fleet.bearer();
+    let given = || fleet.json(&["grant", "show", &id])["uses_given"].as_u64().unwrap();
+    // It is given some ahead of need, once it has used some.
+    eventually("it has more than it spent", PATIENCE, || {
+        gate.get(&bearer, CALL).is(200);
+        given() > upstream.seen() as u64
+    });
+    gate.process.signal(Signal::TERM);
+    assert_eq!(gate.process.ended(), Some(0));
+    assert_eq!(given(), upstream.seen() as u64);
+}

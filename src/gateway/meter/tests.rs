@@ -164,3 +164,23 @@ async fn what_is_known_to_be_spent_is_not_asked_for() {
     assert!(!meter.wants(second(4)) && claim(&meter, 1, second(4)).uses_wanted.is_empty());
     assert!(waiting.await.unwrap().is_err() && another.await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn a_process_that_ends_gives_back_what_no_call_has() {
+    let (meter, waiting) = asked().await;
+    meter.answer(&authority(vec![allotment(1, 5, 60)]), 0, T0);
+    waiting.await.unwrap().unwrap().spend();
+    assert!(!meter.wants(T0));
+    let leaving = tokio::spawn({
+        let meter = meter.clone();
+        async move { meter.leave().await }
+    });
+    meter.wanted().await;
+    assert!(meter.wants(T0));
+    let renew = claim(&meter, 1, T0);
+    let returned: Vec<_> = renew.uses_returned.iter().map(|one| one.spent).collect();
+    assert_eq!((returned, leaving.is_finished()), (vec![1], false));
+    meter.answer(&authority(Vec::new()), 1, T0);
+    leaving.await.unwrap();
+    meter.leave().await;
+}
