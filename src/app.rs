@@ -7,6 +7,7 @@ pub mod control;
 pub mod dev;
 pub mod gateway;
 pub mod join;
+pub mod policy;
 mod sample;
 mod signals;
 

@@ -16,7 +16,9 @@ mod gateway;
 mod grant;
 mod identity;
 mod output;
+mod policy;
 mod receipt;
+mod request;
 mod time;
 mod token;
 
@@ -108,6 +110,12 @@ enum Command {
     /// Machine callers of the inventory
     #[command(subcommand)]
     Identity(identity::Identity),
+    /// Ask for access, and decide about what is asked
+    #[command(subcommand)]
+    Request(request::Request),
+    /// Who may ask for what, and whose word it takes
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Live, time-boxed permissions
     #[command(subcommand)]
     Grant(grant::Grant),
@@ -231,6 +239,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Config(command) => command.run(&context),
         Command::Apply(command) => asking(command.run(&context)),
         Command::Identity(command) => asking(command.run(&context)),
+        Command::Request(command) => asking(command.run(&context)),
+        Command::Policy(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),
         Command::Fleet(command) => asking(command.run(&context)),

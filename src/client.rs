@@ -9,6 +9,7 @@ mod context;
 pub mod fleet;
 pub mod gateway;
 pub mod jwt;
+mod requests;
 pub mod target;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tonic::{Code, Request, Status};
 
 use crate::wire::{CONTROL_SERVER_NAME, WireError, v1};
 pub use answers::{CanI, Created, GrantChange, GrantRecord, Receipt, Revoked};
+pub use requests::Asked;
 pub use target::{Environment, Pointers, Target, TargetError};
 
 /// Longest wait for a connection: a control plane that takes longer is as good as gone.

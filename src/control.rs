@@ -7,7 +7,9 @@
 //! reaches into a gateway.
 
 mod actor;
+pub mod analyse;
 mod api;
+pub mod approval;
 pub mod authority;
 pub mod authorize;
 pub mod catalog;
@@ -24,8 +26,10 @@ pub mod model;
 pub mod outbox;
 pub mod plan;
 mod plane;
+pub mod policy;
 pub mod record;
 pub mod registry;
+pub mod request;
 mod ring;
 pub mod store;
 mod uses;

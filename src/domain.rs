@@ -1,10 +1,11 @@
-//! The nouns: identities, principals, resources, routes, roles, grants, exceptions, reasons, time.
+//! The nouns: identities, principals, people, resources, routes, roles, requests, grants, exceptions, reasons, time.
 //!
 //! Pure: no runtime, no socket, no file. Text becomes a value of these types at the edge or not at all, and everything
 //! further in can rely on it. Catalog objects are the deserialised documents that people write and the control plane
 //! delivers; whether they fit together is checked where they are compiled, not here.
 
 pub mod clock;
+pub mod directory;
 pub mod exception;
 pub mod grant;
 pub mod halt;
@@ -12,6 +13,7 @@ pub mod identity;
 pub mod name;
 pub mod principal;
 pub mod reason;
+pub mod request;
 pub mod resource;
 pub mod role;
 pub mod route;

@@ -5,6 +5,7 @@
 //! asks again. This module refuses to know what the settings are used for, and opens none of the files they name but
 //! secrets, which are read where they are needed and never stand in a settings file.
 
+pub mod cases;
 pub mod catalog;
 pub mod control;
 pub mod fault;

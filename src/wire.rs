@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::domain::Timestamp;
-use crate::domain::grant::{Binding, Grant, Limits, Lineage, Revocation, UsesPer, Window};
-use crate::domain::name::GrantId;
+use crate::domain::grant::{Binding, Grant, Limits, Lineage, Origin, Revocation, UsesPer, Window};
+use crate::domain::name::{ApprovalId, GrantId, RequestId};
 use crate::domain::principal::CertificateThumbprint;
 use crate::domain::resource::Span;
 
@@ -86,6 +86,7 @@ impl From<&Grant> for v1::Grant {
                 created_by: grant.lineage.created_by.to_string(),
                 reason: grant.lineage.reason.clone(),
                 ticket: grant.lineage.ticket.clone().unwrap_or_default(),
+                origin: grant.lineage.origin.as_deref().map(v1::GrantOrigin::from),
             }),
             revoked: grant.revoked.as_ref().map(|r| v1::Revocation {
                 at_unix_us: r.at.unix_micros(),
@@ -118,6 +119,7 @@ impl TryFrom<v1::Grant> for Grant {
                 created_by: parsed("created_by", &lineage.created_by)?,
                 reason: lineage.reason,
                 ticket: (!lineage.ticket.is_empty()).then_some(lineage.ticket),
+                origin: lineage.origin.map(Origin::try_from).transpose()?.map(Box::new),
             },
             revoked: message
                 .revoked
@@ -129,6 +131,33 @@ impl TryFrom<v1::Grant> for Grant {
                     })
                 })
                 .transpose()?,
+        })
+    }
+}
+
+impl From<&Origin> for v1::GrantOrigin {
+    fn from(origin: &Origin) -> Self {
+        Self {
+            request: origin.request.bits().to_be_bytes().to_vec(),
+            approvals: origin.approvals.iter().map(|id| id.bits().to_be_bytes().to_vec()).collect(),
+            policy: origin.policy,
+            role: origin.role.as_ref().map(ToString::to_string).unwrap_or_default(),
+            digest: origin.digest.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::GrantOrigin> for Origin {
+    type Error = WireError;
+
+    fn try_from(message: v1::GrantOrigin) -> Result<Self, WireError> {
+        let approval = |bytes: &Vec<u8>| bytes128("approvals", bytes).map(ApprovalId::from_bits);
+        Ok(Self {
+            request: bytes128("request", &message.request).map(RequestId::from_bits)?,
+            approvals: message.approvals.iter().map(approval).collect::<Result<_, _>>()?,
+            policy: message.policy,
+            role: (!message.role.is_empty()).then(|| parsed("role", &message.role)).transpose()?,
+            digest: message.digest,
         })
     }
 }

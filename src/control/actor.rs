@@ -23,7 +23,7 @@ use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
-use super::{grant, logs, store::StoreError, uses};
+use super::{grant, logs, request, store::StoreError, uses};
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
 
@@ -293,7 +293,7 @@ impl Actor {
             tracing::error!(%error, "the store cannot be read");
             return;
         }
-        for plan in [grant::plan_expiry, grant::plan_forget_tokens, uses::plan_forget_ledgers] {
+        for plan in [grant::plan_expiry, request::plan_expiry, grant::plan_forget_tokens, uses::plan_forget_ledgers] {
             loop {
                 let plan = plan(&self.shared.model.load(), self.now);
                 let more = plan.answer;

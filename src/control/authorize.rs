@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::record::{Digest, Person, PersonRole};
 use crate::domain::identity::IdentityState;
-use crate::domain::name::{GatewayName, OwnerName};
+use crate::domain::name::{GatewayName, IdentityName, OwnerName};
 
 /// Who speaks to the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Caller {
     Gateway(GatewayName),
     /// A gateway that has none yet, with the token that it joins with.
     Joining(GatewayName, Digest),
+    /// An identity with its own certificate.
+    Identity(IdentityName),
     /// The control plane itself: its clock, its set-up.
     System,
 }
@@ -31,6 +33,7 @@ impl fmt::Display for Caller {
         match self {
             Self::Person(person) => write!(f, "{}", person.name),
             Self::Gateway(name) | Self::Joining(name, _) => write!(f, "gateway/{name}"),
+            Self::Identity(name) => write!(f, "identity/{name}"),
             Self::System => f.write_str(SYSTEM),
         }
     }
@@ -51,12 +54,21 @@ pub enum Role {
     Gateway,
     /// A gateway that joins.
     Joining,
+    /// An identity, for itself.
+    Identity,
 }
 
 impl Role {
     /// Every role, in the order of the table's columns.
-    pub const ALL: [Self; 6] =
-        [Self::Administrator, Self::Security, Self::Owner, Self::Developer, Self::Gateway, Self::Joining];
+    pub const ALL: [Self; 7] = [
+        Self::Administrator,
+        Self::Security,
+        Self::Owner,
+        Self::Developer,
+        Self::Gateway,
+        Self::Joining,
+        Self::Identity,
+    ];
 
     const fn of(role: PersonRole) -> Self {
         match role {
@@ -76,6 +88,7 @@ impl Role {
             Self::Developer => "developer",
             Self::Gateway => "gateway",
             Self::Joining => "a gateway that joins",
+            Self::Identity => "the identity itself",
         }
     }
 }
@@ -111,13 +124,25 @@ pub enum Operation {
     InviteGateway,
     /// Gives a gateway its certificate: the first one, and the next.
     Certify,
+    /// Asks for access: policy says more.
+    CreateRequest,
+    /// Sees requests; identities see their own.
+    ReadRequests,
+    /// Approves or denies: policy says who.
+    DecideRequest,
+    /// Takes a request back: one's own, unless one watches over all access.
+    CancelRequest,
+    /// Sees the policy.
+    ReadPolicy,
+    /// Puts another policy into force.
+    PublishPolicy,
     /// Health and reflection of the API.
     Describe,
 }
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 27] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -138,6 +163,12 @@ impl Operation {
         Self::Drill,
         Self::InviteGateway,
         Self::Certify,
+        Self::CreateRequest,
+        Self::ReadRequests,
+        Self::DecideRequest,
+        Self::CancelRequest,
+        Self::ReadPolicy,
+        Self::PublishPolicy,
         Self::Describe,
     ];
 
@@ -172,6 +203,12 @@ impl Operation {
             Self::Drill => "drill",
             Self::InviteGateway => "invite_gateway",
             Self::Certify => "certify",
+            Self::CreateRequest => "create_request",
+            Self::ReadRequests => "read_requests",
+            Self::DecideRequest => "decide_request",
+            Self::CancelRequest => "cancel_request",
+            Self::ReadPolicy => "read_policy",
+            Self::PublishPolicy => "publish_policy",
             Self::Describe => "describe",
         }
     }
@@ -204,7 +241,15 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         // A stream is a gateway's: its scope and its receipts are those of its record.
         (O::Attach, _) => Rule::Deny,
 
+        // For itself: whose request it is is looked at where it is read.
+        (O::CreateRequest | O::ReadRequests | O::CancelRequest | O::Describe, R::Identity) => Rule::Allow,
+        (_, R::Identity) => Rule::Deny,
+
         (_, R::Administrator) => Rule::Allow,
+
+        // Who may ask for what, and whose word it takes, is the policy's to say.
+        (O::CreateRequest | O::ReadRequests | O::DecideRequest | O::CancelRequest | O::ReadPolicy, _) => Rule::Allow,
+        (O::PublishPolicy, R::Security | R::Owner | R::Developer) => Rule::Deny,
 
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
 
@@ -224,13 +269,13 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
 
 /// A refusal, and what would be needed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{caller} may not {}: it takes {needed}", operation.as_str())]
+#[error("{caller} may not {}: {needed}", operation.as_str())]
 pub struct Denied {
     /// Who asked.
     pub caller: String,
     /// What for.
     pub operation: Operation,
-    /// Who may.
+    /// Who may, or why not.
     pub needed: String,
 }
 
@@ -244,6 +289,7 @@ pub fn authorize(caller: &Caller, operation: Operation, owner: Option<&OwnerName
         Caller::System => true,
         Caller::Gateway(_) => matches!(rule(operation, Role::Gateway), Rule::Allow),
         Caller::Joining(..) => matches!(rule(operation, Role::Joining), Rule::Allow),
+        Caller::Identity(_) => matches!(rule(operation, Role::Identity), Rule::Allow),
         Caller::Person(person) => person.roles.iter().any(|role| match rule(operation, Role::of(*role)) {
             Rule::Allow => true,
             Rule::AllowOwned => owns(person),
@@ -266,7 +312,7 @@ fn needed(operation: Operation) -> String {
     if owned {
         who.push("the resource's owner");
     }
-    who.join(" or ")
+    format!("it takes {}", who.join(" or "))
 }
 
 #[cfg(test)]
@@ -284,27 +330,33 @@ mod tests {
 
     /// Written out apart from the code: + everything, o what one owns, - nothing.
     const TABLE: &str = "
-        apply                + - - - - -
-        read_catalog         + + + + - -
-        quarantine           + + - - - -
-        release_or_offboard  + - - - - -
-        create_grant         + - - - - -
-        read_grants          + + + + - -
-        revoke_grant         + + o o - -
-        watch_grants         + + + + - -
-        can_i                + + + + - -
-        revoke_token         + + - - + -
-        who_am_i             + + + + + -
-        attach               - - - - + -
-        read_fleet           + + + + - -
-        expel_gateway        + + - - - -
-        readmit_gateway      + - - - - -
-        halt                 + + o o - -
-        resume               + - - - - -
-        drill                + + - - - -
-        invite_gateway       + - - - - -
-        certify              - - - - + +
-        describe             + + + + - -
+        apply                + - - - - - -
+        read_catalog         + + + + - - -
+        quarantine           + + - - - - -
+        release_or_offboard  + - - - - - -
+        create_grant         + - - - - - -
+        read_grants          + + + + - - -
+        revoke_grant         + + o o - - -
+        watch_grants         + + + + - - -
+        can_i                + + + + - - -
+        revoke_token         + + - - + - -
+        who_am_i             + + + + + - +
+        attach               - - - - + - -
+        read_fleet           + + + + - - -
+        expel_gateway        + + - - - - -
+        readmit_gateway      + - - - - - -
+        halt                 + + o o - - -
+        resume               + - - - - - -
+        drill                + + - - - - -
+        invite_gateway       + - - - - - -
+        certify              - - - - + + -
+        create_request       + + + + - - +
+        read_requests        + + + + - - +
+        decide_request       + + + + - - -
+        cancel_request       + + + + - - +
+        read_policy          + + + + - - -
+        publish_policy       + - - - - - -
+        describe             + + + + - - +
     ";
 
     #[test]
@@ -316,6 +368,7 @@ mod tests {
             person(&[PersonRole::Developer]),
             Caller::Gateway("edge".parse().unwrap()),
             Caller::Joining("edge".parse().unwrap(), Digest::of("t")),
+            Caller::Identity("billing".parse().unwrap()),
         ];
         let rows: Vec<Vec<&str>> =
             TABLE.lines().map(|l| l.split_whitespace().collect()).filter(|r: &Vec<_>| !r.is_empty()).collect();

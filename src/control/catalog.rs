@@ -12,7 +12,7 @@ use super::record::{Change, Record};
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::IdentityName;
 
-pub(super) use fit::actions_of;
+pub(super) use fit::{actions_of, ancestors, expanded};
 pub use parse::Document;
 
 /// Documents in one request: as many as fit one transaction, and as many again that change nothing.
@@ -21,7 +21,7 @@ pub const MAX_DOCUMENTS: usize = 2_000;
 /// What applying does to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diff {
-    /// `Identity`, `Resource`, `Route`, `Role` or `Exception`.
+    /// `Identity`, `Person`, `Group`, `Resource`, `Route`, `Role` or `Exception`.
     pub kind: &'static str,
     /// The object's name.
     pub name: String,
@@ -93,6 +93,8 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         Record::Resource(it) => model.resources.get(&it.name).map(|k| Record::Resource(k.value.as_ref().clone())),
         Record::Route(it) => model.routes.get(&it.name).map(|k| Record::Route(k.value.as_ref().clone())),
         Record::Role(it) => model.roles.get(&it.name).map(|k| Record::Role(k.value.as_ref().clone())),
+        Record::Entry(it) => model.entries.get(&it.name).map(|k| Record::Entry(k.value.as_ref().clone())),
+        Record::Group(it) => model.groups.get(&it.name).map(|k| Record::Group(k.value.as_ref().clone())),
         Record::Exception(it) => model.exceptions.get(&it.name).map(|k| Record::Exception(k.value.as_ref().clone())),
         Record::Meta(_)
         | Record::Grant(_)
@@ -101,7 +103,9 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         | Record::Gateway(_)
         | Record::Log(_)
         | Record::Halt(_)
-        | Record::Token(_) => None,
+        | Record::Token(_)
+        | Record::Policy(_)
+        | Record::Request(_) => None,
     }
 }
 

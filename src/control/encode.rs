@@ -38,6 +38,8 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         Record::Resource(it) => plain("Resource", it.name.to_string(), spec_json(&it.spec)),
         Record::Route(it) => plain("Route", it.name.to_string(), spec_json(&it.spec)),
         Record::Role(it) => plain("Role", it.name.to_string(), spec_json(&it.spec)),
+        Record::Entry(it) => plain("Person", it.name.to_string(), spec_json(&it.spec)),
+        Record::Group(it) => plain("Group", it.name.to_string(), spec_json(&it.spec)),
         // Gateways need no more of it than its name.
         Record::Halt(it) => plain("Halt", it.scope.to_string(), "{}".to_owned()),
         Record::Exception(it) => plain("Exception", it.name.to_string(), spec_json(&it.spec)),
@@ -47,7 +49,9 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         | Record::Person(_)
         | Record::Gateway(_)
         | Record::Log(_)
-        | Record::Token(_) => None,
+        | Record::Token(_)
+        | Record::Policy(_)
+        | Record::Request(_) => None,
     }
 }
 
@@ -77,8 +81,10 @@ pub(super) fn change(change: &Change, revision: u64) -> Option<v1::Change> {
     let message = match change {
         Change::Put(Record::Grant(record)) => grant_change(record, revision),
         Change::Put(Record::Token(it)) => Message::TokenRevoked(token(it)),
-        // Roles are for people: what they give is copied into grants.
-        Change::Put(Record::Role(_)) | Change::Delete(Record::Role(_) | Record::Grant(_) | Record::Token(_)) => {
+        // Roles and people are for people: what roles give is copied into grants.
+        Change::Put(Record::Role(_) | Record::Entry(_) | Record::Group(_))
+        | Change::Delete(Record::Role(_) | Record::Entry(_) | Record::Group(_) | Record::Grant(_) | Record::Token(_)) =>
+        {
             return None;
         }
         Change::Put(record) => Message::ObjectPut(object(record, revision)?),
@@ -115,9 +121,12 @@ pub(super) fn gateway_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     objects
 }
 
-/// Roles, which only people see.
-pub(super) fn roles(model: &Model) -> Vec<v1::CatalogObject> {
-    model.roles.values().filter_map(|k| kept(k, Record::Role)).collect()
+/// Roles, people and groups, which only people see.
+pub(super) fn people_catalog(model: &Model) -> Vec<v1::CatalogObject> {
+    let mut objects: Vec<_> = model.roles.values().filter_map(|k| kept(k, Record::Role)).collect();
+    objects.extend(model.entries.values().filter_map(|k| kept(k, Record::Entry)));
+    objects.extend(model.groups.values().filter_map(|k| kept(k, Record::Group)));
+    objects
 }
 
 fn kept<T: Clone>(kept: &Kept<T>, record: impl FnOnce(T) -> Record) -> Option<v1::CatalogObject> {

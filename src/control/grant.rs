@@ -7,6 +7,7 @@ mod check;
 use std::time::Duration;
 
 use super::authorize::Caller;
+use super::catalog::expanded;
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, MAX_CHANGES, Plan, Refused, checked_reason};
 use super::record::{Change, GrantRecord, Record, RevokedToken};
@@ -58,21 +59,57 @@ pub fn plan_create(
     model: &Model,
     context: &Context<'_>,
     request: &GrantRequest,
-    mut id: impl FnMut() -> GrantId,
+    id: impl FnMut() -> GrantId,
 ) -> Result<Plan<Vec<Grant>>, Refused> {
-    check::identity(model, &request.identity)?;
-    let permissions = permissions(model, &request.access)?;
-    let window = Window {
-        starts: request.starts.unwrap_or(context.now),
-        ends: request.starts.unwrap_or(context.now).saturating_add(request.duration),
-    };
-    let reason = check::request(model, request, &permissions, window, context.now)?;
+    if let (Some(policy), Caller::Person(_)) = (&model.policy, context.caller) {
+        let version = policy.record.version;
+        return Err(Refused::Denied(format!(
+            "version {version} of the policy is in force, so nobody makes grants by hand: ask for access with \
+             `portcullis request create`"
+        )));
+    }
+    let Checked { permissions, window, reason } = checked(model, context.now, request)?;
     let lineage = Lineage {
         created: context.now,
         created_by: context.author()?,
-        reason: reason.clone(),
+        reason,
         ticket: request.ticket.clone(),
+        origin: None,
     };
+    Ok(issue(request, permissions, window, &lineage, id))
+}
+
+/// A request of which every part can be granted.
+pub(super) struct Checked {
+    /// What it gives, a role expanded.
+    pub(super) permissions: Vec<Permission>,
+    /// From when on, and until when.
+    pub(super) window: Window,
+    /// Why, trimmed.
+    pub(super) reason: String,
+}
+
+/// Whether it could be granted, policy aside.
+///
+/// # Errors
+/// As [`plan_create`].
+pub(super) fn checked(model: &Model, now: Timestamp, request: &GrantRequest) -> Result<Checked, Refused> {
+    check::identity(model, &request.identity)?;
+    let permissions = permissions(model, &request.access)?;
+    let starts = request.starts.unwrap_or(now);
+    let window = Window { starts, ends: starts.saturating_add(request.duration) };
+    let reason = check::request(model, request, &permissions, window, now)?;
+    Ok(Checked { permissions, window, reason })
+}
+
+/// The grants of a request that was found good: one per permission.
+pub(super) fn issue(
+    request: &GrantRequest,
+    permissions: Vec<Permission>,
+    window: Window,
+    lineage: &Lineage,
+    mut id: impl FnMut() -> GrantId,
+) -> Plan<Vec<Grant>> {
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
     for permission in permissions {
         let grant = Grant {
@@ -86,17 +123,21 @@ pub fn plan_create(
             revoked: None,
         };
         let change = Change::Put(Record::Grant(GrantRecord { grant: grant.clone(), expiry_noted: false }));
-        plan.events.push(ChangeEvent::of("grant.created", None, &change, Some(&reason)));
+        plan.events.push(ChangeEvent::of("grant.created", None, &change, Some(&lineage.reason)));
         plan.changes.push(change);
         plan.answer.push(grant);
     }
-    Ok(plan)
+    plan
 }
 
-fn permissions(model: &Model, access: &Access) -> Result<Vec<Permission>, Refused> {
+/// What a request gives, a role expanded.
+///
+/// # Errors
+/// [`Refused::NotFound`] for what is not there.
+pub(super) fn permissions(model: &Model, access: &Access) -> Result<Vec<Permission>, Refused> {
     let mut permissions = match access {
         Access::Role(role) => match model.roles.get(role) {
-            Some(kept) => kept.value.spec.permissions.clone(),
+            Some(_) => expanded(model, role),
             None => return Err(Refused::NotFound(format!("there is no role {role}"))),
         },
         Access::Actions(resource, actions) => {
@@ -241,7 +282,7 @@ pub fn plan_revoke_token(model: &Model, context: &Context<'_>, token: &RevokedTo
     // A gate may take it for its issuer's leeway longer than it says.
     let by = match context.caller {
         Caller::Gateway(name) => Some(name.clone()),
-        Caller::Person(_) | Caller::Joining(..) | Caller::System => None,
+        Caller::Person(_) | Caller::Joining(..) | Caller::Identity(_) | Caller::System => None,
     };
     let token = RevokedToken { expires: token.expires.saturating_add(MAX_LEEWAY), by, ..token.clone() };
     let key = (token.issuer.clone(), token.jti.clone());

@@ -3,23 +3,32 @@
 //! Persistent maps, so that a reader holds one revision for as long as it likes and the writer never waits for it. The
 //! same [`Model::apply`] builds it at start and follows every commit. It does not know where records come from.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::policy::InForce;
 use super::record::ledger::Ledger;
 use super::record::{Change, Digest, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing};
 use crate::domain::Timestamp;
+use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
 use crate::domain::halt::{Halt, HaltScope};
-use crate::domain::identity::Identity;
+use crate::domain::identity::{Authenticator, Identity};
 use crate::domain::name::{
-    ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, ResourceName, RoleName, RouteName,
+    ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName, RouteName,
 };
+use crate::domain::principal::SpiffeId;
+use crate::domain::request::{Request, Requester};
 use crate::domain::resource::{Resource, Span};
 use crate::domain::role::Role;
 use crate::domain::route::Route;
+
+/// How long a request is found again by the key that its maker gave it.
+const REQUEST_KEY_LIFE: Duration = Duration::from_secs(86_400);
 
 /// A record and the revision in which it was last put.
 #[derive(Debug)]
@@ -75,6 +84,24 @@ pub struct Model {
     pub roles: OrdMap<RoleName, Kept<Role>>,
     /// By name.
     pub exceptions: OrdMap<ExceptionName, Kept<Exception>>,
+    /// People that documents describe, by name.
+    pub entries: OrdMap<OwnerName, Kept<PersonEntry>>,
+    /// By name.
+    pub groups: OrdMap<OwnerName, Kept<Group>>,
+    /// Whose a certificate is.
+    pub workloads: OrdMap<SpiffeId, IdentityName>,
+    /// Identities by who answers for them.
+    pub owned: OrdMap<OwnerName, OrdSet<IdentityName>>,
+    /// The version of the policy that is in force, compiled.
+    pub policy: Option<InForce>,
+    /// Requests that are open; the others are read from the store.
+    pub requests: OrdMap<RequestId, Kept<Request>>,
+    /// The same by their end.
+    pub request_ends: OrdSet<(Timestamp, RequestId)>,
+    /// What requests of the last day were called by who made them, so that the same is not made twice.
+    pub request_keys: OrdMap<(Requester, String), RequestId>,
+    /// The same by age.
+    pub request_key_ages: OrdSet<(RequestId, Requester, String)>,
     /// Those that have not ended; the others are read from the store.
     pub grants: OrdMap<GrantId, Kept<Grant>>,
     /// The same by whose they are.
@@ -128,7 +155,7 @@ impl Model {
     fn put(&mut self, record: &Record, revision: u64) {
         match record {
             Record::Meta(meta) => (self.epoch, self.restored) = (meta.epoch, meta.restored),
-            Record::Identity(it) => drop(self.identities.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Identity(it) => self.put_identity(it, revision),
             Record::Resource(it) => {
                 let bound = it.spec.authority;
                 let longest = self.longest.get(&it.name).map_or(bound, |before| bound.max(*before));
@@ -138,6 +165,10 @@ impl Model {
             Record::Route(it) => drop(self.routes.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Role(it) => drop(self.roles.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Exception(it) => drop(self.exceptions.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Entry(it) => drop(self.entries.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Group(it) => drop(self.groups.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Policy(it) => self.policy = InForce::later(self.policy.take(), it),
+            Record::Request(it) => self.put_request(it, revision),
             Record::Person(it) => drop(self.people.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
@@ -152,6 +183,58 @@ impl Model {
                     *self.tokens_by.entry(by.clone()).or_default() += 1;
                 }
             }
+        }
+    }
+
+    fn put_identity(&mut self, identity: &Identity, revision: u64) {
+        self.forget_identity(&identity.name);
+        for credential in &identity.spec.authenticate {
+            if let Authenticator::Spiffe { spiffe } = credential {
+                self.workloads.insert(spiffe.clone(), identity.name.clone());
+            }
+        }
+        self.owned.entry(identity.spec.owner.clone()).or_default().insert(identity.name.clone());
+        self.identities.insert(identity.name.clone(), Kept::new(identity, revision));
+    }
+
+    fn forget_identity(&mut self, name: &IdentityName) {
+        let Some(old) = self.identities.remove(name) else { return };
+        let owner = &old.value.spec.owner;
+        let emptied = self.owned.get_mut(owner).is_some_and(|owned| {
+            owned.remove(name);
+            owned.is_empty()
+        });
+        if emptied {
+            self.owned.remove(owner);
+        }
+        for credential in &old.value.spec.authenticate {
+            if let Authenticator::Spiffe { spiffe } = credential {
+                self.workloads.remove(spiffe);
+            }
+        }
+    }
+
+    fn put_request(&mut self, request: &Request, revision: u64) {
+        if let Some(old) = self.requests.remove(&request.id) {
+            self.request_ends.remove(&(old.value.expires, request.id));
+        }
+        if let Some(key) = &request.key {
+            let place = (request.requester.clone(), key.clone());
+            self.request_keys.insert(place.clone(), request.id);
+            self.request_key_ages.insert((request.id, place.0, place.1));
+            let old = RequestId::new(request.created.saturating_sub(REQUEST_KEY_LIFE), 0);
+            while let Some((id, requester, key)) = self.request_key_ages.get_min().filter(|(id, ..)| *id < old).cloned()
+            {
+                self.request_key_ages.remove(&(id, requester.clone(), key.clone()));
+                let place = (requester, key);
+                if self.request_keys.get(&place) == Some(&id) {
+                    self.request_keys.remove(&place);
+                }
+            }
+        }
+        if request.is_open() {
+            self.request_ends.insert((request.expires, request.id));
+            self.requests.insert(request.id, Kept::new(request, revision));
         }
     }
 
@@ -216,11 +299,15 @@ impl Model {
     fn delete(&mut self, record: &Record) {
         match record {
             Record::Meta(_) => {}
-            Record::Identity(it) => drop(self.identities.remove(&it.name)),
+            Record::Identity(it) => self.forget_identity(&it.name),
             Record::Resource(it) => drop(self.resources.remove(&it.name)),
             Record::Route(it) => drop(self.routes.remove(&it.name)),
             Record::Role(it) => drop(self.roles.remove(&it.name)),
             Record::Exception(it) => drop(self.exceptions.remove(&it.name)),
+            Record::Entry(it) => drop(self.entries.remove(&it.name)),
+            Record::Group(it) => drop(self.groups.remove(&it.name)),
+            // INVARIANT: what was in force or asked for is never deleted.
+            Record::Policy(_) | Record::Request(_) => {}
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),
@@ -253,6 +340,11 @@ impl Model {
             Record::Route(it) => self.routes.get(&it.name).map(|k| k.revision),
             Record::Role(it) => self.roles.get(&it.name).map(|k| k.revision),
             Record::Exception(it) => self.exceptions.get(&it.name).map(|k| k.revision),
+            Record::Entry(it) => self.entries.get(&it.name).map(|k| k.revision),
+            Record::Group(it) => self.groups.get(&it.name).map(|k| k.revision),
+            // A version is published once.
+            Record::Policy(_) => None,
+            Record::Request(it) => self.requests.get(&it.id).map(|k| k.revision),
             Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
             Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
             Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),
@@ -261,6 +353,35 @@ impl Model {
             Record::Ledger(it) => self.ledgers.get(&it.grant).map(|k| k.revision),
             Record::Token(it) => self.tokens.get(&(it.issuer.clone(), it.jti.clone())).map(|k| k.revision),
         }
+    }
+
+    /// The groups that somebody is in, by way of others too.
+    pub fn groups_of(&self, person: &OwnerName) -> BTreeSet<OwnerName> {
+        let mut found = BTreeSet::new();
+        let mut looking = vec![person.clone()];
+        while let Some(name) = looking.pop() {
+            for group in self.groups.values() {
+                let spec = &group.value.spec;
+                let holds = if name == *person { spec.members.contains(&name) } else { spec.groups.contains(&name) };
+                if holds && found.insert(group.value.name.clone()) {
+                    looking.push(group.value.name.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// The person whose token this is, with the groups that they are in as owners that they speak for. Every record is
+    /// compared, so that the time says nothing.
+    pub fn speaker_with(&self, token: &Digest) -> Option<Arc<Person>> {
+        let person = self.person_with(token)?;
+        let groups = self.groups_of(&person.name);
+        if groups.is_empty() {
+            return Some(person);
+        }
+        let mut speaker = person.as_ref().clone();
+        speaker.speaks_for.extend(groups);
+        Some(Arc::new(speaker))
     }
 
     /// The person whose token this is. Every record is compared, so that the time says nothing.

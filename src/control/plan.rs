@@ -32,6 +32,9 @@ impl Context<'_> {
     pub fn author(&self) -> Result<OwnerName, Refused> {
         match self.caller {
             Caller::Person(person) => Ok(person.name.clone()),
+            Caller::Identity(name) => {
+                format!("identity.{name}").parse().map_err(|_| Refused::invalid("the identity's name is too long"))
+            }
             Caller::Gateway(_) | Caller::Joining(..) | Caller::System => {
                 super::authorize::SYSTEM.parse().map_err(|_| Refused::invalid("the author has no name"))
             }
@@ -106,7 +109,8 @@ fn bounded(json: serde_json::Value, most: usize) -> serde_json::Value {
     serde_json::json!({ "sha256": hex(digest.as_ref()), "bytes": text.len() })
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as text.
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -178,6 +182,9 @@ pub enum Refused {
     /// The objects do not fit together; every fault that was found.
     #[error("{}", .0.join("; "))]
     Unfit(Vec<String>),
+    /// Whoever asks may not.
+    #[error("{0}")]
+    Denied(String),
     /// Something that it names is not there.
     #[error("{0}")]
     NotFound(String),

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use ledger::Ledger;
 
 use crate::domain::Timestamp;
+use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
 use crate::domain::halt::Halt;
 use crate::domain::identity::Identity;
 use crate::domain::name::{GatewayName, OwnerName};
+use crate::domain::request::Request;
 use crate::domain::resource::Resource;
 use crate::domain::role::Role;
 use crate::domain::route::Route;
@@ -25,6 +27,10 @@ pub const ROOT: &str = "/v1/";
 pub const OUTBOX: &str = "/v1/outbox/";
 /// Grants, live and ended.
 pub const GRANTS: &str = "/v1/grant/";
+/// Requests, open and settled.
+pub const REQUESTS: &str = "/v1/request/";
+/// Versions of the policy.
+pub const POLICIES: &str = "/v1/policy/";
 /// Put by every commit that gateways hear of: its revision is the stream's.
 pub const HEAD: &str = "/v1/head";
 /// What concerns the whole store.
@@ -113,6 +119,11 @@ impl Digest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
         Self(bytes)
+    }
+
+    /// As text, hexadecimal.
+    pub fn hex(&self) -> String {
+        super::plan::hex(&self.0)
     }
 
     /// Compares without telling by its time where the two differ.
@@ -253,6 +264,32 @@ pub struct RevokedToken {
     pub by: Option<GatewayName>,
 }
 
+/// A published version of the policy: what was written, not what it was compiled to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRecord {
+    /// Counts publications from 1.
+    pub version: u64,
+    /// When it was published.
+    pub published: Timestamp,
+    /// Who published it.
+    pub by: OwnerName,
+    /// Why.
+    pub reason: String,
+    /// SHA-256 of its files, hexadecimal.
+    pub digest: String,
+    /// Its files.
+    pub files: Vec<PolicyFile>,
+}
+
+/// A file of a policy set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyFile {
+    /// Its name: `*.cedar` for rules, `*.yaml` for test cases.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
 /// Anything that is kept under a key of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the types say it")]
@@ -263,6 +300,10 @@ pub enum Record {
     Route(Route),
     Role(Role),
     Exception(Exception),
+    Entry(PersonEntry),
+    Group(Group),
+    Policy(PolicyRecord),
+    Request(Request),
     Grant(GrantRecord),
     Ledger(Ledger),
     Person(Person),
@@ -301,6 +342,10 @@ impl Record {
             Self::Route(it) => format!("{ROOT}route/{}", it.name),
             Self::Role(it) => format!("{ROOT}role/{}", it.name),
             Self::Exception(it) => format!("{ROOT}exception/{}", it.name),
+            Self::Entry(it) => format!("{ROOT}entry/{}", it.name),
+            Self::Group(it) => format!("{ROOT}group/{}", it.name),
+            Self::Policy(it) => policy_key(it.version),
+            Self::Request(it) => request_key(it.id),
             Self::Grant(it) => grant_key(it.grant.id),
             Self::Ledger(it) => format!("{ROOT}uses/{}", it.grant),
             Self::Person(it) => format!("{ROOT}person/{}", it.name),
@@ -320,6 +365,10 @@ impl Record {
             Self::Route(it) => serde_json::to_value(it),
             Self::Role(it) => serde_json::to_value(it),
             Self::Exception(it) => serde_json::to_value(it),
+            Self::Entry(it) => serde_json::to_value(it),
+            Self::Group(it) => serde_json::to_value(it),
+            Self::Policy(it) => serde_json::to_value(it),
+            Self::Request(it) => serde_json::to_value(it),
             Self::Grant(it) => serde_json::to_value(it),
             Self::Ledger(it) => serde_json::to_value(it),
             Self::Person(it) => serde_json::to_value(it),
@@ -348,6 +397,10 @@ impl Record {
             "route" => Self::Route(read(key, value)?),
             "role" => Self::Role(read(key, value)?),
             "exception" => Self::Exception(read(key, value)?),
+            "entry" => Self::Entry(read(key, value)?),
+            "group" => Self::Group(read(key, value)?),
+            "policy" => Self::Policy(read(key, value)?),
+            "request" => Self::Request(read(key, value)?),
             "grant" => Self::Grant(read(key, value)?),
             "uses" => Self::Ledger(read(key, value)?),
             "person" => Self::Person(read(key, value)?),
@@ -364,6 +417,16 @@ impl Record {
 /// The key of a grant.
 pub fn grant_key(id: crate::domain::name::GrantId) -> String {
     format!("{GRANTS}{id}")
+}
+
+/// The key of a version of the policy. Versions sort as they count.
+pub fn policy_key(version: u64) -> String {
+    format!("{POLICIES}{version:020}")
+}
+
+/// The key of a request.
+pub fn request_key(id: crate::domain::name::RequestId) -> String {
+    format!("{REQUESTS}{id}")
 }
 
 /// The key of a revoked token. The issuer is a URL of any length, so its digest stands for it; so does that of a `jti`

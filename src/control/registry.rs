@@ -44,6 +44,13 @@ pub struct Joining {
 
 /// Prefix under which gateways appear in the evidence, where people have their plain names.
 const GATEWAY_PREFIX: &str = "gateway.";
+/// The same of identities.
+const IDENTITY_PREFIX: &str = "identity.";
+
+/// Whether the evidence would take a person of this name for somebody else.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name == SYSTEM || [GATEWAY_PREFIX, IDENTITY_PREFIX].iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// Records a person. The same again changes nothing.
 ///
@@ -51,7 +58,7 @@ const GATEWAY_PREFIX: &str = "gateway.";
 /// [`Refused::Invalid`] for a name that could be taken for the control plane's or a gateway's, [`Refused::Conflict`] for
 /// a token that is somebody else's.
 pub fn plan_person(model: &Model, person: Person) -> Result<Plan<()>, Refused> {
-    if person.name.as_str() == SYSTEM || person.name.as_str().starts_with(GATEWAY_PREFIX) {
+    if is_reserved(person.name.as_str()) {
         return Err(Refused::invalid(format!("`{}` cannot be a person's name", person.name)));
     }
     if model.person_with(&person.token).is_some_and(|other| other.name != person.name) {

@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent};
-use super::record::{self, Change, GrantRecord, HEAD, META, Meta, OUTBOX, ROOT, Record, RecordError};
+use super::record::{
+    self, Change, GrantRecord, HEAD, META, Meta, OUTBOX, PolicyRecord, REQUESTS, ROOT, Record, RecordError,
+};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{Compare, KeyRange, KeyValue, Op, Store, StoreError, Txn};
 use crate::domain::Timestamp;
-use crate::domain::name::GrantId;
+use crate::domain::name::{GrantId, RequestId};
+use crate::domain::request::Request;
 use crate::domain::resource::MAX_AUTHORITY;
 
 /// Keys read at once at start.
@@ -187,6 +190,57 @@ impl Vault {
         match self.record(kv)? {
             Record::Grant(grant) => Ok(Some((grant, kv.mod_revision))),
             _ => Err(RecordError::Misplaced(record::grant_key(id)).into()),
+        }
+    }
+
+    /// A request as it is kept, with the revision that put it: also one that is settled.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds what is not ours.
+    pub async fn request(&self, id: RequestId) -> Result<Option<(Request, u64)>, VaultError> {
+        let key = record::request_key(id);
+        let found = self.store.range(KeyRange::key(&key), None, None).await?;
+        let Some(kv) = found.kvs.first() else { return Ok(None) };
+        match self.record(kv)? {
+            Record::Request(request) => Ok(Some((request, kv.mod_revision))),
+            _ => Err(RecordError::Misplaced(key).into()),
+        }
+    }
+
+    /// The latest requests, newest first.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds what is not ours.
+    pub async fn requests(&self, most: usize) -> Result<Vec<Request>, VaultError> {
+        let mut latest = std::collections::VecDeque::new();
+        let end = KeyRange::prefix(REQUESTS);
+        let mut page = self.store.range(end, Some(PAGE), None).await?;
+        loop {
+            for kv in &page.kvs {
+                if let Record::Request(request) = self.record(kv)? {
+                    latest.push_front(request);
+                    latest.truncate(most);
+                }
+            }
+            let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(latest.into()) };
+            let mut from = last.key.to_vec();
+            from.push(0);
+            let end = format!("{}0", REQUESTS.trim_end_matches('/'));
+            page = self.store.range(KeyRange::span(&from, &end), Some(PAGE), None).await?;
+        }
+    }
+
+    /// A version of the policy.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds what is not ours.
+    pub async fn policy(&self, version: u64) -> Result<Option<PolicyRecord>, VaultError> {
+        let key = record::policy_key(version);
+        let found = self.store.range(KeyRange::key(&key), None, None).await?;
+        let Some(kv) = found.kvs.first() else { return Ok(None) };
+        match self.record(kv)? {
+            Record::Policy(policy) => Ok(Some(policy)),
+            _ => Err(RecordError::Misplaced(key).into()),
         }
     }
 

@@ -45,7 +45,13 @@ fn grant(id: u128) -> Grant {
         actions: vec!["read".parse().unwrap()],
         window: Window { starts: Timestamp::from_unix_seconds(900), ends: Timestamp::from_unix_seconds(1_100) },
         limits: Limits::default(),
-        lineage: Lineage { created: NOW, created_by: "alice".parse().unwrap(), reason: "test".into(), ticket: None },
+        lineage: Lineage {
+            created: NOW,
+            created_by: "alice".parse().unwrap(),
+            reason: "test".into(),
+            ticket: None,
+            origin: None,
+        },
         revoked: None,
     }
 }

@@ -46,6 +46,11 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// So much earlier; stops at the ends of time.
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+
     /// How long after `earlier` this is; zero when it is not.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         let micros = self.0.saturating_sub(earlier.0);

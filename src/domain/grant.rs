@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::name::{ActionName, GrantId, IdentityName, OwnerName, ParameterName, ResourceName};
+use super::name::{
+    ActionName, ApprovalId, GrantId, IdentityName, OwnerName, ParameterName, RequestId, ResourceName, RoleName,
+};
 use super::principal::{CertificateThumbprint, SpiffeId};
 use super::resource::Span;
 use super::{Reason, Timestamp};
@@ -155,6 +157,26 @@ pub struct Lineage {
     /// The ticket that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
+    /// The request that it answers; `None` for one that an administrator made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
+}
+
+/// The request that a grant answers, and on what ground.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The request.
+    pub request: RequestId,
+    /// The approvals; none where policy needs no person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalId>,
+    /// The version of the policy.
+    pub policy: u64,
+    /// The role that it was asked for as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
+    /// What the approvals were bound to: SHA-256, hexadecimal.
+    pub digest: String,
 }
 
 /// How a grant was ended before its time.

@@ -239,6 +239,14 @@ id!(
     GrantId
 );
 id!(
+    /// A request's identifier.
+    RequestId
+);
+id!(
+    /// The identifier of an approval.
+    ApprovalId
+);
+id!(
     /// Uses of a counted grant that one gateway may spend.
     AllotmentId
 );

@@ -19,7 +19,11 @@ pub struct Permission {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleSpec {
-    /// What the role gives. Copied into a grant when it is made: editing a role never widens a live grant.
+    /// Roles that this one includes: it gives what they give, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<RoleName>,
+    /// What the role gives besides. Copied into a grant when it is made: editing a role never widens a live grant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<Permission>,
 }
 

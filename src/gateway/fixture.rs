@@ -56,7 +56,13 @@ pub(super) fn grant(id: u128) -> Grant {
         actions: vec!["read".parse().unwrap(), "write".parse().unwrap()],
         window: Window { starts: Timestamp::default(), ends: NOW.saturating_add(Duration::from_secs(3600)) },
         limits: Limits::default(),
-        lineage: Lineage { created: NOW, created_by: "alice".parse().unwrap(), reason: "test".into(), ticket: None },
+        lineage: Lineage {
+            created: NOW,
+            created_by: "alice".parse().unwrap(),
+            reason: "test".into(),
+            ticket: None,
+            origin: None,
+        },
         revoked: None,
     }
 }

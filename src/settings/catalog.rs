@@ -17,9 +17,10 @@ use super::fault::{Fault, Faults, Places};
 use super::load::read_text;
 use super::shape::Shape;
 use super::yaml::{self, Tree, shown};
+use crate::domain::directory::{GroupSpec, PersonSpec};
 use crate::domain::exception::ExceptionSpec;
 use crate::domain::identity::IdentitySpec;
-use crate::domain::name::{ExceptionName, IdentityName, ResourceName, RoleName, RouteName};
+use crate::domain::name::{ExceptionName, IdentityName, OwnerName, ResourceName, RoleName, RouteName};
 use crate::domain::resource::ResourceSpec;
 use crate::domain::role::RoleSpec;
 use crate::domain::route::RouteSpec;
@@ -34,6 +35,8 @@ pub const MAX_CATALOG_FILES: usize = 4_096;
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Kind {
     Identity,
+    Person,
+    Group,
     Resource,
     Route,
     Role,
@@ -42,12 +45,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Identity, Self::Resource, Self::Route, Self::Role, Self::Exception];
+    pub const ALL: [Self; 7] =
+        [Self::Identity, Self::Person, Self::Group, Self::Resource, Self::Route, Self::Role, Self::Exception];
 
     /// As documents write it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "Identity",
+            Self::Person => "Person",
+            Self::Group => "Group",
             Self::Resource => "Resource",
             Self::Route => "Route",
             Self::Role => "Role",
@@ -71,6 +77,8 @@ impl fmt::Display for Kind {
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Object {
     Identity(IdentityName, IdentitySpec),
+    Person(OwnerName, PersonSpec),
+    Group(OwnerName, GroupSpec),
     Resource(ResourceName, ResourceSpec),
     Route(RouteName, RouteSpec),
     Role(RoleName, RoleSpec),
@@ -111,6 +119,8 @@ pub fn schema() -> Value {
     for kind in Kind::ALL {
         let mut document = match kind {
             Kind::Identity => Written::<IdentityName, IdentitySpec>::json_schema(&mut generator),
+            Kind::Person => Written::<OwnerName, PersonSpec>::json_schema(&mut generator),
+            Kind::Group => Written::<OwnerName, GroupSpec>::json_schema(&mut generator),
             Kind::Resource => Written::<ResourceName, ResourceSpec>::json_schema(&mut generator),
             Kind::Route => Written::<RouteName, RouteSpec>::json_schema(&mut generator),
             Kind::Role => Written::<RoleName, RoleSpec>::json_schema(&mut generator),
@@ -182,6 +192,8 @@ fn files_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// One checker per kind, made once: a catalog has many documents of few kinds.
 struct Reader {
     identity: Shape<Written<IdentityName, IdentitySpec>>,
+    person: Shape<Written<OwnerName, PersonSpec>>,
+    group: Shape<Written<OwnerName, GroupSpec>>,
     resource: Shape<Written<ResourceName, ResourceSpec>>,
     route: Shape<Written<RouteName, RouteSpec>>,
     role: Shape<Written<RoleName, RoleSpec>>,
@@ -195,6 +207,8 @@ impl Reader {
     fn new() -> Self {
         Self {
             identity: Shape::new(),
+            person: Shape::new(),
+            group: Shape::new(),
             resource: Shape::new(),
             route: Shape::new(),
             role: Shape::new(),
@@ -229,6 +243,8 @@ impl Reader {
         let kind = kind_of(&tree)?;
         let (name, object) = match kind {
             Kind::Identity => read(&self.identity, &tree, Object::Identity)?,
+            Kind::Person => read(&self.person, &tree, Object::Person)?,
+            Kind::Group => read(&self.group, &tree, Object::Group)?,
             Kind::Resource => read(&self.resource, &tree, Object::Resource)?,
             Kind::Route => read(&self.route, &tree, Object::Route)?,
             Kind::Role => read(&self.role, &tree, Object::Role)?,
@@ -334,7 +350,7 @@ c.yaml:18:31: `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE` or `OPTIONS` is ex
 c.yaml:18:43: `orders` is not a path template: it does not begin with /
 c.yaml:19:15: `mint` or `none` is expected, found `mnt`; did you mean `mint`?
 c.yaml:20:9: `inspect(4MB)` is not a body rule: `stream`, `inspect` or `inspect(SIZE)` of 1B to 64MiB
-c.yaml:22:7: `Thing` is not a kind of document: Identity, Resource, Route, Role, Exception
+c.yaml:22:7: `Thing` is not a kind of document: Identity, Person, Group, Resource, Route, Role, Exception
 c.yaml:26:64: `tomorrow` is not a time: RFC 3339, as in 2026-11-22T05:09:00Z
 c.yaml:34:22: a list is expected, found `7`";
         assert_eq!(faults, expected, "\n{faults}\n");

@@ -83,7 +83,7 @@ pub fn check_file(path: &Path) -> Result<FileKind, Faults> {
     }
 }
 
-fn one(file: &str, text: &str) -> Result<Tree, Faults> {
+pub(super) fn one(file: &str, text: &str) -> Result<Tree, Faults> {
     let (trees, mut faults) = yaml::read(file, text);
     let mut trees = trees.into_iter();
     let first = trees.next();

@@ -1,5 +1,7 @@
 //! What the rest of the control plane asks the writer for: one method per command, and the model to read.
 
+mod requests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -24,6 +24,7 @@ use crate::wire::{self, v1};
 
 mod list;
 mod question;
+mod requests;
 mod watching;
 
 /// Watches at the same time: each is a reader of the store's history.
@@ -67,7 +68,8 @@ impl v1::access_server::Access for AccessService {
         let message = request.into_inner();
         let wait_ms = message.wait_ms;
         let asked = grant_request(message)?;
-        let done = self.handle.create_grants(&caller, asked).await.map_err(refused)?;
+        let done = self.handle.create_grants(&caller, asked).await;
+        let done = self.told(&caller, Operation::CreateGrant, done).await?;
         let receipts = self.receipts(done.revision, done.revision, &done.answer, wait_ms).await;
         let grants = done.answer.iter().map(|grant| encode::grant(grant, done.revision)).collect();
         Ok(Response::new(v1::CreateGrantResponse { grants, revision: done.revision, receipts }))
@@ -180,6 +182,48 @@ impl v1::access_server::Access for AccessService {
         Ok(Response::new(v1::RevokeTokenResponse { revision: done.revision }))
     }
 
+    async fn create_request(
+        &self,
+        request: Request<v1::CreateRequestRequest>,
+    ) -> Result<Response<v1::RequestResponse>, Status> {
+        self.create(request).await
+    }
+
+    async fn list_requests(
+        &self,
+        request: Request<v1::ListRequestsRequest>,
+    ) -> Result<Response<v1::ListRequestsResponse>, Status> {
+        self.list(request).await
+    }
+
+    async fn get_request(
+        &self,
+        request: Request<v1::GetRequestRequest>,
+    ) -> Result<Response<v1::RequestResponse>, Status> {
+        self.get(request).await
+    }
+
+    async fn approve_request(
+        &self,
+        request: Request<v1::ApproveRequestRequest>,
+    ) -> Result<Response<v1::RequestResponse>, Status> {
+        self.approve(request).await
+    }
+
+    async fn deny_request(
+        &self,
+        request: Request<v1::DenyRequestRequest>,
+    ) -> Result<Response<v1::RequestResponse>, Status> {
+        self.deny(request).await
+    }
+
+    async fn cancel_request(
+        &self,
+        request: Request<v1::CancelRequestRequest>,
+    ) -> Result<Response<v1::RequestResponse>, Status> {
+        self.cancel(request).await
+    }
+
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::WhoAmI, None).await?;
         let answer = match caller {
@@ -192,6 +236,11 @@ impl v1::access_server::Access for AccessService {
                 kind: "gateway".to_owned(),
                 name: name.to_string(),
                 roles: vec!["gateway".to_owned()],
+            },
+            Caller::Identity(name) => v1::WhoAmIResponse {
+                kind: "identity".to_owned(),
+                name: name.to_string(),
+                roles: vec!["identity".to_owned()],
             },
             Caller::Joining(..) | Caller::System => return Err(ApiError::unauthenticated().into()),
         };

@@ -7,6 +7,8 @@ use super::super::authorize::Operation;
 use super::super::catalog::Document;
 use super::super::encode;
 use super::super::model::Model;
+use super::super::policy;
+use super::super::record::{PolicyFile, PolicyRecord};
 use super::error::refused;
 use super::{ApiError, authorized};
 use crate::domain::identity::IdentityState;
@@ -34,6 +36,29 @@ impl v1::catalog_server::Catalog for CatalogService {
             after_json: diff.after.to_string(),
         });
         Ok(Response::new(v1::ApplyResponse { diffs: diffs.collect(), revision: done.revision }))
+    }
+
+    async fn publish_policy(
+        &self,
+        request: Request<v1::PublishPolicyRequest>,
+    ) -> Result<Response<v1::PolicyResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::PublishPolicy, None).await?;
+        let v1::PublishPolicyRequest { files, reason, expected_version, starter } = request.into_inner();
+        if starter && !files.is_empty() {
+            return Err(ApiError::invalid("files, or the policy to begin with: not both").into());
+        }
+        let given = files.into_iter().map(|file| PolicyFile { name: file.name, text: file.text });
+        let files = if starter { policy::starter() } else { given.collect() };
+        let expected = (expected_version != 0).then_some(expected_version);
+        let done = self.handle.publish_policy(&caller, files, expected, reason).await.map_err(refused)?;
+        Ok(Response::new(published(done.answer)))
+    }
+
+    async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
+        authorized(&self.handle, &request, Operation::ReadPolicy, None).await?;
+        let version = request.get_ref().version;
+        let record = self.handle.policy((version != 0).then_some(version)).await.map_err(refused)?;
+        Ok(Response::new(published(record)))
     }
 
     async fn list_objects(
@@ -90,14 +115,28 @@ impl v1::catalog_server::Catalog for CatalogService {
     }
 }
 
+fn published(record: PolicyRecord) -> v1::PolicyResponse {
+    v1::PolicyResponse {
+        version: record.version,
+        published_unix_us: record.published.unix_micros(),
+        by: record.by.to_string(),
+        reason: record.reason,
+        digest: record.digest,
+        files: record.files.into_iter().map(|file| v1::PolicyFile { name: file.name, text: file.text }).collect(),
+    }
+}
+
 /// Objects of a kind, of all kinds when it is empty.
 fn objects(model: &Model, kind: &str) -> Result<Vec<v1::CatalogObject>, Status> {
-    let known = ["", "Identity", "Resource", "Route", "Role", "Exception"];
+    let known = ["", "Identity", "Person", "Group", "Resource", "Route", "Role", "Exception"];
     if !known.contains(&kind) {
-        return Err(ApiError::invalid("kind: Identity, Resource, Route, Role, Exception, or none for all").into());
+        return Err(ApiError::invalid(
+            "kind: Identity, Person, Group, Resource, Route, Role, Exception, or none for all",
+        )
+        .into());
     }
     let mut objects = encode::gateway_catalog(model);
-    objects.extend(encode::roles(model));
+    objects.extend(encode::people_catalog(model));
     // A halt is no document of the catalog.
     objects.retain(|object| object.kind != "Halt");
     objects.retain(|object| kind.is_empty() || object.kind == kind);

@@ -84,6 +84,7 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Invalid(_) => Self::new(Code::InvalidArgument, "invalid", text),
             Refused::Unfit(_) => Self::new(Code::FailedPrecondition, "unfit", text),
+            Refused::Denied(_) => Self::new(Code::PermissionDenied, "denied", text),
             Refused::NotFound(_) => Self::new(Code::NotFound, "not_found", text),
             Refused::Conflict(_) => Self::new(Code::Aborted, "conflict", text),
             Refused::TooMuch(_) => Self::new(Code::ResourceExhausted, "limit", text),

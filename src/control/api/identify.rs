@@ -9,6 +9,7 @@ use super::super::authorize::Caller;
 use super::super::record::Digest;
 use super::super::registry::JOIN_PREFIX;
 use super::ApiError;
+use crate::domain::identity::IdentityState;
 use crate::domain::name::GatewayName;
 use crate::domain::principal::SpiffeId;
 
@@ -45,7 +46,7 @@ impl Identifier {
         let mut tokens = request.metadata().get_all("authorization").iter();
         match (tokens.next(), tokens.next()) {
             (Some(value), None) => self.bearer(value.to_str().ok()?),
-            (None, _) => self.gateway(request),
+            (None, _) => self.gateway(request).or_else(|| self.workload(request)),
             (Some(_), Some(_)) => None,
         }
     }
@@ -63,7 +64,7 @@ impl Identifier {
             let name = model.gateway_joining(&digest, self.handle.shared().clock.now())?;
             return Some(Caller::Joining(name, digest));
         }
-        model.person_with(&digest).map(Caller::Person)
+        model.speaker_with(&digest).map(Caller::Person)
     }
 
     fn gateway(&self, request: &Request<()>) -> Option<Caller> {
@@ -79,6 +80,18 @@ impl Identifier {
     }
 }
 
+impl Identifier {
+    /// An identity by its X.509-SVID. TLS verified the chain; an identity that is set aside is nobody here.
+    fn workload(&self, request: &Request<()>) -> Option<Caller> {
+        let certificates = request.peer_certs()?;
+        let id = spiffe_id(certificates.first()?)?;
+        let model = self.handle.model();
+        let name = model.workloads.get(&id)?;
+        let identity = model.identities.get(name)?;
+        (identity.value.state == IdentityState::Active).then(|| Caller::Identity(name.clone()))
+    }
+}
+
 /// Of the key that a certificate is for.
 pub(super) fn client_key(der: &[u8]) -> Option<Digest> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
@@ -88,6 +101,16 @@ pub(super) fn client_key(der: &[u8]) -> Option<Digest> {
 /// The gateway that a certificate names: exactly one URI among its alternative names, `spiffe://DOMAIN/gateway/NAME`
 /// (X.509-SVID section 2: a certificate with more than one URI is not valid).
 pub(in super::super) fn gateway_name(der: &[u8], trust_domain: &str) -> Option<GatewayName> {
+    let id = spiffe_id(der)?;
+    if id.trust_domain() != trust_domain {
+        return None;
+    }
+    let path = id.as_str().strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
+    path.strip_prefix("/gateway/")?.parse().ok()
+}
+
+/// The SPIFFE ID of a certificate: exactly one URI among its alternative names (X.509-SVID section 2).
+fn spiffe_id(der: &[u8]) -> Option<SpiffeId> {
     let (rest, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     if !rest.is_empty() {
         return None;
@@ -98,10 +121,5 @@ pub(in super::super) fn gateway_name(der: &[u8], trust_domain: &str) -> Option<G
         _ => None,
     });
     let (uri, None) = (uris.next()?, uris.next()) else { return None };
-    let id: SpiffeId = uri.parse().ok()?;
-    if id.trust_domain() != trust_domain {
-        return None;
-    }
-    let path = id.as_str().strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
-    path.strip_prefix("/gateway/")?.parse().ok()
+    uri.parse().ok()
 }

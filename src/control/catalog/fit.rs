@@ -1,5 +1,8 @@
 //! Whether the objects of a catalog fit together. Everything that does not, at once.
 
+mod people;
+mod roles;
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -33,6 +36,8 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             Record::Resource(it) => resource(it, &mut faults),
             Record::Exception(it) => exception(it, now, &mut faults),
             Record::Role(it) => role_shape(it, &mut faults),
+            Record::Entry(it) => people::entry(it, &mut faults),
+            Record::Group(it) => people::group(it, &mut faults),
             Record::Route(_)
             | Record::Meta(_)
             | Record::Grant(_)
@@ -41,11 +46,15 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Gateway(_)
             | Record::Log(_)
             | Record::Halt(_)
-            | Record::Token(_) => {}
+            | Record::Token(_)
+            | Record::Policy(_)
+            | Record::Request(_) => {}
         }
     }
     credentials(catalog, &mut faults);
     references(catalog, &mut faults);
+    roles::cycles(catalog, &mut faults);
+    people::fit(catalog, changes, &mut faults);
     if let Err(routes) = RouteTable::check(catalog.routes.values().map(|k| k.value.as_ref().clone())) {
         faults.extend(routes.iter().map(ToString::to_string));
     }
@@ -110,8 +119,8 @@ fn exception(exception: &Exception, now: Timestamp, faults: &mut Vec<String>) {
 fn role_shape(role: &Role, faults: &mut Vec<String>) {
     let mut fault = |text: String| faults.push(format!("Role {}: {text}", role.name));
     let permissions = &role.spec.permissions;
-    if permissions.is_empty() || permissions.len() > MAX_PERMISSIONS {
-        fault(format!("permissions: 1 to {MAX_PERMISSIONS} of them"));
+    if permissions.is_empty() && role.spec.parents.is_empty() || permissions.len() > MAX_PERMISSIONS {
+        fault(format!("permissions: 1 to {MAX_PERMISSIONS} of them, or parents"));
     }
     let mut seen = BTreeSet::new();
     for permission in permissions {
@@ -158,8 +167,12 @@ fn references(catalog: &Model, faults: &mut Vec<String>) {
         }
     }
     for kept in catalog.roles.values() {
+        let name = &kept.value.name;
+        for parent in kept.value.spec.parents.iter().filter(|parent| !catalog.roles.contains_key(*parent)) {
+            faults.push(format!("Role {name}: parents: there is no role {parent}"));
+        }
         for permission in &kept.value.spec.permissions {
-            let (name, resource) = (&kept.value.name, &permission.resource);
+            let resource = &permission.resource;
             if !catalog.resources.contains_key(resource) {
                 faults.push(format!("Role {name}: permissions: there is no resource {resource}"));
                 continue;
@@ -171,6 +184,8 @@ fn references(catalog: &Model, faults: &mut Vec<String>) {
         }
     }
 }
+
+pub(in super::super) use roles::{ancestors, expanded};
 
 /// Every action that some route of `resource` has.
 pub(in super::super) fn actions_of(catalog: &Model, resource: &ResourceName) -> BTreeSet<ActionName> {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::super::model::Model;
 use super::super::record::Record;
+use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::resource::Resource;
@@ -64,9 +65,13 @@ fn record(document: &Document, model: &Model) -> Result<Record, String> {
         "Route" => Record::Route(Route { name: name_of(document)?, spec: spec_of(document)? }),
         "Role" => Record::Role(Role { name: name_of(document)?, spec: spec_of(document)? }),
         "Exception" => Record::Exception(Exception { name: name_of(document)?, spec: spec_of(document)? }),
+        "Person" => Record::Entry(PersonEntry { name: name_of(document)?, spec: spec_of(document)? }),
+        "Group" => Record::Group(Group { name: name_of(document)?, spec: spec_of(document)? }),
         other => {
             let other: String = other.chars().take(64).flat_map(char::escape_default).collect();
-            return Err(format!("`{other}` is not a kind: Identity, Resource, Route, Role or Exception"));
+            return Err(format!(
+                "`{other}` is not a kind: Identity, Person, Group, Resource, Route, Role or Exception"
+            ));
         }
     })
 }
@@ -94,6 +99,8 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         Record::Route(_) => "Route",
         Record::Role(_) => "Role",
         Record::Exception(_) => "Exception",
+        Record::Entry(_) => "Person",
+        Record::Group(_) => "Group",
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -101,7 +108,9 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         | Record::Gateway(_)
         | Record::Log(_)
         | Record::Halt(_)
-        | Record::Token(_) => "",
+        | Record::Token(_)
+        | Record::Policy(_)
+        | Record::Request(_) => "",
     }
 }
 
@@ -113,6 +122,8 @@ pub(super) fn name(record: &Record) -> String {
         Record::Route(it) => it.name.to_string(),
         Record::Role(it) => it.name.to_string(),
         Record::Exception(it) => it.name.to_string(),
+        Record::Entry(it) => it.name.to_string(),
+        Record::Group(it) => it.name.to_string(),
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -120,7 +131,9 @@ pub(super) fn name(record: &Record) -> String {
         | Record::Gateway(_)
         | Record::Log(_)
         | Record::Halt(_)
-        | Record::Token(_) => String::new(),
+        | Record::Token(_)
+        | Record::Policy(_)
+        | Record::Request(_) => String::new(),
     }
 }
 
@@ -132,6 +145,8 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         Record::Route(it) => serde_json::to_value(&it.spec),
         Record::Role(it) => serde_json::to_value(&it.spec),
         Record::Exception(it) => serde_json::to_value(&it.spec),
+        Record::Entry(it) => serde_json::to_value(&it.spec),
+        Record::Group(it) => serde_json::to_value(&it.spec),
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -139,7 +154,9 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         | Record::Gateway(_)
         | Record::Log(_)
         | Record::Halt(_)
-        | Record::Token(_) => Ok(serde_json::Value::Null),
+        | Record::Token(_)
+        | Record::Policy(_)
+        | Record::Request(_) => Ok(serde_json::Value::Null),
     };
     spec.unwrap_or_default()
 }

@@ -1,0 +1,287 @@
+//! `portcullis request`: ask for access, look at what is asked, and decide.
+
+use std::collections::BTreeMap;
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
+
+use super::Context;
+use super::failure::{Exit, Failure};
+use super::output::Human;
+use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
+use crate::client::Asked;
+use crate::client::answers::ShownGrant;
+use crate::clock::SystemClock;
+use crate::domain::grant::{Limits, MAX_USES};
+use crate::domain::name::{ActionName, IdentityName, ParameterName, RequestId, ResourceName, RoleName};
+use crate::domain::request::{Request as Record, State, Verdict};
+use crate::domain::resource::Span;
+use crate::domain::{Clock as _, Timestamp};
+use crate::wire::v1;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Request {
+    /// Ask for access; where policy needs nobody, it is granted at once (exit 3 when policy refuses it)
+    Create(Box<Create>),
+    /// List requests: those that are open, unless --all
+    List {
+        /// Settled ones too, the latest 1,000
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one request, with what approving it would give
+    Show {
+        /// The request
+        id: RequestId,
+        /// Answer when it is settled, or after this time
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+        wait: Option<Span>,
+    },
+    /// Approve a request as it is shown
+    Approve {
+        /// The request
+        id: RequestId,
+        /// The digest of what was seen; without it, of what is there now, which is printed
+        #[arg(long, value_name = "SHA256")]
+        digest: Option<String>,
+        /// What there is to say about it
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        comment: String,
+    },
+    /// Say no to a request
+    Deny(End),
+    /// Take a request back
+    Cancel(End),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct End {
+    /// The request
+    id: RequestId,
+    /// Why, in your words
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["role", "resource"]))]
+pub(super) struct Create {
+    /// Whose access it would be
+    #[arg(long, value_name = "NAME")]
+    identity: IdentityName,
+    /// Everything that this role gives
+    #[arg(long, value_name = "NAME", conflicts_with = "action")]
+    role: Option<RoleName>,
+    /// The resource that it would open
+    #[arg(long, value_name = "NAME", requires = "action")]
+    resource: Option<ResourceName>,
+    /// What would be done to the resource; may be repeated
+    #[arg(long, value_name = "NAME", requires = "resource")]
+    action: Vec<ActionName>,
+    /// For how long: 15m, 8h
+    #[arg(long)]
+    duration: Span,
+    /// Why, in your words
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// The ticket that it belongs to
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    ticket: String,
+    /// When it begins, RFC 3339, as for a maintenance window; when it is granted if not given
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    starts: Option<Timestamp>,
+    /// Only calls with this parameter; repeated with one name: any of the values
+    #[arg(long, value_name = "NAME=VALUE", value_parser = super::grant::pair)]
+    parameter: Vec<(ParameterName, String)>,
+    /// Only so many calls in all, over all gateways
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_USES))]
+    uses: Option<u64>,
+    /// What to call it: the same again with the same key within a day is not made twice
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    key: String,
+    /// Answer when it is settled and every connected gateway has it, or after this time (exit 7)
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+    wait: Option<Span>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    request: Record,
+    revision: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    grants: Vec<ShownGrant>,
+    /// Whether every connected gateway has the grants; absent when it was not waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct ListAnswer {
+    requests: Vec<Record>,
+}
+
+impl Request {
+    pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        match self {
+            Self::Create(command) => command.run(context).await,
+            Self::List { all } => list(context, all).await,
+            Self::Show { id, wait } => {
+                let asked = context.client().await?.request(bytes(id), wait.map_or(0, millis)).await?;
+                print(context, asked, wait)?;
+                Ok(Exit::Done)
+            }
+            Self::Approve { id, digest, comment } => approve(context, id, digest, comment).await,
+            Self::Deny(End { id, reason }) => {
+                let asked = context.client().await?.deny_request(bytes(id), reason).await?;
+                print(context, asked, None)?;
+                Ok(Exit::Done)
+            }
+            Self::Cancel(End { id, reason }) => {
+                let asked = context.client().await?.cancel_request(bytes(id), reason).await?;
+                print(context, asked, None)?;
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+fn bytes(id: RequestId) -> Vec<u8> {
+    id.bits().to_be_bytes().to_vec()
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let mut parameters: BTreeMap<ParameterName, Vec<String>> = BTreeMap::new();
+        for (name, value) in self.parameter {
+            parameters.entry(name).or_default().push(value);
+        }
+        let limits = Limits { parameters, uses: self.uses, ..Limits::default() };
+        let message = v1::CreateRequestRequest {
+            identity: self.identity.to_string(),
+            role: self.role.map(String::from).unwrap_or_default(),
+            resource: self.resource.map(String::from).unwrap_or_default(),
+            actions: self.action.into_iter().map(String::from).collect(),
+            starts_unix_us: self.starts.map_or(0, Timestamp::unix_micros),
+            duration_ms: millis(self.duration),
+            limits: (!limits.is_empty()).then(|| (&limits).into()),
+            reason: self.reason,
+            ticket: self.ticket,
+            key: self.key,
+            wait_ms: self.wait.map_or(0, millis),
+        };
+        let asked = context.client().await?.create_request(message).await?;
+        let (state, enforced) = (asked.request.state, asked.enforced);
+        let why = asked.request.settled.as_ref().map(|settled| settled.reason.clone()).unwrap_or_default();
+        print(context, asked, self.wait)?;
+        match state {
+            State::Denied => Err(Failure::new(Exit::Denied, format!("the request is denied: {why}"))),
+            State::Cancelled | State::Expired => {
+                Err(Failure::new(Exit::Conflict, format!("the request is {}: {why}", state.as_str())))
+            }
+            State::Pending if self.wait.is_some() => {
+                Err(Failure::new(Exit::Unavailable, "nobody has decided within the time given"))
+            }
+            State::Granted if self.wait.is_some() && !enforced => {
+                Err(Failure::new(Exit::Unavailable, "a connected gateway has not said that it has the grant"))
+            }
+            State::Pending | State::Granted => Ok(Exit::Done),
+        }
+    }
+}
+
+async fn approve(context: &Context, id: RequestId, digest: Option<String>, comment: String) -> Result<Exit, Failure> {
+    let mut client = context.client().await?;
+    let digest = match digest {
+        Some(digest) => digest,
+        // What is printed afterwards has the same digest, or the approval is refused.
+        None => client.request(bytes(id), 0).await?.request.analysis.digest,
+    };
+    let asked = client.approve_request(v1::ApproveRequestRequest { id: bytes(id), digest, comment }).await?;
+    let (state, settled) = (asked.request.state, asked.request.settled.clone());
+    print(context, asked, None)?;
+    match (state, settled) {
+        (State::Denied, Some(settled)) => {
+            Err(Failure::new(Exit::Denied, format!("it cannot be granted any more: {}", settled.reason)))
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+async fn list(context: &Context, all: bool) -> Result<Exit, Failure> {
+    let requests = context.client().await?.requests(all).await?;
+    let now = SystemClock.now();
+    let answer = ListAnswer { requests };
+    let row = |request: &Record| {
+        vec![
+            request.id.to_string(),
+            request.requester.to_string(),
+            request.ask.identity.to_string(),
+            request.ask.access.to_string(),
+            request.ask.duration.to_string(),
+            request.state.as_str().to_owned(),
+            relative(request.settled.as_ref().map_or(request.expires, |settled| settled.at), now),
+            request.ask.reason.clone(),
+        ]
+    };
+    context.output.answer(&answer, || Human::Table {
+        headers: &["ID", "BY", "IDENTITY", "ACCESS", "FOR", "STATE", "ENDS", "REASON"],
+        rows: answer.requests.iter().map(row).collect(),
+        empty: "no requests",
+    })?;
+    Ok(Exit::Done)
+}
+
+fn print(context: &Context, asked: Asked, wait: Option<Span>) -> Result<(), Failure> {
+    let now = SystemClock.now();
+    let enforced = wait.filter(|_| asked.request.state == State::Granted).map(|_| asked.enforced);
+    let grants = asked.grants.into_iter().map(|grant| grant.shown(now)).collect();
+    let answer = Answer { request: asked.request, revision: asked.revision, grants, enforced };
+    context.output.answer(&answer, || details(&answer.request, now))
+}
+
+fn details(request: &Record, now: Timestamp) -> Human {
+    let (ask, analysis) = (&request.ask, &request.analysis);
+    let joined = |items: Vec<String>| items.join("; ");
+    let gives = analysis.permissions.iter().map(|permission| {
+        let actions: Vec<&str> = permission.actions.iter().map(ActionName::as_str).collect();
+        format!("{} on {}", actions.join(","), permission.resource)
+    });
+    let stages = analysis.stages.iter().map(|stage| format!("{} of {}", stage.quorum, stage.approvers));
+    let approvals = request.approvals.iter().map(|approval| {
+        let stale = if approval.digest == analysis.digest { "" } else { " (of what it was before: does not count)" };
+        let comment = approval.comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
+        format!("{} by {} {}{stale}{comment}", approval.id, approval.by, relative(approval.at, now))
+    });
+    let verdict = match analysis.verdict {
+        Verdict::Grant => "needs nobody",
+        Verdict::Approve => "needs approval",
+        Verdict::Refuse => "refuses it",
+    };
+    let settled = request.settled.as_ref().map(|it| format!("{} by {}: {}", both(it.at, now), it.by, it.reason));
+    let names = |names: &[crate::domain::name::OwnerName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    Human::Details(vec![
+        ("id", request.id.to_string()),
+        ("state", request.state.as_str().to_owned()),
+        ("requested", format!("{} by {}", both(request.created, now), request.requester)),
+        ("identity", ask.identity.to_string()),
+        ("access", ask.access.to_string()),
+        ("gives", joined(gives.collect())),
+        ("adds", analysis.adds.join(", ")),
+        ("held", analysis.held.join(", ")),
+        ("starts", ask.starts.map(|starts| both(starts, now)).unwrap_or_default()),
+        ("for", ask.duration.to_string()),
+        ("uses", ask.limits.uses.map(|uses| uses.to_string()).unwrap_or_default()),
+        ("reason", ask.reason.clone()),
+        ("ticket", ask.ticket.clone().unwrap_or_default()),
+        ("policy", format!("version {} {verdict}, by {}", analysis.policy, analysis.rules.join(", "))),
+        ("longest", analysis.longest.map(|longest| longest.to_string()).unwrap_or_default()),
+        ("findings", joined(analysis.findings.iter().map(|f| format!("{}: {}", f.code, f.text)).collect())),
+        ("needs", joined(stages.collect())),
+        ("who can", names(&analysis.eligible).join(", ")),
+        ("approvals", joined(approvals.collect())),
+        ("grants", request.grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        ("settled", settled.unwrap_or_default()),
+        ("expires", if request.is_open() { both(request.expires, now) } else { String::new() }),
+        ("digest", analysis.digest.clone()),
+    ])
+}

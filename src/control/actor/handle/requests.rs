@@ -1,0 +1,175 @@
+//! Commands about requests and policy.
+
+use super::super::super::analyse::analyse;
+use super::super::super::authorize::Caller;
+use super::super::super::plan::Refused;
+use super::super::super::record::{PolicyFile, PolicyRecord};
+use super::super::super::{grant, policy, request};
+use super::super::Identifiers;
+use super::{ControlHandle, Done};
+use crate::domain::name::RequestId;
+use crate::domain::request::{Ask, Request};
+
+impl ControlHandle {
+    /// Makes a request.
+    ///
+    /// # Errors
+    /// As [`request::plan_create`].
+    pub async fn create_request(
+        &self,
+        caller: &Caller,
+        ask: Ask,
+        key: Option<String>,
+    ) -> Result<Done<request::Created>, Refused> {
+        self.run(caller, "create_request", move |model, context, identifiers| {
+            request::plan_create(model, context, &ask, key.as_deref(), drawing(identifiers, context.now))
+        })
+        .await
+    }
+
+    /// Approves a request.
+    ///
+    /// # Errors
+    /// As [`request::plan_approve`]; [`Refused::Conflict`] for one that is settled already.
+    pub async fn approve_request(
+        &self,
+        caller: &Caller,
+        id: RequestId,
+        digest: String,
+        comment: Option<String>,
+    ) -> Result<Done<Request>, Refused> {
+        let done = self.run(caller, "approve_request", move |model, context, identifiers| {
+            let draw = drawing(identifiers, context.now);
+            request::plan_approve(model, context, id, &digest, comment.as_deref(), draw)
+        });
+        self.or_settled(id, done.await).await
+    }
+
+    /// Denies a request.
+    ///
+    /// # Errors
+    /// As [`request::plan_deny`]; [`Refused::Conflict`] for one that is settled already.
+    pub async fn deny_request(&self, caller: &Caller, id: RequestId, reason: String) -> Result<Done<Request>, Refused> {
+        let done =
+            self.run(caller, "deny_request", move |model, context, _| request::plan_deny(model, context, id, &reason));
+        self.or_settled(id, done.await).await
+    }
+
+    /// Takes a request back.
+    ///
+    /// # Errors
+    /// As [`request::plan_cancel`]; [`Refused::Conflict`] for one that is settled already.
+    pub async fn cancel_request(
+        &self,
+        caller: &Caller,
+        id: RequestId,
+        reason: String,
+    ) -> Result<Done<Request>, Refused> {
+        let done = self
+            .run(caller, "cancel_request", move |model, context, _| request::plan_cancel(model, context, id, &reason));
+        self.or_settled(id, done.await).await
+    }
+
+    /// Whoever came too late is told what became of it.
+    async fn or_settled(&self, id: RequestId, done: Result<Done<Request>, Refused>) -> Result<Done<Request>, Refused> {
+        match done {
+            Err(Refused::NotFound(why)) => match self.request(id).await {
+                Ok((settled, _)) if !settled.is_open() => {
+                    let how =
+                        settled.settled.as_ref().map(|s| format!(" by {}: {}", s.by, s.reason)).unwrap_or_default();
+                    Err(Refused::Conflict(format!("request {id} is {} already{how}", settled.state.as_str())))
+                }
+                Err(Refused::Unavailable) => Err(Refused::Unavailable),
+                _ => Err(Refused::NotFound(why)),
+            },
+            done => done,
+        }
+    }
+
+    /// A request, open or settled, and the revision that last put it.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`], or [`Refused::Unavailable`] when the store does not answer.
+    pub async fn request(&self, id: RequestId) -> Result<(Request, u64), Refused> {
+        if let Some(kept) = self.model().requests.get(&id) {
+            return Ok((kept.value.as_ref().clone(), kept.revision));
+        }
+        match self.shared.vault.request(id).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(Refused::NotFound(format!("there is no request {id}"))),
+            Err(error) => {
+                tracing::error!(%error, "a request cannot be read");
+                Err(Refused::Unavailable)
+            }
+        }
+    }
+
+    /// The latest requests, settled ones too, newest first.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`] when the store does not answer.
+    pub async fn all_requests(&self, most: usize) -> Result<Vec<Request>, Refused> {
+        self.shared.vault.requests(most).await.map_err(|error| {
+            tracing::error!(%error, "requests cannot be read");
+            Refused::Unavailable
+        })
+    }
+
+    /// An open request with the analysis as of now: what whoever approves is to see. A settled one is as it was.
+    ///
+    /// # Errors
+    /// When what it names is gone, or no policy is in force.
+    pub fn analysed(&self, asked: Request) -> Result<Request, Refused> {
+        if !asked.is_open() {
+            return Ok(asked);
+        }
+        let model = self.model();
+        let access = request::grant_request(&asked.ask).access;
+        let permissions = grant::permissions(&model, &access)?;
+        let now = analyse(&model, asked.id, &asked.requester, &asked.ask, permissions)?;
+        Ok(Request { analysis: now.analysis, ..asked })
+    }
+
+    /// Puts a policy into force.
+    ///
+    /// # Errors
+    /// As [`policy::plan_publish`].
+    pub async fn publish_policy(
+        &self,
+        caller: &Caller,
+        files: Vec<PolicyFile>,
+        expected: Option<u64>,
+        reason: String,
+    ) -> Result<Done<PolicyRecord>, Refused> {
+        self.run(caller, "publish_policy", move |model, context, _| {
+            policy::plan_publish(model, context, &files, expected, &reason)
+        })
+        .await
+    }
+
+    /// A version of the policy; the one that is in force without a number.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`], or [`Refused::Unavailable`] when the store does not answer.
+    pub async fn policy(&self, version: Option<u64>) -> Result<PolicyRecord, Refused> {
+        let model = self.model();
+        let current = model.policy.as_ref().map(|policy| policy.record.clone());
+        match (version, current) {
+            (None, None) => Err(Refused::NotFound("no policy is in force".to_owned())),
+            (None, Some(current)) => Ok(current.as_ref().clone()),
+            (Some(version), Some(current)) if current.version == version => Ok(current.as_ref().clone()),
+            (Some(version), _) => match self.shared.vault.policy(version).await {
+                Ok(Some(found)) => Ok(found),
+                Ok(None) => Err(Refused::NotFound(format!("there is no version {version} of the policy"))),
+                Err(error) => {
+                    tracing::error!(%error, "a policy cannot be read");
+                    Err(Refused::Unavailable)
+                }
+            },
+        }
+    }
+}
+
+fn drawing(identifiers: &mut Identifiers, now: crate::domain::Timestamp) -> impl FnMut() -> u128 {
+    move || identifiers.draw(now).bits()
+}

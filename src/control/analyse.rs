@@ -1,0 +1,249 @@
+//! What a request would give, what it conflicts with, and what policy says of it.
+//!
+//! A pure function of the model and the request, so that whoever approves can be shown what was decided on, and it can be
+//! asked again when they do. It changes nothing and knows no approvals.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::approval::{self, Subject};
+use super::catalog::ancestors;
+use super::model::Model;
+use super::plan::Refused;
+use super::policy::{Actor, Answer, InForce, PolicySet, Question, Step};
+use super::record::Digest;
+use crate::domain::Timestamp;
+use crate::domain::grant::Limits;
+use crate::domain::name::{IdentityName, OwnerName, RequestId, ResourceName, RoleName};
+use crate::domain::request::{Access, Analysis, Approvers, Ask, Finding, Requester, Stage, Verdict};
+use crate::domain::resource::{Sensitivity, Span};
+use crate::domain::role::Permission;
+
+/// Held permissions that an analysis lists. All of them are looked at.
+const MAX_SHOWN: usize = 200;
+/// Approvers that an analysis names.
+const MAX_NAMED: usize = 20;
+/// How long a request waits where policy does not say.
+pub const EXPIRES: Span = Span::new(std::time::Duration::from_secs(86_400));
+
+/// An analysis, and what is not shown of it.
+#[derive(Clone, Debug)]
+pub struct Analysed {
+    /// What is shown.
+    pub analysis: Analysis,
+    /// How long the request may wait.
+    pub expires: Span,
+    /// All that is asked for with all that is held.
+    pub together: BTreeSet<String>,
+}
+
+/// Analyses a request of which every part can be granted; `permissions` is what it gives.
+///
+/// # Errors
+/// [`Refused::Unfit`] without a policy, or with one that this program cannot read.
+pub fn analyse(
+    model: &Model,
+    id: RequestId,
+    requester: &Requester,
+    ask: &Ask,
+    permissions: Vec<Permission>,
+) -> Result<Analysed, Refused> {
+    let policy = in_force(model)?;
+    let set = readable(policy)?;
+    let identity = model.identities.get(&ask.identity);
+    let identity = identity.ok_or_else(|| Refused::NotFound(format!("there is no identity {}", ask.identity)))?;
+    let own = held(model, std::iter::once(&ask.identity));
+    let all =
+        held(model, of_one_person(model, &identity.value.spec.owner).iter().chain(std::iter::once(&ask.identity)));
+    let asked: BTreeSet<String> = permissions.iter().flat_map(spelled).collect();
+    let together: BTreeSet<String> = asked.union(&all).cloned().collect();
+    let actor = actor_of(model, requester);
+    let roles = roles(model, ask);
+    let mut merged = Answer { allows: true, ..Answer::default() };
+    let mut findings = BTreeSet::new();
+    let mut stages: std::collections::BTreeMap<Approvers, u32> = Default::default();
+    for permission in &permissions {
+        let resource = model.resources.get(&permission.resource);
+        let resource =
+            resource.ok_or_else(|| Refused::NotFound(format!("there is no resource {}", permission.resource)))?;
+        let answer = set.ask(&Question {
+            step: Step::Request,
+            actor: &actor,
+            identity: (&ask.identity, &identity.value.spec),
+            resource: &resource.value,
+            actions: &permission.actions,
+            roles: &roles,
+            duration: ask.duration,
+            ticket: ask.ticket.as_deref(),
+            counted: ask.limits.is_counted(),
+            together: &together,
+        });
+        if resource.value.spec.sensitivity == Sensitivity::High {
+            let text = format!("{} can do much harm", permission.resource);
+            findings.insert(Finding { code: "sensitive".to_owned(), text });
+        }
+        for (approvers, quorum) in &answer.approvers {
+            let approvers = match approvers {
+                Approvers::ResourceOwner => Approvers::Owner(resource.value.spec.owner.clone()),
+                Approvers::IdentityOwner => Approvers::Owner(identity.value.spec.owner.clone()),
+                other => other.clone(),
+            };
+            let most = stages.entry(approvers).or_default();
+            *most = (*most).max(*quorum);
+        }
+        merged.allows &= answer.allows;
+        merged.rules.extend(answer.rules);
+        findings.extend(answer.findings);
+        merged.longest = shorter(merged.longest, answer.longest);
+        merged.expires = shorter(merged.expires, answer.expires);
+    }
+    let stages: Vec<Stage> = stages.into_iter().map(|(approvers, quorum)| Stage { approvers, quorum }).collect();
+    let subject = Subject { model, set, requester, ask, permissions: &permissions, together: &together };
+    let eligible = if merged.allows { approval::eligible(&subject, &stages) } else { Vec::new() };
+    let counts: Vec<BTreeSet<usize>> = eligible.iter().map(|(_, of)| of.clone()).collect();
+    if merged.allows && !approval::is_enough(&stages, &counts) {
+        merged.allows = false;
+        let needed: Vec<String> = stages.iter().map(|s| format!("{} of {}", s.quorum, s.approvers)).collect();
+        let text = format!("too few people may approve it: it takes {}", needed.join(" and "));
+        findings.insert(Finding { code: "nobody_may_approve".to_owned(), text });
+    }
+    let verdict = match (merged.allows && !permissions.is_empty(), stages.is_empty()) {
+        (false, _) => Verdict::Refuse,
+        (true, true) => Verdict::Grant,
+        (true, false) => Verdict::Approve,
+    };
+    let findings: Vec<Finding> = findings.into_iter().collect();
+    let version = policy.record.version;
+    let seen = Seen {
+        request: id,
+        requester,
+        ask,
+        permissions: &permissions,
+        limits: &ask.limits,
+        starts: ask.starts,
+        policy: (version, &policy.record.digest),
+        roles: role_digests(model, &roles),
+        routes: route_digests(model, &permissions),
+        identity: digest(&identity.value.spec),
+        findings: &findings,
+        stages: &stages,
+    };
+    let analysis = Analysis {
+        verdict,
+        adds: asked.difference(&own).cloned().collect(),
+        held: all.into_iter().take(MAX_SHOWN).collect(),
+        digest: digest(&seen),
+        findings,
+        rules: merged.rules.into_iter().collect(),
+        policy: version,
+        stages,
+        eligible: eligible.into_iter().map(|(name, _)| name).take(MAX_NAMED).collect(),
+        longest: merged.longest,
+        permissions,
+    };
+    Ok(Analysed { analysis, expires: merged.expires.unwrap_or(EXPIRES), together })
+}
+
+/// What an approval is bound to.
+#[derive(Serialize)]
+struct Seen<'a> {
+    request: RequestId,
+    requester: &'a Requester,
+    ask: &'a Ask,
+    permissions: &'a [Permission],
+    limits: &'a Limits,
+    starts: Option<Timestamp>,
+    policy: (u64, &'a str),
+    roles: Vec<(RoleName, String)>,
+    routes: Vec<(ResourceName, String, String)>,
+    identity: String,
+    findings: &'a [Finding],
+    stages: &'a [Stage],
+}
+
+fn digest(value: &impl Serialize) -> String {
+    // Structs and sorted maps of strings and numbers: the same value is the same text, and it is always one.
+    Digest::of(serde_json::to_vec(value).unwrap_or_default()).hex()
+}
+
+fn role_digests(model: &Model, roles: &BTreeSet<RoleName>) -> Vec<(RoleName, String)> {
+    let of = |name: &RoleName| model.roles.get(name).map(|kept| digest(&kept.value.spec)).unwrap_or_default();
+    roles.iter().map(|name| (name.clone(), of(name))).collect()
+}
+
+/// Each resource with its document and every route that leads to it.
+fn route_digests(model: &Model, permissions: &[Permission]) -> Vec<(ResourceName, String, String)> {
+    let of = |permission: &Permission| {
+        let name = &permission.resource;
+        let resource = model.resources.get(name).map(|kept| digest(&kept.value.spec)).unwrap_or_default();
+        let routes = model.routes.values().filter(|kept| kept.value.spec.resource == *name);
+        let routes: Vec<_> = routes.map(|kept| (kept.value.name.clone(), &kept.value.spec)).collect();
+        (name.clone(), resource, digest(&routes))
+    };
+    permissions.iter().map(of).collect()
+}
+
+/// The policy that is in force.
+///
+/// # Errors
+/// When there is none.
+pub fn in_force(model: &Model) -> Result<&InForce, Refused> {
+    let none = "no policy is in force: an administrator publishes one (`portcullis policy publish --starter`)";
+    model.policy.as_ref().ok_or_else(|| Refused::Unfit(vec![none.to_owned()]))
+}
+
+/// The same, compiled.
+///
+/// # Errors
+/// When this program cannot read it.
+pub fn readable(policy: &InForce) -> Result<&PolicySet, Refused> {
+    policy.set.as_ref().as_ref().map_err(|_| {
+        let version = policy.record.version;
+        Refused::Unfit(vec![format!("version {version} of the policy cannot be read by this program: publish another")])
+    })
+}
+
+/// The role that is asked for, and those that it includes.
+pub fn roles(model: &Model, ask: &Ask) -> BTreeSet<RoleName> {
+    match &ask.access {
+        Access::Role(role) => ancestors(model, role),
+        Access::Resource(_) => BTreeSet::new(),
+    }
+}
+
+fn actor_of(model: &Model, requester: &Requester) -> Actor {
+    match requester {
+        Requester::Identity(_) => Actor::Identity,
+        Requester::Person(name) => match model.people.get(name) {
+            Some(person) => approval::actor(model, &person.value),
+            None => Actor::Person { name: name.clone(), standing: BTreeSet::new(), groups: model.groups_of(name) },
+        },
+    }
+}
+
+/// Every identity that `owner` answers for, by way of groups too: two agents of one person are one person.
+fn of_one_person(model: &Model, owner: &OwnerName) -> Vec<IdentityName> {
+    let mut owners = model.groups_of(owner);
+    owners.insert(owner.clone());
+    owners.iter().filter_map(|owner| model.owned.get(owner)).flat_map(|names| names.iter().cloned()).collect()
+}
+
+fn held<'m>(model: &'m Model, identities: impl Iterator<Item = &'m IdentityName>) -> BTreeSet<String> {
+    let grants = identities.filter_map(|name| model.grants_of.get(name)).flat_map(|ids| ids.iter());
+    let grants = grants.filter_map(|id| model.grants.get(id));
+    grants
+        .flat_map(|kept| kept.value.actions.iter().map(|action| format!("{}:{action}", kept.value.resource)))
+        .collect()
+}
+
+fn spelled(permission: &Permission) -> Vec<String> {
+    permission.actions.iter().map(|action| format!("{}:{action}", permission.resource)).collect()
+}
+
+fn shorter(one: Option<Span>, other: Option<Span>) -> Option<Span> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,226 @@
+//! Requests, as the API has them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::super::super::actor::ControlHandle;
+use super::super::super::authorize::{Caller, Denied, Operation};
+use super::super::super::plan::Refused;
+use super::super::super::request::Created;
+use super::super::error::{malformed, refused};
+use super::super::{ApiError, authorized};
+use super::AccessService;
+use crate::domain::Timestamp;
+use crate::domain::grant::{Grant, Limits};
+use crate::domain::name::RequestId;
+use crate::domain::request::{Access, Ask, Request as Asked, Requester, State};
+use crate::domain::resource::Span;
+use crate::wire::{bytes128, v1};
+
+/// Longest wait for a request to be settled.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+/// Settled requests that are listed.
+const MAX_LISTED: usize = 1_000;
+
+type Answer = Result<Response<v1::RequestResponse>, Status>;
+
+impl AccessService {
+    pub(super) async fn create(&self, request: Request<v1::CreateRequestRequest>) -> Answer {
+        let caller = authorized(&self.handle, &request, Operation::CreateRequest, None).await?;
+        let message = request.into_inner();
+        let (wait_ms, key) = (message.wait_ms, (!message.key.is_empty()).then(|| message.key.clone()));
+        let ask = ask(message)?;
+        let done = self.handle.create_request(&caller, ask.clone(), key).await;
+        let done = self.told(&caller, Operation::CreateRequest, done).await?;
+        let (asked, revision) = match done.answer {
+            Created::Request(asked) => (*asked, done.revision),
+            Created::Known(id) => {
+                let (known, revision) = self.handle.request(id).await.map_err(refused)?;
+                if known.ask != (Ask { reason: ask.reason.trim().to_owned(), ..ask }) {
+                    let why = format!("the key stands for request {id}, which asks for something else");
+                    return Err(refused(Refused::Conflict(why)));
+                }
+                (known, revision)
+            }
+        };
+        self.answered(asked, revision, wait_ms).await
+    }
+
+    pub(super) async fn list(
+        &self,
+        request: Request<v1::ListRequestsRequest>,
+    ) -> Result<Response<v1::ListRequestsResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::ReadRequests, None).await?;
+        let mut asked: Vec<Asked> = if request.get_ref().all {
+            self.handle.all_requests(MAX_LISTED).await.map_err(refused)?
+        } else {
+            self.handle.model().requests.values().map(|kept| kept.value.as_ref().clone()).collect()
+        };
+        asked.retain(|asked| may_see(&caller, asked));
+        let requests = asked.iter().map(message).collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListRequestsResponse { requests }))
+    }
+
+    pub(super) async fn get(&self, request: Request<v1::GetRequestRequest>) -> Answer {
+        let caller = authorized(&self.handle, &request, Operation::ReadRequests, None).await?;
+        let v1::GetRequestRequest { id, wait_ms } = request.into_inner();
+        let id = id_of(&id)?;
+        let (asked, revision) = self.handle.request(id).await.map_err(refused)?;
+        if !may_see(&caller, &asked) {
+            return Err(refused(Refused::NotFound(format!("there is no request {id}"))));
+        }
+        let asked = self.handle.analysed(asked).map_err(refused)?;
+        self.answered(asked, revision, wait_ms).await
+    }
+
+    pub(super) async fn approve(&self, request: Request<v1::ApproveRequestRequest>) -> Answer {
+        let caller = authorized(&self.handle, &request, Operation::DecideRequest, None).await?;
+        let v1::ApproveRequestRequest { id, digest, comment } = request.into_inner();
+        let comment = (!comment.is_empty()).then_some(comment);
+        let done = self.handle.approve_request(&caller, id_of(&id)?, digest, comment).await;
+        let done = self.told(&caller, Operation::DecideRequest, done).await?;
+        self.answered(done.answer, done.revision, 0).await
+    }
+
+    pub(super) async fn deny(&self, request: Request<v1::DenyRequestRequest>) -> Answer {
+        let caller = authorized(&self.handle, &request, Operation::DecideRequest, None).await?;
+        let v1::DenyRequestRequest { id, reason } = request.into_inner();
+        let done = self.handle.deny_request(&caller, id_of(&id)?, reason).await;
+        let done = self.told(&caller, Operation::DecideRequest, done).await?;
+        self.answered(done.answer, done.revision, 0).await
+    }
+
+    pub(super) async fn cancel(&self, request: Request<v1::CancelRequestRequest>) -> Answer {
+        let caller = authorized(&self.handle, &request, Operation::CancelRequest, None).await?;
+        let v1::CancelRequestRequest { id, reason } = request.into_inner();
+        let done = self.handle.cancel_request(&caller, id_of(&id)?, reason).await;
+        let done = self.told(&caller, Operation::CancelRequest, done).await?;
+        self.answered(done.answer, done.revision, 0).await
+    }
+
+    /// What the writer answered; a denial of its own is recorded as one of the table's would be.
+    pub(super) async fn told<T>(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        done: Result<T, Refused>,
+    ) -> Result<T, Status> {
+        if let Err(Refused::Denied(why)) = &done {
+            let denied = Denied { caller: caller.to_string(), operation, needed: why.clone() };
+            super::super::record(&self.handle, caller, &denied).await;
+        }
+        done.map_err(refused)
+    }
+
+    /// Waits until the request is settled and its grants are everywhere, as long as is asked.
+    async fn answered(&self, mut asked: Asked, mut revision: u64, wait_ms: u64) -> Answer {
+        let wait = Duration::from_millis(wait_ms).min(MAX_WAIT);
+        let began = tokio::time::Instant::now();
+        if asked.is_open() && !wait.is_zero() {
+            settled(&self.handle, asked.id, wait, self.stop.clone()).await;
+            (asked, revision) = self.handle.request(asked.id).await.map_err(refused)?;
+        }
+        let (mut grants, mut enforced) = (Vec::new(), false);
+        if asked.state == State::Granted && !wait.is_zero() {
+            let mut made: Vec<(Grant, u64)> = Vec::new();
+            for id in &asked.grants {
+                let (record, put) = self.handle.grant(*id).await.map_err(refused)?;
+                made.push((record.grant, put));
+            }
+            let plain: Vec<Grant> = made.iter().map(|(grant, _)| grant.clone()).collect();
+            let left = u64::try_from(wait.saturating_sub(began.elapsed()).as_millis()).unwrap_or(u64::MAX).max(1);
+            let receipts = self.receipts(revision, revision, &plain, left).await;
+            enforced = receipts.iter().all(|receipt| receipt.state != v1::gateway_receipt::State::Pending as i32);
+            grants = made.iter().map(|(grant, put)| super::encode::grant(grant, *put)).collect();
+        }
+        let request = Some(message(&asked)?);
+        Ok(Response::new(v1::RequestResponse { request, revision, grants, enforced }))
+    }
+}
+
+/// Waits until a request is open no more, a bounded time.
+async fn settled(handle: &ControlHandle, id: RequestId, wait: Duration, mut stop: tokio::sync::watch::Receiver<bool>) {
+    let mut committed = handle.shared().outbox.subscribe();
+    let looking = async {
+        loop {
+            committed.mark_unchanged();
+            if !handle.model().requests.contains_key(&id) || committed.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = looking => {}
+        () = tokio::time::sleep(wait) => {}
+        () = super::super::super::stopped(&mut stop) => {}
+    }
+}
+
+/// Identities see their own requests.
+fn may_see(caller: &Caller, asked: &Asked) -> bool {
+    match caller {
+        Caller::Identity(name) => asked.requester == Requester::Identity(name.clone()) || asked.ask.identity == *name,
+        _ => true,
+    }
+}
+
+fn id_of(bytes: &[u8]) -> Result<RequestId, Status> {
+    bytes128("id", bytes).map(RequestId::from_bits).map_err(malformed)
+}
+
+fn message(asked: &Asked) -> Result<v1::AccessRequest, Status> {
+    Ok(v1::AccessRequest {
+        id: asked.id.bits().to_be_bytes().to_vec(),
+        state: asked.state.as_str().to_owned(),
+        request_json: serde_json::to_string(asked)
+            .map_err(|error| Status::from(ApiError::invalid(error.to_string())))?,
+        digest: asked.analysis.digest.clone(),
+    })
+}
+
+fn ask(message: v1::CreateRequestRequest) -> Result<Ask, Status> {
+    let mut faults = Vec::new();
+    fn parsed<T: std::str::FromStr>(field: &str, text: &str, faults: &mut Vec<String>) -> Option<T>
+    where
+        T::Err: std::fmt::Display,
+    {
+        text.parse().map_err(|error| faults.push(format!("{field}: {error}"))).ok()
+    }
+    let identity = parsed("identity", &message.identity, &mut faults);
+    let access = match (message.role.as_str(), message.resource.as_str()) {
+        (role, "") if !role.is_empty() && message.actions.is_empty() => {
+            parsed("role", role, &mut faults).map(Access::Role)
+        }
+        ("", resource) if !resource.is_empty() => {
+            let actions: BTreeSet<_> =
+                message.actions.iter().filter_map(|action| parsed("action", action, &mut faults)).collect();
+            let resource = parsed("resource", resource, &mut faults);
+            resource.map(|resource| Access::of(resource, actions.into_iter().collect()))
+        }
+        _ => {
+            faults.push("say either a role, or a resource with actions".to_owned());
+            None
+        }
+    };
+    let limits = match message.limits.map(Limits::try_from).transpose() {
+        Ok(limits) => limits.unwrap_or_default(),
+        Err(error) => {
+            faults.push(format!("limits: {error}"));
+            Limits::default()
+        }
+    };
+    match (identity, access) {
+        (Some(identity), Some(access)) if faults.is_empty() => Ok(Ask {
+            identity,
+            access,
+            starts: (message.starts_unix_us != 0).then(|| Timestamp::from_unix_micros(message.starts_unix_us)),
+            duration: Span::new(Duration::from_millis(message.duration_ms)),
+            limits,
+            reason: message.reason,
+            ticket: (!message.ticket.is_empty()).then_some(message.ticket),
+        }),
+        _ => Err(ApiError::invalid(faults.join("; ")).into()),
+    }
+}

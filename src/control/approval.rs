@@ -1,0 +1,159 @@
+//! Approvals: who may give one, and whether those that were given are enough.
+//!
+//! Pure. Nobody approves what they asked for, and nobody counts for two: every place of every stage is another person's.
+
+use std::collections::BTreeSet;
+
+use super::model::Model;
+use super::policy::{Actor, PolicySet, Question, Step};
+use super::record::Person;
+use crate::domain::name::OwnerName;
+use crate::domain::request::{Approvers, Ask, Requester, Stage};
+use crate::domain::role::Permission;
+
+/// People looked at for one request.
+const MAX_LOOKED_AT: usize = 1_000;
+
+/// What is to be approved.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The model that it is looked at in.
+    pub model: &'a Model,
+    /// The policy.
+    pub set: &'a PolicySet,
+    /// Who asks.
+    pub requester: &'a Requester,
+    /// What for.
+    pub ask: &'a Ask,
+    /// The same, expanded.
+    pub permissions: &'a [Permission],
+    /// All that is asked for with all that is held.
+    pub together: &'a BTreeSet<String>,
+}
+
+/// A person as policy sees them.
+pub fn actor(model: &Model, person: &Person) -> Actor {
+    let mut groups = model.groups_of(&person.name);
+    groups.extend(person.speaks_for.iter().cloned());
+    let standing = person.roles.iter().map(|role| role.as_str().to_owned()).collect();
+    Actor::Person { name: person.name.clone(), standing, groups }
+}
+
+/// For which stages somebody's word counts; none when they may not approve at all.
+pub fn counts_for(subject: &Subject<'_>, stages: &[Stage], name: &OwnerName) -> BTreeSet<usize> {
+    let none = BTreeSet::new();
+    // INVARIANT: nobody approves their own request, whatever policy says.
+    if *subject.requester == Requester::Person(name.clone()) {
+        return none;
+    }
+    let Some(person) = subject.model.people.get(name) else { return none };
+    let actor = actor(subject.model, &person.value);
+    let of: BTreeSet<usize> = stages
+        .iter()
+        .enumerate()
+        .filter(|(_, stage)| is_one(&actor, &stage.approvers))
+        .map(|(index, _)| index)
+        .collect();
+    if of.is_empty() || !policy_lets(subject, &actor) { none } else { of }
+}
+
+fn is_one(actor: &Actor, approvers: &Approvers) -> bool {
+    let Actor::Person { standing, groups, .. } = actor else { return false };
+    match approvers {
+        Approvers::Owner(owner) => actor.is_owner(owner),
+        Approvers::Group(group) => groups.contains(group),
+        Approvers::Standing(name) => standing.contains(name),
+        // An analysis says who they are.
+        Approvers::ResourceOwner | Approvers::IdentityOwner => false,
+    }
+}
+
+fn policy_lets(subject: &Subject<'_>, actor: &Actor) -> bool {
+    let Some(identity) = subject.model.identities.get(&subject.ask.identity) else { return false };
+    subject.permissions.iter().all(|permission| {
+        let Some(resource) = subject.model.resources.get(&permission.resource) else { return false };
+        let question = Question {
+            step: Step::Approve,
+            actor,
+            identity: (&subject.ask.identity, &identity.value.spec),
+            resource: &resource.value,
+            actions: &permission.actions,
+            roles: &super::analyse::roles(subject.model, subject.ask),
+            duration: subject.ask.duration,
+            ticket: subject.ask.ticket.as_deref(),
+            counted: subject.ask.limits.is_counted(),
+            together: subject.together,
+        };
+        subject.set.ask(&question).allows
+    })
+}
+
+/// Everybody whose word counts, by name, with the stages that it counts for.
+pub fn eligible(subject: &Subject<'_>, stages: &[Stage]) -> Vec<(OwnerName, BTreeSet<usize>)> {
+    let names = subject.model.people.keys();
+    let counting = names.map(|name| (name.clone(), counts_for(subject, stages, name)));
+    counting.filter(|(_, of)| !of.is_empty()).take(MAX_LOOKED_AT).collect()
+}
+
+/// Whether every place of every stage can have a person of its own: a matching, found place by place (Kuhn).
+pub fn is_enough(stages: &[Stage], people: &[BTreeSet<usize>]) -> bool {
+    let places: Vec<usize> = stages
+        .iter()
+        .enumerate()
+        .flat_map(|(index, stage)| std::iter::repeat_n(index, usize::try_from(stage.quorum).unwrap_or(usize::MAX)))
+        .collect();
+    // Whose place each person has.
+    let mut taken: Vec<Option<usize>> = vec![None; people.len()];
+    (0..places.len()).all(|place| place_found(place, &places, people, &mut taken, &mut vec![false; people.len()]))
+}
+
+fn place_found(
+    place: usize,
+    places: &[usize],
+    people: &[BTreeSet<usize>],
+    taken: &mut [Option<usize>],
+    tried: &mut [bool],
+) -> bool {
+    for person in 0..people.len() {
+        let counts = places.get(place).is_some_and(|stage| people.get(person).is_some_and(|of| of.contains(stage)));
+        if !counts || tried.get(person).copied().unwrap_or(true) {
+            continue;
+        }
+        if let Some(tried) = tried.get_mut(person) {
+            *tried = true;
+        }
+        let free = match taken.get(person).copied().flatten() {
+            None => true,
+            Some(other) => place_found(other, places, people, taken, tried),
+        };
+        if free {
+            if let Some(taken) = taken.get_mut(person) {
+                *taken = Some(place);
+            }
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(quorum: u32) -> Stage {
+        Stage { approvers: Approvers::Standing("security".to_owned()), quorum }
+    }
+
+    #[test]
+    fn nobody_counts_for_two() {
+        let of = |stages: &[usize]| stages.iter().copied().collect::<BTreeSet<_>>();
+        let two = [stage(1), stage(1)];
+        assert!(!is_enough(&two, &[of(&[0, 1])]));
+        assert!(!is_enough(&two, &[of(&[0]), of(&[0])]));
+        assert!(is_enough(&two, &[of(&[0, 1]), of(&[0])]), "whoever counts for both makes room");
+        assert!(is_enough(&two, &[of(&[0]), of(&[0, 1])]));
+        assert!(!is_enough(&[stage(2)], &[of(&[0])]));
+        assert!(is_enough(&[stage(2), stage(1)], &[of(&[0]), of(&[1, 0]), of(&[0])]));
+        assert!(is_enough(&[], &[]));
+    }
+}

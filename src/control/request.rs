@@ -1,0 +1,381 @@
+//! The state machine of a request: asked, then granted, denied, cancelled or expired, once.
+//!
+//! Planning only, over the model. Every step that leads to a grant goes through `settle`, which asks policy anew, counts
+//! the approvals that are bound to what is true now, and makes the grants in the same plan as the request's end: so there
+//! is no approval that is not enforced, and no grant without its approvals.
+
+use super::analyse::{self, Analysed, analyse};
+use super::approval::{self, Subject};
+use super::authorize::{Caller, SYSTEM};
+use super::grant::{self, GrantRequest, checked};
+use super::model::Model;
+use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
+use super::record::{Change, PersonRole, Record};
+use crate::domain::Timestamp;
+use crate::domain::grant::{Lineage, Origin};
+use crate::domain::name::{ApprovalId, GrantId, OwnerName, RequestId};
+use crate::domain::request::{Access, Approval, Ask, Request, Requester, Settled, State, Verdict};
+
+/// Requests that may be open at once.
+const MAX_OPEN: usize = 10_000;
+/// The same of one requester.
+const MAX_OPEN_EACH: usize = 100;
+/// Approvals that one request takes.
+const MAX_APPROVALS: usize = 100;
+/// Longest key that a request is found again by.
+const MAX_KEY_BYTES: usize = 128;
+/// Requests that expire in one transaction.
+const MAX_EXPIRING: usize = 100;
+
+/// What making a request came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// This request, as it now stands.
+    Request(Box<Request>),
+    /// One with the same key is there already.
+    Known(RequestId),
+}
+
+/// Makes a request, and grants it where policy needs nobody. What policy refuses is kept as denied, with what was found.
+///
+/// # Errors
+/// [`Refused::Denied`] for an identity that asks for another, [`Refused::Unfit`] without a policy, [`Refused::TooMuch`]
+/// when too many are open; for the rest as [`grant::plan_create`].
+pub fn plan_create(
+    model: &Model,
+    context: &Context<'_>,
+    ask: &Ask,
+    key: Option<&str>,
+    mut draw: impl FnMut() -> u128,
+) -> Result<Plan<Created>, Refused> {
+    let requester = requester(context.caller, ask)?;
+    if let Some(key) = key {
+        if key.is_empty() || key.len() > MAX_KEY_BYTES || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Refused::invalid(format!("key: 1 to {MAX_KEY_BYTES} printable characters, no spaces")));
+        }
+        if let Some(id) = model.request_keys.get(&(requester.clone(), key.to_owned())) {
+            return Ok(Plan::nothing(Created::Known(*id)));
+        }
+    }
+    let open = model.requests.values().filter(|kept| kept.value.requester == requester).count();
+    if open >= MAX_OPEN_EACH || model.requests.len() >= MAX_OPEN {
+        return Err(Refused::TooMuch(format!(
+            "{open} requests of {requester} are open: cancel those that are not needed"
+        )));
+    }
+    let good = checked(model, context.now, &grant_request(ask))?;
+    let ask = Ask { reason: good.reason, ..ask.clone() };
+    let id = RequestId::from_bits(draw());
+    let Analysed { analysis, expires, .. } = analyse(model, id, &requester, &ask, good.permissions)?;
+    let mut expires = context.now.saturating_add(expires.duration());
+    if ask.starts.is_some() {
+        // What is asked for a time that is over cannot be granted any more.
+        expires = expires.min(good.window.ends);
+    }
+    let request = Request {
+        id,
+        requester,
+        ask,
+        key: key.map(str::to_owned),
+        created: context.now,
+        expires,
+        state: State::Pending,
+        analysis,
+        approvals: Vec::new(),
+        grants: Vec::new(),
+        settled: None,
+    };
+    let plan = match request.analysis.verdict {
+        Verdict::Refuse => refuse(None, request, context.now),
+        Verdict::Approve => put("request.created", None, request, None),
+        Verdict::Grant => settle(model, context, None, request, &mut draw)?,
+    };
+    Ok(plan.map(|request| Created::Request(Box::new(request))))
+}
+
+/// Approves a request: `digest` is of the analysis that was seen. The last approval that it takes makes the grants.
+///
+/// # Errors
+/// [`Refused::NotFound`] when it is not open, [`Refused::Denied`] for somebody whose word does not count,
+/// [`Refused::Conflict`] when it is not what was seen any more.
+pub fn plan_approve(
+    model: &Model,
+    context: &Context<'_>,
+    id: RequestId,
+    digest: &str,
+    comment: Option<&str>,
+    mut draw: impl FnMut() -> u128,
+) -> Result<Plan<Request>, Refused> {
+    let before = open(model, context, id)?;
+    let comment = comment.map(checked_reason).transpose().map_err(Refused::invalid)?;
+    let Caller::Person(person) = context.caller else {
+        return Err(Refused::Denied("people approve, and nobody in their place".to_owned()));
+    };
+    let (now, of) = again(model, before, &person.name)?;
+    if now.analysis.verdict == Verdict::Refuse {
+        // What was found stands in the way by now: no word can help it.
+        return Ok(refuse(Some(before), Request { analysis: now.analysis, ..before.clone() }, context.now));
+    }
+    if of.is_empty() && now.analysis.verdict == Verdict::Approve {
+        return Err(Refused::Denied(not_eligible(&person.name, &now.analysis)));
+    }
+    if digest != now.analysis.digest {
+        return Err(Refused::Conflict(format!(
+            "request {id} is not what was seen any more: look at it again (`portcullis request show {id}`)"
+        )));
+    }
+    let mut request = Request { analysis: now.analysis, ..before.clone() };
+    let given = request.approvals.iter().any(|given| given.by == person.name && given.digest == digest);
+    if given {
+        return Ok(Plan::nothing(before.clone()));
+    }
+    if request.approvals.len() >= MAX_APPROVALS {
+        return Err(Refused::TooMuch(format!("{MAX_APPROVALS} approvals are given already")));
+    }
+    let approval = Approval {
+        id: ApprovalId::from_bits(draw()),
+        by: person.name.clone(),
+        at: context.now,
+        digest: digest.to_owned(),
+        comment: comment.clone(),
+    };
+    request.approvals.push(approval);
+    if is_approved(model, &request, &now.together)? {
+        return settle(model, context, Some((before, comment.as_deref())), request, &mut draw);
+    }
+    Ok(put("request.approved", Some(before), request, comment.as_deref()))
+}
+
+fn not_eligible(name: &OwnerName, analysis: &crate::domain::request::Analysis) -> String {
+    let stages: Vec<String> = analysis.stages.iter().map(|stage| stage.approvers.to_string()).collect();
+    format!("{name} may not approve it: it takes {}, and never who asks", stages.join(" and "))
+}
+
+/// The analysis as of now, and the stages that somebody's word counts for.
+fn again(
+    model: &Model,
+    request: &Request,
+    name: &OwnerName,
+) -> Result<(Analysed, std::collections::BTreeSet<usize>), Refused> {
+    let permissions = grant::permissions(model, &grant_request(&request.ask).access)?;
+    let now = analyse(model, request.id, &request.requester, &request.ask, permissions)?;
+    let set = analyse::readable(analyse::in_force(model)?)?;
+    let subject = Subject {
+        model,
+        set,
+        requester: &request.requester,
+        ask: &request.ask,
+        permissions: &now.analysis.permissions,
+        together: &now.together,
+    };
+    let of = approval::counts_for(&subject, &now.analysis.stages, name);
+    Ok((now, of))
+}
+
+/// Whether the approvals that are bound to the request's analysis, of people whose word counts now, are enough.
+fn is_approved(
+    model: &Model,
+    request: &Request,
+    together: &std::collections::BTreeSet<String>,
+) -> Result<bool, Refused> {
+    let set = analyse::readable(analyse::in_force(model)?)?;
+    let stages = &request.analysis.stages;
+    let subject = Subject {
+        model,
+        set,
+        requester: &request.requester,
+        ask: &request.ask,
+        permissions: &request.analysis.permissions,
+        together,
+    };
+    let counting = request.approvals.iter().filter(|approval| approval.digest == request.analysis.digest);
+    let people: Vec<_> = counting.map(|approval| approval::counts_for(&subject, stages, &approval.by)).collect();
+    Ok(approval::is_enough(stages, &people))
+}
+
+/// Grants a request whose analysis is of now and whose approvals are enough.
+fn settle(
+    model: &Model,
+    context: &Context<'_>,
+    approved: Option<(&Request, Option<&str>)>,
+    mut request: Request,
+    draw: &mut impl FnMut() -> u128,
+) -> Result<Plan<Request>, Refused> {
+    let mut asked = grant_request(&request.ask);
+    if let Some(starts) = asked.starts.filter(|starts| *starts < context.now) {
+        // What is granted late ends when it was to end.
+        let ends = starts.saturating_add(asked.duration);
+        (asked.starts, asked.duration) = (None, ends.saturating_since(context.now));
+    }
+    let good = checked(model, context.now, &asked)?;
+    let counting = request.approvals.iter().filter(|approval| approval.digest == request.analysis.digest);
+    let origin = Origin {
+        request: request.id,
+        approvals: counting.map(|approval| approval.id).collect(),
+        policy: request.analysis.policy,
+        role: match &request.ask.access {
+            Access::Role(role) => Some(role.clone()),
+            Access::Resource(_) => None,
+        },
+        digest: request.analysis.digest.clone(),
+    };
+    let created_by = match &request.requester {
+        Requester::Person(name) => name.clone(),
+        Requester::Identity(name) => {
+            let name = format!("identity.{name}");
+            name.parse().map_err(|_| Refused::invalid("the identity's name is too long"))?
+        }
+    };
+    let lineage = Lineage {
+        created: context.now,
+        created_by,
+        reason: request.ask.reason.clone(),
+        ticket: request.ask.ticket.clone(),
+        origin: Some(Box::new(origin)),
+    };
+    let grants = grant::issue(&asked, good.permissions, good.window, &lineage, || GrantId::from_bits(draw()));
+    request.state = State::Granted;
+    request.grants = grants.answer.iter().map(|grant| grant.id).collect();
+    let by = context.caller.to_string();
+    let reason = if request.analysis.stages.is_empty() { "policy needs nobody" } else { "the approvals are complete" };
+    request.settled = Some(Settled { at: context.now, by, reason: reason.to_owned() });
+    let mut plan = match approved {
+        Some((before, comment)) => put("request.approved", Some(before), request, comment),
+        None => put("request.created", None, request, None),
+    };
+    let change = plan.changes.first().cloned();
+    plan.events.extend(change.map(|change| ChangeEvent::of("request.granted", None, &change, Some(reason)).digested()));
+    plan.changes.extend(grants.changes);
+    plan.events.extend(grants.events);
+    Ok(plan)
+}
+
+/// Denies a request: whoever may approve it, and who watches over all access.
+///
+/// # Errors
+/// [`Refused::NotFound`] when it is not open, [`Refused::Denied`] for anybody else, [`Refused::Invalid`] without a reason.
+pub fn plan_deny(model: &Model, context: &Context<'_>, id: RequestId, reason: &str) -> Result<Plan<Request>, Refused> {
+    let before = open(model, context, id)?;
+    let reason = checked_reason(reason).map_err(Refused::invalid)?;
+    let Caller::Person(person) = context.caller else {
+        return Err(Refused::Denied("people deny, and nobody in their place".to_owned()));
+    };
+    let (now, of) = again(model, before, &person.name)?;
+    let watches = [PersonRole::Administrator, PersonRole::Security].iter().any(|role| person.roles.contains(role));
+    if of.is_empty() && !watches {
+        return Err(Refused::Denied(not_eligible(&person.name, &now.analysis)));
+    }
+    Ok(close("request.denied", before, State::Denied, context, &reason))
+}
+
+/// Takes a request back: whoever made it or answers for the identity, and who watches over all access.
+///
+/// # Errors
+/// [`Refused::NotFound`] when it is not open, [`Refused::Denied`] for anybody else, [`Refused::Invalid`] without a reason.
+pub fn plan_cancel(
+    model: &Model,
+    context: &Context<'_>,
+    id: RequestId,
+    reason: &str,
+) -> Result<Plan<Request>, Refused> {
+    let before = open(model, context, id)?;
+    let reason = checked_reason(reason).map_err(Refused::invalid)?;
+    let may = match context.caller {
+        Caller::Person(person) => {
+            let owner = model.identities.get(&before.ask.identity).map(|kept| &kept.value.spec.owner);
+            before.requester == Requester::Person(person.name.clone())
+                || owner.is_some_and(|owner| person.is_owner(owner))
+                || [PersonRole::Administrator, PersonRole::Security].iter().any(|role| person.roles.contains(role))
+        }
+        Caller::Identity(name) => before.requester == Requester::Identity(name.clone()),
+        Caller::System => true,
+        Caller::Gateway(_) | Caller::Joining(..) => false,
+    };
+    if !may {
+        return Err(Refused::Denied(format!("it is {}'s request: they can cancel it", before.requester)));
+    }
+    Ok(close("request.cancelled", before, State::Cancelled, context, &reason))
+}
+
+/// Records the end of requests that nobody approved in time. The answer: whether there may be more.
+pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
+    let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: false };
+    for (expires, id) in &model.request_ends {
+        if *expires > now {
+            break;
+        }
+        if plan.changes.len() == MAX_EXPIRING {
+            plan.answer = true;
+            break;
+        }
+        let Some(kept) = model.requests.get(id) else { continue };
+        let context = Context { caller: &Caller::System, now };
+        let one = close("request.expired", &kept.value, State::Expired, &context, "nobody approved it in time");
+        plan.changes.extend(one.changes);
+        plan.events.extend(one.events.into_iter().map(ChangeEvent::digested));
+    }
+    plan
+}
+
+fn open<'m>(model: &'m Model, context: &Context<'_>, id: RequestId) -> Result<&'m Request, Refused> {
+    let none = || Refused::NotFound(format!("there is no open request {id}"));
+    let request = model.requests.get(&id).map(|kept| kept.value.as_ref()).ok_or_else(none)?;
+    if request.expires <= context.now {
+        return Err(Refused::Conflict(format!("request {id} has expired")));
+    }
+    Ok(request)
+}
+
+fn requester(caller: &Caller, ask: &Ask) -> Result<Requester, Refused> {
+    match caller {
+        Caller::Person(person) => Ok(Requester::Person(person.name.clone())),
+        Caller::Identity(name) if *name == ask.identity => Ok(Requester::Identity(name.clone())),
+        Caller::Identity(name) => {
+            Err(Refused::Denied(format!("{name} asks for itself, with its own credential, and for nobody else")))
+        }
+        Caller::Gateway(_) | Caller::Joining(..) | Caller::System => {
+            Err(Refused::Denied("people and identities ask for access".to_owned()))
+        }
+    }
+}
+
+/// The same as grants are made from.
+pub(super) fn grant_request(ask: &Ask) -> GrantRequest {
+    GrantRequest {
+        identity: ask.identity.clone(),
+        access: match &ask.access {
+            Access::Role(role) => grant::Access::Role(role.clone()),
+            Access::Resource(it) => grant::Access::Actions(it.resource.clone(), it.actions.clone()),
+        },
+        starts: ask.starts,
+        duration: ask.duration.duration(),
+        limits: ask.limits.clone(),
+        reason: ask.reason.clone(),
+        ticket: ask.ticket.clone(),
+    }
+}
+
+fn refuse(before: Option<&Request>, mut request: Request, now: Timestamp) -> Plan<Request> {
+    let texts: Vec<&str> =
+        request.analysis.findings.iter().filter(|f| f.code != "sensitive").map(|f| f.text.as_str()).collect();
+    let reason = format!("policy: {}", texts.join("; "));
+    request.state = State::Denied;
+    request.settled = Some(Settled { at: now, by: SYSTEM.to_owned(), reason: reason.clone() });
+    put("request.refused", before, request, Some(&reason))
+}
+
+fn close(operation: &str, before: &Request, state: State, context: &Context<'_>, reason: &str) -> Plan<Request> {
+    let settled = Settled { at: context.now, by: context.caller.to_string(), reason: reason.to_owned() };
+    put(operation, Some(before), Request { state, settled: Some(settled), ..before.clone() }, Some(reason))
+}
+
+fn put(operation: &str, before: Option<&Request>, request: Request, reason: Option<&str>) -> Plan<Request> {
+    let change = Change::Put(Record::Request(request.clone()));
+    let before = before.cloned().map(Record::Request);
+    let event = ChangeEvent::of(operation, before.as_ref(), &change, reason);
+    // Gateways hear of it with the grants alone; but the order with what policy and catalog say is that of the stream.
+    Plan { changes: vec![change], events: vec![event], audience: Default::default(), answer: request }
+}
+
+#[cfg(test)]
+mod tests;
