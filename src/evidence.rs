@@ -8,6 +8,7 @@ pub mod access;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod entry;
+pub mod explain;
 pub mod journal;
 pub mod key;
 pub mod proof;

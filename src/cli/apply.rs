@@ -56,7 +56,12 @@ impl Apply {
             // Documents that do not fit together are the user's to mend, as those that cannot be read.
             let misfit = error.refusal() == Some(Refusal::Unfit);
             let failure = Failure::from(error);
-            if misfit { Failure { exit: Exit::Usage, ..failure } } else { failure }
+            if misfit {
+                let message = placed(&failure.message, &documents);
+                Failure { exit: Exit::Usage, message, ..failure }
+            } else {
+                failure
+            }
         })?;
         let answer = Answer {
             dry_run: self.dry_run,
@@ -78,6 +83,21 @@ impl Apply {
         }
         Ok(catalog::documents("-", &text)?)
     }
+}
+
+/// What the control plane found, each fault with the place of what it is about: it knows documents and no files.
+fn placed(message: &str, documents: &[Document]) -> String {
+    let place = |fault: &str| {
+        let about = documents.iter().find_map(|document| {
+            let start = format!("{} {}: ", document.kind, document.name);
+            fault.strip_prefix(&start).map(|rest| (document, rest))
+        });
+        let Some((document, rest)) = about else { return fault.to_owned() };
+        let field = rest.split(':').next().unwrap_or_default();
+        let pointer = if field == "name" { "/name".to_owned() } else { format!("/spec/{field}") };
+        document.places.fault(&pointer, fault).to_string()
+    };
+    message.split("; ").map(place).collect::<Vec<_>>().join("\n")
 }
 
 fn difference(diff: v1::ObjectDiff) -> Result<Difference, Failure> {

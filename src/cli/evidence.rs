@@ -2,6 +2,7 @@
 //!
 //! Reads directories, never a running program: what proves something must not need the one that is to be proven.
 
+mod explain;
 mod summary;
 
 use std::io::Read as _;
@@ -67,6 +68,8 @@ pub(super) enum Evidence {
     },
     /// Print the records that match
     Query(Ask),
+    /// Tell the whole story of a call, a grant, a request or an approval, from who asked to what was done
+    Explain(explain::Explain),
 }
 
 #[derive(Debug, Args)]
@@ -181,6 +184,7 @@ impl Evidence {
                 tail(context, &log.storage(context)?, lines, follow, View::of(access_log)).await
             }
             Self::Query(ask) => ask.run(context),
+            Self::Explain(command) => command.run(context),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::wire::v1;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Grant {
-    /// Make a grant (administrators only)
+    /// Make a grant by hand (administrators only, and nobody once a policy is in force: see `request create`)
     Create(Box<Create>),
     /// List grants: those scheduled or active, unless --state says otherwise
     List(List),
@@ -418,6 +418,8 @@ fn details(shown: &ShownGrant, now: Timestamp) -> Human {
         ("given out", shown.record.uses_given.map(|given| given.to_string()).unwrap_or_default()),
         ("reason", grant.lineage.reason.clone()),
         ("ticket", grant.lineage.ticket.clone().unwrap_or_default()),
+        ("request", grant.lineage.origin.as_ref().map(|origin| origin.request.to_string()).unwrap_or_default()),
+        ("policy", grant.lineage.origin.as_ref().map(|it| format!("version {}", it.policy)).unwrap_or_default()),
         ("created", format!("{} by {}", both(grant.lineage.created, now), grant.lineage.created_by)),
         ("revoked", revoked.unwrap_or_default()),
         ("revision", shown.record.revision.to_string()),

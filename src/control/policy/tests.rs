@@ -27,8 +27,14 @@ fn what_does_not_say_what_its_author_means_is_refused() {
         ("permit (principal, action, resource", "a.cedar:1:"),
         ("permit (principal, action == Action::\"approve\", resource);", "without @id"),
         ("@id(\"a\") permit (principal, action == Action::\"request\", resource);", "@approvers is missing"),
-        ("@id(\"a\") @approvers(\"bob\") permit (principal, action == Action::\"request\", resource);", "names no approvers"),
-        ("@id(\"a\") @aprovers(\"none\") permit (principal, action == Action::\"request\", resource);", "is not an annotation"),
+        (
+            "@id(\"a\") @approvers(\"bob\") permit (principal, action == Action::\"request\", resource);",
+            "names no approvers",
+        ),
+        (
+            "@id(\"a\") @aprovers(\"none\") permit (principal, action == Action::\"request\", resource);",
+            "is not an annotation",
+        ),
         ("@id(\"a\") @max_duration(\"8h\") forbid (principal, action, resource);", "are for rules that permit"),
         ("@id(\"a\") @approvers(\"none\") @quorum(\"2\") permit (principal, action, resource);", "@quorum goes with"),
         (&format!("{OPEN};\n{OPEN};"), "another rule has that name"),

@@ -140,7 +140,8 @@ fn once_a_policy_is_in_force_nobody_makes_grants_by_hand() {
         speaks_for: Vec::new(),
         token: Digest::of("root"),
     }));
-    let create = |model: &Model| grant::plan_create(model, &at(&administrator, NOW), &by_hand, || GrantId::from_bits(7));
+    let create =
+        |model: &Model| grant::plan_create(model, &at(&administrator, NOW), &by_hand, || GrantId::from_bits(7));
     assert!(matches!(create(&world()), Err(Refused::Denied(_))));
     assert!(create(&Model { policy: None, ..world() }).is_ok());
 }

@@ -1,0 +1,183 @@
+//! `portcullis evidence explain`: one thing's whole story, with the logs that tell it verified.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::super::Context;
+use super::super::failure::{Exit, Failure};
+use super::super::output::Human;
+use super::Log as LogOf;
+use crate::domain::name::GrantId;
+use crate::evidence::explain::{self, GrantStory, Log, Story};
+use crate::evidence::storage::DiskStorage;
+use crate::evidence::verify::{self, VerifyOptions};
+
+#[derive(Debug, Args)]
+pub(in super::super) struct Explain {
+    /// A call, a grant, a request or an approval
+    id: GrantId,
+    /// The control plane's log; that of the dev directory if not given
+    #[arg(long, value_name = "LOG")]
+    control_log: Option<PathBuf>,
+    /// A gateway's log; may be repeated; that of the dev directory's gateway if not given
+    #[arg(long, value_name = "LOG")]
+    gateway_log: Vec<PathBuf>,
+}
+
+/// A log that was verified.
+#[derive(Serialize)]
+struct Proof {
+    log: String,
+    /// Records under the signed checkpoint.
+    size: u64,
+    /// Their root, base64.
+    root: String,
+    /// The key that signed.
+    key: String,
+    /// Records that no checkpoint covers yet.
+    past_checkpoint: u64,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    story: Story,
+    proofs: Vec<Proof>,
+}
+
+impl Explain {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let control = LogOf { directory: self.control_log, control: true }.directory(context)?;
+        let mut gateways = self.gateway_log;
+        if gateways.is_empty() {
+            gateways.push(LogOf { directory: None, control: false }.directory(context)?);
+        }
+        let mut proofs = Vec::new();
+        for log in std::iter::once(&control).chain(&gateways) {
+            proofs.push(proof(log)?);
+        }
+        let gateways: Vec<Log> = gateways.iter().map(|path| log(path)).collect();
+        let story = explain::explain(self.id.bits(), &log(&control), &gateways)?;
+        let Some(story) = story else {
+            return Err(Failure::new(Exit::NotFound, format!("no record of these logs names {}", self.id)));
+        };
+        let answer = Answer { story, proofs };
+        context.output.answer(&answer, || shown(&answer))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn log(path: &Path) -> Log {
+    Log { name: path.display().to_string(), storage: Arc::new(DiskStorage::read_only(path)) }
+}
+
+fn proof(log: &Path) -> Result<Proof, Failure> {
+    use base64::Engine as _;
+    let report = verify::verify(log, &VerifyOptions::default())?;
+    Ok(Proof {
+        log: log.display().to_string(),
+        size: report.checkpoint.size,
+        root: base64::engine::general_purpose::STANDARD.encode(report.checkpoint.root.0),
+        key: report.key.to_string(),
+        past_checkpoint: report.past_checkpoint,
+    })
+}
+
+fn shown(answer: &Answer) -> Human {
+    let story = &answer.story;
+    let kind = match story.subject {
+        explain::Subject::Call => "call",
+        explain::Subject::Grant => "grant",
+        explain::Subject::Request => "request",
+        explain::Subject::Approval => "approval",
+    };
+    let mut parts = vec![Human::Lines(vec![format!("{kind} {}", story.id)]), Human::Details(asked(story))];
+    parts.extend(story.grants.iter().map(|grant| Human::Lines(granted(grant))));
+    let row = |line: &explain::Line| {
+        let at = crate::domain::Timestamp::from_unix_seconds(line.at.unix_seconds());
+        vec![at.to_string(), line.who.clone(), line.what.clone(), line.text.clone(), format!("record {}", line.seq)]
+    };
+    parts.push(Human::Table {
+        headers: &["AT", "WHO", "WHAT", "", "EVIDENCE"],
+        rows: story.timeline.iter().map(row).collect(),
+        empty: "",
+    });
+    let proven = |proof: &Proof| {
+        let Proof { log, size, past_checkpoint, .. } = proof;
+        format!("verified: {log}: {size} records under its signed checkpoint, {past_checkpoint} after it")
+    };
+    parts.push(Human::Lines(answer.proofs.iter().map(proven).collect()));
+    Human::Parts(parts)
+}
+
+fn asked(story: &Story) -> Vec<(&'static str, String)> {
+    let Some(request) = &story.request else {
+        let by = story.grants.first().and_then(|grant| grant.made.as_ref());
+        let of =
+            |pointer: &str| by.and_then(|made| made.pointer(pointer)).and_then(|it| it.as_str()).unwrap_or_default();
+        if by.is_none() {
+            return Vec::new();
+        }
+        return vec![
+            ("made by hand", format!("by {}, without a request", of("/lineage/created_by"))),
+            ("reason", of("/lineage/reason").to_owned()),
+        ];
+    };
+    let text = |pointer: &str| request.pointer(pointer).and_then(|it| it.as_str()).unwrap_or_default().to_owned();
+    let list = |pointer: &str, key: &str| {
+        let items = request.pointer(pointer).and_then(|it| it.as_array()).into_iter().flatten();
+        items.map(|it| it.get(key).unwrap_or(it).as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>().join(", ")
+    };
+    let requester = request.get("requester").and_then(|it| it.as_object()).and_then(|it| it.values().next().cloned());
+    let published = story.policy.as_ref().map(|policy| {
+        let of = |key: &str| policy.get(key).and_then(|it| it.as_str()).unwrap_or_default().to_owned();
+        format!(", published by {}: {}", of("by"), of("reason"))
+    });
+    let version = request.pointer("/analysis/policy").map(ToString::to_string).unwrap_or_default();
+    vec![
+        ("request", text("/id")),
+        ("state", text("/state")),
+        ("requested by", requester.and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default()),
+        ("identity", text("/ask/identity")),
+        ("reason", text("/ask/reason")),
+        ("ticket", text("/ask/ticket")),
+        ("for", text("/ask/duration")),
+        ("policy", format!("version {version}{}", published.unwrap_or_default())),
+        ("rules", list("/analysis/rules", "")),
+        ("findings", list("/analysis/findings", "text")),
+        ("approved by", list("/approvals", "by")),
+        ("settled", text("/settled/reason")),
+    ]
+}
+
+fn granted(grant: &GrantStory) -> Vec<String> {
+    let of = |pointer: &str| {
+        grant
+            .made
+            .as_ref()
+            .and_then(|made| made.pointer(pointer))
+            .and_then(|it| it.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let ended = grant.ended.as_ref().map(|how| format!(", {how}")).unwrap_or_default();
+    let calls = &grant.calls;
+    let mut lines = vec![format!(
+        "grant {} on {} from {} until {}{ended}",
+        grant.id,
+        of("/resource"),
+        of("/window/starts"),
+        of("/window/ends")
+    )];
+    if calls.enforced.is_empty() {
+        lines.push("  no gateway of these logs has decided on it: it has had no effect".to_owned());
+    }
+    for (log, revision) in &calls.enforced {
+        lines.push(format!("  enforced by {log}, first on revision {revision}"));
+    }
+    lines.push(format!("  {} calls allowed, {} cut", calls.count, calls.cut));
+    lines
+}

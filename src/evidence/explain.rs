@@ -1,0 +1,391 @@
+//! The whole story of one thing: from a call, a grant, a request or an approval to all the others, both ways.
+//!
+//! Reads the control plane's log and gateways' logs and knows nothing but them: what is told stands in a record, and each
+//! line says in which. It does not verify; whoever must know verifies the logs beside it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::entry::{Basis, Change, Entry, Event, Intent};
+use super::query::{Filter, Found, Query, QueryError};
+use super::storage::Storage;
+use super::tree::leaf_hash;
+use crate::domain::Timestamp;
+use crate::domain::name::{ApprovalId, CallId, GrantId, RequestId};
+
+/// Calls under one grant that are listed from its beginning, and as many from its end. All are counted.
+const LISTED: usize = 10;
+
+/// A log and what it is called in a story.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// For example its directory.
+    pub name: String,
+    /// Where it is.
+    pub storage: Arc<dyn Storage>,
+}
+
+/// What an identifier turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Subject {
+    Call,
+    Grant,
+    Request,
+    Approval,
+}
+
+/// A line of a story: one record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// In which log.
+    pub log: String,
+    /// At which position.
+    pub seq: u64,
+    /// The record's leaf hash (RFC 6962 section 2.1), base64: what a proof of inclusion begins with.
+    pub leaf: String,
+    /// Who.
+    pub who: String,
+    /// What, for example `request.approved` or `call.allowed`.
+    pub what: String,
+    /// In words.
+    pub text: String,
+}
+
+/// What is known of calls under one grant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Calls {
+    /// How many were allowed.
+    pub count: u64,
+    /// When the first one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// When the last one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
+    /// How many were cut.
+    pub cut: u64,
+    /// Logs of gateways that decided on it: where it took effect, with the first revision that a decision was made on.
+    pub enforced: BTreeMap<String, u64>,
+}
+
+/// A grant of a story.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GrantStory {
+    /// Its identifier.
+    pub id: GrantId,
+    /// As it was made.
+    pub made: Option<Value>,
+    /// The store's revision that holds it.
+    pub revision: Option<u64>,
+    /// How it ended, if it has: `revoked` or `expired`.
+    pub ended: Option<String>,
+    /// What was done with it.
+    pub calls: Calls,
+}
+
+/// The whole story.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Story {
+    /// What was asked about.
+    pub id: String,
+    /// What it is.
+    pub subject: Subject,
+    /// The request as its last record tells it: who asked, what analysing it said, who approved seeing what. `None` for a
+    /// grant that was made by hand.
+    pub request: Option<Value>,
+    /// The version of the policy that decided: who published it, when and why; its files are in the record.
+    pub policy: Option<Value>,
+    /// What was granted, and what came of it.
+    pub grants: Vec<GrantStory>,
+    /// Everything in the order of time.
+    pub timeline: Vec<Line>,
+}
+
+/// What an identifier leads to.
+#[derive(Debug, Default)]
+struct Ties {
+    request: Option<RequestId>,
+    grants: BTreeSet<GrantId>,
+    policy: Option<u64>,
+}
+
+/// Tells the story of `id`. `None` when no record of these logs names it.
+///
+/// # Errors
+/// When a log cannot be read.
+pub fn explain(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<Story>, QueryError> {
+    let Some((subject, ties, alone)) = ties(id, control, gateways)? else { return Ok(None) };
+    let mut story = Story {
+        id: GrantId::from_bits(id).to_string(),
+        subject,
+        request: None,
+        policy: None,
+        grants: Vec::new(),
+        timeline: alone,
+    };
+    let mut grants: BTreeMap<GrantId, GrantStory> = BTreeMap::new();
+    for id in ties.grants {
+        let none = GrantStory { id, made: None, revision: None, ended: None, calls: Calls::default() };
+        grants.insert(id, none);
+    }
+    walk(control, Filter { kind: Some(super::entry::Kind::Change), ..Filter::default() }, |found| {
+        if let Event::Change(change) = &found.entry.event
+            && take_change(change, ties.request, ties.policy, &mut grants, &mut story)
+        {
+            story.timeline.push(line(control, found, &change.actor, &change.operation, &words(change)));
+        }
+    })?;
+    for log in gateways {
+        for (id, grant) in &mut grants {
+            calls(log, *id, CallId::from_bits(self::bits(&story.id)), grant, &mut story.timeline)?;
+        }
+    }
+    story.grants = grants.into_values().collect();
+    story.timeline.sort_by(|a, b| (a.at, &a.log, a.seq).cmp(&(b.at, &b.log, b.seq)));
+    story.timeline.dedup_by(|a, b| (&a.log, a.seq) == (&b.log, b.seq));
+    Ok(Some(story))
+}
+
+fn bits(id: &str) -> u128 {
+    id.parse().map_or(0, GrantId::bits)
+}
+
+fn walk(log: &Log, filter: Filter, mut each: impl FnMut(&Found)) -> Result<(), QueryError> {
+    let mut query = Query::new(log.storage.clone(), 0, filter);
+    while let Some(found) = query.next()? {
+        each(&found);
+    }
+    Ok(())
+}
+
+/// What the identifier is, and the request and grants that belong to it; lines of a call that belongs to none.
+fn ties(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<(Subject, Ties, Vec<Line>)>, QueryError> {
+    let changes = || Filter { kind: Some(super::entry::Kind::Change), ..Filter::default() };
+    let (grant, request, approval) = (GrantId::from_bits(id), RequestId::from_bits(id), ApprovalId::from_bits(id));
+    let (mut subject, mut ties, mut alone) = (None, Ties::default(), Vec::new());
+    // A call leads to its grant.
+    for log in gateways {
+        let filter = Filter { call: Some(CallId::from_bits(id)), ..Filter::default() };
+        walk(log, filter, |found| match &found.entry.event {
+            Event::Intent(intent) => {
+                subject = Some(Subject::Call);
+                match &intent.basis {
+                    Basis::Grant(id) => drop(ties.grants.insert(*id)),
+                    Basis::Exception(_) => alone.push(call_line(log, found, intent)),
+                }
+            }
+            Event::Denial(denial) => {
+                subject = Some(Subject::Call);
+                let who = denial.identity.as_ref().map(ToString::to_string);
+                let who = who.or_else(|| denial.principal.as_ref().map(ToString::to_string)).unwrap_or_default();
+                let text = format!("{} {} refused: {}", denial.method, denial.path, denial.reason);
+                alone.push(line(log, found, &who, "call.denied", &text));
+            }
+            _ => {}
+        })?;
+    }
+    walk(control, changes(), |found| {
+        let Event::Change(change) = &found.entry.event else { return };
+        let Some(after) = change.after.as_deref() else { return };
+        match &*change.object_kind {
+            "request" if change.object == request.to_string() => subject = Some(Subject::Request),
+            "grant" if change.object == grant.to_string() => {
+                subject = Some(Subject::Grant);
+                ties.grants.insert(grant);
+            }
+            "request" => {
+                let approvals = after.get("approvals").and_then(Value::as_array);
+                let names = |given: &Value| given.get("id").and_then(Value::as_str) == Some(&approval.to_string());
+                if approvals.is_some_and(|approvals| approvals.iter().any(names)) {
+                    subject = Some(Subject::Approval);
+                    ties.request = change.object.parse().ok();
+                }
+            }
+            _ => {}
+        }
+    })?;
+    let Some(subject) = subject else { return Ok(None) };
+    if subject == Subject::Request {
+        ties.request = Some(request);
+    }
+    // A grant leads to its request, and a request to its grants and its policy.
+    walk(control, changes(), |found| {
+        let Event::Change(change) = &found.entry.event else { return };
+        let Some(after) = change.after.as_deref() else { return };
+        let is_ours = |id: &GrantId| change.object == id.to_string();
+        if change.object_kind == "grant" && ties.grants.iter().any(is_ours) {
+            let origin = after.pointer("/grant/lineage/origin");
+            let named = origin.and_then(|origin| origin.get("request")).and_then(Value::as_str);
+            ties.request = named.and_then(|id| id.parse().ok()).or(ties.request);
+        }
+    })?;
+    if let Some(request) = ties.request {
+        walk(control, changes(), |found| {
+            let Event::Change(change) = &found.entry.event else { return };
+            let Some(after) = change.after.as_deref() else { return };
+            if change.object_kind == "request" && change.object == request.to_string() {
+                let grants = after.get("grants").and_then(Value::as_array).into_iter().flatten();
+                ties.grants.extend(grants.filter_map(|id| id.as_str()?.parse::<GrantId>().ok()));
+                ties.policy = after.pointer("/analysis/policy").and_then(Value::as_u64).or(ties.policy);
+            }
+        })?;
+    }
+    Ok(Some((subject, ties, alone)))
+}
+
+/// Whether a change belongs to the story; what it tells of is taken in.
+fn take_change(
+    change: &Change<'_>,
+    request: Option<RequestId>,
+    policy: Option<u64>,
+    grants: &mut BTreeMap<GrantId, GrantStory>,
+    story: &mut Story,
+) -> bool {
+    let after = change.after.as_deref();
+    match &*change.object_kind {
+        "request" if request.is_some_and(|id| change.object == id.to_string()) => {
+            // A digest alone tells less than the record before it.
+            if let Some(after) = after.filter(|after| after.get("ask").is_some()) {
+                story.request = Some(after.clone());
+            }
+            true
+        }
+        "grant" => {
+            let grant = change.object.parse().ok().and_then(|id: GrantId| grants.get_mut(&id));
+            let Some(grant) = grant else { return false };
+            match &*change.operation {
+                "grant.created" => {
+                    grant.made = after.and_then(|after| after.get("grant")).cloned();
+                    grant.revision = Some(change.revision);
+                }
+                "grant.revoked" => grant.ended = Some("revoked".to_owned()),
+                "grant.expired" => grant.ended = Some("expired".to_owned()),
+                _ => {}
+            }
+            true
+        }
+        "policy" if policy.is_some_and(|version| change.object.parse() == Ok(version)) => {
+            story.policy = after.cloned().map(|mut record| {
+                if let Some(record) = record.as_object_mut() {
+                    record.remove("files");
+                }
+                record
+            });
+            true
+        }
+        _ => false,
+    }
+}
+
+fn words(change: &Change<'_>) -> String {
+    let reason = change.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let text = |pointer: &str| change.after.as_deref().and_then(|after| after.pointer(pointer)).and_then(Value::as_str);
+    let about = match &*change.operation {
+        "request.created" => format!(
+            " for {}, because: {}",
+            text("/ask/identity").unwrap_or_default(),
+            text("/ask/reason").unwrap_or_default()
+        ),
+        "request.approved" => {
+            let approvals = change.after.as_deref().and_then(|after| after.get("approvals")).and_then(Value::as_array);
+            let last = approvals.and_then(|approvals| approvals.last());
+            let of = |key: &str| last.and_then(|last| last.get(key)).and_then(Value::as_str).unwrap_or_default();
+            format!(", approval {} of what has the digest {}", of("id"), of("digest"))
+        }
+        "grant.created" => format!(
+            " to {} on {}",
+            text("/grant/identity").unwrap_or_default(),
+            text("/grant/resource").unwrap_or_default()
+        ),
+        _ => String::new(),
+    };
+    format!("{} {} in revision {}{about}{reason}", change.object_kind, change.object, change.revision)
+}
+
+/// The calls under a grant in one log, and what enforced its end.
+fn calls(
+    log: &Log,
+    id: GrantId,
+    about: CallId,
+    grant: &mut GrantStory,
+    timeline: &mut Vec<Line>,
+) -> Result<(), QueryError> {
+    let (mut first, mut last, mut asked) = (Vec::new(), VecDeque::new(), Vec::new());
+    let mut intents = BTreeSet::new();
+    walk(log, Filter { grant: Some(id), ..Filter::default() }, |found| {
+        let told = match &found.entry.event {
+            Event::Intent(intent) => {
+                let calls = &mut grant.calls;
+                calls.count = calls.count.saturating_add(1);
+                calls.first = Some(calls.first.map_or(found.entry.time, |at| at.min(found.entry.time)));
+                calls.last = Some(calls.last.map_or(found.entry.time, |at| at.max(found.entry.time)));
+                calls.enforced.entry(log.name.clone()).or_insert(intent.revision);
+                if intent.call == about {
+                    intents.insert(found.entry.seq);
+                    asked.push(call_line(log, found, intent));
+                    return;
+                }
+                call_line(log, found, intent)
+            }
+            Event::Outcome(outcome) => {
+                let ended = format!("{:?}", outcome.ending.ended).to_lowercase();
+                if ended == "cut" {
+                    grant.calls.cut = grant.calls.cut.saturating_add(1);
+                }
+                let status = outcome.ending.status.map(|status| format!(" with {status}")).unwrap_or_default();
+                let why = outcome.ending.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                let text = format!("call {} ended: {ended}{status}{why}", outcome.call);
+                let line = line(log, found, "gateway", "call.ended", &text);
+                if intents.contains(&outcome.intent_seq) {
+                    asked.push(line);
+                    return;
+                }
+                line
+            }
+            Event::Enforced(enforced) => {
+                grant.calls.enforced.entry(log.name.clone()).or_insert(enforced.revision);
+                let (cut, took) = (enforced.cut.len(), enforced.took_us);
+                let text = format!("the end of grant {id}, {cut} calls cut, after {took}us");
+                line(log, found, "gateway", "grant.enforced", &text)
+            }
+            _ => return,
+        };
+        if first.len() < 2 * LISTED {
+            first.push(told);
+        } else {
+            last.push_back(told);
+            if last.len() > 2 * LISTED {
+                last.pop_front();
+            }
+        }
+    })?;
+    timeline.extend(first.into_iter().chain(last).chain(asked));
+    Ok(())
+}
+
+fn call_line(log: &Log, found: &Found, intent: &Intent<'_>) -> Line {
+    let basis = match &intent.basis {
+        Basis::Grant(id) => format!("grant {id}"),
+        Basis::Exception(name) => format!("exception {name}"),
+    };
+    let text = format!(
+        "call {} under {basis}: {} {}, {} on {}, decided on revision {}",
+        intent.call, intent.method, intent.path, intent.action, intent.resource, intent.revision
+    );
+    line(log, found, intent.identity.as_str(), "call.allowed", &text)
+}
+
+fn line(log: &Log, found: &Found, who: &(impl ToString + ?Sized), what: &str, text: &str) -> Line {
+    use base64::Engine as _;
+    let Entry { seq, time, .. } = &found.entry;
+    let leaf = base64::engine::general_purpose::STANDARD.encode(leaf_hash(&found.bytes).0);
+    let (log, what, text) = (log.name.clone(), what.to_owned(), text.to_owned());
+    Line { at: *time, log, seq: *seq, leaf, who: who.to_string(), what, text }
+}
