@@ -9,6 +9,7 @@
     reason = "a test that cannot go on fails, and it stands outside of what the rules protect"
 )]
 
+mod access;
 mod call;
 mod cli;
 mod cli_dev;

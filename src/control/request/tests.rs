@@ -1,5 +1,7 @@
 //! The state machine: each step, and that no order of steps leads to a grant that is not approved, endless or wider.
 
+mod racing;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,100 @@
+//! Every operation for every kind of caller: what each is answered, as a golden file says.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::access::{as_identity, as_person, governed};
+use crate::dev::{Dev, Done};
+
+/// An operation: its name, and its command line. `{request}` and `{grant}` are those that are there.
+const OPERATIONS: &[(&str, &str)] = &[
+    ("catalog read", "identity list"),
+    ("catalog apply", "apply -f catalog.yaml"),
+    ("identity quarantine", "identity quarantine spare --reason x"),
+    ("identity release", "identity release spare --reason x"),
+    ("grant list", "grant list"),
+    ("grant show", "grant show {grant}"),
+    ("grant create", "grant create --identity billing --role orders-reader --duration 1m --reason x"),
+    ("grant revoke", "grant revoke {grant} --reason x"),
+    ("can-i", "can-i --as billing read api/orders"),
+    ("policy show", "policy show"),
+    ("policy publish", "policy publish --starter --reason x"),
+    ("request list", "request list"),
+    ("request show", "request show {request}"),
+    (
+        "request create, for an identity of alice",
+        "request create --identity billing --role orders-reader --duration 4h --reason x",
+    ),
+    ("request create, for itself", "request create --identity helper --role orders-reader --duration 4h --reason x"),
+    ("request approve", "request approve {request}"),
+    ("request deny", "request deny {request} --reason x"),
+    ("request cancel", "request cancel {request} --reason x"),
+    ("fleet status", "fleet status"),
+    ("fleet resume", "fleet resume --all --reason x"),
+    ("fleet invite", "fleet invite edge-9 --out invitation.json"),
+];
+
+const CALLERS: [&str; 6] = ["administrator", "security", "owner", "developer", "identity", "stranger"];
+
+fn run(dev: &Dev, caller: &str, arguments: &[&str]) -> Done {
+    match caller {
+        "administrator" => as_person(dev, "administrator", arguments),
+        "security" => as_person(dev, "carol", arguments),
+        "owner" => as_person(dev, "bob", arguments),
+        "developer" => as_person(dev, "alice", arguments),
+        "identity" => as_identity(dev, "helper", arguments),
+        _ => Done::of(dev.command(arguments).env("PORTCULLIS_TOKEN", "pcp_nobody").output().unwrap()),
+    }
+}
+
+/// A request of alice's that waits, and a live grant: each cell begins with both.
+fn prepared(dev: &Dev) -> (String, String) {
+    let create = |duration: &str| {
+        let create = ["request", "create", "--identity", "billing", "--role", "orders-reader", "--duration", duration];
+        as_person(dev, "alice", &[&create[..], &["--reason", "x"]].concat()).exits(0).json()
+    };
+    let of = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
+    (of(&create("4h"), "/request/id"), of(&create("5m"), "/request/grants/0"))
+}
+
+#[test]
+fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
+    let dev = governed();
+    let catalog = "kind: Identity\nname: spare\nspec: { kind: agent, owner: alice, purpose: x, environment: test }\n";
+    std::fs::write(dev.home.path().join("catalog.yaml"), catalog).unwrap();
+    dev.json(&["apply", "-f", "catalog.yaml"]);
+    let mut table = format!("{:<42}", "");
+    table.extend(CALLERS.iter().map(|caller| format!(" {caller:<15}")));
+    for (name, line) in OPERATIONS {
+        write!(table, "\n{name:<42}").unwrap();
+        for caller in CALLERS {
+            let (request, grant) = prepared(&dev);
+            let words: Vec<String> =
+                line.split(' ').map(|word| word.replace("{request}", &request).replace("{grant}", &grant)).collect();
+            let done = run(&dev, caller, &words.iter().map(String::as_str).collect::<Vec<_>>());
+            let answer = match done.code {
+                0 => "done",
+                3 => "denied",
+                4 => "not found",
+                5 => "conflict",
+                6 => "unauthenticated",
+                other => panic!("{name} as {caller}: {other}: {done:?}"),
+            };
+            write!(table, " {answer:<15}").unwrap();
+            // What is open is taken back: nobody may have a hundred.
+            let _ = dev.cli(&["request", "cancel", &request, "--reason", "over"]);
+            for left in dev.json(&["request", "list"])["requests"].as_array().unwrap() {
+                dev.cli(&["request", "cancel", left["id"].as_str().unwrap(), "--reason", "over"]).exits(0);
+            }
+        }
+    }
+    let table = table.lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n";
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/access.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &table).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    assert_eq!(table, expected, "who may do what changed: UPDATE_GOLDEN=1 writes it anew");
+}
