@@ -4,10 +4,12 @@
 //! how the store keeps it.
 
 pub mod ledger;
+mod policy;
 
 use serde::{Deserialize, Serialize};
 
 use ledger::Ledger;
+pub use policy::{PolicyFile, PolicyRecord};
 
 use crate::domain::Timestamp;
 use crate::domain::directory::{Group, PersonEntry};
@@ -262,32 +264,6 @@ pub struct RevokedToken {
     /// The gateway that said so; otherwise it was a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<GatewayName>,
-}
-
-/// A published version of the policy: what was written, not what it was compiled to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyRecord {
-    /// Counts publications from 1.
-    pub version: u64,
-    /// When it was published.
-    pub published: Timestamp,
-    /// Who published it.
-    pub by: OwnerName,
-    /// Why.
-    pub reason: String,
-    /// SHA-256 of its files, hexadecimal.
-    pub digest: String,
-    /// Its files.
-    pub files: Vec<PolicyFile>,
-}
-
-/// A file of a policy set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyFile {
-    /// Its name: `*.cedar` for rules, `*.yaml` for test cases.
-    pub name: String,
-    /// What it says.
-    pub text: String,
 }
 
 /// Anything that is kept under a key of its own.

@@ -59,6 +59,12 @@ fn story(dev: &Dev, id: &str, until: impl Fn(&Value) -> bool) -> Value {
     story
 }
 
+/// What the control plane's log tells of it.
+fn decided(story: &Value) -> Vec<&Value> {
+    let lines = story["timeline"].as_array().unwrap().iter();
+    lines.filter(|line| line["log"].as_str().unwrap().contains("/control/")).collect()
+}
+
 fn told(story: &Value) -> Vec<&str> {
     story["timeline"].as_array().unwrap().iter().map(|line| line["what"].as_str().unwrap()).collect()
 }
@@ -121,7 +127,8 @@ fn s01_a_short_lived_credential_is_asked_for_and_dies_by_itself() {
     for (other, subject) in [(&grant, "grant"), (&request, "request")] {
         let same = story(&dev, other, ended);
         assert_eq!((same["subject"].as_str(), &same["request"]), (Some(subject), &from_call["request"]));
-        assert_eq!(same["timeline"], from_call["timeline"]);
+        // Of many calls the one that is asked about is always among those listed.
+        assert_eq!(decided(&same), decided(&from_call));
     }
     let shown = dev.cli(&["evidence", "explain", &id]).exits(0).stdout;
     for part in ["requested by  alice", "expired", "verified: "] {
@@ -214,7 +221,7 @@ fn machines_ask_for_themselves_with_their_own_credential() {
     let grant = text(&first, "/request/grants/0");
     eventually("the gateway has it", PATIENCE, || dev.call("helper", "GET", "/v1/orders/42").status == 200);
     assert_eq!(dev.json(&["grant", "show", grant])["lineage"]["created_by"], "identity.helper");
-    dev.call("helper", "GET", "/v1/orders/42").is(429);
+    dev.call("helper", "GET", "/v1/orders/42").refuses(403, "uses_spent");
 
     // It sees its own and nobody else's; set aside, it is nobody.
     let other = text(&asks(&dev, "orders-reader", "4h", &[]).exits(0).json(), "/request/id").to_owned();

@@ -33,7 +33,7 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("request cancel", "request cancel {request} --reason x"),
     ("fleet status", "fleet status"),
     ("fleet resume", "fleet resume --all --reason x"),
-    ("fleet invite", "fleet invite edge-9 --out invitation.json"),
+    ("fleet invite", "fleet invite edge-{caller} --out {caller}.json"),
 ];
 
 const CALLERS: [&str; 6] = ["administrator", "security", "owner", "developer", "identity", "stranger"];
@@ -71,8 +71,10 @@ fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
         write!(table, "\n{name:<42}").unwrap();
         for caller in CALLERS {
             let (request, grant) = prepared(&dev);
-            let words: Vec<String> =
-                line.split(' ').map(|word| word.replace("{request}", &request).replace("{grant}", &grant)).collect();
+            let words: Vec<String> = line
+                .split(' ')
+                .map(|word| word.replace("{request}", &request).replace("{grant}", &grant).replace("{caller}", caller))
+                .collect();
             let done = run(&dev, caller, &words.iter().map(String::as_str).collect::<Vec<_>>());
             let answer = match done.code {
                 0 => "done",

@@ -23,7 +23,7 @@ fn a_policy_is_checked_offline_published_whole_and_compared() {
     assert!(wrong.stderr.contains("duratoin"), "{wrong:?}");
     std::fs::write(&rules, good.replacen("permit (", "permit ((", 1)).unwrap();
     let wrong = run(home, &["policy", "validate", "-f", path]).exits(2);
-    assert!(wrong.stderr.contains("access.cedar:11:"), "{wrong:?}");
+    assert!(wrong.stderr.contains("access.cedar:10:"), "{wrong:?}");
     std::fs::write(&rules, good.replacen("@max_duration(\"8h\")", "@max_duration(\"2h\")", 1)).unwrap();
     let publish = ["policy", "publish", "-f", path, "--reason", "shorter"];
     let refused = dev.cli(&publish).exits(2);
@@ -98,9 +98,9 @@ spec:
     for told in [
         "catalog.yaml:3:9: Role a: parents: b includes a itself",
         "catalog.yaml:12:3: Role c: parents: there is no role nobody",
-        "catalog.yaml:20:3: Group payments: members: there is no person stranger",
-        "catalog.yaml:21:3: Group payments: groups: inner has payments itself in it",
-        "catalog.yaml:31:3: Identity orphan: owner: nobody is gone",
+        "catalog.yaml:21:3: Group payments: members: there is no person stranger",
+        "catalog.yaml:22:3: Group payments: groups: inner has payments itself in it",
+        "catalog.yaml:32:3: Identity orphan: owner: nobody is gone",
     ] {
         // The place is that of the value: its column depends on how long the key is.
         let (place, fault) = told.split_once(": ").unwrap();

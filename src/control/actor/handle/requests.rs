@@ -1,5 +1,7 @@
 //! Commands about requests and policy.
 
+use std::time::Duration;
+
 use super::super::super::analyse::analyse;
 use super::super::super::authorize::Caller;
 use super::super::super::plan::Refused;
@@ -9,6 +11,9 @@ use super::super::Identifiers;
 use super::{ControlHandle, Done};
 use crate::domain::name::RequestId;
 use crate::domain::request::{Ask, Request};
+
+/// How long a request may take from being settled to being stored.
+const SETTLING: Duration = Duration::from_secs(2);
 
 impl ControlHandle {
     /// Makes a request.
@@ -70,20 +75,28 @@ impl ControlHandle {
         self.or_settled(id, done.await).await
     }
 
-    /// Whoever came too late is told what became of it.
+    /// Whoever came too late is told what became of it. What settled it may share a transaction with what was refused for
+    /// it, and not be stored yet.
     async fn or_settled(&self, id: RequestId, done: Result<Done<Request>, Refused>) -> Result<Done<Request>, Refused> {
-        match done {
-            Err(Refused::NotFound(why)) => match self.request(id).await {
-                Ok((settled, _)) if !settled.is_open() => {
-                    let how =
-                        settled.settled.as_ref().map(|s| format!(" by {}: {}", s.by, s.reason)).unwrap_or_default();
-                    Err(Refused::Conflict(format!("request {id} is {} already{how}", settled.state.as_str())))
+        let Err(Refused::NotFound(why)) = done else { return done };
+        let mut committed = self.shared.outbox.subscribe();
+        let told = async {
+            loop {
+                committed.mark_unchanged();
+                match self.request(id).await {
+                    Ok((settled, _)) if !settled.is_open() => {
+                        let by = settled.settled.as_ref();
+                        let how = by.map(|it| format!(" by {}: {}", it.by, it.reason)).unwrap_or_default();
+                        return Refused::Conflict(format!("request {id} is {} already{how}", settled.state.as_str()));
+                    }
+                    Ok(_) if committed.changed().await.is_ok() => {}
+                    Ok(_) | Err(Refused::Unavailable) => return Refused::Unavailable,
+                    Err(_) => return Refused::NotFound(why),
                 }
-                Err(Refused::Unavailable) => Err(Refused::Unavailable),
-                _ => Err(Refused::NotFound(why)),
-            },
-            done => done,
-        }
+            }
+        };
+        let late = Refused::Conflict(format!("request {id} is being decided at this moment; try again"));
+        Err(tokio::time::timeout(SETTLING, told).await.unwrap_or(late))
     }
 
     /// A request, open or settled, and the revision that last put it.
