@@ -67,7 +67,13 @@ fn grant(at: u32, id: u128) -> Grant {
         actions: vec!["read".parse().unwrap()],
         window: Window { starts: Timestamp::from_unix_seconds(0), ends: Timestamp::from_unix_seconds(4_000_000_000) },
         limits: Limits::default(),
-        lineage: Lineage { created: NOW, created_by: "b".parse().unwrap(), reason: "b".into(), ticket: None },
+        lineage: Lineage {
+            created: NOW,
+            created_by: "b".parse().unwrap(),
+            reason: "b".into(),
+            ticket: None,
+            origin: None,
+        },
         revoked: None,
     }
 }

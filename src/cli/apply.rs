@@ -19,7 +19,7 @@ pub(super) struct Apply {
     /// A file, a directory with *.yaml files, or `-` for standard input
     #[arg(short, long = "file", value_name = "PATH")]
     file: PathBuf,
-    /// Change nothing: show what would change
+    /// Change nothing: show what would change, and who would gain or lose what
     #[arg(long)]
     dry_run: bool,
 }
@@ -29,6 +29,16 @@ struct Answer {
     dry_run: bool,
     revision: u64,
     objects: Vec<Difference>,
+    /// Of a dry run: who would gain or lose what.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    effects: Vec<Effect>,
+}
+
+#[derive(Serialize)]
+struct Effect {
+    who: String,
+    gains: bool,
+    what: String,
 }
 
 #[derive(Serialize)]
@@ -66,6 +76,9 @@ impl Apply {
         let answer = Answer {
             dry_run: self.dry_run,
             revision: applied.revision,
+            effects: (applied.effects.into_iter())
+                .map(|it| Effect { who: it.who, gains: it.gains, what: it.what })
+                .collect(),
             objects: applied.diffs.into_iter().map(difference).collect::<Result<_, _>>()?,
         };
         context.output.answer(&answer, || shown(&answer))?;
@@ -125,6 +138,13 @@ fn shown(answer: &Answer) -> Human {
             lines.extend(field_lines(d.before.as_ref(), d.after.as_ref()));
             Human::Lines(lines)
         }));
+        let row =
+            |it: &Effect| vec![it.who.clone(), if it.gains { "gains" } else { "loses" }.to_owned(), it.what.clone()];
+        parts.push(Human::Table {
+            headers: &["WHO", "", "WHAT"],
+            rows: answer.effects.iter().map(row).collect(),
+            empty: "nobody gains or loses anything",
+        });
         parts.push(Human::Lines(vec!["nothing was changed (--dry-run)".to_owned()]));
     } else {
         parts.push(Human::Lines(vec![format!("revision {}", answer.revision)]));

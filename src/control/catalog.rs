@@ -3,6 +3,7 @@
 //! [`plan_apply`] reads every document, finds every fault, and checks the catalog as it would be afterwards. It changes
 //! nothing: the plan is the actor's to carry out, and a dry run is the same plan thrown away.
 
+mod effects;
 mod fit;
 mod parse;
 
@@ -12,6 +13,7 @@ use super::record::{Change, Record};
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::IdentityName;
 
+pub use effects::Effect;
 pub(super) use fit::{actions_of, ancestors, expanded};
 pub use parse::Document;
 
@@ -79,6 +81,13 @@ pub fn plan_apply(model: &Model, context: &Context<'_>, documents: &[Document]) 
         return Err(Refused::TooMuch(format!("{changes} objects would change; at most {MAX_CHANGES} at once")));
     }
     Ok(plan)
+}
+
+/// Who would gain or lose what by a plan.
+pub fn effects_of(model: &Model, changes: &[Change]) -> Vec<Effect> {
+    let mut after = model.clone();
+    changes.iter().for_each(|change| after.apply(change, 0));
+    effects::effects(model, &after, changes)
 }
 
 /// `resource.created`, `route.changed` and so on.

@@ -279,7 +279,7 @@ pub enum Record {
     Entry(PersonEntry),
     Group(Group),
     Policy(PolicyRecord),
-    Request(Request),
+    Request(Box<Request>),
     Grant(GrantRecord),
     Ledger(Ledger),
     Person(Person),

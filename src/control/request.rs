@@ -370,8 +370,8 @@ fn close(operation: &str, before: &Request, state: State, context: &Context<'_>,
 }
 
 fn put(operation: &str, before: Option<&Request>, request: Request, reason: Option<&str>) -> Plan<Request> {
-    let change = Change::Put(Record::Request(request.clone()));
-    let before = before.cloned().map(Record::Request);
+    let change = Change::Put(Record::Request(Box::new(request.clone())));
+    let before = before.cloned().map(Box::new).map(Record::Request);
     let event = ChangeEvent::of(operation, before.as_ref(), &change, reason);
     // Gateways hear of it with the grants alone; but the order with what policy and catalog say is that of the stream.
     Plan { changes: vec![change], events: vec![event], audience: Default::default(), answer: request }

@@ -202,7 +202,7 @@ impl Vault {
         let found = self.store.range(KeyRange::key(&key), None, None).await?;
         let Some(kv) = found.kvs.first() else { return Ok(None) };
         match self.record(kv)? {
-            Record::Request(request) => Ok(Some((request, kv.mod_revision))),
+            Record::Request(request) => Ok(Some((*request, kv.mod_revision))),
             _ => Err(RecordError::Misplaced(key).into()),
         }
     }
@@ -218,7 +218,7 @@ impl Vault {
         loop {
             for kv in &page.kvs {
                 if let Record::Request(request) = self.record(kv)? {
-                    latest.push_front(request);
+                    latest.push_front(*request);
                     latest.truncate(most);
                 }
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::authorize::{Caller, Denied};
-use super::super::catalog::{self, Diff, Document};
+use super::super::catalog::{self, Diff, Document, Effect};
 use super::super::fleet::{Fleet, GatewayStatus};
 use super::super::grant::{self, GrantRequest, Selection};
 use super::super::halt;
@@ -107,6 +107,22 @@ impl ControlHandle {
         tokio::time::timeout(PATIENCE, done).await.unwrap_or(Err(Refused::Unavailable))
     }
 
+    /// Says what applying documents would change, and who would gain or lose what.
+    ///
+    /// # Errors
+    /// As [`catalog::plan_apply`].
+    pub fn plan_apply(
+        &self,
+        caller: &Caller,
+        documents: &[Document],
+    ) -> Result<(Done<Vec<Diff>>, Vec<Effect>), Refused> {
+        let model = self.model();
+        let context = Context { caller, now: self.shared.clock.now() };
+        let plan = catalog::plan_apply(&model, &context, documents)?;
+        let effects = catalog::effects_of(&model, &plan.changes);
+        Ok((Done { answer: plan.answer, revision: model.revision }, effects))
+    }
+
     /// Applies documents; with `dry_run` only says what would change.
     ///
     /// # Errors
@@ -118,10 +134,7 @@ impl ControlHandle {
         dry_run: bool,
     ) -> Result<Done<Vec<Diff>>, Refused> {
         if dry_run {
-            let model = self.model();
-            let context = Context { caller, now: self.shared.clock.now() };
-            let plan = catalog::plan_apply(&model, &context, &documents)?;
-            return Ok(Done { answer: plan.answer, revision: model.revision });
+            return self.plan_apply(caller, &documents).map(|(done, _)| done);
         }
         self.run(caller, "apply", move |model, context, _| catalog::plan_apply(model, context, &documents)).await
     }

@@ -25,9 +25,14 @@ impl v1::catalog_server::Catalog for CatalogService {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::Apply, None).await?;
         let v1::ApplyRequest { objects, dry_run } = request.into_inner();
-        let documents =
+        let documents: Vec<Document> =
             objects.into_iter().map(|o| Document { kind: o.kind, name: o.name, spec_json: o.spec_json }).collect();
-        let done = self.handle.apply(&caller, documents, dry_run).await.map_err(refused)?;
+        let (done, effects) = if dry_run {
+            self.handle.plan_apply(&caller, &documents).map_err(refused)?
+        } else {
+            (self.handle.apply(&caller, documents, false).await.map_err(refused)?, Vec::new())
+        };
+        let effects = effects.into_iter().map(|it| v1::Effect { who: it.who, gains: it.gains, what: it.what });
         let diffs = done.answer.into_iter().map(|diff| v1::ObjectDiff {
             kind: diff.kind.to_owned(),
             change: diff.change().to_owned(),
@@ -35,7 +40,11 @@ impl v1::catalog_server::Catalog for CatalogService {
             before_json: diff.before.map(|json| json.to_string()).unwrap_or_default(),
             after_json: diff.after.to_string(),
         });
-        Ok(Response::new(v1::ApplyResponse { diffs: diffs.collect(), revision: done.revision }))
+        Ok(Response::new(v1::ApplyResponse {
+            diffs: diffs.collect(),
+            revision: done.revision,
+            effects: effects.collect(),
+        }))
     }
 
     async fn publish_policy(

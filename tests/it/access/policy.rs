@@ -3,6 +3,12 @@
 use crate::access::{as_person, governed};
 use crate::dev::{Dev, run};
 
+/// `WHO gains WHAT`.
+fn effect(effect: &serde_json::Value) -> String {
+    let verb = if effect["gains"] == true { "gains" } else { "loses" };
+    format!("{} {verb} {}", effect["who"].as_str().unwrap(), effect["what"].as_str().unwrap())
+}
+
 #[test]
 fn a_policy_is_checked_offline_published_whole_and_compared() {
     let dev = governed();
@@ -116,8 +122,36 @@ spec:
     std::fs::write(&file, good).unwrap();
     let planned = dev.json(&["apply", "-f", path, "--dry-run"]);
     assert_eq!(planned["objects"].as_array().unwrap().len(), 7);
+    let effects: Vec<String> = planned["effects"].as_array().unwrap().iter().map(effect).collect();
+    for told in [
+        "person erin gains a place in group payments, and with it what the group owns and approves",
+        "role c gains read on api/orders, for grants from now on: live ones stay as they are",
+        "role c gains write on api/orders, for grants from now on: live ones stay as they are",
+        "owner payments gains the say about identity orphan",
+    ] {
+        assert!(effects.iter().any(|effect| effect == told), "{told} in {effects:#?}");
+    }
     dev.json(&["apply", "-f", path]);
     // A role gives what the roles that it includes give.
     let create = ["grant", "create", "--identity", "billing", "--role", "c", "--duration", "1m", "--reason", "x"];
     assert_eq!(dev.json(&create)["grants"][0]["actions"], serde_json::json!(["read", "write"]));
+
+    // A route that leads elsewhere, and a credential, are what a live grant opens by now; a role widens none.
+    let documents = "kind: Route\nname: more\nspec:\n  host: more\n  upstream: http://127.0.0.1:9\n  resource: api/orders\n  \
+         actions: [ { name: read, methods: [GET], path: \"/export/**\" } ]\n---\nkind: Identity\nname: billing\n\
+         spec: { kind: service, owner: alice, purpose: x, environment: development,\n  authenticate: \
+         [ { spiffe: \"spiffe://dev.portcullis.local/workload/other\" } ] }\n---\nkind: Role\nname: b\n\
+         spec: { permissions: [ { resource: api/orders, actions: [read] } ] }\n";
+    std::fs::write(&file, documents).unwrap();
+    let planned = dev.json(&["apply", "-f", path, "--dry-run"]);
+    let effects: Vec<String> = planned["effects"].as_array().unwrap().iter().map(effect).collect();
+    for told in [
+        "identity billing gains GET /export/** at http://127.0.0.1:9, as read on api/orders under grant",
+        "identity billing gains to be called by spiffe://dev.portcullis.local/workload/other, with 1 live grants",
+        "identity billing loses to be called by spiffe://dev.portcullis.local/workload/billing, with 1 live grants",
+        "role c loses write on api/orders",
+    ] {
+        assert!(effects.iter().any(|effect| effect.starts_with(told)), "{told} in {effects:#?}");
+    }
+    assert_eq!(dev.json(&["identity", "show", "billing"])["spec"]["purpose"], "charges customers nightly");
 }
