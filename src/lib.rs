@@ -43,6 +43,9 @@
 //! event that describes it, and pushed as a delta. The gateways acknowledge each revision once it is enforced, with the
 //! calls that were cut for it.
 //!
+//! Once a policy is in force, a grant is made by a request alone: asked, analysed as a pure function of what is known,
+//! approved by people who saw that analysis, and granted in the transaction that ends the request.
+//!
 //! # Commit order
 //!
 //! There are two truths and nothing is written to both. The truth of a gateway is its journal ([`evidence`]): append, group

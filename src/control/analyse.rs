@@ -222,9 +222,11 @@ fn actor_of(model: &Model, requester: &Requester) -> Actor {
     }
 }
 
-/// Every identity that `owner` answers for, by way of groups too: two agents of one person are one person.
+/// Every identity that `owner` answers for: two agents of one person are one person. So are those of a person and of the
+/// groups that they are in, and those of a group and of each of its members.
 fn of_one_person(model: &Model, owner: &OwnerName) -> Vec<IdentityName> {
     let mut owners = model.groups_of(owner);
+    owners.extend(model.members_of(owner));
     owners.insert(owner.clone());
     owners.iter().filter_map(|owner| model.owned.get(owner)).flat_map(|names| names.iter().cloned()).collect()
 }

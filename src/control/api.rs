@@ -77,18 +77,26 @@ async fn record(handle: &ControlHandle, caller: &Caller, denied: &Denied) {
 const DENIALS_PER_MINUTE: u64 = 60;
 /// Faults of one gateway's log that are recorded per minute: each has its own, so that nobody hides another's.
 const ALARMS_PER_MINUTE: u64 = 6;
+/// Requests for access that one caller may make per minute: each is kept, those that policy refuses too.
+const REQUESTS_PER_MINUTE: u64 = 600;
 
 /// How many denials may still be recorded, and how many faults of each gateway's log.
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
     denials: Mutex<Budget>,
     alarms: Mutex<BTreeMap<(GatewayName, Shown), Budget>>,
+    requests: Mutex<BTreeMap<String, Budget>>,
 }
 
 impl Budgets {
     /// Takes a denial, `now` being since boot. `Some`: with how many were not recorded since the last one that was.
     fn denial(&self, now: Duration) -> Option<u64> {
         self.denials.lock().spend(DENIALS_PER_MINUTE, now)
+    }
+
+    /// Whether a caller, who is known, may make another request.
+    fn request(&self, caller: &Caller, now: Duration) -> bool {
+        self.requests.lock().entry(caller.to_string()).or_default().spend(REQUESTS_PER_MINUTE, now).is_some()
     }
 
     /// The same of a gateway, which is recorded: there is no end of names otherwise. Who has its certificate alone hides
@@ -135,6 +143,19 @@ mod budget {
         let later = now.saturating_add(Duration::from_secs(60));
         assert_eq!(budgets.denial(later), Some(940));
         assert_eq!(budgets.denial(later), Some(0));
+    }
+
+    #[test]
+    fn a_caller_in_a_loop_makes_no_end_of_requests_and_keeps_nobody_else_from_one() {
+        let budgets = Budgets::default();
+        let (now, loops, other) = (
+            Duration::from_secs(1000),
+            Caller::Identity("loops".parse().unwrap()),
+            Caller::Identity("other".parse().unwrap()),
+        );
+        assert_eq!((0..10_000).filter(|_| budgets.request(&loops, now)).count(), 600);
+        assert!(budgets.request(&other, now));
+        assert!(budgets.request(&loops, now.saturating_add(Duration::from_secs(60))));
     }
 
     #[test]

@@ -208,7 +208,10 @@ impl Model {
             self.owned.remove(owner);
         }
         for credential in &old.value.spec.authenticate {
-            if let Authenticator::Spiffe { spiffe } = credential {
+            // One that is another's by now stays theirs.
+            if let Authenticator::Spiffe { spiffe } = credential
+                && self.workloads.get(spiffe) == Some(name)
+            {
                 self.workloads.remove(spiffe);
             }
         }
@@ -369,6 +372,21 @@ impl Model {
             }
         }
         found
+    }
+
+    /// The people in a group, by way of others too; nobody for a name that is no group's.
+    pub fn members_of(&self, group: &OwnerName) -> BTreeSet<OwnerName> {
+        let (mut people, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut looking = vec![group.clone()];
+        while let Some(name) = looking.pop() {
+            if let Some(kept) = self.groups.get(&name)
+                && seen.insert(name)
+            {
+                people.extend(kept.value.spec.members.iter().cloned());
+                looking.extend(kept.value.spec.groups.iter().cloned());
+            }
+        }
+        people
     }
 
     /// The person whose token this is, with the groups that they are in as owners that they speak for. Every record is

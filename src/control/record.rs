@@ -332,9 +332,9 @@ impl Record {
         }
     }
 
-    /// As evidence and diffs show it.
+    /// As evidence and diffs show it: keys sorted, so that its digest is that of what it says.
     pub fn json(&self) -> Result<serde_json::Value, serde_json::Error> {
-        match self {
+        let mut json = match self {
             Self::Meta(it) => serde_json::to_value(it),
             Self::Identity(it) => serde_json::to_value(it),
             Self::Resource(it) => serde_json::to_value(it),
@@ -352,7 +352,9 @@ impl Record {
             Self::Log(it) => serde_json::to_value(it),
             Self::Halt(it) => serde_json::to_value(it),
             Self::Token(it) => serde_json::to_value(it),
-        }
+        }?;
+        json.sort_all_objects();
+        Ok(json)
     }
 
     /// Back from key and value.

@@ -26,6 +26,8 @@ const MAX_APPROVALS: usize = 100;
 const MAX_KEY_BYTES: usize = 128;
 /// Requests that expire in one transaction.
 const MAX_EXPIRING: usize = 100;
+/// Bytes of their records: with the rest it stays well within what a transaction of the store may be.
+const MAX_EXPIRING_BYTES: usize = 400 * 1024;
 
 /// What making a request came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +113,10 @@ pub fn plan_approve(
     let Caller::Person(person) = context.caller else {
         return Err(Refused::Denied("people approve, and nobody in their place".to_owned()));
     };
+    // INVARIANT: nobody approves their own request, whatever policy says by now.
+    if before.requester == Requester::Person(person.name.clone()) {
+        return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
+    }
     let (now, of) = again(model, before, &person.name)?;
     if now.analysis.verdict == Verdict::Refuse {
         // What was found stands in the way by now: no word can help it.
@@ -300,15 +306,17 @@ pub fn plan_cancel(
 /// Records the end of requests that nobody approved in time. The answer: whether there may be more.
 pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: false };
+    let mut bytes = 0;
     for (expires, id) in &model.request_ends {
         if *expires > now {
             break;
         }
-        if plan.changes.len() == MAX_EXPIRING {
+        let Some(kept) = model.requests.get(id) else { continue };
+        bytes += serde_json::to_vec(kept.value.as_ref()).map_or(0, |json| json.len());
+        if plan.changes.len() == MAX_EXPIRING || (bytes > MAX_EXPIRING_BYTES && !plan.changes.is_empty()) {
             plan.answer = true;
             break;
         }
-        let Some(kept) = model.requests.get(id) else { continue };
         let context = Context { caller: &Caller::System, now };
         let one = close("request.expired", &kept.value, State::Expired, &context, "nobody approved it in time");
         plan.changes.extend(one.changes);

@@ -29,6 +29,9 @@ type Answer = Result<Response<v1::RequestResponse>, Status>;
 impl AccessService {
     pub(super) async fn create(&self, request: Request<v1::CreateRequestRequest>) -> Answer {
         let caller = authorized(&self.handle, &request, Operation::CreateRequest, None).await?;
+        if !self.handle.shared().budgets.request(&caller, self.handle.shared().clock.since_boot()) {
+            return Err(ApiError::limit("too many requests of this caller within a minute").into());
+        }
         let message = request.into_inner();
         let (wait_ms, key) = (message.wait_ms, (!message.key.is_empty()).then(|| message.key.clone()));
         let ask = ask(message)?;
