@@ -22,8 +22,6 @@ use crate::domain::role::Permission;
 
 /// Held permissions that an analysis lists. All of them are looked at.
 const MAX_SHOWN: usize = 200;
-/// Approvers that an analysis names.
-const MAX_NAMED: usize = 20;
 /// How long a request waits where policy does not say.
 pub const EXPIRES: Span = Span::new(std::time::Duration::from_secs(86_400));
 
@@ -138,7 +136,7 @@ pub fn analyse(
         rules: merged.rules.into_iter().collect(),
         policy: version,
         stages,
-        eligible: eligible.into_iter().map(|(name, _)| name).take(MAX_NAMED).collect(),
+        eligible: eligible.into_iter().map(|(name, _)| name).take(approval::MAX_NAMED).collect(),
         longest: merged.longest,
         permissions,
     };

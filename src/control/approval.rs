@@ -11,6 +11,8 @@ use crate::domain::name::OwnerName;
 use crate::domain::request::{Approvers, Ask, Requester, Stage};
 use crate::domain::role::Permission;
 
+/// People that an analysis names.
+pub const MAX_NAMED: usize = 20;
 /// People looked at for one request.
 const MAX_LOOKED_AT: usize = 1_000;
 
@@ -88,11 +90,45 @@ fn policy_lets(subject: &Subject<'_>, actor: &Actor) -> bool {
     })
 }
 
-/// Everybody whose word counts, by name, with the stages that it counts for.
+/// People whose word counts, by name, with the stages that it counts for: all of them, or as many as are named where those
+/// are enough.
 pub fn eligible(subject: &Subject<'_>, stages: &[Stage]) -> Vec<(OwnerName, BTreeSet<usize>)> {
-    let names = subject.model.people.keys();
-    let counting = names.map(|name| (name.clone(), counts_for(subject, stages, name)));
-    counting.filter(|(_, of)| !of.is_empty()).take(MAX_LOOKED_AT).collect()
+    let mut found: Vec<(OwnerName, BTreeSet<usize>)> = Vec::new();
+    for name in candidates(subject.model, stages).take(MAX_LOOKED_AT) {
+        let of = counts_for(subject, stages, name);
+        if !of.is_empty() {
+            found.push((name.clone(), of));
+        }
+        if found.len() >= MAX_NAMED {
+            let counts: Vec<BTreeSet<usize>> = found.iter().map(|(_, of)| of.clone()).collect();
+            if is_enough(stages, &counts) {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Whoever may be one of those that the stages name, before policy is asked: asking it of everybody would take too long.
+fn candidates<'m>(model: &'m Model, stages: &'m [Stage]) -> impl Iterator<Item = &'m OwnerName> {
+    let owners: BTreeSet<&OwnerName> = stages
+        .iter()
+        .filter_map(|stage| match &stage.approvers {
+            Approvers::Owner(owner) | Approvers::Group(owner) => Some(owner),
+            Approvers::Standing(_) | Approvers::ResourceOwner | Approvers::IdentityOwner => None,
+        })
+        .collect();
+    let members: BTreeSet<OwnerName> = owners.iter().flat_map(|owner| model.members_of(owner)).collect();
+    let has_standing = |person: &Person, name: &str| person.roles.iter().any(|role| role.as_str() == name);
+    model.people.values().map(|kept| kept.value.as_ref()).filter_map(move |person| {
+        let by_standing = stages
+            .iter()
+            .any(|stage| matches!(&stage.approvers, Approvers::Standing(standing) if has_standing(person, standing)));
+        let by_name = members.contains(&person.name)
+            || owners.contains(&person.name)
+            || person.speaks_for.iter().any(|owner| owners.contains(owner));
+        (by_standing || by_name).then_some(&person.name)
+    })
 }
 
 /// Whether every place of every stage can have a person of its own: a matching, found place by place (Kuhn).

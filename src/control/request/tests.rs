@@ -299,6 +299,36 @@ fn agents_of_a_group_and_of_its_members_are_one_person() {
 }
 
 #[test]
+fn approvers_are_found_by_way_of_nested_groups_and_few_are_looked_at_among_many() {
+    let mut model = world();
+    let documents = [
+        document("Group", "on-call", r#"{"members":["mallory"]}"#),
+        document("Group", "orders", r#"{"members":["bob"],"groups":["on-call"]}"#),
+        document("Resource", "api/orders", r#"{"owner":"orders","sensitivity":"high"}"#),
+    ];
+    model = carried_out(&model, &plan_apply(&model, &context(NOW), &documents).unwrap());
+    let (request, model) = made(&model, &person("alice"), &ask(role("reader"), 4), 1000);
+    let names =
+        |request: &Request| -> Vec<String> { request.analysis.eligible.iter().map(ToString::to_string).collect() };
+    assert_eq!(names(&request), ["bob", "mallory"]);
+    let approve = |who: &str| {
+        plan_approve(&model, &at(&person(who), NOW), request.id, &request.analysis.digest, None, drawing(2000))
+    };
+    assert_eq!(approve("mallory").unwrap().answer.state, State::Granted);
+    assert!(matches!(approve("carol"), Err(Refused::Denied(_))));
+    // Three hundred of security: twenty are named, and each of them can.
+    let mut model = world();
+    for number in 0..300 {
+        let name: OwnerName = format!("guard-{number:03}").parse().unwrap();
+        let token = Digest::of(name.as_str());
+        let guard = Person { name, roles: vec![PersonRole::Security], speaks_for: Vec::new(), token };
+        model = carried_out(&model, &plan_person(&model, guard).unwrap());
+    }
+    let (request, _) = made(&model, &person("alice"), &ask(role("writer"), 1), 3000);
+    assert_eq!((names(&request).len(), names(&request)[0].as_str(), request.state), (20, "bob", State::Pending));
+}
+
+#[test]
 fn a_credential_that_changes_hands_is_found_with_its_new_owner() {
     let with = |name: &str, authenticate: &str| {
         let spec = r#"{"kind":"agent","owner":"alice","purpose":"p","environment":"test","authenticate":["#;
