@@ -48,8 +48,9 @@ pub fn plan_create(
     context: &Context<'_>,
     ask: &Ask,
     key: Option<&str>,
-    mut draw: impl FnMut() -> u128,
+    draw: impl FnMut() -> u128,
 ) -> Result<Plan<Created>, Refused> {
+    let mut draw = unused(model, draw);
     let requester = requester(context.caller, ask)?;
     if let Some(key) = key {
         if key.is_empty() || key.len() > MAX_KEY_BYTES || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -106,8 +107,9 @@ pub fn plan_approve(
     id: RequestId,
     digest: &str,
     comment: Option<&str>,
-    mut draw: impl FnMut() -> u128,
+    draw: impl FnMut() -> u128,
 ) -> Result<Plan<Request>, Refused> {
+    let mut draw = unused(model, draw);
     let before = open(model, context, id)?;
     let comment = comment.map(checked_reason).transpose().map_err(Refused::invalid)?;
     let Caller::Person(person) = context.caller else {
@@ -332,6 +334,20 @@ fn open<'m>(model: &'m Model, context: &Context<'_>, id: RequestId) -> Result<&'
         return Err(Refused::Conflict(format!("request {id} has expired")));
     }
     Ok(request)
+}
+
+/// Draws identifiers that nothing open or live has: another writer may have drawn the same, and what is there is never
+/// put over. One of something that has ended is found by the store.
+fn unused(model: &Model, mut draw: impl FnMut() -> u128) -> impl FnMut() -> u128 {
+    move || {
+        let mut drawn = draw();
+        while model.requests.contains_key(&RequestId::from_bits(drawn))
+            || model.grants.contains_key(&GrantId::from_bits(drawn))
+        {
+            drawn = draw();
+        }
+        drawn
+    }
 }
 
 fn requester(caller: &Caller, ask: &Ask) -> Result<Requester, Refused> {

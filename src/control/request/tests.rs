@@ -349,6 +349,14 @@ fn a_credential_that_changes_hands_is_found_with_its_new_owner() {
 }
 
 #[test]
+fn an_identifier_that_another_writer_drew_already_is_not_drawn_again() {
+    let (first, model) = made(&world(), &person("alice"), &ask(role("reader"), 4), 1000);
+    let (second, model) = made(&model, &person("alice"), &ask(role("writer"), 1), 1000);
+    assert_ne!(first.id, second.id);
+    assert_eq!(model.requests.len(), 2, "nothing is put over what is open");
+}
+
+#[test]
 fn a_key_finds_the_request_that_it_made() {
     let (model, alice) = (world(), person("alice"));
     let create = |model: &Model, caller: &Caller, from| {
