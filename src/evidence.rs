@@ -5,10 +5,12 @@
 //! directory and a public key, and no running program. Knows nothing of gateways, control planes or networks.
 
 pub mod access;
+pub mod bundle;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod entry;
 pub mod explain;
+pub mod export;
 pub mod journal;
 pub mod key;
 pub mod proof;
@@ -18,6 +20,7 @@ pub mod sequencer;
 pub mod statement;
 pub mod storage;
 pub mod tiles;
+pub mod tlog_proof;
 pub mod tree;
 pub mod verify;
 

@@ -236,6 +236,15 @@ impl Checkpoint {
         if checkpoint.origin == key.name { Ok(checkpoint) } else { Err(NoteError::Unsigned(key.name.to_string())) }
     }
 
+    /// Reads a note without asking who signed it: for who verified a cosignature of it.
+    ///
+    /// # Errors
+    /// When it is not a checkpoint.
+    pub(super) fn read(note: &[u8]) -> Result<Self, NoteError> {
+        let (text, _) = split_note(note)?;
+        Self::parse_text(text)
+    }
+
     fn parse_text(text: &str) -> Result<Self, NoteError> {
         let mut lines = text.split_inclusive('\n').map(|line| line.strip_suffix('\n').unwrap_or(line));
         let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
@@ -257,19 +266,7 @@ impl Checkpoint {
 /// When it is not a note, or the key's signature is missing or does not hold.
 pub fn verify_note<'n>(note: &'n [u8], key: &VerifierKey) -> Result<&'n str, NoteError> {
     let bad = NoteError::Malformed;
-    if note.len() > MAX_NOTE_BYTES {
-        return Err(bad("too long"));
-    }
-    let note = std::str::from_utf8(note).map_err(|_| bad("not UTF-8"))?;
-    if note.chars().any(|c| c.is_control() && c != '\n') {
-        return Err(bad("control characters"));
-    }
-    let split = note.rfind("\n\n").ok_or_else(|| bad("no empty line"))?;
-    let (text, rest) = (note.get(..=split), note.get(split + 2..));
-    let (Some(text), Some(rest)) = (text, rest) else { return Err(bad("no empty line")) };
-    if rest.is_empty() || !rest.ends_with('\n') {
-        return Err(bad("no signature lines"));
-    }
+    let (text, rest) = split_note(note)?;
     let mut verified = false;
     for (count, line) in rest.lines().enumerate() {
         if count >= MAX_SIGNATURES {
@@ -287,6 +284,25 @@ pub fn verify_note<'n>(note: &'n [u8], key: &VerifierKey) -> Result<&'n str, Not
         }
     }
     if verified { Ok(text) } else { Err(NoteError::Unsigned(key.name.to_string())) }
+}
+
+/// The text of a note, and its signature lines.
+fn split_note(note: &[u8]) -> Result<(&str, &str), NoteError> {
+    let bad = NoteError::Malformed;
+    if note.len() > MAX_NOTE_BYTES {
+        return Err(bad("too long"));
+    }
+    let note = std::str::from_utf8(note).map_err(|_| bad("not UTF-8"))?;
+    if note.chars().any(|c| c.is_control() && c != '\n') {
+        return Err(bad("control characters"));
+    }
+    let split = note.rfind("\n\n").ok_or_else(|| bad("no empty line"))?;
+    let (text, rest) = (note.get(..=split), note.get(split + 2..));
+    let (Some(text), Some(rest)) = (text, rest) else { return Err(bad("no empty line")) };
+    if rest.is_empty() || !rest.ends_with('\n') {
+        return Err(bad("no signature lines"));
+    }
+    Ok((text, rest))
 }
 
 #[cfg(test)]

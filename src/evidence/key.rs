@@ -90,8 +90,13 @@ pub(super) fn read_log_file(storage: &dyn Storage) -> Result<VerifierKey, LogFil
 }
 
 pub(super) fn write_log_file(storage: &dyn Storage, key: &VerifierKey) -> Result<(), LogFileError> {
+    Ok(storage.write_file(LOG_FILE, &log_file_bytes(key)?, Persist::Now)?)
+}
+
+/// What stands in `log.json`.
+pub(super) fn log_file_bytes(key: &VerifierKey) -> Result<Vec<u8>, LogFileError> {
     let file = LogFile { origin: key.name().to_string(), vkey: key.to_string() };
     let mut bytes = serde_json::to_vec_pretty(&file)?;
     bytes.push(b'\n');
-    Ok(storage.write_file(LOG_FILE, &bytes, Persist::Now)?)
+    Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! Consistency proofs from a log's tiles (RFC 9162 section 2.1.4.1): that a tree only grew.
+//! Proofs from a log's tiles: that a tree only grew (RFC 9162 section 2.1.4.1), that a record is in it (2.1.3.1).
 //!
 //! Reads a tile for every 8 levels of the tree at most twice; knows neither journal nor checkpoints.
 
@@ -20,6 +20,14 @@ pub enum ProofError {
     /// A tile is not there, or is shorter than the tree.
     #[error("the tiles do not hold {0} records")]
     Missing(u64),
+    /// A record that the tree does not have.
+    #[error("record {index} is not among the first {size}")]
+    NotCovered {
+        /// The record.
+        index: u64,
+        /// How many records the tree has.
+        size: u64,
+    },
     /// A tree does not shrink.
     #[error("the log has {new} records and is to have grown from {old}")]
     Shorter {
@@ -45,6 +53,31 @@ pub fn consistency(storage: &dyn Storage, old: u64, new: u64) -> Result<Vec<Hash
     let tree = Tree { storage, size: new };
     let mut proof = Vec::new();
     tree.prove(old, 0, new, true, &mut proof)?;
+    Ok(proof)
+}
+
+/// The siblings of record `index` on its way to the root over the first `size` records, the nearest first.
+///
+/// # Errors
+/// When the tiles do not hold `size` records, or `index` is not among them.
+pub fn inclusion(storage: &dyn Storage, index: u64, size: u64) -> Result<Vec<Hash>, ProofError> {
+    if index >= size {
+        return Err(ProofError::NotCovered { index, size });
+    }
+    let tree = Tree { storage, size };
+    let (mut begin, mut end) = (0, size);
+    let mut proof = Vec::new();
+    while end - begin > 1 {
+        let middle = begin + split(end - begin);
+        if index < middle {
+            proof.push(tree.root(middle, end)?);
+            end = middle;
+        } else {
+            proof.push(tree.root(begin, middle)?);
+            begin = middle;
+        }
+    }
+    proof.reverse();
     Ok(proof)
 }
 
@@ -106,7 +139,7 @@ fn split(size: u64) -> u64 {
 mod tests {
     use super::super::storage::FakeStorage;
     use super::super::tiles::{Edge, write_tile};
-    use super::super::tree::{TreeHead, verify_consistency};
+    use super::super::tree::{TreeHead, leaf_hash, verify_consistency, verify_inclusion};
     use super::*;
 
     #[test]
@@ -131,6 +164,18 @@ mod tests {
                 assert!(!verify_consistency(&other, new, &proof), "{} to {}", old.size, new.size);
             }
         }
+        for head in &heads {
+            let places = [0, 1, 7, 254, 255, 256, 400, 511, 512, 65_535, 65_536, head.size - 1];
+            for index in places.into_iter().filter(|index| *index < head.size) {
+                let proof = inclusion(&disk, index, head.size).unwrap();
+                let leaf = leaf_hash(&index.to_be_bytes());
+                assert!(verify_inclusion(leaf, index, head.size, &proof, &head.root), "{index} of {}", head.size);
+                assert!(proof.len() <= 17);
+                let other = leaf_hash(&(index + 1).to_be_bytes());
+                assert!(!verify_inclusion(other, index, head.size, &proof, &head.root), "{index} of {}", head.size);
+            }
+        }
+        assert!(matches!(inclusion(&disk, 8, 8), Err(ProofError::NotCovered { index: 8, size: 8 })));
         assert!(matches!(consistency(&disk, 9, 8), Err(ProofError::Shorter { old: 9, new: 8 })));
         assert!(matches!(consistency(&disk, 8, 70_000), Err(ProofError::Missing(70_000))));
         assert!(consistency(&disk, 0, 8).unwrap().is_empty());

@@ -47,18 +47,22 @@ impl TileId {
             Some((index, width)) => (index, width.parse().ok().filter(|width| (1..TILE_WIDTH).contains(width))?),
             None => (rest, TILE_WIDTH),
         };
-        let mut number: u64 = 0;
-        for part in index.split('/') {
-            let digits = part.strip_prefix('x').unwrap_or(part);
-            number = number.checked_mul(1000)?.checked_add(digits.parse().ok()?)?;
-        }
-        let tile = Self { level: level.parse().ok().filter(|level| *level < 64)?, index: number };
+        let index = number_of_index(index)?;
+        let tile = Self { level: level.parse().ok().filter(|level| *level < 64)?, index };
         // One spelling: what the path would be is what it is.
         (tile.path(width) == path).then_some((tile, width))
     }
 }
 
-fn index_path(index: u64) -> String {
+/// The number that path elements `x001/x234/067` stand for, in whatever spelling.
+pub(crate) fn number_of_index(path: &str) -> Option<u64> {
+    path.split('/').try_fold(0u64, |number, part| {
+        let digits = part.strip_prefix('x').unwrap_or(part);
+        number.checked_mul(1000)?.checked_add(digits.parse().ok()?)
+    })
+}
+
+pub(crate) fn index_path(index: u64) -> String {
     let mut path = format!("{:03}", index % 1000);
     let mut rest = index / 1000;
     while rest > 0 {

@@ -2,9 +2,11 @@
 //!
 //! Recomputes every leaf from the journal, compares it with the tiles, the tiles with one another and the root with
 //! what was signed. The checkpoint is read first and the journal last, so that whatever a live writer adds meanwhile
-//! can only be more. Knows no network and no running journal.
+//! can only be more. An export or an archive has bundles in place of a journal, and is verified in the same way. Knows no
+//! network and no running journal.
 
 mod known;
+mod pipeline;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,15 +15,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::known::{cosigned, note, the_key};
+use self::pipeline::{Meaning, Records, Step, Told};
 use super::checkpoint::{NoteError, VerifierKey};
 use super::cosignature::CosignerKey;
-use super::entry::{Entry, Event};
 use super::key::LogFileError;
-use super::read::{JournalReader, Next, Place, segments};
+use super::read::{Place, segments};
 use super::sequencer::{CHECKPOINT, SIGNED};
 use super::storage::{DiskStorage, Storage, read_file};
 use super::tiles::{self, Edge, HASH_BYTES, TILE_WIDTH, TileId};
-use super::tree::{Hash, TreeHead, leaf_hash};
+use super::tree::{Hash, TreeHead};
 use crate::domain::Timestamp;
 use crate::domain::name::CallId;
 
@@ -231,9 +233,10 @@ fn verify_once(storage: &Arc<dyn Storage>, options: &VerifyOptions) -> Result<Re
     let cosigned = cosigned(&**storage, &key, options.cosigner.as_ref())?;
     known.extend(cosigned.map(|(head, _)| (head, "the cosigned checkpoint")));
     known.extend(options.against.map(|head| (head, "the remembered checkpoint")));
-    let listed = list_tiles(&**storage)?;
+    let records = Records::of(storage, checkpoint.size)?;
+    let listed = list_tiles(&**storage, &records)?;
     let mut walk = Walk::new(storage, key, listed, known);
-    let in_flight_bytes = walk.run()?;
+    let in_flight_bytes = walk.run(records)?;
     let report = walk.finish(checkpoint, in_flight_bytes)?;
     Ok(Report { cosigned: cosigned.map(|(head, at)| (head.size, at)), ..report })
 }
@@ -241,7 +244,7 @@ fn verify_once(storage: &Arc<dyn Storage>, options: &VerifyOptions) -> Result<Re
 /// Every tile that is there, with its widths.
 type Listed = BTreeMap<TileId, Vec<usize>>;
 
-fn list_tiles(storage: &dyn Storage) -> Result<Listed, Failure> {
+fn list_tiles(storage: &dyn Storage, records: &Records) -> Result<Listed, Failure> {
     let mut listed = Listed::new();
     let mut directories = vec![tiles::DIRECTORY.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -251,7 +254,7 @@ fn list_tiles(storage: &dyn Storage) -> Result<Listed, Failure> {
                 directories.push(path);
             } else if let Some((tile, width)) = TileId::parse(&path) {
                 listed.entry(tile).or_default().push(width);
-            } else if !item.name.ends_with(".tmp") {
+            } else if !item.name.ends_with(".tmp") && !records.is_bundle(&path) {
                 return Err(Failure::NotATile { path });
             }
         }
@@ -295,27 +298,20 @@ impl<'s> Walk<'s> {
     }
 
     /// Takes every record; says how many bytes at the end are none.
-    fn run(&mut self) -> Result<u64, Failure> {
-        let mut reader = JournalReader::new(self.storage.clone(), 0);
-        loop {
-            match reader.next()? {
-                Next::Record(record) => {
-                    let leaf = leaf_hash(record.bytes);
-                    let entry = Entry::parse(record.bytes);
-                    let entry = entry.map_err(|error| RecordFault::Entry(error.to_string()));
-                    self.take(record.place, leaf, entry).map_err(|failure| self.earlier(failure))?;
-                }
-                Next::CaughtUp { torn } => return Ok(torn),
-                Next::Damaged { place, why } => {
-                    return Err(self.earlier(Failure::Record { place, why: RecordFault::Form(why) }));
-                }
+    fn run(&mut self, records: Records) -> Result<u64, Failure> {
+        let log = self.key.name().to_string();
+        pipeline::run(records, &log, |step| match step {
+            Step::Record { place, leaf, meaning } => {
+                self.take(place, leaf, meaning).map_err(|failure| self.earlier(failure))?;
+                Ok(None)
             }
-        }
+            Step::CaughtUp { torn } => Ok(Some(torn)),
+            Step::Damaged { place, why } => Err(self.earlier(Failure::Record { place, why: RecordFault::Form(why) })),
+        })
     }
 
-    fn take(&mut self, place: Place, leaf: Hash, entry: Result<Entry, RecordFault>) -> Result<(), Failure> {
-        let meaning = entry.and_then(|entry| self.judge(&entry));
-        if let Err(why) = meaning {
+    fn take(&mut self, place: Place, leaf: Hash, meaning: Result<Meaning, RecordFault>) -> Result<(), Failure> {
+        if let Err(why) = meaning.and_then(|meaning| self.judge(place.seq, &meaning)) {
             return Err(Failure::Record { place, why });
         }
         self.places.push(place);
@@ -337,30 +333,21 @@ impl<'s> Walk<'s> {
         Ok(())
     }
 
-    fn judge(&mut self, entry: &Entry) -> Result<(), RecordFault> {
-        if entry.log != self.key.name().as_str() {
-            return Err(RecordFault::Log(entry.log.clone()));
-        }
-        let (first, last) = self.times.unwrap_or((entry.time, entry.time));
-        if entry.time < last {
+    fn judge(&mut self, seq: u64, meaning: &Meaning) -> Result<(), RecordFault> {
+        let (first, last) = self.times.unwrap_or((meaning.time, meaning.time));
+        if meaning.time < last {
             return Err(RecordFault::Time);
         }
-        self.times = Some((first, entry.time));
-        match &entry.event {
-            Event::LogOpened(_) => self.incarnations += 1,
-            Event::Intent(intent) => drop(self.open.insert(entry.seq, intent.call)),
-            Event::Outcome(outcome) => {
-                if self.open.remove(&outcome.intent_seq) != Some(outcome.call) {
+        self.times = Some((first, meaning.time));
+        match meaning.told {
+            Told::Opened => self.incarnations += 1,
+            Told::Intent(call) => drop(self.open.insert(seq, call)),
+            Told::Outcome { call, intent_seq } => {
+                if self.open.remove(&intent_seq) != Some(call) {
                     return Err(RecordFault::Outcome);
                 }
             }
-            Event::Denial(_)
-            | Event::Refusals(_)
-            | Event::TokenIssued(_)
-            | Event::TokenRevoked(_)
-            | Event::Enforced(_)
-            | Event::Change(_)
-            | Event::Recovered(_) => {}
+            Told::Other => {}
         }
         Ok(())
     }

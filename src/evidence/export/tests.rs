@@ -1,0 +1,102 @@
+use super::*;
+use crate::evidence::EvidenceLog;
+use crate::evidence::checkpoint::EvidenceKey;
+use crate::evidence::journal::tests::{clock, completed, intent, origin, small, writer};
+use crate::evidence::storage::{FakeStorage, Persist};
+use crate::evidence::verify::{Failure, VerifyOptions, verify_in};
+
+struct Into(FakeStorage);
+
+impl Sink for Into {
+    fn put(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_file(path, bytes, Persist::Now)
+    }
+
+    fn small(&mut self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        read_note(&self.0, path)
+    }
+}
+
+fn written(disk: &FakeStorage, key: &EvidenceKey, calls: std::ops::Range<u64>) {
+    let storage = Arc::new(disk.clone());
+    let (log, _) = EvidenceLog::open_in(storage, origin(), key.clone(), &writer(), small(), clock()).unwrap();
+    for n in calls {
+        let (ticket, room) = log.journal().intent(&intent(n)).unwrap();
+        log.journal().durable_blocking(ticket).unwrap();
+        room.record(completed());
+    }
+    log.shutdown();
+}
+
+fn exported(disk: &FakeStorage, to: &mut Into) -> Result<Exported, ExportError> {
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    export(&storage, to)
+}
+
+fn check(disk: &FakeStorage) -> Result<u64, Failure> {
+    verify_in(Arc::new(disk.clone()), &VerifyOptions::default()).map(|report| report.records)
+}
+
+#[test]
+fn an_export_verifies_without_a_journal_and_goes_on_where_it_ended() {
+    let (key, _) = EvidenceKey::generate().unwrap();
+    let (disk, mut to) = (FakeStorage::new(), Into(FakeStorage::new()));
+    written(&disk, &key, 0..300);
+    let first = exported(&disk, &mut to).unwrap();
+    assert_eq!((first.before, first.head.size), (0, 601));
+    assert_eq!(check(&to.0).unwrap(), 601);
+    written(&disk, &key, 300..310);
+    let second = exported(&disk, &mut to).unwrap();
+    assert_eq!((second.before, second.head.size), (601, 622));
+    // One bundle and three tiles that changed, and the two files beside them.
+    assert_eq!(second.files, 5);
+    assert_eq!(check(&to.0).unwrap(), 622);
+    assert!(to.0.files().iter().all(|(name, _)| !name.starts_with("journal")));
+}
+
+#[test]
+fn every_changed_or_missing_file_of_an_export_is_found() {
+    let (key, _) = EvidenceKey::generate().unwrap();
+    let (disk, mut to) = (FakeStorage::new(), Into(FakeStorage::new()));
+    written(&disk, &key, 0..300);
+    exported(&disk, &mut to).unwrap();
+    for (name, bytes) in to.0.files() {
+        for at in (0..bytes.len()).step_by(bytes.len().div_ceil(40)) {
+            let copy = to.0.reboot(None);
+            copy.alter(&name, |bytes| bytes[at] ^= 4);
+            assert!(check(&copy).is_err(), "{name} at {at}");
+        }
+        if name != LOG_FILE && name != CHECKPOINT {
+            let copy = to.0.reboot(None);
+            copy.steal(&name);
+            assert!(check(&copy).is_err(), "{name} is missing");
+        }
+    }
+    // A record written anew, its length kept: its own hash tells which.
+    let copy = to.0.reboot(None);
+    copy.alter("tile/entries/001", |bytes| {
+        let at = bytes.windows(9).position(|window| window == b"\"billing\"").unwrap();
+        bytes[at + 1..at + 8].copy_from_slice(b"nobody1");
+    });
+    let failure = check(&copy).unwrap_err();
+    assert!(failure.record().is_some_and(|record| (256..259).contains(&record)), "{failure}");
+}
+
+#[test]
+fn an_export_goes_on_from_no_other_history() {
+    let (key, _) = EvidenceKey::generate().unwrap();
+    let (one, other, mut to) = (FakeStorage::new(), FakeStorage::new(), Into(FakeStorage::new()));
+    written(&one, &key, 0..20);
+    written(&other, &key, 100..130);
+    exported(&one, &mut to).unwrap();
+    assert!(matches!(exported(&other, &mut to), Err(ExportError::Other { there: 41, here: 61 })));
+    assert_eq!(check(&to.0).unwrap(), 41);
+    // Records that were changed here do not get there.
+    written(&one, &key, 20..30);
+    one.alter("journal/00000000000000000000.log", |bytes| {
+        let at = bytes.windows(9).rposition(|window| window == b"\"billing\"").unwrap();
+        bytes[at + 1] ^= 1;
+    });
+    assert!(exported(&one, &mut to).is_err());
+    assert_eq!(check(&to.0).unwrap(), 41);
+}
