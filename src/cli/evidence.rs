@@ -1,57 +1,44 @@
-//! `portcullis evidence`: verify a log offline, look at its end, ask it questions.
+//! `portcullis evidence`: verify a log offline, prove a record, look at its end, ask it questions.
 //!
 //! Reads directories, never a running program: what proves something must not need the one that is to be proven.
 
 mod explain;
+mod check;
+mod export;
+mod prove;
+mod remote;
 mod summary;
 
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
 use serde_json::Value;
 
 use super::Context;
 use super::failure::{Exit, Failure};
-use super::output::{Human, escaped};
-use super::time::{both, moment};
+use super::output::escaped;
+use super::time::moment;
 use crate::client::target::DevFile;
-use crate::clock::SystemClock;
 use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceName};
-use crate::domain::{Clock as _, Reason, Timestamp};
+use crate::domain::{Reason, Timestamp};
 use crate::evidence::access::AccessLog;
-use crate::evidence::checkpoint::{Checkpoint, VerifierKey};
-use crate::evidence::cosignature::CosignerKey;
 use crate::evidence::entry::Kind;
 use crate::evidence::query::{Filter, Found, Query, QueryError, records};
 use crate::evidence::storage::{DiskStorage, Storage};
-use crate::evidence::verify::{self, Report, VerifyOptions};
 
 /// How often `tail --follow` looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Largest checkpoint file read.
-const MAX_CHECKPOINT_BYTES: u64 = 64 << 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Evidence {
     /// Check every record, hash and signature of a log; exit 8 names the first record that does not hold
-    Verify {
-        #[command(flatten)]
-        log: Log,
-        /// The key that must have signed, NAME+ID+BASE64; without it the log's own word is taken
-        #[arg(long, value_name = "KEY")]
-        key: Option<VerifierKey>,
-        /// A signed checkpoint that was kept elsewhere: the log must only have grown since (needs --key)
-        #[arg(long, value_name = "FILE", requires = "key")]
-        against: Option<PathBuf>,
-        /// The control plane's key, NAME+ID+BASE64 (`control.vkey`): the log must have grown from a checkpoint that it
-        /// cosigned, also where the log's own key is in wrong hands
-        #[arg(long, value_name = "KEY")]
-        cosigner: Option<CosignerKey>,
-    },
+    Verify(check::Verify),
+    /// Write the proof of a record, or of each record of a call, as a file that verifies alone and offline
+    Prove(prove::Prove),
+    /// Write a log as static files (C2SP tlog-tiles) that any client of the format reads and verifies
+    Export(export::Export),
     /// Print the last records, and those that come
     Tail {
         #[command(flatten)]
@@ -150,36 +137,12 @@ impl From<KindName> for Kind {
     }
 }
 
-#[derive(Serialize)]
-struct Verified {
-    verified: bool,
-    log: PathBuf,
-    key: String,
-    size: u64,
-    root: String,
-    records: u64,
-    past_checkpoint: u64,
-    open_intents: u64,
-    in_flight_bytes: u64,
-    /// Records under the latest cosigned checkpoint that is kept beside the log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cosigned_size: Option<u64>,
-    /// When it was cosigned, by the given key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cosigned: Option<Timestamp>,
-    incarnations: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<Timestamp>,
-}
-
 impl Evidence {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
-            Self::Verify { log, key, against, cosigner } => {
-                check(context, log.directory(context)?, key, against, cosigner)
-            }
+            Self::Verify(verify) => verify.run(context).await,
+            Self::Prove(prove) => prove.run(context),
+            Self::Export(export) => export.run(context),
             Self::Tail { log, lines, follow, access_log } => {
                 tail(context, &log.storage(context)?, lines, follow, View::of(access_log)).await
             }
@@ -210,90 +173,6 @@ impl Log {
 
     fn storage(&self, context: &Context) -> Result<Arc<dyn Storage>, Failure> {
         Ok(Arc::new(DiskStorage::read_only(&self.directory(context)?)))
-    }
-}
-
-fn check(
-    context: &Context,
-    log: PathBuf,
-    key: Option<VerifierKey>,
-    against: Option<PathBuf>,
-    cosigner: Option<CosignerKey>,
-) -> Result<Exit, Failure> {
-    let against = match (&key, against) {
-        (Some(key), Some(file)) => {
-            let shown = file.display().to_string();
-            let mut note = Vec::new();
-            std::fs::File::open(&file)
-                .and_then(|file| file.take(MAX_CHECKPOINT_BYTES).read_to_end(&mut note))
-                .map_err(|e| Failure::usage(format!("{shown}: {e}")))?;
-            let known = Checkpoint::verify(&note, key).map_err(|e| Failure::usage(format!("{shown}: {e}")))?;
-            Some(known.head)
-        }
-        _ => None,
-    };
-    let report = verify::verify(&log, &VerifyOptions { key, against, cosigner })?;
-    let verified = shown(log, &report);
-    context.output.answer(&verified, || details(&verified))?;
-    Ok(Exit::Done)
-}
-
-fn shown(log: PathBuf, report: &Report) -> Verified {
-    use base64::Engine as _;
-    Verified {
-        verified: true,
-        log,
-        key: report.key.to_string(),
-        size: report.checkpoint.size,
-        root: base64::engine::general_purpose::STANDARD.encode(report.checkpoint.root.0),
-        records: report.records,
-        past_checkpoint: report.past_checkpoint,
-        open_intents: report.open_intents,
-        in_flight_bytes: report.in_flight_bytes,
-        cosigned_size: report.cosigned.map(|(size, _)| size),
-        cosigned: report.cosigned.and_then(|(_, at)| at),
-        incarnations: report.incarnations,
-        from: report.times.map(|(from, _)| from),
-        to: report.times.map(|(_, to)| to),
-    }
-}
-
-fn details(verified: &Verified) -> Human {
-    let now = SystemClock.now();
-    let at = |time: Option<Timestamp>| time.map(|at| both(at, now)).unwrap_or_default();
-    Human::Parts(vec![
-        Human::Lines(vec![format!("verified: {} records, nothing changed, dropped or reordered", verified.records)]),
-        Human::Details(vec![
-            ("log", verified.log.display().to_string()),
-            ("key", verified.key.clone()),
-            ("checkpoint", format!("{} records, root {}", verified.size, verified.root)),
-            ("cosigned", cosigned(verified, now)),
-            ("since then", format!("{} records", verified.past_checkpoint)),
-            ("open calls", verified.open_intents.to_string()),
-            ("opened", format!("{} times", verified.incarnations)),
-            ("first record", at(verified.from)),
-            ("last record", at(verified.to)),
-        ]),
-    ])
-}
-
-/// How much of it the control plane cosigned: by the kept checkpoint's word, or by the cosigner's where its key is given.
-fn cosigned(verified: &Verified, now: Timestamp) -> String {
-    match (verified.cosigned_size, verified.cosigned) {
-        (None, _) => "not yet".to_owned(),
-        (Some(size), Some(at)) => format!("{size} records, {}", both(at, now)),
-        (Some(size), None) => format!("{size} records (give --cosigner to check by whom)"),
-    }
-}
-
-impl From<verify::Failure> for Failure {
-    fn from(failure: verify::Failure) -> Self {
-        let text = match failure.record() {
-            // The texts of places name it already; those of tiles and cuts only in passing.
-            Some(record) => format!("verification failed at record {record}: {failure}"),
-            None => format!("verification failed: {failure}"),
-        };
-        Self::new(Exit::VerificationFailed, text)
     }
 }
 

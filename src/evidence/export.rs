@@ -12,7 +12,7 @@ use super::checkpoint::{Checkpoint, NoteError, VerifierKey};
 use super::key::{LOG_FILE, LogFileError, log_file_bytes, read_log_file};
 use super::read::{JournalReader, Next, Place};
 use super::sequencer::{CHECKPOINT, SIGNED, read_note};
-use super::storage::Storage;
+use super::storage::{Persist, Storage};
 use super::tiles::{self, Edge, TILE_WIDTH, TileId, read_tile};
 use super::tree::{Hash, TreeHead, leaf_hash, verify_consistency};
 use super::{COSIGNED, proof};
@@ -30,6 +30,50 @@ pub trait Sink {
     /// # Errors
     /// Those of the place.
     fn small(&mut self, path: &str) -> io::Result<Option<Vec<u8>>>;
+}
+
+/// Any storage as the place of an export.
+#[derive(Debug)]
+pub struct StorageSink(pub Arc<dyn Storage>);
+
+impl Sink for StorageSink {
+    fn put(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_file(path, bytes, Persist::Now)
+    }
+
+    fn small(&mut self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        read_note(&*self.0, path)
+    }
+}
+
+/// A tile or a bundle of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Where it stands.
+    pub path: String,
+    /// Where the full one will stand that may take the place of a partial one.
+    pub full: Option<String>,
+    /// It is not longer than this.
+    pub max_bytes: usize,
+}
+
+/// The files that a log of `size` records consists of, besides its checkpoint.
+pub fn files(size: u64) -> impl Iterator<Item = File> {
+    tiles::levels(size).flat_map(move |level| {
+        let (full, last) = tiles::width_at(size, level);
+        let widths = (0..full).map(|index| (index, TILE_WIDTH)).chain((last > 0).then_some((full, last)));
+        widths.flat_map(move |(index, width)| {
+            let tile = TileId { level, index };
+            let file = |path: &dyn Fn(usize) -> String, max_bytes| File {
+                path: path(width),
+                full: (width < TILE_WIDTH).then(|| path(TILE_WIDTH)),
+                max_bytes,
+            };
+            let hashes = file(&|width| tile.path(width), TILE_WIDTH * tiles::HASH_BYTES);
+            let records = (level == 0).then(|| file(&|width| bundle::path(index, width), bundle::MAX_BUNDLE_BYTES));
+            std::iter::once(hashes).chain(records)
+        })
+    })
 }
 
 /// What was exported.

@@ -12,7 +12,8 @@ use super::storage::{Persist, Storage, read_file};
 
 /// What the log's directory says of the log.
 pub const LOG_FILE: &str = "log.json";
-const MAX_LOG_FILE_BYTES: usize = 4096;
+/// Longest such file.
+pub const MAX_LOG_FILE_BYTES: usize = 4096;
 /// Longest private key file.
 const MAX_KEY_BYTES: u64 = 4096;
 

@@ -27,6 +27,7 @@ mod grpc;
 mod http2;
 mod identify;
 mod operate;
+mod proofs;
 mod readme;
 mod reasons;
 mod restored;

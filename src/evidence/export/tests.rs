@@ -2,20 +2,8 @@ use super::*;
 use crate::evidence::EvidenceLog;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::tests::{clock, completed, intent, origin, small, writer};
-use crate::evidence::storage::{FakeStorage, Persist};
+use crate::evidence::storage::FakeStorage;
 use crate::evidence::verify::{Failure, VerifyOptions, verify_in};
-
-struct Into(FakeStorage);
-
-impl Sink for Into {
-    fn put(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_file(path, bytes, Persist::Now)
-    }
-
-    fn small(&mut self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        read_note(&self.0, path)
-    }
-}
 
 fn written(disk: &FakeStorage, key: &EvidenceKey, calls: std::ops::Range<u64>) {
     let storage = Arc::new(disk.clone());
@@ -28,9 +16,9 @@ fn written(disk: &FakeStorage, key: &EvidenceKey, calls: std::ops::Range<u64>) {
     log.shutdown();
 }
 
-fn exported(disk: &FakeStorage, to: &mut Into) -> Result<Exported, ExportError> {
+fn exported(disk: &FakeStorage, to: &FakeStorage) -> Result<Exported, ExportError> {
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-    export(&storage, to)
+    export(&storage, &mut StorageSink(Arc::new(to.clone())))
 }
 
 fn check(disk: &FakeStorage) -> Result<u64, Failure> {
@@ -40,40 +28,45 @@ fn check(disk: &FakeStorage) -> Result<u64, Failure> {
 #[test]
 fn an_export_verifies_without_a_journal_and_goes_on_where_it_ended() {
     let (key, _) = EvidenceKey::generate().unwrap();
-    let (disk, mut to) = (FakeStorage::new(), Into(FakeStorage::new()));
+    let (disk, to) = (FakeStorage::new(), FakeStorage::new());
     written(&disk, &key, 0..300);
-    let first = exported(&disk, &mut to).unwrap();
+    let first = exported(&disk, &to).unwrap();
     assert_eq!((first.before, first.head.size), (0, 601));
-    assert_eq!(check(&to.0).unwrap(), 601);
+    assert_eq!(check(&to).unwrap(), 601);
     written(&disk, &key, 300..310);
-    let second = exported(&disk, &mut to).unwrap();
+    let second = exported(&disk, &to).unwrap();
     assert_eq!((second.before, second.head.size), (601, 622));
     // One bundle and three tiles that changed, and the two files beside them.
     assert_eq!(second.files, 5);
-    assert_eq!(check(&to.0).unwrap(), 622);
-    assert!(to.0.files().iter().all(|(name, _)| !name.starts_with("journal")));
+    assert_eq!(check(&to).unwrap(), 622);
+    assert!(to.files().iter().all(|(name, _)| !name.starts_with("journal")));
+    // What a copier asks for is what is there.
+    let there: Vec<String> = to.files().into_iter().map(|(name, _)| name).collect();
+    let mut asked = files(622).map(|file| file.path);
+    assert!(asked.all(|path| there.contains(&path)));
+    assert_eq!(files(70_000).count(), 274 * 2 + 2 + 1);
 }
 
 #[test]
 fn every_changed_or_missing_file_of_an_export_is_found() {
     let (key, _) = EvidenceKey::generate().unwrap();
-    let (disk, mut to) = (FakeStorage::new(), Into(FakeStorage::new()));
+    let (disk, to) = (FakeStorage::new(), FakeStorage::new());
     written(&disk, &key, 0..300);
-    exported(&disk, &mut to).unwrap();
-    for (name, bytes) in to.0.files() {
+    exported(&disk, &to).unwrap();
+    for (name, bytes) in to.files() {
         for at in (0..bytes.len()).step_by(bytes.len().div_ceil(40)) {
-            let copy = to.0.reboot(None);
+            let copy = to.reboot(None);
             copy.alter(&name, |bytes| bytes[at] ^= 4);
             assert!(check(&copy).is_err(), "{name} at {at}");
         }
         if name != LOG_FILE && name != CHECKPOINT {
-            let copy = to.0.reboot(None);
+            let copy = to.reboot(None);
             copy.steal(&name);
             assert!(check(&copy).is_err(), "{name} is missing");
         }
     }
     // A record written anew, its length kept: its own hash tells which.
-    let copy = to.0.reboot(None);
+    let copy = to.reboot(None);
     copy.alter("tile/entries/001", |bytes| {
         let at = bytes.windows(9).position(|window| window == b"\"billing\"").unwrap();
         bytes[at + 1..at + 8].copy_from_slice(b"nobody1");
@@ -85,18 +78,18 @@ fn every_changed_or_missing_file_of_an_export_is_found() {
 #[test]
 fn an_export_goes_on_from_no_other_history() {
     let (key, _) = EvidenceKey::generate().unwrap();
-    let (one, other, mut to) = (FakeStorage::new(), FakeStorage::new(), Into(FakeStorage::new()));
+    let (one, other, to) = (FakeStorage::new(), FakeStorage::new(), FakeStorage::new());
     written(&one, &key, 0..20);
     written(&other, &key, 100..130);
-    exported(&one, &mut to).unwrap();
-    assert!(matches!(exported(&other, &mut to), Err(ExportError::Other { there: 41, here: 61 })));
-    assert_eq!(check(&to.0).unwrap(), 41);
+    exported(&one, &to).unwrap();
+    assert!(matches!(exported(&other, &to), Err(ExportError::Other { there: 41, here: 61 })));
+    assert_eq!(check(&to).unwrap(), 41);
     // Records that were changed here do not get there.
     written(&one, &key, 20..30);
     one.alter("journal/00000000000000000000.log", |bytes| {
         let at = bytes.windows(9).rposition(|window| window == b"\"billing\"").unwrap();
         bytes[at + 1] ^= 1;
     });
-    assert!(exported(&one, &mut to).is_err());
-    assert_eq!(check(&to.0).unwrap(), 41);
+    assert!(exported(&one, &to).is_err());
+    assert_eq!(check(&to).unwrap(), 41);
 }
