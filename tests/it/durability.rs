@@ -7,6 +7,7 @@ mod disk;
 mod killed;
 mod order;
 mod tamper;
+mod trials;
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read as _, Write as _};

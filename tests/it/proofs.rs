@@ -29,7 +29,7 @@ fn key(dev: &Dev) -> String {
 }
 
 fn cosigner(dev: &Dev) -> String {
-    let named = "control/control.vkey";
+    let named = "gateway/control.vkey";
     std::fs::read_to_string(dev.dir().join(named)).unwrap().trim().to_owned()
 }
 

@@ -12,7 +12,7 @@ const DENIED: usize = 10;
 const TILE: u64 = 256;
 const HASH: usize = 32;
 /// Of a frame before its payload: length, its inverse, checksum.
-const FRAME_HEADER: usize = 8;
+pub(super) const FRAME_HEADER: usize = 8;
 
 /// A frame of a segment: its bytes, and the record in it; of a mark, the record that comes next.
 #[derive(Clone, Copy)]
