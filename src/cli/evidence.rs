@@ -25,6 +25,7 @@ use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceNam
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::access::AccessLog;
 use crate::evidence::entry::Kind;
+use crate::evidence::query::index::{Index, Search};
 use crate::evidence::query::{Filter, Found, Query, QueryError, records};
 use crate::evidence::storage::{DiskStorage, Storage};
 
@@ -103,6 +104,9 @@ pub(super) struct Ask {
     /// One line for each call that is over, in place of the records
     #[arg(long)]
     access_log: bool,
+    /// Read every record, without the index that is kept in the log's directory `index`
+    #[arg(long)]
+    scan: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -180,7 +184,7 @@ impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::Disk(error) => Self::new(Exit::Failed, format!("the log cannot be read: {error}")),
-            QueryError::Damaged { .. } | QueryError::Entry { .. } => {
+            QueryError::Damaged { .. } | QueryError::Entry { .. } | QueryError::Index(_) => {
                 Self::new(Exit::VerificationFailed, error.to_string())
             }
         }
@@ -231,7 +235,7 @@ async fn tail(
 
 impl Ask {
     fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let storage = self.log.storage(context)?;
+        let directory = self.log.directory(context)?;
         let filter = Filter {
             identity: self.identity,
             grant: self.grant,
@@ -243,9 +247,16 @@ impl Ask {
             from: self.from,
             to: self.to,
         };
-        let mut query = Query::new(storage, 0, filter);
         let mut view = View::of(self.access_log);
-        while let Some(found) = query.next()? {
+        if self.scan {
+            let mut query = Query::new(Arc::new(DiskStorage::read_only(&directory)), 0, filter);
+            while let Some(found) = query.next()? {
+                view.show(context, &found)?;
+            }
+            return Ok(Exit::Done);
+        }
+        let mut search = Search::new(Arc::new(Index::open(&directory)?), filter)?;
+        while let Some(found) = search.next()? {
             view.show(context, &found)?;
         }
         Ok(Exit::Done)

@@ -2,6 +2,8 @@
 //!
 //! Reads without verifying: what an attacker changed is shown as it stands. Whoever must know calls `verify`.
 
+pub mod index;
+
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
@@ -143,6 +145,9 @@ pub enum QueryError {
         /// In which way.
         error: EntryError,
     },
+    /// The index leads to something else than it was made of.
+    #[error("the index does not agree with the log at record {0}: verify the log, and remove its directory `index`")]
+    Index(u64),
 }
 
 /// A way through a log.
@@ -152,12 +157,14 @@ pub struct Query {
     filter: Filter,
     /// Intents of calls that are wanted, whose outcome has not come yet.
     open: HashSet<u64>,
+    /// Knows the intents before the first record that is read.
+    before: Option<(Arc<index::Index>, u64)>,
 }
 
 impl Query {
     /// The records from `from` on that `filter` wants.
     pub fn new(storage: Arc<dyn Storage>, from: u64, filter: Filter) -> Self {
-        Self { reader: JournalReader::new(storage, from), filter, open: HashSet::new() }
+        Self { reader: JournalReader::new(storage, from), filter, open: HashSet::new(), before: None }
     }
 
     /// The next record that is wanted; `None` when there is none yet: asking again later follows the log.
@@ -173,11 +180,25 @@ impl Query {
                 Next::Damaged { place, why } => return Err(QueryError::Damaged { place, why }),
             };
             let place = record.place;
+            if let (Some(to), Some((_, time))) = (self.filter.to, Entry::place(record.bytes))
+                && time >= to
+            {
+                // Times never go back: nothing that follows is wanted.
+                return Ok(None);
+            }
             let entry = match Entry::parse(record.bytes) {
                 Ok(entry) => entry,
                 Err(error) => return Err(QueryError::Entry { place, error }),
             };
             let bytes = record.bytes;
+            if let (Some((index, first)), Event::Outcome(outcome)) = (&self.before, &entry.event)
+                && outcome.intent_seq < *first
+            {
+                let intent = index.record(outcome.intent_seq)?;
+                if self.filter.of_call(&facts(&intent.entry.event)) {
+                    self.open.insert(outcome.intent_seq);
+                }
+            }
             if wanted(&self.filter, &mut self.open, &entry) {
                 return Ok(Some(Found { place, entry, bytes: bytes.to_vec() }));
             }

@@ -72,6 +72,8 @@ pub struct JournalReader {
     storage: Arc<dyn Storage>,
     next: u64,
     at: Option<OpenSegment>,
+    /// Where the next record stands, by somebody's word: its segment's first record, and the byte.
+    known: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -127,7 +129,13 @@ pub(crate) fn segments(storage: &dyn Storage) -> io::Result<Vec<u64>> {
 impl JournalReader {
     /// Reads from record `from` on.
     pub fn new(storage: Arc<dyn Storage>, from: u64) -> Self {
-        Self { storage, next: from, at: None }
+        Self { storage, next: from, at: None, known: None }
+    }
+
+    /// Reads from record `from` on, which stands at byte `offset` of the segment that begins with record `segment`. Where
+    /// that is not so, what comes is damaged.
+    pub(crate) fn at(storage: Arc<dyn Storage>, from: u64, segment: u64, offset: u64) -> Self {
+        Self { storage, next: from, at: None, known: Some((segment, offset)) }
     }
 
     /// The record that comes next.
@@ -241,7 +249,12 @@ impl JournalReader {
             return Ok(Some(Step::Damaged { place, why: "the segment's header does not hold" }));
         };
         let following = firsts.into_iter().find(|other| *other > first);
-        self.at = Some(OpenSegment { header, path, seq: first, following, buffer, start, buffer_at: 0 });
+        let mut at = OpenSegment { header, path, seq: first, following, buffer, start, buffer_at: 0 };
+        if let Some((_, offset)) = self.known.take().filter(|(segment, _)| *segment == first) {
+            (at.seq, at.start, at.buffer_at) = (self.next, 0, offset);
+            at.buffer.clear();
+        }
+        self.at = Some(at);
         Ok(None)
     }
 

@@ -1,6 +1,7 @@
 //! `portcullis evidence prove`: a record and its proof in one file.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -10,7 +11,8 @@ use super::super::failure::{Exit, Failure};
 use super::super::output::Human;
 use super::Log;
 use crate::domain::name::CallId;
-use crate::evidence::query::{Filter, Query};
+use crate::evidence::query::Filter;
+use crate::evidence::query::index::{Index, Search};
 use crate::evidence::tlog_proof::{CannotProve, EXTENSION, TlogProof};
 use crate::files;
 
@@ -59,9 +61,9 @@ impl Prove {
             Which::Record(record) => vec![record],
             Which::Call(call) => {
                 let filter = Filter { call: Some(call), ..Filter::default() };
-                let mut query = Query::new(storage.clone(), 0, filter);
+                let mut search = Search::new(Arc::new(Index::open(&self.log.directory(context)?)?), filter)?;
                 let mut records = Vec::new();
-                while let Some(found) = query.next()? {
+                while let Some(found) = search.next()? {
                     records.push(found.entry.seq);
                 }
                 if records.is_empty() {

@@ -1,3 +1,5 @@
+//! Exports: whole, gone on with, attacked.
+
 use super::*;
 use crate::evidence::EvidenceLog;
 use crate::evidence::checkpoint::EvidenceKey;

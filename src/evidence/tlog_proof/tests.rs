@@ -1,3 +1,5 @@
+//! Proofs: made, carried away, forged.
+
 use super::*;
 use crate::evidence::checkpoint::{EvidenceKey, Origin};
 use crate::evidence::cosignature::cosign;

@@ -147,7 +147,9 @@ impl World {
     /// Changes something at random: what it was, for whom it concerns, and the log after it.
     fn tampered(&self, random: &mut Random) -> (String, FakeStorage) {
         let files = self.disk.files();
-        let journal: Vec<&(String, Vec<u8>)> = files.iter().filter(|(name, _)| name.starts_with("journal/")).collect();
+        // One without records is none that anybody misses.
+        let holds = |(name, bytes): &&(String, Vec<u8>)| name.starts_with("journal/") && frames(bytes).len() > 1;
+        let journal: Vec<&(String, Vec<u8>)> = files.iter().filter(holds).collect();
         let full: Vec<&(String, Vec<u8>)> =
             files.iter().filter(|(name, bytes)| name.starts_with("tile/") && bytes.len() == 8192).collect();
         match random.below(8) {

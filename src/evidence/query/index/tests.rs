@@ -1,0 +1,75 @@
+//! The index beside reading everything.
+
+use super::*;
+use crate::domain::name::{CallId, GrantId};
+use crate::evidence::EvidenceLog;
+use crate::evidence::checkpoint::EvidenceKey;
+use crate::evidence::journal::tests::{clock, completed, intent, origin, small, writer};
+
+fn write(directory: &Path, key: &EvidenceKey, calls: std::ops::Range<u64>) {
+    let (log, _) = EvidenceLog::open(directory, origin(), key.clone(), &writer(), small(), clock()).unwrap();
+    let mut running = Vec::new();
+    for n in calls {
+        let mut it = intent(n);
+        let identity = if n % 1000 == 3 { "rare" } else { "billing" };
+        it.identity = std::borrow::Cow::Owned(identity.parse().unwrap());
+        it.basis = crate::evidence::entry::Basis::Grant(GrantId::from_bits(u128::from(n % 7)));
+        running.push(log.journal().intent(&it).unwrap().1);
+        // Many are running at once, so that outcomes stand far from their intents.
+        if running.len() > 300 {
+            running.drain(..150).for_each(|room| room.record(completed()));
+            log.journal().flush().unwrap();
+        }
+    }
+    running.into_iter().for_each(|room| room.record(completed()));
+    log.journal().flush().unwrap();
+    log.shutdown();
+}
+
+fn searched(directory: &Path, filter: &Filter) -> Vec<u64> {
+    let mut search = Search::new(Arc::new(Index::open(directory).unwrap()), filter.clone()).unwrap();
+    std::iter::from_fn(|| search.next().unwrap()).map(|found| found.entry.seq).collect()
+}
+
+fn scanned(directory: &Path, filter: &Filter) -> Vec<u64> {
+    let mut query = Query::new(Arc::new(DiskStorage::read_only(directory)), 0, filter.clone());
+    std::iter::from_fn(|| query.next().unwrap()).map(|found| found.entry.seq).collect()
+}
+
+fn filters() -> Vec<Filter> {
+    let any = Filter::default;
+    vec![
+        Filter { identity: Some("rare".parse().unwrap()), ..any() },
+        Filter { identity: Some("nobody".parse().unwrap()), ..any() },
+        Filter { grant: Some(GrantId::from_bits(3)), identity: Some("rare".parse().unwrap()), ..any() },
+        Filter { call: Some(CallId::from_bits(3003)), ..any() },
+        Filter { call: Some(CallId::from_bits(4190)), ..any() },
+        Filter { identity: Some("rare".parse().unwrap()), kind: Some(crate::evidence::entry::Kind::Outcome), ..any() },
+        Filter { kind: Some(crate::evidence::entry::Kind::LogOpened), ..any() },
+        Filter { resource: Some("api/orders".parse().unwrap()), grant: Some(GrantId::from_bits(1)), ..any() },
+    ]
+}
+
+#[test]
+fn what_the_index_finds_is_what_reading_everything_finds() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("log");
+    let (key, _) = EvidenceKey::generate().unwrap();
+    write(&log, &key, 0..4200);
+    assert_eq!(Index::open(&log).unwrap().records(), CHUNK);
+    for filter in filters() {
+        assert_eq!(searched(&log, &filter), scanned(&log, &filter), "{filter:?}");
+    }
+    // It goes on where it ended, also behind a write that was torn.
+    write(&log, &key, 4200..8300);
+    let file = OpenOptions::new().write(true).open(log.join(DIRECTORY).join(FILE)).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 100).unwrap();
+    assert_eq!(Index::open(&log).unwrap().records(), 2 * CHUNK);
+    let filter = filters().remove(0);
+    let found = scanned(&log, &filter);
+    assert_eq!(searched(&log, &filter), found);
+    // Whoever removes it loses nothing but time.
+    std::fs::remove_dir_all(log.join(DIRECTORY)).unwrap();
+    assert_eq!(searched(&log, &filter), found);
+    crate::evidence::verify::verify(&log, &crate::evidence::verify::VerifyOptions::default()).unwrap();
+}
