@@ -33,6 +33,8 @@ pub(super) enum Of {
     Control,
     /// Catalog documents
     Catalog,
+    /// A record of the evidence
+    Evidence,
 }
 
 #[derive(Serialize)]
@@ -76,6 +78,7 @@ impl Of {
             Self::Gateway => settings::gateway::schema(),
             Self::Control => settings::control::schema(),
             Self::Catalog => settings::catalog::schema(),
+            Self::Evidence => crate::evidence::entry::schema(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod call;
 mod event;
 mod json;
 mod parameters;
+mod schema;
 mod write;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ pub use call::*;
 pub use event::*;
 pub(crate) use json::hex;
 pub use parameters::*;
+pub use schema::schema;
 pub use write::Encode;
 pub(crate) use write::{encode_body, encode_suffix};
 

@@ -190,6 +190,8 @@ fn others_read_and_verify_a_log_of_ours() {
     let foreign = Foreign(&files);
     // Every tile that it reads it checks against the root.
     let reader = TileHashReader::new(size, root, &foreign);
+    let schema = run(home.path(), &["config", "schema", "evidence"]).exits(0).json();
+    let schema = jsonschema::draft202012::new(&schema).unwrap();
     let mut record = 0;
     for bundle in 0..size.div_ceil(256) {
         let width = (size - bundle * 256).min(256);
@@ -197,7 +199,9 @@ fn others_read_and_verify_a_log_of_ours() {
         let mut rest = &files.get(&format!("tile/entries/{bundle:03}{partial}"))[..];
         while let [high, low, after @ ..] = rest {
             let (entry, after) = after.split_at(usize::from(u16::from_be_bytes([*high, *low])));
-            assert_eq!(serde_json::from_slice::<Value>(entry).unwrap()["seq"], record);
+            let value: Value = serde_json::from_slice(entry).unwrap();
+            assert_eq!(value["seq"], record);
+            assert!(schema.is_valid(&value), "{value}");
             if record % 41 == 0 || record + 1 == size {
                 let proof = prove_record(size, record, &reader).unwrap();
                 check_record(&proof, size, root, record, record_hash(entry)).unwrap();

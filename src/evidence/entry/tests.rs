@@ -235,3 +235,32 @@ fn the_longest_intent_fits() {
     assert_canonical(&bytes);
     assert!(bytes.len() <= MAX_ENTRY_BYTES, "{}", bytes.len());
 }
+
+#[test]
+fn the_schema_takes_every_kind_and_nothing_besides() {
+    let schema = schema();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    for (seq, event) in every_kind().iter().enumerate() {
+        let bytes = encode(event, seq as u64, -1);
+        assert!(bytes.len() <= MAX_ENTRY_BYTES);
+        let entry: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let kind = event.kind().as_str();
+        if let Err(error) = validator.validate(&entry) {
+            panic!("{kind}: {error} at {}", error.instance_path());
+        }
+        let refused = |what: &str, change: &dyn Fn(&mut serde_json::Value)| {
+            let mut other = entry.clone();
+            change(&mut other);
+            assert!(!validator.is_valid(&other), "{kind}: {what}");
+        };
+        refused("another member", &|entry| entry["data"]["secret"] = "hunter2".into());
+        refused("another member beside", &|entry| entry["note"] = "n".into());
+        refused("another kind", &|entry| entry["kind"] = "other".into());
+        refused("another version", &|entry| entry["v"] = 2.into());
+        refused("a position below 0", &|entry| entry["seq"] = (-1).into());
+        refused("no data", &|entry| entry["data"] = serde_json::json!({}));
+        for member in entry["data"].as_object().unwrap().keys().filter(|member| *member != "after") {
+            refused(member, &|entry| entry["data"][member] = serde_json::json!([[]]));
+        }
+    }
+}
