@@ -23,12 +23,13 @@ pub mod tiles;
 pub mod tlog_proof;
 pub mod tree;
 pub mod verify;
+pub mod witness;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::checkpoint::{EvidenceKey, NoteError, Origin, VerifierKey};
+use self::checkpoint::{Checkpoint, EvidenceKey, NoteError, Origin, VerifierKey};
 use self::journal::{Journal, JournalOptions, OpenError, RecoveryReport, Writer};
 use self::key::LogFileError;
 use self::proof::ProofError;
@@ -40,6 +41,17 @@ use crate::domain::Clock;
 
 /// The latest checkpoint that the control plane cosigned, beside the log.
 pub const COSIGNED: &str = "cosigned";
+
+/// The latest signed checkpoint of the log in a directory, and its note.
+///
+/// # Errors
+/// When the log's files cannot be read, or do not hold.
+pub fn signed_checkpoint(storage: &dyn Storage) -> Result<Option<(Checkpoint, String)>, export::ExportError> {
+    let key = key::read_log_file(storage)?;
+    let Some((head, note)) = export::latest(storage, &key)? else { return Ok(None) };
+    let checkpoint = Checkpoint { origin: key.name().clone(), head };
+    Ok(Some((checkpoint, String::from_utf8_lossy(&note).into_owned())))
+}
 
 /// Why a log cannot be opened for writing. Closed: without it no call is allowed.
 #[derive(Debug, thiserror::Error)]

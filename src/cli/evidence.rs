@@ -8,6 +8,7 @@ mod export;
 mod prove;
 mod remote;
 mod summary;
+mod witness;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,10 @@ pub(super) enum Evidence {
     Prove(prove::Prove),
     /// Write a log as static files (C2SP tlog-tiles) that any client of the format reads and verifies
     Export(export::Export),
+    /// Be a witness of others' logs (C2SP tlog-witness): cosign checkpoints that extend the last one, and no others
+    Witness(witness::Serve),
+    /// Have a log's latest checkpoint cosigned by a witness, and keep that
+    Cosign(witness::Cosign),
     /// Print the last records, and those that come
     Tail {
         #[command(flatten)]
@@ -147,6 +152,8 @@ impl Evidence {
             Self::Verify(verify) => verify.run(context).await,
             Self::Prove(prove) => prove.run(context),
             Self::Export(export) => export.run(context),
+            Self::Witness(witness) => witness.run(context).await,
+            Self::Cosign(cosign) => cosign.run(context).await,
             Self::Tail { log, lines, follow, access_log } => {
                 tail(context, &log.storage(context)?, lines, follow, View::of(access_log)).await
             }

@@ -167,7 +167,7 @@ fn fault(file: &str, error: NoteError) -> ExportError {
     ExportError::Checkpoint { file: file.to_owned(), error }
 }
 
-fn latest(storage: &dyn Storage, key: &VerifierKey) -> Result<Option<(TreeHead, Vec<u8>)>, ExportError> {
+pub(super) fn latest(storage: &dyn Storage, key: &VerifierKey) -> Result<Option<(TreeHead, Vec<u8>)>, ExportError> {
     let mut latest: Option<(TreeHead, Vec<u8>)> = None;
     for file in [CHECKPOINT, SIGNED] {
         let Some(note) = read_note(storage, file)? else { continue };

@@ -214,3 +214,51 @@ fn others_read_and_verify_a_log_of_ours() {
     let old = tlog_tiles::tree_hash(200, &reader).unwrap();
     check_tree(&prove_tree(size, 200, &reader).unwrap(), size, root, 200, old).unwrap();
 }
+
+#[test]
+fn a_witness_cosigns_what_grows_and_refuses_a_log_that_was_put_back() {
+    let (dev, _) = written(20);
+    let home = tempfile::tempdir().unwrap();
+    let key = key(&dev);
+    let start = || {
+        let mut server = crate::dev::command(home.path())
+            .args(["-o", "json", "evidence", "witness", "--listen", "127.0.0.1:0", "--name", "witness.example/w1"])
+            .args(["--key", "witness.key", "--state", "witnessed", "--log", &key])
+            .current_dir(home.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        let address = format!("http://{}", said["address"].as_str().unwrap());
+        (Files { server, address }, said["key"].as_str().unwrap().to_owned())
+    };
+    let kept = home.path().join("kept").display().to_string();
+    let cosign = |log: &str, address: &str, witness: &str| {
+        dev.cli(&["-o", "json", "evidence", "cosign", log, "--witness", address, "--cosigner", witness, "--to", &kept])
+    };
+    let (server, witness) = start();
+    let log = dev.addresses.evidence.clone();
+    let before = home.path().join("before");
+    let first = cosign(&log, &server.address, &witness).exits(0).json();
+    assert!(first["size"].as_u64().unwrap() > 0 && first["cosigned"].is_string());
+    run(home.path(), &["evidence", "verify", &log, "--key", &key, "--against", &kept]).exits(0);
+    assert!(Command::new("cp").arg("-r").arg(&log).arg(&before).status().unwrap().success());
+
+    (0..30).for_each(|n| drop(dev.call("billing", "GET", &format!("/v1/orders/more-{n}"))));
+    eventually("what came since is signed, and then cosigned", PATIENCE, || {
+        let size = cosign(&log, &server.address, &witness).exits(0).json()["size"].as_u64().unwrap();
+        size >= first["size"].as_u64().unwrap() + 60
+    });
+    // It was killed, and knows still.
+    drop(server);
+    let (server, again) = start();
+    assert_eq!(again, witness);
+    let said = cosign(&before.display().to_string(), &server.address, &witness).exits(5);
+    assert!(said.stderr.contains("is to have grown from"), "{}", said.stderr);
+    cosign(&log, &server.address, &witness).exits(0);
+    let other = Dev::start();
+    let said = cosign(&other.addresses.evidence, &server.address, &witness);
+    assert!(said.exits(5).stderr.contains("403"), "another log of the same name and another key");
+}

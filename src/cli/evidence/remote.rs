@@ -54,7 +54,8 @@ pub(super) async fn copy(address: &str) -> Result<tempfile::TempDir, Failure> {
     Ok(directory)
 }
 
-fn client(address: &str) -> reqwest::Result<reqwest::Client> {
+/// For one server.
+pub(super) fn client(address: &str) -> reqwest::Result<reqwest::Client> {
     // A second call changes nothing: the process has one provider, and it is this one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE);
@@ -93,20 +94,25 @@ impl Server {
         let url = format!("{}/{path}", self.address);
         let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Unavailable, format!("{url}: {error}"));
         let sent = self.client.get(&url).send().await;
-        let mut answer = sent.map_err(|error| failed(&error.without_url()))?;
+        let answer = sent.map_err(|error| failed(&error.without_url()))?;
         if answer.status() == http::StatusCode::NOT_FOUND {
             return Ok(None);
         }
         if answer.status() != http::StatusCode::OK {
             return Err(failed(&format_args!("answered {}", answer.status())));
         }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| failed(&error.without_url()))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > max {
-                return Err(failed(&format_args!("longer than {max} bytes")));
-            }
-        }
-        Ok(Some(bytes))
+        Ok(Some(body(answer, max).await.map_err(|error| failed(&error))?))
     }
+}
+
+/// The body of an answer, of bounded length.
+pub(super) async fn body(mut answer: reqwest::Response, max: usize) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| error.without_url().to_string())? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > max {
+            return Err(format!("longer than {max} bytes"));
+        }
+    }
+    Ok(bytes)
 }
