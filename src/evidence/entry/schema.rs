@@ -49,7 +49,10 @@ pub fn schema() -> Value {
     })
 }
 
-const KINDS: &[(Kind, fn() -> Value)] = &[
+/// The schema of what a kind carries.
+type Data = fn() -> Value;
+
+const KINDS: &[(Kind, Data)] = &[
     (Kind::LogOpened, log_opened),
     (Kind::Intent, intent),
     (Kind::Outcome, outcome),
