@@ -2,8 +2,8 @@
 //!
 //! Reads directories, never a running program: what proves something must not need the one that is to be proven.
 
-mod explain;
 mod check;
+mod explain;
 mod export;
 mod prove;
 mod remote;

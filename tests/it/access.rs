@@ -171,7 +171,9 @@ fn s03_elevated_access_lives_in_its_window_and_nobody_has_to_end_it() {
     });
     eventually("inside the window it is allowed", PATIENCE, || write().status == 200);
     eventually("after it, it is not", PATIENCE, || write().status == 403);
-    write().refuses(403, "grant_expired");
+    // Until the gateway has been told that it is over, and from then on there is none.
+    let reason = write().json()["reason"].clone();
+    assert!(reason == "grant_expired" || reason == "grant_missing", "{reason}");
 
     let ended = |story: &Value| told(story).contains(&"grant.expired") && told(story).contains(&"call.ended");
     let story = story(&dev, &approval, ended);
