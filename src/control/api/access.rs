@@ -18,10 +18,12 @@ use super::error::{malformed, refused};
 use super::push::MAX_LAG;
 use super::{ApiError, authorized, receipts};
 use crate::domain::Timestamp;
-use crate::domain::grant::{Grant, GrantState, Limits};
+use crate::domain::grant::{Grant, GrantState};
 use crate::domain::name::{GrantId, ResourceName};
 use crate::wire::{self, v1};
+use fields::{limits, parsed};
 
+mod fields;
 mod list;
 mod question;
 mod requests;
@@ -258,12 +260,6 @@ impl AccessService {
 }
 
 fn grant_request(message: v1::CreateGrantRequest) -> Result<GrantRequest, Status> {
-    fn parsed<T: std::str::FromStr>(field: &str, text: &str, faults: &mut Vec<String>) -> Option<T>
-    where
-        T::Err: std::fmt::Display,
-    {
-        text.parse().map_err(|error| faults.push(format!("{field}: {error}"))).ok()
-    }
     let mut faults = Vec::new();
     let identity = parsed("identity", &message.identity, &mut faults);
     let access = match (message.role.as_str(), message.resource.as_str()) {
@@ -283,13 +279,7 @@ fn grant_request(message: v1::CreateGrantRequest) -> Result<GrantRequest, Status
             None
         }
     };
-    let limits = match message.limits.map(Limits::try_from).transpose() {
-        Ok(limits) => limits.unwrap_or_default(),
-        Err(error) => {
-            faults.push(format!("limits: {error}"));
-            Limits::default()
-        }
-    };
+    let limits = limits(message.limits, &mut faults);
     match (identity, access) {
         (Some(identity), Some(access)) if faults.is_empty() => Ok(GrantRequest {
             identity,

@@ -12,8 +12,9 @@ use super::super::super::request::Created;
 use super::super::error::{malformed, refused};
 use super::super::{ApiError, authorized};
 use super::AccessService;
+use super::fields::{limits, parsed};
 use crate::domain::Timestamp;
-use crate::domain::grant::{Grant, Limits};
+use crate::domain::grant::Grant;
 use crate::domain::name::RequestId;
 use crate::domain::request::{Access, Ask, Request as Asked, Requester, State};
 use crate::domain::resource::Span;
@@ -185,12 +186,6 @@ fn message(asked: &Asked) -> Result<v1::AccessRequest, Status> {
 
 fn ask(message: v1::CreateRequestRequest) -> Result<Ask, Status> {
     let mut faults = Vec::new();
-    fn parsed<T: std::str::FromStr>(field: &str, text: &str, faults: &mut Vec<String>) -> Option<T>
-    where
-        T::Err: std::fmt::Display,
-    {
-        text.parse().map_err(|error| faults.push(format!("{field}: {error}"))).ok()
-    }
     let identity = parsed("identity", &message.identity, &mut faults);
     let access = match (message.role.as_str(), message.resource.as_str()) {
         (role, "") if !role.is_empty() && message.actions.is_empty() => {
@@ -207,13 +202,7 @@ fn ask(message: v1::CreateRequestRequest) -> Result<Ask, Status> {
             None
         }
     };
-    let limits = match message.limits.map(Limits::try_from).transpose() {
-        Ok(limits) => limits.unwrap_or_default(),
-        Err(error) => {
-            faults.push(format!("limits: {error}"));
-            Limits::default()
-        }
-    };
+    let limits = limits(message.limits, &mut faults);
     match (identity, access) {
         (Some(identity), Some(access)) if faults.is_empty() => Ok(Ask {
             identity,
