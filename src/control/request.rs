@@ -4,6 +4,8 @@
 //! the approvals that are bound to what is true now, and makes the grants in the same plan as the request's end: so there
 //! is no approval that is not enforced, and no grant without its approvals.
 
+use std::time::Duration;
+
 use super::analyse::{self, Analysed, analyse};
 use super::approval::{self, Subject};
 use super::authorize::{Caller, SYSTEM};
@@ -24,6 +26,8 @@ const MAX_OPEN_EACH: usize = 100;
 const MAX_APPROVALS: usize = 100;
 /// Longest key that a request is found again by.
 const MAX_KEY_BYTES: usize = 128;
+/// How far ahead access may begin that policy lets be had without anybody's approval.
+const MAX_LEAD: Duration = Duration::from_secs(300);
 /// Requests that expire in one transaction.
 const MAX_EXPIRING: usize = 100;
 /// Bytes of their records: with the rest it stays well within what a transaction of the store may be.
@@ -70,6 +74,13 @@ pub fn plan_create(
     let ask = Ask { reason: good.reason, ..ask.clone() };
     let id = RequestId::from_bits(draw());
     let Analysed { analysis, expires, .. } = analyse(model, id, &requester, &ask, good.permissions)?;
+    // Otherwise one window after the other, asked for at once, would be longer than policy lets any be, unseen by anybody.
+    if analysis.verdict == Verdict::Grant && good.window.starts > context.now.saturating_add(MAX_LEAD) {
+        let minutes = MAX_LEAD.as_secs() / 60;
+        return Err(Refused::invalid(format!(
+            "starts: what needs nobody's approval begins within {minutes} minutes; ask again when it is to begin"
+        )));
+    }
     let mut expires = context.now.saturating_add(expires.duration());
     if ask.starts.is_some() {
         // What is asked for a time that is over cannot be granted any more.

@@ -51,7 +51,7 @@ pub(super) fn request(
         String::new()
     });
     if let Some(ticket) = &request.ticket
-        && (ticket.is_empty() || ticket.len() > MAX_TICKET_BYTES || ticket.chars().any(char::is_control))
+        && (ticket.trim().is_empty() || ticket.len() > MAX_TICKET_BYTES || ticket.chars().any(char::is_control))
     {
         faults.push(format!("ticket: 1 to {MAX_TICKET_BYTES} printable bytes"));
     }

@@ -111,6 +111,23 @@ fn operations<T>(plan: &Plan<T>) -> Vec<&str> {
 }
 
 #[test]
+fn windows_that_need_nobody_are_not_lined_up_ahead() {
+    let model = world();
+    let alice = person("alice");
+    let starting = |seconds| Ask {
+        duration: Span::new(Duration::from_secs(900)),
+        starts: Some(NOW.saturating_add(Duration::from_secs(seconds))),
+        ..ask(role("reader"), 0)
+    };
+    let plan = |ask: &Ask| plan_create(&model, &at(&alice, NOW), ask, None, drawing(1000));
+    assert_eq!(operations(&plan(&starting(300)).unwrap())[1], "request.granted");
+    let refused = plan(&starting(301)).unwrap_err();
+    assert!(refused.to_string().contains("within 5 minutes"), "{refused}");
+    let blank = Ask { ticket: Some(" ".to_owned()), ..starting(0) };
+    assert!(plan(&blank).unwrap_err().to_string().contains("ticket"), "a blank ticket is none");
+}
+
+#[test]
 fn what_needs_nobody_is_granted_in_the_same_plan_with_its_lineage() {
     let model = world();
     let alice = person("alice");
