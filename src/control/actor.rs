@@ -293,7 +293,13 @@ impl Actor {
             tracing::error!(%error, "the store cannot be read");
             return;
         }
-        for plan in [grant::plan_expiry, request::plan_expiry, grant::plan_forget_tokens, uses::plan_forget_ledgers] {
+        for plan in [
+            grant::plan_expiry,
+            request::plan_expiry,
+            request::plan_prune,
+            grant::plan_forget_tokens,
+            uses::plan_forget_ledgers,
+        ] {
             loop {
                 let plan = plan(&self.shared.model.load(), self.now);
                 let more = plan.answer;

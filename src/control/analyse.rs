@@ -7,15 +7,16 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::approval::{self, Subject};
+use super::approval::{self, Eligible, Subject};
 use super::catalog::ancestors;
-use super::model::Model;
+use super::model::{Kept, Model};
 use super::plan::Refused;
 use super::policy::{Actor, Answer, InForce, PolicySet, Question, Step};
 use super::record::Digest;
 use crate::domain::Timestamp;
+use crate::domain::exception::Exception;
 use crate::domain::grant::Limits;
-use crate::domain::name::{IdentityName, OwnerName, RequestId, ResourceName, RoleName};
+use crate::domain::name::{ExceptionName, IdentityName, OwnerName, RequestId, ResourceName, RoleName};
 use crate::domain::request::{Access, Analysis, Approvers, Ask, Finding, Requester, Stage, Verdict};
 use crate::domain::resource::{Sensitivity, Span};
 use crate::domain::role::Permission;
@@ -42,6 +43,7 @@ pub struct Analysed {
 /// [`Refused::Unfit`] without a policy, or with one that this program cannot read.
 pub fn analyse(
     model: &Model,
+    now: Timestamp,
     id: RequestId,
     requester: &Requester,
     ask: &Ask,
@@ -74,6 +76,7 @@ pub fn analyse(
             roles: &roles,
             duration: ask.duration,
             ticket: ask.ticket.as_deref(),
+            lead: lead(ask, now),
             counted: ask.limits.is_counted(),
             together: &together,
         });
@@ -97,10 +100,14 @@ pub fn analyse(
         merged.expires = shorter(merged.expires, answer.expires);
     }
     let stages: Vec<Stage> = stages.into_iter().map(|(approvers, quorum)| Stage { approvers, quorum }).collect();
-    let subject = Subject { model, set, requester, ask, permissions: &permissions, together: &together };
-    let eligible = if merged.allows { approval::eligible(&subject, &stages) } else { Vec::new() };
+    let subject = Subject { model, now, set, requester, ask, permissions: &permissions, together: &together };
+    let Eligible { people: eligible, all: is_all } = match merged.allows {
+        true => approval::eligible(&subject, &stages),
+        false => Eligible { people: Vec::new(), all: false },
+    };
     let counts: Vec<BTreeSet<usize>> = eligible.iter().map(|(_, of)| of.clone()).collect();
-    if merged.allows && !approval::is_enough(&stages, &counts) {
+    // Where not everybody was looked at, nobody knows that it is too few.
+    if merged.allows && is_all && !approval::is_enough(&stages, &counts) {
         merged.allows = false;
         let needed: Vec<String> = stages.iter().map(|s| format!("{} of {}", s.quorum, s.approvers)).collect();
         let text = format!("too few people may approve it: it takes {}", needed.join(" and "));
@@ -123,6 +130,7 @@ pub fn analyse(
         policy: (version, &policy.record.digest),
         roles: role_digests(model, &roles),
         routes: route_digests(model, &permissions),
+        exceptions: exception_digests(model, &permissions),
         identity: digest(&identity.value.spec),
         findings: &findings,
         stages: &stages,
@@ -155,6 +163,7 @@ struct Seen<'a> {
     policy: (u64, &'a str),
     roles: Vec<(RoleName, String)>,
     routes: Vec<(ResourceName, String, String)>,
+    exceptions: Vec<(ExceptionName, String)>,
     identity: String,
     findings: &'a [Finding],
     stages: &'a [Stage],
@@ -180,6 +189,21 @@ fn route_digests(model: &Model, permissions: &[Permission]) -> Vec<(ResourceName
         (name.clone(), resource, digest(&routes))
     };
     permissions.iter().map(of).collect()
+}
+
+/// Every leave from a rule on a route that leads to one of the resources.
+fn exception_digests(model: &Model, permissions: &[Permission]) -> Vec<(ExceptionName, String)> {
+    let leads = |kept: &&Kept<Exception>| {
+        let route = model.routes.get(&kept.value.spec.route);
+        route.is_some_and(|route| permissions.iter().any(|it| it.resource == route.value.spec.resource))
+    };
+    let found = model.exceptions.values().filter(leads);
+    found.map(|kept| (kept.value.name.clone(), digest(&kept.value.spec))).collect()
+}
+
+/// How far ahead access begins.
+pub(super) fn lead(ask: &Ask, now: Timestamp) -> Span {
+    Span::new(ask.starts.map_or(std::time::Duration::ZERO, |starts| starts.saturating_since(now)))
 }
 
 /// The policy that is in force.
@@ -220,12 +244,20 @@ fn actor_of(model: &Model, requester: &Requester) -> Actor {
     }
 }
 
-/// Every identity that `owner` answers for: two agents of one person are one person. So are those of a person and of the
-/// groups that they are in, and those of a group and of each of its members.
+/// Every identity that somebody who answers for one of `owner` answers for too: two agents of one person are one person,
+/// whether they own them, a group that they are in does, however nested, or an owner that they speak for.
 fn of_one_person(model: &Model, owner: &OwnerName) -> Vec<IdentityName> {
-    let mut owners = model.groups_of(owner);
-    owners.extend(model.members_of(owner));
-    owners.insert(owner.clone());
+    let mut people = model.members_of(owner);
+    people.insert(owner.clone());
+    let mut groups = model.within(owner);
+    for person in &people {
+        let spoken = model.people.get(person).map(|kept| kept.value.speaks_for.as_slice()).unwrap_or_default();
+        groups.extend(spoken.iter().cloned());
+    }
+    // Whom they speak for are they, too: what is above a person is above those who speak for them.
+    let both: BTreeSet<OwnerName> = people.union(&groups).cloned().collect();
+    let mut owners = model.above(&both, &groups);
+    owners.extend(both);
     owners.iter().filter_map(|owner| model.owned.get(owner)).flat_map(|names| names.iter().cloned()).collect()
 }
 

@@ -7,20 +7,23 @@ use std::collections::BTreeSet;
 use super::model::Model;
 use super::policy::{Actor, PolicySet, Question, Step};
 use super::record::Person;
+use crate::domain::Timestamp;
 use crate::domain::name::OwnerName;
 use crate::domain::request::{Approvers, Ask, Requester, Stage};
 use crate::domain::role::Permission;
 
 /// People that an analysis names.
 pub const MAX_NAMED: usize = 20;
-/// People looked at for one request.
-const MAX_LOOKED_AT: usize = 1_000;
+/// Questions to policy, of people and resources, in looking for those whose word counts: it is done while others wait.
+const MAX_ASKED: usize = 256;
 
 /// What is to be approved.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// The model that it is looked at in.
     pub model: &'a Model,
+    /// As of when.
+    pub now: Timestamp,
     /// The policy.
     pub set: &'a PolicySet,
     /// Who asks.
@@ -35,28 +38,34 @@ pub struct Subject<'a> {
 
 /// A person as policy sees them.
 pub fn actor(model: &Model, person: &Person) -> Actor {
-    let mut groups = model.groups_of(&person.name);
-    groups.extend(person.speaks_for.iter().cloned());
+    let groups = model.groups_of(&person.name);
     let standing = person.roles.iter().map(|role| role.as_str().to_owned()).collect();
     Actor::Person { name: person.name.clone(), standing, groups }
 }
 
 /// For which stages somebody's word counts; none when they may not approve at all.
 pub fn counts_for(subject: &Subject<'_>, stages: &[Stage], name: &OwnerName) -> BTreeSet<usize> {
-    let none = BTreeSet::new();
-    // INVARIANT: nobody approves their own request, whatever policy says.
-    if *subject.requester == Requester::Person(name.clone()) {
-        return none;
+    match named(subject.model, subject.requester, stages, name) {
+        Some((actor, of)) if policy_lets(subject, &actor) => of,
+        _ => BTreeSet::new(),
     }
-    let Some(person) = subject.model.people.get(name) else { return none };
-    let actor = actor(subject.model, &person.value);
-    let of: BTreeSet<usize> = stages
-        .iter()
-        .enumerate()
-        .filter(|(_, stage)| is_one(&actor, &stage.approvers))
-        .map(|(index, _)| index)
-        .collect();
-    if of.is_empty() || !policy_lets(subject, &actor) { none } else { of }
+}
+
+/// Somebody whom stages name, before policy is asked, and which of them do.
+fn named(model: &Model, requester: &Requester, stages: &[Stage], name: &OwnerName) -> Option<(Actor, BTreeSet<usize>)> {
+    // INVARIANT: nobody approves their own request, whatever policy says.
+    if *requester == Requester::Person(name.clone()) {
+        return None;
+    }
+    let actor = actor(model, &model.people.get(name)?.value);
+    let of = stages.iter().enumerate().filter(|(_, stage)| is_one(&actor, &stage.approvers));
+    let of: BTreeSet<usize> = of.map(|(index, _)| index).collect();
+    if of.is_empty() { None } else { Some((actor, of)) }
+}
+
+/// Whether stages name somebody: enough for a no, which does not wait for policy to be in order.
+pub fn is_named(model: &Model, requester: &Requester, stages: &[Stage], name: &OwnerName) -> bool {
+    named(model, requester, stages, name).is_some()
 }
 
 fn is_one(actor: &Actor, approvers: &Approvers) -> bool {
@@ -72,6 +81,7 @@ fn is_one(actor: &Actor, approvers: &Approvers) -> bool {
 
 fn policy_lets(subject: &Subject<'_>, actor: &Actor) -> bool {
     let Some(identity) = subject.model.identities.get(&subject.ask.identity) else { return false };
+    let roles = super::analyse::roles(subject.model, subject.ask);
     subject.permissions.iter().all(|permission| {
         let Some(resource) = subject.model.resources.get(&permission.resource) else { return false };
         let question = Question {
@@ -80,9 +90,10 @@ fn policy_lets(subject: &Subject<'_>, actor: &Actor) -> bool {
             identity: (&subject.ask.identity, &identity.value.spec),
             resource: &resource.value,
             actions: &permission.actions,
-            roles: &super::analyse::roles(subject.model, subject.ask),
+            roles: &roles,
             duration: subject.ask.duration,
             ticket: subject.ask.ticket.as_deref(),
+            lead: super::analyse::lead(subject.ask, subject.now),
             counted: subject.ask.limits.is_counted(),
             together: subject.together,
         };
@@ -90,11 +101,25 @@ fn policy_lets(subject: &Subject<'_>, actor: &Actor) -> bool {
     })
 }
 
-/// People whose word counts, by name, with the stages that it counts for: all of them, or as many as are named where those
-/// are enough.
-pub fn eligible(subject: &Subject<'_>, stages: &[Stage]) -> Vec<(OwnerName, BTreeSet<usize>)> {
+/// People whose word counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eligible {
+    /// By name, with the stages that their word counts for.
+    pub people: Vec<(OwnerName, BTreeSet<usize>)>,
+    /// Whether there are no others.
+    pub all: bool,
+}
+
+/// People whose word counts: all of them, as many as are named where those are enough, or those that were found when
+/// policy had been asked as often as it may be.
+pub fn eligible(subject: &Subject<'_>, stages: &[Stage]) -> Eligible {
     let mut found: Vec<(OwnerName, BTreeSet<usize>)> = Vec::new();
-    for name in candidates(subject.model, stages).take(MAX_LOOKED_AT) {
+    let mut asked = 0usize;
+    for name in candidates(subject.model, stages) {
+        if asked >= MAX_ASKED {
+            return Eligible { people: found, all: false };
+        }
+        asked = asked.saturating_add(subject.permissions.len().max(1));
         let of = counts_for(subject, stages, name);
         if !of.is_empty() {
             found.push((name.clone(), of));
@@ -102,11 +127,11 @@ pub fn eligible(subject: &Subject<'_>, stages: &[Stage]) -> Vec<(OwnerName, BTre
         if found.len() >= MAX_NAMED {
             let counts: Vec<BTreeSet<usize>> = found.iter().map(|(_, of)| of.clone()).collect();
             if is_enough(stages, &counts) {
-                break;
+                return Eligible { people: found, all: false };
             }
         }
     }
-    found
+    Eligible { people: found, all: true }
 }
 
 /// Whoever may be one of those that the stages name, before policy is asked: asking it of everybody would take too long.

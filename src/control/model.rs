@@ -3,7 +3,8 @@
 //! Persistent maps, so that a reader holds one revision for as long as it likes and the writer never waits for it. The
 //! same [`Model::apply`] builds it at start and follows every commit. It does not know where records come from.
 
-use std::collections::BTreeSet;
+mod people;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use crate::domain::route::Route;
 
 /// How long a request is found again by the key that its maker gave it.
 const REQUEST_KEY_LIFE: Duration = Duration::from_secs(86_400);
+/// Keys that are remembered: past them the oldest is forgotten before its time.
+const MAX_REQUEST_KEYS: usize = 100_000;
 
 /// A record and the revision in which it was last put.
 #[derive(Debug)]
@@ -52,6 +55,19 @@ impl<T> Kept<T> {
     {
         Self { value: Arc::new(value.clone()), revision }
     }
+}
+
+/// What is known of a settled request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledRequest {
+    /// When it was settled.
+    pub at: Timestamp,
+    /// The revision that put it.
+    pub revision: u64,
+    /// Who asked.
+    pub requester: Requester,
+    /// Whose access it would have been.
+    pub identity: IdentityName,
 }
 
 /// How many grants ended, and how.
@@ -94,13 +110,19 @@ pub struct Model {
     pub owned: OrdMap<OwnerName, OrdSet<IdentityName>>,
     /// The version of the policy that is in force, compiled.
     pub policy: Option<InForce>,
+    /// Requests that are settled: what is known of each without reading its record from the store.
+    pub settled: OrdMap<RequestId, SettledRequest>,
+    /// The same by when.
+    pub settled_ages: OrdSet<(Timestamp, RequestId)>,
     /// Requests that are open; the others are read from the store.
     pub requests: OrdMap<RequestId, Kept<Request>>,
     /// The same by their end.
     pub request_ends: OrdSet<(Timestamp, RequestId)>,
     /// What requests of the last day were called by who made them, so that the same is not made twice.
     pub request_keys: OrdMap<(Requester, String), RequestId>,
-    /// The same by age.
+    /// When the latest request with a key was made.
+    pub keyed_last: Option<Timestamp>,
+    /// The same keys by age.
     pub request_key_ages: OrdSet<(RequestId, Requester, String)>,
     /// Those that have not ended; the others are read from the store.
     pub grants: OrdMap<GrantId, Kept<Grant>>,
@@ -108,6 +130,10 @@ pub struct Model {
     pub grants_of: OrdMap<IdentityName, OrdSet<GrantId>>,
     /// The same by their end, so that the next one to end is the first.
     pub ends: OrdSet<(Timestamp, GrantId)>,
+    /// How many of them came without anybody's approval, by whose they are.
+    pub unapproved_of: OrdMap<IdentityName, usize>,
+    /// The same by who asked.
+    pub unapproved_by: OrdMap<OwnerName, usize>,
     /// Those that have.
     pub ended: Ended,
     /// By name.
@@ -218,26 +244,48 @@ impl Model {
     }
 
     fn put_request(&mut self, request: &Request, revision: u64) {
-        if let Some(old) = self.requests.remove(&request.id) {
-            self.request_ends.remove(&(old.value.expires, request.id));
-        }
-        if let Some(key) = &request.key {
-            let place = (request.requester.clone(), key.clone());
-            self.request_keys.insert(place.clone(), request.id);
-            self.request_key_ages.insert((request.id, place.0, place.1));
-            let old = RequestId::new(request.created.saturating_sub(REQUEST_KEY_LIFE), 0);
-            while let Some((id, requester, key)) = self.request_key_ages.get_min().filter(|(id, ..)| *id < old).cloned()
-            {
-                self.request_key_ages.remove(&(id, requester.clone(), key.clone()));
-                let place = (requester, key);
-                if self.request_keys.get(&place) == Some(&id) {
-                    self.request_keys.remove(&place);
-                }
-            }
-        }
-        if request.is_open() {
+        self.forget_request(request.id);
+        self.put_request_key(request);
+        if let Some(settled) = request.settled.as_ref().filter(|_| !request.is_open()) {
+            let (requester, identity) = (request.requester.clone(), request.ask.identity.clone());
+            self.settled.insert(request.id, SettledRequest { at: settled.at, revision, requester, identity });
+            self.settled_ages.insert((settled.at, request.id));
+        } else {
             self.request_ends.insert((request.expires, request.id));
             self.requests.insert(request.id, Kept::new(request, revision));
+        }
+    }
+
+    fn put_request_key(&mut self, request: &Request) {
+        let Some(key) = &request.key else { return };
+        let last = self.keyed_last.map_or(request.created, |last| last.max(request.created));
+        self.keyed_last = Some(last);
+        let old = last.saturating_sub(REQUEST_KEY_LIFE);
+        let place = (request.requester.clone(), key.clone());
+        // One that is put again when it is settled takes no key back that has been given away since.
+        let is_later = self.request_keys.get(&place).is_none_or(|id| *id <= request.id);
+        if request.created >= old && is_later {
+            if let Some(before) = self.request_keys.insert(place.clone(), request.id) {
+                self.request_key_ages.remove(&(before, place.0.clone(), place.1.clone()));
+            }
+            self.request_key_ages.insert((request.id, place.0, place.1));
+        }
+        let old = RequestId::new(old, 0);
+        let is_over = |ages: &OrdSet<(RequestId, Requester, String)>| {
+            ages.get_min().filter(|(id, ..)| *id < old || ages.len() > MAX_REQUEST_KEYS).cloned()
+        };
+        while let Some((id, requester, key)) = is_over(&self.request_key_ages) {
+            self.request_key_ages.remove(&(id, requester.clone(), key.clone()));
+            self.request_keys.remove(&(requester, key));
+        }
+    }
+
+    fn forget_request(&mut self, id: RequestId) {
+        if let Some(old) = self.requests.remove(&id) {
+            self.request_ends.remove(&(old.value.expires, id));
+        }
+        if let Some(old) = self.settled.remove(&id) {
+            self.settled_ages.remove(&(old.at, id));
         }
     }
 
@@ -258,6 +306,10 @@ impl Model {
         }
         self.ends.insert((grant.window.ends, grant.id));
         self.grants_of.entry(grant.identity.clone()).or_default().insert(grant.id);
+        if grant.is_unapproved() {
+            *self.unapproved_of.entry(grant.identity.clone()).or_default() += 1;
+            *self.unapproved_by.entry(grant.lineage.created_by.clone()).or_default() += 1;
+        }
         self.grants.insert(grant.id, Kept::new(grant, revision));
     }
 
@@ -290,6 +342,10 @@ impl Model {
         let Some(old) = self.grants.remove(&id) else { return };
         self.ends.remove(&(old.value.window.ends, id));
         let name = &old.value.identity;
+        if old.value.is_unapproved() {
+            one_less(&mut self.unapproved_of, name);
+            one_less(&mut self.unapproved_by, &old.value.lineage.created_by);
+        }
         let emptied = self.grants_of.get_mut(name).is_some_and(|grants| {
             grants.remove(&id);
             grants.is_empty()
@@ -309,8 +365,9 @@ impl Model {
             Record::Exception(it) => drop(self.exceptions.remove(&it.name)),
             Record::Entry(it) => drop(self.entries.remove(&it.name)),
             Record::Group(it) => drop(self.groups.remove(&it.name)),
-            // INVARIANT: what was in force or asked for is never deleted.
-            Record::Policy(_) | Record::Request(_) => {}
+            // INVARIANT: what was in force is never deleted.
+            Record::Policy(_) => {}
+            Record::Request(it) => self.forget_request(it.id),
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),
@@ -324,13 +381,8 @@ impl Model {
     fn forget_token(&mut self, token: &RevokedToken) {
         let Some(old) = self.tokens.remove(&(token.issuer.clone(), token.jti.clone())) else { return };
         self.token_ends.remove(&(old.value.expires, token.issuer.clone(), token.jti.clone()));
-        let Some(by) = &old.value.by else { return };
-        let none_left = self.tokens_by.get_mut(by).is_some_and(|count| {
-            *count = count.saturating_sub(1);
-            *count == 0
-        });
-        if none_left {
-            self.tokens_by.remove(by);
+        if let Some(by) = &old.value.by {
+            one_less(&mut self.tokens_by, by);
         }
     }
 
@@ -347,7 +399,10 @@ impl Model {
             Record::Group(it) => self.groups.get(&it.name).map(|k| k.revision),
             // A version is published once.
             Record::Policy(_) => None,
-            Record::Request(it) => self.requests.get(&it.id).map(|k| k.revision),
+            Record::Request(it) => {
+                let settled = self.settled.get(&it.id).map(|settled| settled.revision);
+                self.requests.get(&it.id).map(|k| k.revision).or(settled)
+            }
             Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
             Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
             Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),
@@ -358,61 +413,6 @@ impl Model {
         }
     }
 
-    /// The groups that somebody is in, by way of others too.
-    pub fn groups_of(&self, person: &OwnerName) -> BTreeSet<OwnerName> {
-        let mut found = BTreeSet::new();
-        let mut looking = vec![person.clone()];
-        while let Some(name) = looking.pop() {
-            for group in self.groups.values() {
-                let spec = &group.value.spec;
-                let holds = if name == *person { spec.members.contains(&name) } else { spec.groups.contains(&name) };
-                if holds && found.insert(group.value.name.clone()) {
-                    looking.push(group.value.name.clone());
-                }
-            }
-        }
-        found
-    }
-
-    /// The people in a group, by way of others too; nobody for a name that is no group's.
-    pub fn members_of(&self, group: &OwnerName) -> BTreeSet<OwnerName> {
-        let (mut people, mut seen) = (BTreeSet::new(), BTreeSet::new());
-        let mut looking = vec![group.clone()];
-        while let Some(name) = looking.pop() {
-            if let Some(kept) = self.groups.get(&name)
-                && seen.insert(name)
-            {
-                people.extend(kept.value.spec.members.iter().cloned());
-                looking.extend(kept.value.spec.groups.iter().cloned());
-            }
-        }
-        people
-    }
-
-    /// The person whose token this is, with the groups that they are in as owners that they speak for. Every record is
-    /// compared, so that the time says nothing.
-    pub fn speaker_with(&self, token: &Digest) -> Option<Arc<Person>> {
-        let person = self.person_with(token)?;
-        let groups = self.groups_of(&person.name);
-        if groups.is_empty() {
-            return Some(person);
-        }
-        let mut speaker = person.as_ref().clone();
-        speaker.speaks_for.extend(groups);
-        Some(Arc::new(speaker))
-    }
-
-    /// The person whose token this is. Every record is compared, so that the time says nothing.
-    pub fn person_with(&self, token: &Digest) -> Option<Arc<Person>> {
-        let mut found = None;
-        for kept in self.people.values() {
-            if kept.value.token.is(token) {
-                found = Some(kept.value.clone());
-            }
-        }
-        found
-    }
-
     /// Grants of `identity` on `resource` that have not ended.
     pub fn grants_on<'m>(
         &'m self,
@@ -421,5 +421,16 @@ impl Model {
     ) -> impl Iterator<Item = &'m Kept<Grant>> + 'm {
         let ids = self.grants_of.get(identity).into_iter().flat_map(OrdSet::iter);
         ids.filter_map(|id| self.grants.get(id)).filter(move |kept| kept.value.resource == *resource)
+    }
+}
+
+/// Counts one less; what has come to none is gone.
+fn one_less<K: Ord + Clone>(counts: &mut OrdMap<K, usize>, key: &K) {
+    let none_left = counts.get_mut(key).is_some_and(|count| {
+        *count = count.saturating_sub(1);
+        *count == 0
+    });
+    if none_left {
+        counts.remove(key);
     }
 }

@@ -9,7 +9,7 @@ use super::authorize::Caller;
 use super::record::{Change, Record};
 use super::store::StoreError;
 use crate::domain::Timestamp;
-use crate::domain::name::OwnerName;
+use crate::domain::name::{IdentityName, MAX_NAME_BYTES, OwnerName};
 
 /// Records that one command may change, so that the transaction stays within the store's 128 operations with the head,
 /// the outbox and some room.
@@ -32,14 +32,30 @@ impl Context<'_> {
     pub fn author(&self) -> Result<OwnerName, Refused> {
         match self.caller {
             Caller::Person(person) => Ok(person.name.clone()),
-            Caller::Identity(name) => {
-                format!("identity.{name}").parse().map_err(|_| Refused::invalid("the identity's name is too long"))
-            }
+            Caller::Identity(name) => identity_author(name),
             Caller::Gateway(_) | Caller::Joining(..) | Caller::System => {
                 super::authorize::SYSTEM.parse().map_err(|_| Refused::invalid("the author has no name"))
             }
         }
     }
+}
+
+/// An identity as lineage names it: with `identity.` before its name, of which a long one is cut and told apart by its
+/// digest. The request holds it whole.
+pub(super) fn identity_author(name: &IdentityName) -> Result<OwnerName, Refused> {
+    let plain = format!("identity.{name}");
+    let text = if plain.len() <= MAX_NAME_BYTES {
+        plain
+    } else {
+        let cut = plain.get(..plain.floor_char_boundary(MAX_NAME_BYTES - 18)).unwrap_or_default();
+        let digest = super::record::Digest::of(name.as_str()).hex();
+        format!(
+            "{}-{}",
+            cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()),
+            digest.get(..16).unwrap_or_default()
+        )
+    };
+    text.parse().map_err(|_| Refused::invalid("the identity's name cannot be written into a lineage"))
 }
 
 /// One thing that happened, as the evidence will tell it.

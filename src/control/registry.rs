@@ -61,6 +61,12 @@ pub fn plan_person(model: &Model, person: Person) -> Result<Plan<()>, Refused> {
     if is_reserved(person.name.as_str()) {
         return Err(Refused::invalid(format!("`{}` cannot be a person's name", person.name)));
     }
+    if model.groups.contains_key(&person.name) {
+        return Err(Refused::Conflict(format!(
+            "a group has the name {}: whoever takes it would be all of them",
+            person.name
+        )));
+    }
     if model.person_with(&person.token).is_some_and(|other| other.name != person.name) {
         return Err(Refused::Conflict("the token is somebody else's".to_owned()));
     }

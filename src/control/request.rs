@@ -4,19 +4,24 @@
 //! the approvals that are bound to what is true now, and makes the grants in the same plan as the request's end: so there
 //! is no approval that is not enforced, and no grant without its approvals.
 
+mod bounds;
+
 use std::time::Duration;
+
+use bounds::few_enough;
+pub use bounds::{SETTLED_KEPT, plan_prune};
 
 use super::analyse::{self, Analysed, analyse};
 use super::approval::{self, Subject};
 use super::authorize::{Caller, SYSTEM};
 use super::grant::{self, GrantRequest, checked};
 use super::model::Model;
-use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
+use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason, identity_author};
 use super::record::{Change, PersonRole, Record};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Lineage, Origin};
 use crate::domain::name::{ApprovalId, GrantId, OwnerName, RequestId};
-use crate::domain::request::{Access, Approval, Ask, Request, Requester, Settled, State, Verdict};
+use crate::domain::request::{Access, Analysis, Approval, Ask, Request, Requester, Settled, State, Verdict};
 
 /// Requests that may be open at once.
 const MAX_OPEN: usize = 10_000;
@@ -73,7 +78,7 @@ pub fn plan_create(
     let good = checked(model, context.now, &grant_request(ask))?;
     let ask = Ask { reason: good.reason, ..ask.clone() };
     let id = RequestId::from_bits(draw());
-    let Analysed { analysis, expires, .. } = analyse(model, id, &requester, &ask, good.permissions)?;
+    let Analysed { analysis, expires, .. } = analyse(model, context.now, id, &requester, &ask, good.permissions)?;
     // Otherwise one window after the other, asked for at once, would be longer than policy lets any be, unseen by anybody.
     if analysis.verdict == Verdict::Grant && good.window.starts > context.now.saturating_add(MAX_LEAD) {
         let minutes = MAX_LEAD.as_secs() / 60;
@@ -100,7 +105,7 @@ pub fn plan_create(
         settled: None,
     };
     let plan = match request.analysis.verdict {
-        Verdict::Refuse => refuse(None, request, context.now),
+        Verdict::Refuse => refuse(request, context.now),
         Verdict::Approve => put("request.created", None, request, None),
         Verdict::Grant => settle(model, context, None, request, &mut draw)?,
     };
@@ -130,13 +135,21 @@ pub fn plan_approve(
     if before.requester == Requester::Person(person.name.clone()) {
         return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
     }
-    let (now, of) = again(model, before, &person.name)?;
-    if now.analysis.verdict == Verdict::Refuse {
-        // What was found stands in the way by now: no word can help it.
-        return Ok(refuse(Some(before), Request { analysis: now.analysis, ..before.clone() }, context.now));
+    let (now, of) = again(model, context.now, before, &person.name)?;
+    // Where nobody's word is needed by now, or none would help, those may whom it took when it was made.
+    let may = match now.analysis.verdict {
+        Verdict::Approve => !of.is_empty(),
+        Verdict::Grant | Verdict::Refuse => {
+            approval::is_named(model, &before.requester, &before.analysis.stages, &person.name)
+        }
+    };
+    if !may {
+        return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
     }
-    if of.is_empty() && now.analysis.verdict == Verdict::Approve {
-        return Err(Refused::Denied(not_eligible(&person.name, &now.analysis)));
+    if now.analysis.verdict == Verdict::Refuse {
+        // It may be otherwise by the time that somebody approves again; whoever knows that it will not be denies it.
+        let why = told(&now.analysis);
+        return Err(Refused::Conflict(format!("policy would refuse it as of now, so it waits on: {why}")));
     }
     if digest != now.analysis.digest {
         return Err(Refused::Conflict(format!(
@@ -146,7 +159,11 @@ pub fn plan_approve(
     let mut request = Request { analysis: now.analysis, ..before.clone() };
     let given = request.approvals.iter().any(|given| given.by == person.name && given.digest == digest);
     if given {
-        return Ok(Plan::nothing(before.clone()));
+        // Others may have become those whose word counts.
+        return match is_approved(model, context.now, &request, &now.together)? {
+            true => settle(model, context, Some((before, comment.as_deref())), request, &mut draw),
+            false => Ok(Plan::nothing(before.clone())),
+        };
     }
     if request.approvals.len() >= MAX_APPROVALS {
         return Err(Refused::TooMuch(format!("{MAX_APPROVALS} approvals are given already")));
@@ -159,13 +176,13 @@ pub fn plan_approve(
         comment: comment.clone(),
     };
     request.approvals.push(approval);
-    if is_approved(model, &request, &now.together)? {
+    if is_approved(model, context.now, &request, &now.together)? {
         return settle(model, context, Some((before, comment.as_deref())), request, &mut draw);
     }
     Ok(put("request.approved", Some(before), request, comment.as_deref()))
 }
 
-fn not_eligible(name: &OwnerName, analysis: &crate::domain::request::Analysis) -> String {
+fn not_eligible(name: &OwnerName, analysis: &Analysis) -> String {
     let stages: Vec<String> = analysis.stages.iter().map(|stage| stage.approvers.to_string()).collect();
     format!("{name} may not approve it: it takes {}, and never who asks", stages.join(" and "))
 }
@@ -173,14 +190,16 @@ fn not_eligible(name: &OwnerName, analysis: &crate::domain::request::Analysis) -
 /// The analysis as of now, and the stages that somebody's word counts for.
 fn again(
     model: &Model,
+    at: Timestamp,
     request: &Request,
     name: &OwnerName,
 ) -> Result<(Analysed, std::collections::BTreeSet<usize>), Refused> {
     let permissions = grant::permissions(model, &grant_request(&request.ask).access)?;
-    let now = analyse(model, request.id, &request.requester, &request.ask, permissions)?;
+    let now = analyse(model, at, request.id, &request.requester, &request.ask, permissions)?;
     let set = analyse::readable(analyse::in_force(model)?)?;
     let subject = Subject {
         model,
+        now: at,
         set,
         requester: &request.requester,
         ask: &request.ask,
@@ -194,6 +213,7 @@ fn again(
 /// Whether the approvals that are bound to the request's analysis, of people whose word counts now, are enough.
 fn is_approved(
     model: &Model,
+    at: Timestamp,
     request: &Request,
     together: &std::collections::BTreeSet<String>,
 ) -> Result<bool, Refused> {
@@ -201,6 +221,7 @@ fn is_approved(
     let stages = &request.analysis.stages;
     let subject = Subject {
         model,
+        now: at,
         set,
         requester: &request.requester,
         ask: &request.ask,
@@ -240,11 +261,11 @@ fn settle(
     };
     let created_by = match &request.requester {
         Requester::Person(name) => name.clone(),
-        Requester::Identity(name) => {
-            let name = format!("identity.{name}");
-            name.parse().map_err(|_| Refused::invalid("the identity's name is too long"))?
-        }
+        Requester::Identity(name) => identity_author(name)?,
     };
+    if origin.approvals.is_empty() {
+        few_enough(model, &request.ask.identity, &created_by, good.permissions.len())?;
+    }
     let lineage = Lineage {
         created: context.now,
         created_by,
@@ -279,10 +300,14 @@ pub fn plan_deny(model: &Model, context: &Context<'_>, id: RequestId, reason: &s
     let Caller::Person(person) = context.caller else {
         return Err(Refused::Denied("people deny, and nobody in their place".to_owned()));
     };
-    let (now, of) = again(model, before, &person.name)?;
     let watches = [PersonRole::Administrator, PersonRole::Security].iter().any(|role| person.roles.contains(role));
-    if of.is_empty() && !watches {
-        return Err(Refused::Denied(not_eligible(&person.name, &now.analysis)));
+    // A no does not wait for a policy that can be evaluated.
+    let is_named = |analysis: &Analysis| approval::is_named(model, &before.requester, &analysis.stages, &person.name);
+    let may = watches
+        || is_named(&before.analysis)
+        || again(model, context.now, before, &person.name).is_ok_and(|(_, of)| !of.is_empty());
+    if !may {
+        return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
     }
     Ok(close("request.denied", before, State::Denied, context, &reason))
 }
@@ -353,6 +378,7 @@ fn unused(model: &Model, mut draw: impl FnMut() -> u128) -> impl FnMut() -> u128
     move || {
         let mut drawn = draw();
         while model.requests.contains_key(&RequestId::from_bits(drawn))
+            || model.settled.contains_key(&RequestId::from_bits(drawn))
             || model.grants.contains_key(&GrantId::from_bits(drawn))
         {
             drawn = draw();
@@ -390,13 +416,17 @@ pub(super) fn grant_request(ask: &Ask) -> GrantRequest {
     }
 }
 
-fn refuse(before: Option<&Request>, mut request: Request, now: Timestamp) -> Plan<Request> {
-    let texts: Vec<&str> =
-        request.analysis.findings.iter().filter(|f| f.code != "sensitive").map(|f| f.text.as_str()).collect();
-    let reason = format!("policy: {}", texts.join("; "));
+/// What stands in the way, in words.
+fn told(analysis: &Analysis) -> String {
+    let findings = analysis.findings.iter().filter(|finding| finding.code != "sensitive");
+    findings.map(|finding| finding.text.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+fn refuse(mut request: Request, now: Timestamp) -> Plan<Request> {
+    let reason = format!("policy: {}", told(&request.analysis));
     request.state = State::Denied;
     request.settled = Some(Settled { at: now, by: SYSTEM.to_owned(), reason: reason.clone() });
-    put("request.refused", before, request, Some(&reason))
+    put("request.refused", None, request, Some(&reason))
 }
 
 fn close(operation: &str, before: &Request, state: State, context: &Context<'_>, reason: &str) -> Plan<Request> {

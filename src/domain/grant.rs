@@ -50,6 +50,13 @@ pub struct Grant {
     pub revoked: Option<Revocation>,
 }
 
+impl Grant {
+    /// Whether it answers a request for which policy needed nobody's approval.
+    pub fn is_unapproved(&self) -> bool {
+        self.lineage.origin.as_ref().is_some_and(|origin| origin.approvals.is_empty())
+    }
+}
+
 /// A half-open span of time: from `starts` on, up to and without `ends`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {

@@ -47,6 +47,9 @@ pub struct Case {
     pub roles: Vec<RoleName>,
     /// For how long.
     pub duration: Span,
+    /// How far ahead it begins. Without it, at once.
+    #[serde(default)]
+    pub lead: Option<Span>,
     /// The ticket that it belongs to.
     #[serde(default)]
     pub ticket: Option<String>,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::evaluate::{Actor, Answer, Question, Step};
 use super::set::PolicySet;
 use crate::domain::identity::IdentitySpec;
-use crate::domain::resource::{DEFAULT_AUTHORITY, Resource, ResourceSpec};
+use crate::domain::resource::{DEFAULT_AUTHORITY, Resource, ResourceSpec, Span};
 use crate::settings::cases::{Case, CaseAction, CaseDecision};
 
 /// How a case came out.
@@ -69,6 +69,7 @@ fn outcome(set: &PolicySet, case: &Case) -> Outcome {
         roles: &case.roles.iter().cloned().collect(),
         duration: case.duration,
         ticket: case.ticket.as_deref(),
+        lead: case.lead.unwrap_or(Span::new(std::time::Duration::ZERO)),
         counted: case.counted,
         together: &asked.chain(case.held.iter().cloned()).collect(),
     };

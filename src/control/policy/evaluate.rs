@@ -63,6 +63,8 @@ pub struct Question<'a> {
     pub roles: &'a BTreeSet<RoleName>,
     /// For how long.
     pub duration: Span,
+    /// How far ahead it begins; nothing for at once.
+    pub lead: Span,
     /// The ticket.
     pub ticket: Option<&'a str>,
     /// Whether calls are counted.
@@ -215,6 +217,10 @@ fn resource_entity(uid: &EntityUid, question: &Question<'_>) -> Result<Entity, S
     Entity::new(uid.clone(), attributes, HashSet::new()).map_err(text)
 }
 
+fn span(span: Span) -> RestrictedExpression {
+    RestrictedExpression::new_duration(format!("{}ms", span.duration().as_millis()))
+}
+
 fn context(question: &Question<'_>, identity: EntityUid) -> Result<Context, String> {
     let flag = RestrictedExpression::new_bool;
     let set = |texts: &mut dyn Iterator<Item = &str>| RestrictedExpression::new_set(texts.map(string));
@@ -226,10 +232,8 @@ fn context(question: &Question<'_>, identity: EntityUid) -> Result<Context, Stri
         ("owns_resource".to_owned(), flag(question.actor.is_owner(&question.resource.spec.owner))),
         ("actions".to_owned(), set(&mut question.actions.iter().map(ActionName::as_str))),
         ("roles".to_owned(), RestrictedExpression::new_set(roles.collect::<Result<Vec<_>, _>>()?)),
-        (
-            "duration".to_owned(),
-            RestrictedExpression::new_duration(format!("{}ms", question.duration.duration().as_millis())),
-        ),
+        ("duration".to_owned(), span(question.duration)),
+        ("lead".to_owned(), span(question.lead)),
         ("counted".to_owned(), flag(question.counted)),
         ("together".to_owned(), set(&mut question.together.iter().map(String::as_str))),
     ];

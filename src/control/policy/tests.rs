@@ -71,6 +71,22 @@ fn a_set_with_a_failing_case_or_a_rule_that_decides_none_is_not_published() {
 }
 
 #[test]
+fn rules_can_bound_how_far_ahead_access_begins() {
+    let set = PolicySet::compile(&rules(&format!("{OPEN} when {{ context.lead <= duration(\"1h\") }};"))).unwrap();
+    let case = |lead: &str, decision: &str| {
+        format!(
+            "cases: [{{ name: x, person: alice, identity: {{ name: a, owner: alice }}, resource: {{ name: r, owner: bob }}, \
+             actions: [read], duration: 1m, {lead} expect: {{ decision: {decision} }} }}]"
+        )
+    };
+    for (lead, decision) in [("", "grant"), ("lead: 1h,", "grant"), ("lead: 2h,", "refuse")] {
+        let cases = crate::settings::cases::read("c.yaml", &case(lead, decision)).unwrap();
+        let outcomes = super::cases::run(&set, &cases);
+        assert!(outcomes[0].wrong.is_empty(), "{outcomes:?}");
+    }
+}
+
+#[test]
 fn versions_count_and_the_same_again_is_no_version() {
     let empty = Model::default();
     let first = plan_publish(&empty, &context(NOW), &starter(), None, "first").unwrap();

@@ -109,7 +109,13 @@ impl ControlHandle {
         }
         match self.shared.vault.request(id).await {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => Err(Refused::NotFound(format!("there is no request {id}"))),
+            Ok(None) => {
+                let days = request::SETTLED_KEPT.as_secs() / 86_400;
+                Err(Refused::NotFound(format!(
+                    "there is no request {id}; one that was settled {days} days ago or more is told of by `portcullis \
+                     evidence explain {id}` alone"
+                )))
+            }
             Err(error) => {
                 tracing::error!(%error, "a request cannot be read");
                 Err(Refused::Unavailable)
@@ -139,7 +145,7 @@ impl ControlHandle {
         let model = self.model();
         let access = request::grant_request(&asked.ask).access;
         let permissions = grant::permissions(&model, &access)?;
-        let now = analyse(&model, asked.id, &asked.requester, &asked.ask, permissions)?;
+        let now = analyse(&model, self.shared.clock.now(), asked.id, &asked.requester, &asked.ask, permissions)?;
         Ok(Request { analysis: now.analysis, ..asked })
     }
 

@@ -65,7 +65,7 @@ pub(super) fn fit(catalog: &Model, changes: &[Change], faults: &mut Vec<String>)
         for inner in spec.groups.iter().filter(|inner| !catalog.groups.contains_key(*inner)) {
             faults.push(format!("Group {name}: groups: there is no group {inner}"));
         }
-        if let Some(inner) = spec.groups.iter().find(|inner| within(catalog, inner).contains(name)) {
+        if let Some(inner) = spec.groups.iter().find(|inner| catalog.within(inner).contains(name)) {
             faults.push(format!("Group {name}: groups: {inner} has {name} itself in it"));
         }
     }
@@ -83,18 +83,4 @@ pub(super) fn fit(catalog: &Model, changes: &[Change], faults: &mut Vec<String>)
             faults.push(format!("{kind} {name}: owner: nobody is {owner}: no person and no group has that name"));
         }
     }
-}
-
-/// A group and every one in it.
-fn within(catalog: &Model, group: &OwnerName) -> BTreeSet<OwnerName> {
-    let mut found = BTreeSet::new();
-    let mut looking = vec![group.clone()];
-    while let Some(name) = looking.pop() {
-        if let Some(kept) = catalog.groups.get(&name)
-            && found.insert(name)
-        {
-            looking.extend(kept.value.spec.groups.iter().cloned());
-        }
-    }
-    found
 }

@@ -119,8 +119,8 @@ proptest! {
                 Try::Approve { who, which, fresh } => {
                     let Some(request) = request(*which) else { continue };
                     let caller = caller(*who);
-                    let digest = match again(&model, &request, &"bob".parse().unwrap()) {
-                        Ok((now, _)) if *fresh => now.analysis.digest,
+                    let digest = match again(&model, now, &request, &"bob".parse().unwrap()) {
+                        Ok((found, _)) if *fresh => found.analysis.digest,
                         _ => request.analysis.digest.clone(),
                     };
                     (plan_approve(&model, &at(&caller, now), request.id, &digest, None, drawing(from)), caller)
