@@ -54,9 +54,9 @@ pub(super) struct Publish {
     /// Why, in your words
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Only if this version is in force
-    #[arg(long, value_name = "VERSION", default_value_t = 0, hide_default_value = true)]
-    expect_version: u64,
+    /// Only if this version is in force; 0: only if none is
+    #[arg(long, value_name = "VERSION")]
+    expect_version: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -41,9 +41,12 @@ pub(super) enum Request {
     Approve {
         /// The request
         id: RequestId,
-        /// The digest of what was seen; without it, of what is there now, which is printed
+        /// The digest of what was seen. Without it the request is shown, and a terminal is asked
         #[arg(long, value_name = "SHA256")]
         digest: Option<String>,
+        /// Without a question: as it is at this moment
+        #[arg(long, conflicts_with = "digest")]
+        yes: bool,
         /// What there is to say about it
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         comment: String,
@@ -118,6 +121,9 @@ struct Answer {
 #[derive(Serialize)]
 struct ListAnswer {
     requests: Vec<Record>,
+    /// Whether there are older ones that are not listed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
 }
 
 impl Request {
@@ -130,7 +136,7 @@ impl Request {
                 print(context, asked, wait)?;
                 Ok(Exit::Done)
             }
-            Self::Approve { id, digest, comment } => approve(context, id, digest, comment).await,
+            Self::Approve { id, digest, yes, comment } => approve(context, id, digest, yes, comment).await,
             Self::Deny(End { id, reason }) => {
                 let asked = context.client().await?.deny_request(bytes(id), reason).await?;
                 print(context, asked, None)?;
@@ -189,12 +195,24 @@ impl Create {
     }
 }
 
-async fn approve(context: &Context, id: RequestId, digest: Option<String>, comment: String) -> Result<Exit, Failure> {
+async fn approve(
+    context: &Context,
+    id: RequestId,
+    digest: Option<String>,
+    yes: bool,
+    comment: String,
+) -> Result<Exit, Failure> {
     let mut client = context.client().await?;
     let digest = match digest {
         Some(digest) => digest,
-        // What is printed afterwards has the same digest, or the approval is refused.
-        None => client.request(bytes(id), 0).await?.request.analysis.digest,
+        None => {
+            let shown = client.request(bytes(id), 0).await?.request;
+            // What was shown is what is approved: if it is another by then, the approval is refused.
+            if !yes && shown.is_open() && !confirmed(&shown)? {
+                return Err(Failure::new(Exit::Failed, "nothing was approved"));
+            }
+            shown.analysis.digest
+        }
     };
     let asked = client.approve_request(v1::ApproveRequestRequest { id: bytes(id), digest, comment }).await?;
     let (state, settled) = (asked.request.state, asked.request.settled.clone());
@@ -207,10 +225,32 @@ async fn approve(context: &Context, id: RequestId, digest: Option<String>, comme
     }
 }
 
+/// Shows a request and asks for a yes. Whoever cannot be asked has to say what they saw.
+fn confirmed(shown: &Record) -> Result<bool, Failure> {
+    use std::io::{IsTerminal as _, Write as _};
+    let digest = &shown.analysis.digest;
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Failure::usage(format!(
+            "this is no terminal, so nobody can be asked: say what was seen with `--digest {digest}`, or `--yes`"
+        )));
+    }
+    let mut terminal = std::io::stderr().lock();
+    if let Human::Details(fields) = details(shown, SystemClock.now()) {
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+            writeln!(terminal, "{name:<12}  {}", value.escape_debug())?;
+        }
+    }
+    write!(terminal, "approve this? [y/N] ")?;
+    terminal.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "yes"))
+}
+
 async fn list(context: &Context, all: bool) -> Result<Exit, Failure> {
-    let requests = context.client().await?.requests(all).await?;
+    let (requests, more) = context.client().await?.requests(all).await?;
     let now = SystemClock.now();
-    let answer = ListAnswer { requests };
+    let answer = ListAnswer { requests, more };
     let row = |request: &Record| {
         vec![
             request.id.to_string(),

@@ -45,13 +45,13 @@ impl Client {
         Ok(self.access.create_request(bounded(message, wait)).await?.into_inner().try_into()?)
     }
 
-    /// Requests: open ones, or the latest of all.
+    /// Requests: the latest open ones, or the latest of all; and whether there are older ones.
     ///
     /// # Errors
     /// As `Access.ListRequests` says.
-    pub async fn requests(&mut self, all: bool) -> Result<Vec<Request>, ClientError> {
+    pub async fn requests(&mut self, all: bool) -> Result<(Vec<Request>, bool), ClientError> {
         let answer = self.access.list_requests(bounded(v1::ListRequestsRequest { all }, 0)).await?.into_inner();
-        Ok(answer.requests.into_iter().map(request).collect::<Result<_, _>>()?)
+        Ok((answer.requests.into_iter().map(request).collect::<Result<_, _>>()?, answer.more))
     }
 
     /// One request.

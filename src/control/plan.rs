@@ -80,7 +80,7 @@ impl ChangeEvent {
     /// Of a change from `before` to what the change says.
     pub fn of(operation: &str, before: Option<&Record>, change: &Change, reason: Option<&str>) -> Self {
         let after = match change {
-            Change::Put(record) => record.json().ok().map(without_secrets).map(|json| bounded(json, MAX_TOLD_BYTES)),
+            Change::Put(record) => record.json().ok().map(without_secrets).map(|json| told(record, json)),
             Change::Delete(_) => None,
         };
         let before = before.and_then(|b| b.json().ok()).map(|json| {
@@ -114,6 +114,40 @@ fn without_secrets(mut json: serde_json::Value) -> serde_json::Value {
 
 /// Largest record that the evidence tells whole: an entry holds at most 65,535 bytes.
 const MAX_TOLD_BYTES: usize = 32 * 1024;
+
+/// A record as the evidence tells it: whole, or, of one that is too large for that, digest and length, and of requests and
+/// grants what their story hangs on.
+fn told(record: &Record, json: serde_json::Value) -> serde_json::Value {
+    use serde_json::{Value, json};
+    let kept = match record {
+        Record::Request(request) => {
+            let given = request.approvals.iter();
+            let approvals: Vec<Value> =
+                given.map(|it| json!({ "id": it.id, "by": it.by, "at": it.at, "digest": it.digest })).collect();
+            let (ask, analysis) = (&request.ask, &request.analysis);
+            json!({
+                "id": request.id, "requester": request.requester, "state": request.state, "created": request.created,
+                "expires": request.expires, "grants": request.grants, "approvals": approvals,
+                "ask": { "identity": ask.identity, "reason": ask.reason, "ticket": ask.ticket, "duration": ask.duration },
+                "analysis": { "verdict": analysis.verdict, "policy": analysis.policy, "digest": analysis.digest },
+            })
+        }
+        Record::Grant(record) => {
+            let grant = &record.grant;
+            json!({ "grant": {
+                "id": grant.id, "identity": grant.identity, "resource": grant.resource, "window": grant.window,
+                "lineage": grant.lineage, "revoked": grant.revoked,
+            } })
+        }
+        _ => json!({}),
+    };
+    let whole = json.to_string().len() <= MAX_TOLD_BYTES;
+    let mut short = bounded(json, MAX_TOLD_BYTES);
+    if let (false, Some(short), Value::Object(kept)) = (whole, short.as_object_mut(), kept) {
+        short.extend(kept);
+    }
+    short
+}
 
 /// Of a larger one its digest and its length.
 fn bounded(json: serde_json::Value, most: usize) -> serde_json::Value {

@@ -24,6 +24,15 @@ pub const MAX_FILES: usize = 64;
 /// Bytes of all of them: with the event that tells of it they fit one transaction.
 pub const MAX_BYTES: usize = 256 * 1024;
 
+/// Whether a set is small enough to be read at all.
+fn small_enough(files: &[PolicyFile]) -> Result<(), Vec<String>> {
+    let bytes: usize = files.iter().map(|file| file.name.len().saturating_add(file.text.len())).sum();
+    if files.len() > MAX_FILES || bytes > MAX_BYTES {
+        return Err(vec![format!("at most {MAX_FILES} files of {MAX_BYTES} bytes in all")]);
+    }
+    Ok(())
+}
+
 /// A version of the policy that is in force.
 #[derive(Clone, Debug)]
 pub struct InForce {

@@ -9,7 +9,7 @@ mod bounds;
 use std::time::Duration;
 
 use bounds::few_enough;
-pub use bounds::{SETTLED_KEPT, plan_prune};
+pub use bounds::{SETTLED_KEPT, plan_prune, unknown};
 
 use super::analyse::{self, Analysed, analyse};
 use super::approval::{self, Subject};

@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent};
-use super::record::{
-    self, Change, GrantRecord, HEAD, META, Meta, OUTBOX, PolicyRecord, REQUESTS, ROOT, Record, RecordError,
-};
+use super::record::{self, Change, GrantRecord, HEAD, META, Meta, OUTBOX, PolicyRecord, ROOT, Record, RecordError};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{Compare, KeyRange, KeyValue, Op, Store, StoreError, Txn};
 use crate::domain::Timestamp;
@@ -204,29 +202,6 @@ impl Vault {
         match self.record(kv)? {
             Record::Request(request) => Ok(Some((*request, kv.mod_revision))),
             _ => Err(RecordError::Misplaced(key).into()),
-        }
-    }
-
-    /// The latest requests, newest first.
-    ///
-    /// # Errors
-    /// When the store does not answer, or holds what is not ours.
-    pub async fn requests(&self, most: usize) -> Result<Vec<Request>, VaultError> {
-        let mut latest = std::collections::VecDeque::new();
-        let end = KeyRange::prefix(REQUESTS);
-        let mut page = self.store.range(end, Some(PAGE), None).await?;
-        loop {
-            for kv in &page.kvs {
-                if let Record::Request(request) = self.record(kv)? {
-                    latest.push_front(*request);
-                    latest.truncate(most);
-                }
-            }
-            let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(latest.into()) };
-            let mut from = last.key.to_vec();
-            from.push(0);
-            let end = format!("{}0", REQUESTS.trim_end_matches('/'));
-            page = self.store.range(KeyRange::span(&from, &end), Some(PAGE), None).await?;
         }
     }
 

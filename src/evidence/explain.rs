@@ -97,8 +97,8 @@ pub struct Story {
     pub id: String,
     /// What it is.
     pub subject: Subject,
-    /// The request as its last record tells it: who asked, what analysing it said, who approved seeing what. `None` for a
-    /// grant that was made by hand.
+    /// The request as its last record tells it: who asked, what analysing it said, who approved seeing what. Of one that was
+    /// too large for a record, what was kept of it. `None` for a grant that was made by hand, and where no record is there.
     pub request: Option<Value>,
     /// The version of the policy that decided: who published it, when and why; its files are in the record.
     pub policy: Option<Value>,
@@ -251,9 +251,12 @@ fn take_change(
     let after = change.after.as_deref();
     match &*change.object_kind {
         "request" if request.is_some_and(|id| change.object == id.to_string()) => {
-            // A digest alone tells less than the record before it.
+            // A digest alone tells less than the record before it, and so does what is kept of one that was too large.
             if let Some(after) = after.filter(|after| after.get("ask").is_some()) {
-                story.request = Some(after.clone());
+                match &mut story.request {
+                    Some(before) if after.get("sha256").is_some() => laid_over(before, after),
+                    request => *request = Some(after.clone()),
+                }
             }
             true
         }
@@ -281,6 +284,18 @@ fn take_change(
             true
         }
         _ => false,
+    }
+}
+
+/// What is known by now over what was known before.
+fn laid_over(before: &mut Value, after: &Value) {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            for (key, value) in after {
+                laid_over(before.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (before, after) => *before = after.clone(),
     }
 }
 
@@ -388,4 +403,23 @@ fn line(log: &Log, found: &Found, who: &(impl ToString + ?Sized), what: &str, te
     let leaf = base64::engine::general_purpose::STANDARD.encode(leaf_hash(&found.bytes).0);
     let (log, what, text) = (log.name.clone(), what.to_owned(), text.to_owned());
     Line { at: *time, log, seq: *seq, leaf, who: who.to_string(), what, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_kept_of_a_large_record_is_laid_over_the_whole_one_before() {
+        let mut before =
+            json!({ "state": "pending", "ask": { "reason": "r", "limits": 1 }, "analysis": { "rules": ["a"] } });
+        laid_over(
+            &mut before,
+            &json!({ "state": "granted", "ask": { "reason": "r" }, "analysis": { "policy": 2 }, "grants": ["g"] }),
+        );
+        let whole = json!({ "state": "granted", "ask": { "reason": "r", "limits": 1 }, "analysis": { "rules": ["a"], "policy": 2 }, "grants": ["g"] });
+        assert_eq!(before, whole);
+    }
 }

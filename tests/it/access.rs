@@ -151,15 +151,18 @@ fn s03_elevated_access_lives_in_its_window_and_nobody_has_to_end_it() {
     let request = text(&answer, "/request/id").to_owned();
 
     // Neither who asks, nor the machine, nor one person for two.
-    as_person(&dev, "alice", &["request", "approve", &request]).exits(3);
-    as_identity(&dev, "billing", &["request", "approve", &request]).exits(3);
+    as_person(&dev, "alice", &["request", "approve", &request, "--yes"]).exits(3);
+    as_identity(&dev, "billing", &["request", "approve", &request, "--yes"]).exits(3);
     as_person(&dev, "bob", &["request", "approve", &request, "--digest", &"0".repeat(64)]).exits(5);
-    let once = as_person(&dev, "bob", &["request", "approve", &request, "--comment", "for the migration"]);
+    // Nobody who could be asked, nothing that was seen: nothing is approved, and the digest is told.
+    let blind = as_person(&dev, "bob", &["request", "approve", &request]).exits(2);
+    assert!(blind.error()["message"].as_str().unwrap().contains("--digest "), "{blind:?}");
+    let once = as_person(&dev, "bob", &["request", "approve", &request, "--yes", "--comment", "for the migration"]);
     let approval = text(&once.exits(0).json(), "/request/approvals/0/id").to_owned();
-    as_person(&dev, "bob", &["request", "approve", &request]).exits(0);
+    as_person(&dev, "bob", &["request", "approve", &request, "--yes"]).exits(0);
     assert_eq!(state(&dev, &request), "pending");
     write().refuses(403, "grant_missing");
-    let granted = as_person(&dev, "carol", &["request", "approve", &request]).exits(0).json();
+    let granted = as_person(&dev, "carol", &["request", "approve", &request, "--yes"]).exits(0).json();
     assert_eq!(text(&granted, "/request/state"), "granted");
     // Who comes too late is told.
     let late = as_person(&dev, "bob", &["request", "deny", &request, "--reason", "no"]).exits(5);
@@ -228,6 +231,9 @@ fn machines_ask_for_themselves_with_their_own_credential() {
     // It sees its own and nobody else's; set aside, it is nobody.
     let other = text(&asks(&dev, "orders-reader", "4h", &[]).exits(0).json(), "/request/id").to_owned();
     as_identity(&dev, "helper", &["request", "show", &other]).exits(4);
+    as_identity(&dev, "helper", &["request", "cancel", &other, "--reason", "x"]).exits(4);
+    as_person(&dev, "alice", &["request", "cancel", &other, "--reason", "x"]).exits(0);
+    as_identity(&dev, "helper", &["request", "cancel", &other, "--reason", "x"]).exits(4);
     let listed = as_identity(&dev, "helper", &["request", "list", "--all"]).exits(0).json();
     assert_eq!(listed["requests"].as_array().unwrap().len(), 1);
     dev.json(&["identity", "quarantine", "helper", "--reason", "odd"]);
@@ -262,7 +268,7 @@ fn a_wait_ends_with_the_decision() {
         id = listed.pointer("/requests/0/id").and_then(Value::as_str).unwrap_or_default().to_owned();
         !id.is_empty()
     });
-    as_person(&dev, "bob", &["request", "approve", &id]).exits(0);
+    as_person(&dev, "bob", &["request", "approve", &id, "--yes"]).exits(0);
     let done = Done::of(child.wait_with_output().unwrap()).exits(0).json();
     assert_eq!((text(&done, "/request/state"), &done["enforced"]), ("granted", &json!(true)));
     dev.call("billing", "GET", "/v1/orders/42").is(200);

@@ -118,8 +118,10 @@ fn asked(story: &Story) -> Vec<(&'static str, String)> {
         let by = story.grants.first().and_then(|grant| grant.made.as_ref());
         let of =
             |pointer: &str| by.and_then(|made| made.pointer(pointer)).and_then(|it| it.as_str()).unwrap_or_default();
-        if by.is_none() {
-            return Vec::new();
+        let Some(lineage) = by.and_then(|made| made.get("lineage")) else { return Vec::new() };
+        if let Some(origin) = lineage.get("origin") {
+            let asked = origin.get("request").and_then(|it| it.as_str()).unwrap_or_default();
+            return vec![("request", format!("{asked}, of which this log has no record"))];
         }
         return vec![
             ("made by hand", format!("by {}, without a request", of("/lineage/created_by"))),

@@ -58,8 +58,7 @@ impl v1::catalog_server::Catalog for CatalogService {
         }
         let given = files.into_iter().map(|file| PolicyFile { name: file.name, text: file.text });
         let files = if starter { policy::starter() } else { given.collect() };
-        let expected = (expected_version != 0).then_some(expected_version);
-        let done = self.handle.publish_policy(&caller, files, expected, reason).await.map_err(refused)?;
+        let done = self.handle.publish_policy(&caller, files, expected_version, reason).await.map_err(refused)?;
         Ok(Response::new(published(done.answer)))
     }
 

@@ -11,6 +11,7 @@ use super::super::record::{Change, Record};
 use super::fit::expanded;
 use crate::domain::identity::Authenticator;
 use crate::domain::name::{OwnerName, ResourceName, RoleName};
+use crate::domain::route::RouteSpec;
 
 /// Effects that are told; the rest is counted.
 const MAX_TOLD: usize = 500;
@@ -47,6 +48,16 @@ pub(super) fn effects(before: &Model, after: &Model, changes: &[Change]) -> Vec<
             Record::Resource(it) => owned(before, after, &format!("resource {}", it.name), &mut found, |model| {
                 model.resources.get(&it.name).map(|kept| kept.value.spec.owner.clone())
             }),
+            Record::Exception(it) => {
+                let of = |model: &Model| -> BTreeSet<String> {
+                    let spec = model.exceptions.get(&it.name).map(|kept| &kept.value.spec);
+                    spec.map(|spec| format!("to call route {} without a grant until {}", spec.route, spec.expires))
+                        .into_iter()
+                        .collect()
+                };
+                let words = |what: &String| format!("{what}, by exception {}", it.name);
+                differ("every identity", &of(before), &of(after), words, &mut found);
+            }
             Record::Route(it) => {
                 routes.insert(&it.spec.resource);
                 routes.extend(before.routes.get(&it.name).map(|kept| &kept.value.spec.resource));
@@ -131,7 +142,9 @@ fn opened(before: &Model, after: &Model, resource: &ResourceName, found: &mut BT
             let spec = &route.value.spec;
             for action in &spec.actions {
                 let methods: Vec<String> = action.methods.iter().map(|method| method.as_str().to_owned()).collect();
-                let text = format!("{} {} at {}", methods.join(","), action.path, spec.upstream);
+                let host = spec.host.as_ref().map(|host| format!(" of host {}", host.as_str())).unwrap_or_default();
+                let credential = credential(&route.value.spec);
+                let text = format!("{} {}{host} at {}{credential}", methods.join(","), action.path, spec.upstream);
                 rules.entry(action.name.to_string()).or_default().insert(text);
             }
         }
@@ -147,6 +160,16 @@ fn opened(before: &Model, after: &Model, resource: &ResourceName, found: &mut BT
             let words = |what: &String| format!("{what}, as {action} on {resource} under grant {}", grant.id);
             differ(&format!("identity {}", grant.identity), &of(&old), &of(&new), words, found);
         }
+    }
+}
+
+/// What the upstream gets in place of the caller's credential, where it is not the usual.
+fn credential(spec: &RouteSpec) -> String {
+    let json = serde_json::to_value(&spec.credential).unwrap_or_default();
+    match json.as_str() {
+        Some("mint") => String::new(),
+        Some(text) => format!(", credential {text}"),
+        None => format!(", credential {json}"),
     }
 }
 

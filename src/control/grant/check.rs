@@ -24,6 +24,8 @@ const MAX_TICKET_BYTES: usize = 128;
 const MAX_VALUE_BYTES: usize = 1024;
 /// Values of all parameters of one grant: it is held in memory by every gateway.
 const MAX_VALUES: usize = 1024;
+/// Bytes of all of them: a request and its grants are kept and told whole.
+const MAX_VALUES_BYTES: usize = 16 * 1024;
 
 /// Grants are for identities that may act.
 pub(super) fn identity(model: &Model, name: &IdentityName) -> Result<(), Refused> {
@@ -110,9 +112,12 @@ fn parameters(model: &Model, permission: &Permission, limits: &Limits, faults: &
 }
 
 fn limits(limits: &Limits, faults: &mut Vec<String>) {
-    let mut values = 0usize;
+    let (mut values, mut bytes) = (0usize, 0usize);
     for (name, accepted) in &limits.parameters {
         values = values.saturating_add(accepted.len());
+        bytes = accepted
+            .iter()
+            .fold(bytes.saturating_add(name.as_str().len()), |sum, value| sum.saturating_add(value.len()));
         if accepted.is_empty() || accepted.len() > MAX_PARAMETER_VALUES {
             faults.push(format!("parameter {name}: 1 to {MAX_PARAMETER_VALUES} values"));
         }
@@ -122,6 +127,9 @@ fn limits(limits: &Limits, faults: &mut Vec<String>) {
     }
     if values > MAX_VALUES {
         faults.push(format!("parameters: {values} values; at most {MAX_VALUES}"));
+    }
+    if bytes > MAX_VALUES_BYTES {
+        faults.push(format!("parameters: {bytes} bytes; at most {MAX_VALUES_BYTES}"));
     }
     if limits.uses.is_some_and(|uses| !(1..=MAX_USES).contains(&uses)) {
         faults.push(format!("uses: 1 to {MAX_USES}"));

@@ -12,6 +12,7 @@ use crate::settings;
 /// # Errors
 /// Everything that stands in the way: faults and warnings of the rules, cases that fail, rules that decide none.
 pub fn check(files: &[PolicyFile]) -> Result<Vec<Outcome>, Vec<String>> {
+    super::small_enough(files)?;
     let mut faults = Vec::new();
     let mut asked = Vec::new();
     for file in files {

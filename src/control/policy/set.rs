@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, Schema, ValidationMode, Validator};
 
-use super::{MAX_BYTES, MAX_FILES, PolicyFile};
+use super::PolicyFile;
 use crate::domain::request::Approvers;
 use crate::domain::resource::Span;
 
@@ -63,10 +63,7 @@ impl PolicySet {
     /// Every fault and every warning, each with its file.
     pub fn compile(files: &[PolicyFile]) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
-        let bytes: usize = files.iter().map(|file| file.text.len()).sum();
-        if files.len() > MAX_FILES || bytes > MAX_BYTES {
-            return Err(vec![format!("at most {MAX_FILES} files of {MAX_BYTES} bytes in all")]);
-        }
+        super::small_enough(files)?;
         let (mut policies, mut rules) = (cedar_policy::PolicySet::new(), BTreeMap::new());
         for file in files.iter().filter(|file| file.name.ends_with(".cedar")) {
             let parsed = match cedar_policy::PolicySet::from_str(&file.text) {

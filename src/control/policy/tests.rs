@@ -87,6 +87,23 @@ fn rules_can_bound_how_far_ahead_access_begins() {
 }
 
 #[test]
+fn a_set_that_is_too_large_is_not_read() {
+    let large = PolicyFile { name: "cases.yaml".to_owned(), text: "[".repeat(MAX_BYTES + 1) };
+    let faults = check(&[large]).unwrap_err();
+    assert!(faults.len() == 1 && faults[0].contains("bytes in all"), "{faults:?}");
+}
+
+#[test]
+fn a_first_version_is_compared_with_none() {
+    let empty = Model::default();
+    let first = plan_publish(&empty, &context(NOW), &starter(), Some(0), "first").unwrap();
+    let model = carried_out(&empty, &first);
+    let mut other = starter();
+    other[0].text.push_str("\n// Another first one.\n");
+    assert!(matches!(plan_publish(&model, &context(NOW), &other, Some(0), "first"), Err(Refused::Conflict(_))));
+}
+
+#[test]
 fn versions_count_and_the_same_again_is_no_version() {
     let empty = Model::default();
     let first = plan_publish(&empty, &context(NOW), &starter(), None, "first").unwrap();

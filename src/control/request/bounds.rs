@@ -43,6 +43,14 @@ pub(super) fn few_enough(model: &Model, identity: &IdentityName, by: &OwnerName,
     Ok(())
 }
 
+/// What is told of a request that is not there.
+pub fn unknown(id: RequestId) -> Refused {
+    let days = SETTLED_KEPT.as_secs() / 86_400;
+    Refused::NotFound(format!(
+        "there is no request {id}; of one that was settled {days} days ago or more `portcullis evidence explain {id}` tells"
+    ))
+}
+
 /// Forgets settled requests that are old, and the oldest of too many. No evidence: it has told of their end. The answer:
 /// whether there may be more.
 pub fn plan_prune(model: &Model, now: Timestamp) -> Plan<bool> {

@@ -141,12 +141,16 @@ spec:
          actions: [ { name: read, methods: [GET], path: \"/export/**\" } ]\n---\nkind: Identity\nname: billing\n\
          spec: { kind: service, owner: alice, purpose: x, environment: development,\n  authenticate: \
          [ { spiffe: \"spiffe://dev.portcullis.local/workload/other\" } ] }\n---\nkind: Role\nname: b\n\
-         spec: { permissions: [ { resource: api/orders, actions: [read] } ] }\n";
+         spec: { permissions: [ { resource: api/orders, actions: [read] } ] }\n---\nkind: Exception\nname: look\n\
+         spec: { rule: observe, route: orders, owner: erin, reason: x, expires: EXPIRES }\n";
+    let expires = portcullis::domain::Timestamp::from_unix_seconds(crate::world::now() + 3600).to_string();
+    let documents = documents.replace("EXPIRES", &expires);
     std::fs::write(&file, documents).unwrap();
     let planned = dev.json(&["apply", "-f", path, "--dry-run"]);
     let effects: Vec<String> = planned["effects"].as_array().unwrap().iter().map(effect).collect();
     for told in [
-        "identity billing gains GET /export/** at http://127.0.0.1:9, as read on api/orders under grant",
+        "identity billing gains GET /export/** of host more at http://127.0.0.1:9, as read on api/orders under grant",
+        &format!("every identity gains to call route orders without a grant until {expires}, by exception look"),
         "identity billing gains to be called by spiffe://dev.portcullis.local/workload/other, with 1 live grants",
         "identity billing loses to be called by spiffe://dev.portcullis.local/workload/billing, with 1 live grants",
         "role c loses write on api/orders",

@@ -9,8 +9,8 @@ use super::super::super::record::{PolicyFile, PolicyRecord};
 use super::super::super::{grant, policy, request};
 use super::super::Identifiers;
 use super::{ControlHandle, Done};
-use crate::domain::name::RequestId;
-use crate::domain::request::{Ask, Request};
+use crate::domain::name::{IdentityName, RequestId};
+use crate::domain::request::{Ask, Request, Requester};
 
 /// How long a request may take from being settled to being stored.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -109,13 +109,7 @@ impl ControlHandle {
         }
         match self.shared.vault.request(id).await {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => {
-                let days = request::SETTLED_KEPT.as_secs() / 86_400;
-                Err(Refused::NotFound(format!(
-                    "there is no request {id}; one that was settled {days} days ago or more is told of by `portcullis \
-                     evidence explain {id}` alone"
-                )))
-            }
+            Ok(None) => Err(request::unknown(id)),
             Err(error) => {
                 tracing::error!(%error, "a request cannot be read");
                 Err(Refused::Unavailable)
@@ -123,15 +117,25 @@ impl ControlHandle {
         }
     }
 
-    /// The latest requests, settled ones too, newest first.
-    ///
-    /// # Errors
-    /// [`Refused::Unavailable`] when the store does not answer.
-    pub async fn all_requests(&self, most: usize) -> Result<Vec<Request>, Refused> {
-        self.shared.vault.requests(most).await.map_err(|error| {
-            tracing::error!(%error, "requests cannot be read");
-            Refused::Unavailable
-        })
+    /// The latest open requests that `sees` takes, with `all` settled ones too, newest first: which they are, without
+    /// reading one.
+    pub fn request_ids(
+        &self,
+        all: bool,
+        most: usize,
+        sees: impl Fn(&Requester, &IdentityName) -> bool,
+    ) -> Vec<RequestId> {
+        let model = self.model();
+        let open =
+            model.requests.iter().rev().filter(|(_, kept)| sees(&kept.value.requester, &kept.value.ask.identity));
+        let settled = model.settled.iter().rev().filter(|(_, known)| all && sees(&known.requester, &known.identity));
+        let mut ids: Vec<RequestId> = open.map(|(id, _)| *id).take(most).collect();
+        if all {
+            ids.extend(settled.map(|(id, _)| *id).take(most));
+        }
+        ids.sort_by(|one, other| other.cmp(one));
+        ids.truncate(most);
+        ids
     }
 
     /// An open request with the analysis as of now: what whoever approves is to see. A settled one is as it was.

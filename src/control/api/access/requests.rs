@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::super::super::actor::ControlHandle;
@@ -15,15 +16,17 @@ use super::AccessService;
 use super::fields::{limits, parsed};
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
-use crate::domain::name::RequestId;
+use crate::domain::name::{IdentityName, RequestId};
 use crate::domain::request::{Access, Ask, Request as Asked, Requester, State};
 use crate::domain::resource::Span;
 use crate::wire::{bytes128, v1};
 
 /// Longest wait for a request to be settled.
 const MAX_WAIT: Duration = Duration::from_secs(600);
-/// Settled requests that are listed.
+/// Requests that are listed: the latest.
 const MAX_LISTED: usize = 1_000;
+/// Bytes of them, encoded: clients take 4 MiB.
+const MAX_LIST_BYTES: usize = 3 * 1024 * 1024;
 
 type Answer = Result<Response<v1::RequestResponse>, Status>;
 
@@ -57,24 +60,32 @@ impl AccessService {
         request: Request<v1::ListRequestsRequest>,
     ) -> Result<Response<v1::ListRequestsResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::ReadRequests, None).await?;
-        let mut asked: Vec<Asked> = if request.get_ref().all {
-            self.handle.all_requests(MAX_LISTED).await.map_err(refused)?
-        } else {
-            self.handle.model().requests.values().map(|kept| kept.value.as_ref().clone()).collect()
-        };
-        asked.retain(|asked| may_see(&caller, asked));
-        let requests = asked.iter().map(message).collect::<Result<_, _>>()?;
-        Ok(Response::new(v1::ListRequestsResponse { requests }))
+        self.looks(&caller)?;
+        let all = request.get_ref().all;
+        let (mut requests, mut bytes) = (Vec::new(), 0usize);
+        let ids =
+            self.handle.request_ids(all, MAX_LISTED + 1, |requester, identity| may_see(&caller, requester, identity));
+        let mut more = ids.len() > MAX_LISTED;
+        for id in ids.into_iter().take(MAX_LISTED) {
+            // One may have been settled, or forgotten, meanwhile.
+            let Ok((asked, _)) = self.handle.request(id).await else { continue };
+            let one = message(&asked)?;
+            bytes = bytes.saturating_add(one.encoded_len());
+            if bytes > MAX_LIST_BYTES && !requests.is_empty() {
+                more = true;
+                break;
+            }
+            requests.push(one);
+        }
+        Ok(Response::new(v1::ListRequestsResponse { requests, more }))
     }
 
     pub(super) async fn get(&self, request: Request<v1::GetRequestRequest>) -> Answer {
         let caller = authorized(&self.handle, &request, Operation::ReadRequests, None).await?;
         let v1::GetRequestRequest { id, wait_ms } = request.into_inner();
         let id = id_of(&id)?;
-        let (asked, revision) = self.handle.request(id).await.map_err(refused)?;
-        if !may_see(&caller, &asked) {
-            return Err(refused(Refused::NotFound(format!("there is no request {id}"))));
-        }
+        self.looks(&caller)?;
+        let (asked, revision) = self.seen(&caller, id).await?;
         let asked = self.handle.analysed(asked).map_err(refused)?;
         self.answered(asked, revision, wait_ms).await
     }
@@ -99,9 +110,30 @@ impl AccessService {
     pub(super) async fn cancel(&self, request: Request<v1::CancelRequestRequest>) -> Answer {
         let caller = authorized(&self.handle, &request, Operation::CancelRequest, None).await?;
         let v1::CancelRequestRequest { id, reason } = request.into_inner();
-        let done = self.handle.cancel_request(&caller, id_of(&id)?, reason).await;
+        let id = id_of(&id)?;
+        // Who may not see it is told neither whose it is nor what became of it.
+        self.seen(&caller, id).await?;
+        let done = self.handle.cancel_request(&caller, id, reason).await;
         let done = self.told(&caller, Operation::CancelRequest, done).await?;
         self.answered(done.answer, done.revision, 0).await
+    }
+
+    /// Takes a look from the caller's budget.
+    fn looks(&self, caller: &Caller) -> Result<(), Status> {
+        let shared = self.handle.shared();
+        if shared.budgets.look(caller, shared.clock.since_boot()) {
+            return Ok(());
+        }
+        Err(ApiError::limit("this caller has looked at requests too often within a minute: `--wait` waits").into())
+    }
+
+    /// A request, as far as the caller may see it.
+    async fn seen(&self, caller: &Caller, id: RequestId) -> Result<(Asked, u64), Status> {
+        let found = self.handle.request(id).await.map_err(refused)?;
+        if may_see(caller, &found.0.requester, &found.0.ask.identity) {
+            return Ok(found);
+        }
+        Err(refused(super::super::super::request::unknown(id)))
     }
 
     /// What the writer answered; a denial of its own is recorded as one of the table's would be.
@@ -125,6 +157,8 @@ impl AccessService {
         if asked.is_open() && !wait.is_zero() {
             settled(&self.handle, asked.id, wait, self.stop.clone()).await;
             (asked, revision) = self.handle.request(asked.id).await.map_err(refused)?;
+            // Still open, it is shown as it would be approved now.
+            asked = self.handle.analysed(asked).map_err(refused)?;
         }
         let (mut grants, mut enforced) = (Vec::new(), false);
         if asked.state == State::Granted && !wait.is_zero() {
@@ -163,9 +197,9 @@ async fn settled(handle: &ControlHandle, id: RequestId, wait: Duration, mut stop
 }
 
 /// Identities see their own requests.
-fn may_see(caller: &Caller, asked: &Asked) -> bool {
+fn may_see(caller: &Caller, requester: &Requester, identity: &IdentityName) -> bool {
     match caller {
-        Caller::Identity(name) => asked.requester == Requester::Identity(name.clone()) || asked.ask.identity == *name,
+        Caller::Identity(name) => identity == name || matches!(requester, Requester::Identity(asked) if asked == name),
         _ => true,
     }
 }

@@ -220,3 +220,48 @@ fn an_identity_of_any_name_has_a_name_in_lineage() {
     assert_eq!(names[2].as_str(), "identity.billing");
     assert!(names[0] != names[1] && names[0].as_str().len() <= 128);
 }
+
+#[test]
+fn what_is_too_large_for_a_record_keeps_what_its_story_hangs_on() {
+    let (mut request, _) = made(&world(), &person("alice"), &ask(role("reader"), 4), 1000);
+    request.analysis.held = (0..200).map(|number| format!("{number}{}", "x".repeat(250))).collect();
+    let approval = Approval {
+        id: ApprovalId::from_bits(9),
+        by: "bob".parse().unwrap(),
+        at: NOW,
+        digest: "d".repeat(64),
+        comment: Some("c".repeat(1000)),
+    };
+    request.approvals = vec![approval; MAX_APPROVALS];
+    let plan = put("request.approved", None, request.clone(), None);
+    let told = plan.events[0].after.as_ref().unwrap();
+    assert!(told["sha256"].is_string() && told.to_string().len() < 48 * 1024, "{}", told.to_string().len());
+    assert_eq!((&told["requester"]["person"], &told["state"]), (&"alice".into(), &"pending".into()));
+    assert_eq!(told["approvals"][0]["id"], ApprovalId::from_bits(9).to_string());
+    assert_eq!(
+        (&told["analysis"]["policy"], &told["analysis"]["digest"]),
+        (&1.into(), &request.analysis.digest.into())
+    );
+    // A grant keeps its lineage.
+    let wide = Ask { duration: Span::new(Duration::from_secs(900)), ..ask(role("reader"), 0) };
+    let (_, model) = made(&world(), &person("alice"), &wide, 5000);
+    let mut grant = model.grants.values().next().unwrap().value.as_ref().clone();
+    grant.limits.parameters.insert("order".parse().unwrap(), vec!["v".repeat(40_000)]);
+    let change = Change::Put(Record::Grant(crate::control::record::GrantRecord { grant, expiry_noted: false }));
+    let told = ChangeEvent::of("grant.created", None, &change, None).after.unwrap();
+    assert!(told["grant"]["lineage"]["origin"]["request"].is_string() && told["grant"]["limits"].is_null(), "{told}");
+}
+
+#[test]
+fn limits_are_of_a_size_that_can_be_kept_and_told() {
+    let model = world();
+    let values = |count: usize| {
+        let mut asked = ask(role("writer"), 1);
+        let values = (0..count).map(|number| format!("{number:0>1000}")).collect();
+        asked.limits.parameters.insert("order".parse().unwrap(), values);
+        let plan = plan_create(&model, &at(&person("alice"), NOW), &asked, None, drawing(1000));
+        plan.map(drop).unwrap_err().to_string()
+    };
+    assert!(values(17).contains("at most 16384"), "{}", values(17));
+    assert!(!values(16).contains("at most 16384"));
+}
