@@ -165,7 +165,7 @@ fn opened(before: &Model, after: &Model, resource: &ResourceName, found: &mut BT
 
 /// What the upstream gets in place of the caller's credential, where it is not the usual.
 fn credential(spec: &RouteSpec) -> String {
-    let json = serde_json::to_value(&spec.credential).unwrap_or_default();
+    let json = serde_json::to_value(spec.credential).unwrap_or_default();
     match json.as_str() {
         Some("mint") => String::new(),
         Some(text) => format!(", credential {text}"),
