@@ -440,7 +440,9 @@ async fn deny(
         return Refusal::new(error.reason(), request.call);
     }
     let wanted = identity.zip(denied.target).map(|(identity, target)| {
-        Box::new(Wanted { identity: identity.name.clone(), resource: target.resource, action: target.action })
+        let is_governed = worker.shared.published.is_governed();
+        let (resource, action) = (target.resource, target.action);
+        Box::new(Wanted { identity: identity.name.clone(), resource, action, is_governed })
     });
     Refusal { reason: denied.reason, call: request.call, wanted }
 }

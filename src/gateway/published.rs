@@ -3,6 +3,7 @@
 //! Replaced whole by the one task that follows the control plane; read by every worker without a lock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
@@ -14,12 +15,17 @@ use crate::decision::snapshot::Snapshot;
 pub struct Published {
     snapshot: ArcSwap<Snapshot>,
     ready: watch::Sender<bool>,
+    governed: AtomicBool,
 }
 
 impl Published {
     /// Nothing yet: an empty picture, in which everything is refused.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { snapshot: ArcSwap::from_pointee(Snapshot::default()), ready: watch::Sender::new(false) })
+        Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            ready: watch::Sender::new(false),
+            governed: AtomicBool::new(false),
+        })
     }
 
     /// The snapshot in force, to keep.
@@ -48,6 +54,17 @@ impl Published {
     /// between its decision and its last look decides again.
     pub fn touch(&self) {
         self.snapshot.rcu(|snapshot| Snapshot::clone(snapshot));
+    }
+
+    /// Whether the control plane said last that a policy is in force. Nothing is decided on it: refusals tell by it how
+    /// access is asked for.
+    pub fn is_governed(&self) -> bool {
+        self.governed.load(Relaxed)
+    }
+
+    /// What the control plane says of it.
+    pub fn govern(&self, governed: bool) {
+        self.governed.store(governed, Relaxed);
     }
 
     /// Whether there is a snapshot of the control plane, and a way to wait for it.

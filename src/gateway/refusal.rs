@@ -32,6 +32,8 @@ pub(crate) struct Wanted {
     pub(crate) identity: IdentityName,
     pub(crate) resource: ResourceName,
     pub(crate) action: ActionName,
+    /// Whether a policy is in force, so that nobody makes grants by hand.
+    pub(crate) is_governed: bool,
 }
 
 /// An answer of the gate's own.
@@ -97,8 +99,9 @@ impl Refusal {
             resource: wanted.map(|w| w.resource.as_str()),
             action: wanted.map(|w| w.action.as_str()),
             ask: wanted.filter(|_| can_be_asked_for(self.reason)).map(|w| {
+                let verb = if w.is_governed { "request" } else { "grant" };
                 format!(
-                    "portcullis grant create --identity {} --resource {} --action {} --duration 15m --reason '...'",
+                    "portcullis {verb} create --identity {} --resource {} --action {} --duration 15m --reason '...'",
                     w.identity, w.resource, w.action
                 )
             }),
@@ -184,6 +187,7 @@ mod tests {
             identity: "billing".parse().unwrap(),
             resource: "api/orders".parse().unwrap(),
             action: "read".parse().unwrap(),
+            is_governed: false,
         };
         Refusal { reason, call: CallId::from_bits(7), wanted: Some(Box::new(wanted)) }
     }
@@ -205,6 +209,18 @@ mod tests {
                 grpc.headers.iter().any(|(n, v)| *n == "grpc-status" && *v == (reason.info().grpc as u8).to_string())
             );
         }
+    }
+
+    #[test]
+    fn what_to_ask_for_is_what_the_control_plane_would_take() {
+        let asked = |is_governed| {
+            let mut refusal = refusal(Reason::GrantMissing);
+            refusal.wanted.as_mut().unwrap().is_governed = is_governed;
+            let body: serde_json::Value = serde_json::from_slice(&refusal.answer(Dialect::Http).body).unwrap();
+            body["ask"].as_str().unwrap().to_owned()
+        };
+        assert!(asked(false).starts_with("portcullis grant create --identity billing"));
+        assert!(asked(true).starts_with("portcullis request create --identity billing"));
     }
 
     #[test]

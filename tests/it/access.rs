@@ -194,12 +194,19 @@ fn s03_elevated_access_lives_in_its_window_and_nobody_has_to_end_it() {
 fn once_a_policy_is_in_force_nobody_makes_grants_by_hand() {
     let dev = Dev::start();
     let before = dev.grant("billing", "api/orders", &["read"]);
+    let call = dev.call("helper", "GET", "/v1/orders/42").json();
+    assert!(call["ask"].as_str().unwrap().starts_with("portcullis grant create --identity helper"), "{call}");
     let early = asks(&dev, "orders-reader", "5m", &[]).exits(5);
     assert!(early.error()["message"].as_str().unwrap().contains("no policy is in force"), "{early:?}");
     dev.json(&["policy", "publish", "--starter", "--reason", "to begin with"]);
     let create = ["grant", "create", "--identity", "billing", "--role", "orders-reader", "--duration", "1m"];
     let refused = dev.cli(&[&["-o", "json"], &create[..], &["--reason", "quickly"]].concat()).exits(3);
     assert!(refused.error()["message"].as_str().unwrap().contains("request create"), "{refused:?}");
+    // Whoever is refused is told of the way that there is by now.
+    let call = || dev.call("helper", "GET", "/v1/orders/42").json();
+    eventually("the gateway knows of the policy", PATIENCE, || {
+        call()["ask"].as_str().unwrap().starts_with("portcullis request create --identity helper --resource api/orders")
+    });
     // What was there stays until its end, and its story says that nobody approved it.
     assert_eq!(dev.json(&["grant", "show", &before])["state"], "active");
     let story = story(&dev, &before, |_| true);

@@ -72,6 +72,11 @@ pub(super) struct Follower {
 }
 
 impl Follower {
+    /// Whether a policy is in force, as the control plane says.
+    pub(super) fn govern(&self, governed: bool) {
+        self.published.govern(governed);
+    }
+
     pub(super) fn new(parts: &Parts, enforcements: mpsc::Sender<Enforcement>) -> Self {
         Self {
             clock: parts.clock.clone(),

@@ -254,6 +254,7 @@ impl<'f> Session<'f> {
         }
         self.renewed = true;
         self.metrics.renewed();
+        self.follower.govern(authority.policy_in_force);
         let place = self.asked.iter().position(|asked| asked.nonce.as_slice() == authority.nonce);
         if let Some(asked) = place.and_then(|place| self.asked.drain(..=place).next_back()) {
             self.outbox.confirm(asked.position);

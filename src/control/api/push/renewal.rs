@@ -90,6 +90,9 @@ impl Session {
             return Err(Ended);
         }
         self.count("answered");
+        let model = shared.model.load();
+        let (committed, policy_in_force) = (model.committed, model.policy.is_some());
+        drop(model);
         let authority = v1::Authority {
             nonce: asked.nonce,
             epoch: shared.ring.head().epoch,
@@ -98,7 +101,8 @@ impl Session {
             cosignature: cosignature.unwrap_or_default(),
             allotments: asked.allotted.iter().map(claim::answer).collect(),
             gateway: self.name.to_string(),
-            committed: shared.model.load().committed,
+            committed,
+            policy_in_force,
         };
         let signed = self.authority.sign(&authority).map_err(|error| self.broken(&error))?;
         self.send(Down::Authority(signed)).await
