@@ -66,6 +66,16 @@ pub(super) struct Create {
     /// When it begins, RFC 3339; now if not given
     #[arg(long, value_name = "TIME", value_parser = moment)]
     starts: Option<Timestamp>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Answer when every connected gateway has it, or after this time
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+    wait: Option<Span>,
+}
+
+/// What narrows access, of a grant and of a request for one.
+#[derive(Debug, Args)]
+pub(super) struct LimitArgs {
     /// Only calls with this parameter; repeated with one name: any of the values
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     parameter: Vec<(ParameterName, String)>,
@@ -81,9 +91,17 @@ pub(super) struct Create {
     /// Only so many calls in each span of time, over all gateways: 100/1h
     #[arg(long, value_name = "N/DURATION", value_parser = uses_per)]
     uses_per: Option<UsesPer>,
-    /// Answer when every connected gateway has it, or after this time
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
-    wait: Option<Span>,
+}
+
+impl From<LimitArgs> for Limits {
+    fn from(given: LimitArgs) -> Self {
+        let LimitArgs { parameter, network: networks, bind: binding, uses, uses_per } = given;
+        let mut parameters: BTreeMap<ParameterName, Vec<String>> = BTreeMap::new();
+        for (name, value) in parameter {
+            parameters.entry(name).or_default().push(value);
+        }
+        Self { parameters, networks, binding, uses, uses_per }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -216,12 +234,7 @@ impl Grant {
 
 impl Create {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let mut parameters: BTreeMap<ParameterName, Vec<String>> = BTreeMap::new();
-        for (name, value) in self.parameter {
-            parameters.entry(name).or_default().push(value);
-        }
-        let limits =
-            Limits { parameters, networks: self.network, binding: self.bind, uses: self.uses, uses_per: self.uses_per };
+        let limits = Limits::from(self.limits);
         let request = v1::CreateGrantRequest {
             identity: self.identity.to_string(),
             role: self.role.map(String::from).unwrap_or_default(),
@@ -390,17 +403,30 @@ fn state(shown: &ShownGrant) -> String {
     .to_owned()
 }
 
-fn details(shown: &ShownGrant, now: Timestamp) -> Human {
-    let grant = &shown.record.grant;
-    let listed = |items: Vec<String>| items.join(", ");
-    let parameters =
-        grant.limits.parameters.iter().map(|(name, values)| format!("{name}={}", values.join("|"))).collect();
-    let bound = match &grant.limits.binding {
+/// Limits as people read them.
+pub(super) fn shown_limits(limits: &Limits) -> [(&'static str, String); 5] {
+    let parameters: Vec<String> =
+        limits.parameters.iter().map(|(name, values)| format!("{name}={}", values.join("|"))).collect();
+    let networks: Vec<String> = limits.networks.iter().map(ToString::to_string).collect();
+    let bound = match &limits.binding {
         None => String::new(),
         Some(Binding::Certificate(thumbprint)) => format!("certificate:{thumbprint}"),
         Some(Binding::Spiffe(id)) => format!("spiffe:{id}"),
         Some(Binding::Issuer(issuer)) => format!("issuer:{issuer}"),
     };
+    [
+        ("parameters", parameters.join(", ")),
+        ("networks", networks.join(", ")),
+        ("bound to", bound),
+        ("uses", limits.uses.map(|uses| uses.to_string()).unwrap_or_default()),
+        ("uses per", limits.uses_per.map(|per| format!("{} in {}", per.uses, per.every)).unwrap_or_default()),
+    ]
+}
+
+fn details(shown: &ShownGrant, now: Timestamp) -> Human {
+    let grant = &shown.record.grant;
+    let listed = |items: Vec<String>| items.join(", ");
+    let [parameters, networks, bound, uses, uses_per] = shown_limits(&grant.limits);
     let revoked = grant.revoked.as_ref().map(|r| format!("{} by {}: {}", both(r.at, now), r.by, r.reason));
     Human::Details(vec![
         ("id", grant.id.to_string()),
@@ -410,11 +436,11 @@ fn details(shown: &ShownGrant, now: Timestamp) -> Human {
         ("state", state(shown)),
         ("starts", both(grant.window.starts, now)),
         ("ends", both(grant.window.ends, now)),
-        ("parameters", listed(parameters)),
-        ("networks", listed(grant.limits.networks.iter().map(ToString::to_string).collect())),
-        ("bound to", bound),
-        ("uses", grant.limits.uses.map(|uses| uses.to_string()).unwrap_or_default()),
-        ("uses per", grant.limits.uses_per.map(|per| format!("{} in {}", per.uses, per.every)).unwrap_or_default()),
+        parameters,
+        networks,
+        bound,
+        uses,
+        uses_per,
         ("given out", shown.record.uses_given.map(|given| given.to_string()).unwrap_or_default()),
         ("reason", grant.lineage.reason.clone()),
         ("ticket", grant.lineage.ticket.clone().unwrap_or_default()),

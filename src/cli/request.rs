@@ -1,19 +1,18 @@
 //! `portcullis request`: ask for access, look at what is asked, and decide.
 
-use std::collections::BTreeMap;
-
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
+use super::grant::{LimitArgs, shown_limits};
 use super::output::Human;
 use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
 use crate::client::Asked;
 use crate::client::answers::ShownGrant;
 use crate::clock::SystemClock;
-use crate::domain::grant::{Limits, MAX_USES};
-use crate::domain::name::{ActionName, IdentityName, ParameterName, RequestId, ResourceName, RoleName};
+use crate::domain::grant::Limits;
+use crate::domain::name::{ActionName, IdentityName, RequestId, ResourceName, RoleName};
 use crate::domain::request::{Request as Record, State, Verdict};
 use crate::domain::resource::Span;
 use crate::domain::{Clock as _, Timestamp};
@@ -93,12 +92,8 @@ pub(super) struct Create {
     /// When it begins, RFC 3339, as for a maintenance window; when it is granted if not given
     #[arg(long, value_name = "TIME", value_parser = moment)]
     starts: Option<Timestamp>,
-    /// Only calls with this parameter; repeated with one name: any of the values
-    #[arg(long, value_name = "NAME=VALUE", value_parser = super::grant::pair)]
-    parameter: Vec<(ParameterName, String)>,
-    /// Only so many calls in all, over all gateways
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_USES))]
-    uses: Option<u64>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// What to call it: the same again with the same key within a day is not made twice
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     key: String,
@@ -157,11 +152,7 @@ fn bytes(id: RequestId) -> Vec<u8> {
 
 impl Create {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let mut parameters: BTreeMap<ParameterName, Vec<String>> = BTreeMap::new();
-        for (name, value) in self.parameter {
-            parameters.entry(name).or_default().push(value);
-        }
-        let limits = Limits { parameters, uses: self.uses, ..Limits::default() };
+        let limits = Limits::from(self.limits);
         let message = v1::CreateRequestRequest {
             identity: self.identity.to_string(),
             role: self.role.map(String::from).unwrap_or_default(),
@@ -281,6 +272,7 @@ fn print(context: &Context, asked: Asked, wait: Option<Span>) -> Result<(), Fail
 
 fn details(request: &Record, now: Timestamp) -> Human {
     let (ask, analysis) = (&request.ask, &request.analysis);
+    let [parameters, networks, bound, uses, uses_per] = shown_limits(&ask.limits);
     let joined = |items: Vec<String>| items.join("; ");
     let gives = analysis.permissions.iter().map(|permission| {
         let actions: Vec<&str> = permission.actions.iter().map(ActionName::as_str).collect();
@@ -310,7 +302,11 @@ fn details(request: &Record, now: Timestamp) -> Human {
         ("held", analysis.held.join(", ")),
         ("starts", ask.starts.map(|starts| both(starts, now)).unwrap_or_default()),
         ("for", ask.duration.to_string()),
-        ("uses", ask.limits.uses.map(|uses| uses.to_string()).unwrap_or_default()),
+        parameters,
+        networks,
+        bound,
+        uses,
+        uses_per,
         ("reason", ask.reason.clone()),
         ("ticket", ask.ticket.clone().unwrap_or_default()),
         ("policy", format!("version {} {verdict}, by {}", analysis.policy, analysis.rules.join(", "))),

@@ -154,6 +154,13 @@ fn s03_elevated_access_lives_in_its_window_and_nobody_has_to_end_it() {
     as_person(&dev, "alice", &["request", "approve", &request, "--yes"]).exits(3);
     as_identity(&dev, "billing", &["request", "approve", &request, "--yes"]).exits(3);
     as_person(&dev, "bob", &["request", "approve", &request, "--digest", &"0".repeat(64)]).exits(5);
+    // What would be approved is shown with every limit.
+    let narrow = ["--parameter", "order=42", "--network", "10.0.0.0/8", "--uses-per", "5/1h"];
+    let limited = asks(&dev, "orders-writer", "5m", &narrow).exits(0).json();
+    let limited = text(&limited, "/request/id");
+    let shown = dev.cli(&["request", "show", limited]).exits(0).stdout;
+    assert!(["order=42", "10.0.0.0/8", "5 in 1h"].iter().all(|part| shown.contains(part)), "{shown}");
+    as_person(&dev, "alice", &["request", "cancel", limited, "--reason", "no"]).exits(0);
     // Nobody who could be asked, nothing that was seen: nothing is approved, and the digest is told.
     let blind = as_person(&dev, "bob", &["request", "approve", &request]).exits(2);
     assert!(blind.error()["message"].as_str().unwrap().contains("--digest "), "{blind:?}");

@@ -265,3 +265,33 @@ fn limits_are_of_a_size_that_can_be_kept_and_told() {
     assert!(values(17).contains("at most 16384"), "{}", values(17));
     assert!(!values(16).contains("at most 16384"));
 }
+
+#[tokio::test]
+async fn what_is_settled_long_ago_leaves_the_store_and_who_asks_for_it_is_told() {
+    use super::super::super::sample::core;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(crate::domain::clock::ManualClock::at(NOW));
+    let core = core(dir.path(), &clock).await;
+    let handle = core.handle();
+    for (name, _) in PEOPLE {
+        let Caller::Person(person) = person(name) else { unreachable!() };
+        handle.put_person(&Caller::System, person.as_ref().clone()).await.unwrap();
+    }
+    let documents = CATALOG.iter().map(|(kind, name, spec)| document(kind, name, spec)).collect();
+    handle.apply(&Caller::System, documents, false).await.unwrap();
+    handle.publish_policy(&Caller::System, starter(), None, "begin".to_owned()).await.unwrap();
+    let alice = person("alice");
+    let asked = handle.create_request(&alice, ask(role("reader"), 4), None).await.unwrap();
+    let Created::Request(request) = asked.answer else { panic!("it is new") };
+    handle.cancel_request(&alice, request.id, "no".to_owned()).await.unwrap();
+    assert_eq!(handle.request(request.id).await.unwrap().0.state, State::Cancelled);
+    assert_eq!(handle.request_ids(true, 10, |_, _| true), [request.id]);
+    assert!(handle.request_ids(true, 10, |requester, _| *requester != request.requester).is_empty());
+    let mut committed = handle.shared().outbox.subscribe();
+    clock.advance(SETTLED_KEPT);
+    while !handle.model().settled.is_empty() {
+        committed.changed().await.unwrap();
+    }
+    let gone = handle.request(request.id).await.unwrap_err();
+    assert!(matches!(&gone, Refused::NotFound(why) if why.contains("evidence explain")), "{gone}");
+}
