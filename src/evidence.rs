@@ -175,7 +175,7 @@ impl EvidenceLog {
     /// # Errors
     /// When the disk fails.
     pub fn keep_cosigned(&self, note: &str) -> io::Result<()> {
-        self.storage.write_file(COSIGNED, note.as_bytes(), Persist::Later)
+        self.storage.write_file(COSIGNED, note.as_bytes(), Persist::Now)
     }
 
     /// Signs a statement with the log's key.

@@ -153,13 +153,14 @@ pub fn export(storage: &Arc<dyn Storage>, to: &mut dyn Sink) -> Result<Exported,
     }
     // A crash up to here leaves the old checkpoint, which does not speak of what is new.
     job.put(LOG_FILE, &log_file_bytes(&key)?)?;
+    job.put(CHECKPOINT, &note)?;
+    // Behind the checkpoint: a cosigned one must never speak of more than the checkpoint beside it.
     if let Some(cosigned) = read_note(&**storage, COSIGNED)? {
         let covered = Checkpoint::verify(&cosigned, &key).map_err(|error| fault(COSIGNED, error))?;
         if covered.head.size <= head.size {
             job.put(COSIGNED, &cosigned)?;
         }
     }
-    job.put(CHECKPOINT, &note)?;
     Ok(Exported { head, before, files: job.files, bytes: job.bytes })
 }
 

@@ -153,6 +153,22 @@ impl JournalReader {
         self.at.as_ref().map(|at| (&*at.path, at.offset()))
     }
 
+    /// Forgets what was read ahead and looks again which segment follows: what stood behind the last durable record when
+    /// it was read may have failed since, and other records taken its place.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn look_again(&mut self) -> io::Result<()> {
+        let Some(at) = &mut self.at else { return Ok(()) };
+        if at.seq == at.header.first {
+            // Nothing of it was taken, and a segment that failed at once has its successor under its own name.
+            self.at = None;
+            return Ok(());
+        }
+        at.buffer.truncate(at.start);
+        self.look_for_following()
+    }
+
     /// The next record, if there is one.
     ///
     /// # Errors

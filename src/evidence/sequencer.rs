@@ -117,7 +117,6 @@ impl Sequencer {
             stale: Vec::new(),
             current: Vec::new(),
         };
-        sequencer.current = sequencer.partial_tiles();
         if let Some(head) = sequencer.signed {
             // From the journal again, when the tiles were not all there: it must lead to what was signed.
             sequencer.integrate_to(head.size)?;
@@ -125,6 +124,8 @@ impl Sequencer {
                 return Err(SequencerError::Fork { size: head.size });
             }
         }
+        sequencer.renew_partial()?;
+        sequencer.current = sequencer.partial_tiles();
         Ok(sequencer)
     }
 
@@ -138,6 +139,8 @@ impl Sequencer {
             // A tile could not be written the last time.
             self.reader = JournalReader::new(self.storage.clone(), self.edge.size());
         }
+        // INVARIANT: only what was durable before it was read gets into the tree.
+        self.reader.look_again()?;
         while self.edge.size() < end {
             match self.reader.next()? {
                 Next::Record(record) => {
@@ -157,7 +160,25 @@ impl Sequencer {
                 Next::CaughtUp { .. } => {
                     return Err(SequencerError::Rollback { records: self.edge.size(), signed: end });
                 }
-                Next::Damaged { place, why } => return Err(SequencerError::Damaged { place, why }),
+                Next::Damaged { place, why } => {
+                    // The next step looks with fresh eyes.
+                    self.reader = JournalReader::new(self.storage.clone(), self.edge.size());
+                    return Err(SequencerError::Damaged { place, why });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Partial tiles are not synced: a loss of power may have left them empty or cut, and those of other sizes are
+    /// written by nobody again. Leaves those of what was signed, written anew.
+    fn renew_partial(&self) -> io::Result<()> {
+        for path in tiles::partial_files(&*self.storage)? {
+            self.storage.remove(&path)?;
+        }
+        if self.signed.is_some() {
+            for (tile, hashes) in self.edge.partial() {
+                tiles::write_tile(&*self.storage, tile, hashes)?;
             }
         }
         Ok(())

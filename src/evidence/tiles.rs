@@ -207,6 +207,22 @@ pub(crate) fn read_tile(storage: &dyn Storage, tile: TileId, width: usize) -> io
     Ok(None)
 }
 
+/// The files of all partial tiles that are there, of records' hashes and of higher levels.
+pub(crate) fn partial_files(storage: &dyn Storage) -> io::Result<Vec<String>> {
+    let (mut found, mut directories) = (Vec::new(), vec![DIRECTORY.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for item in storage.list(&directory)? {
+            let path = format!("{directory}/{}", item.name);
+            if item.directory {
+                directories.push(path);
+            } else if TileId::parse(&path).is_some_and(|(_, width)| width < TILE_WIDTH) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Writes a tile. It can be derived again, so it is not synced.
 pub(crate) fn write_tile(storage: &dyn Storage, tile: TileId, hashes: &[Hash]) -> io::Result<()> {
     storage.write_file(&tile.path(hashes.len()), &encode(hashes), Persist::Later)

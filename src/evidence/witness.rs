@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 
-use super::checkpoint::{Checkpoint, EvidenceKey, MAX_NOTE_BYTES, NoteError, Origin, VerifierKey};
+use super::checkpoint::{Checkpoint, EvidenceKey, MAX_NOTE_BYTES, NoteError, Origin, VerifierKey, verify_note};
 use super::cosignature::{CosignerKey, cosign};
 use super::entry::hex;
 use super::proof::{self, ProofError};
@@ -168,6 +168,10 @@ impl Witness {
         let origin = Checkpoint::read(note).map_err(|_| NotCosigned::Malformed("not a checkpoint"))?.origin;
         let key = self.logs.iter().find(|key| *key.name() == origin).ok_or(NotCosigned::UnknownLog)?;
         let checkpoint = Checkpoint::verify(note, key).map_err(NotCosigned::Signature)?;
+        // What is signed is the text of name, size and root, which must then be all of the note's text.
+        if verify_note(note, key).map_err(NotCosigned::Signature)? != checkpoint.text() {
+            return Err(NotCosigned::Malformed("a checkpoint with extension lines is not cosigned here"));
+        }
         let (old, head) = (request.old, checkpoint.head);
         if old > head.size {
             return Err(NotCosigned::Shrunk { old, size: head.size });

@@ -37,13 +37,13 @@ pub(super) async fn copy(address: &str) -> Result<tempfile::TempDir, Failure> {
     let client = client(address).map_err(|error| failed(&error))?;
     let copy = DiskStorage::open(directory.path()).map_err(|error| failed(&error))?;
     let server = Server { client, address: address.trim_end_matches('/').to_owned(), copy };
+    // Before the checkpoint, which in an export that goes on is the first of both to change.
+    server.small(COSIGNED, MAX_NOTE_BYTES).await?;
     let note = server.small(CHECKPOINT, MAX_NOTE_BYTES).await?;
     let note = note.ok_or_else(|| Failure::new(Exit::NotFound, format!("{address} serves no checkpoint")))?;
     let size = unverified_size(&note)
         .map_err(|error| Failure::new(Exit::VerificationFailed, format!("verification failed: checkpoint: {error}")))?;
-    for (path, max) in [(LOG_FILE, MAX_LOG_FILE_BYTES), (COSIGNED, MAX_NOTE_BYTES)] {
-        server.small(path, max).await?;
-    }
+    server.small(LOG_FILE, MAX_LOG_FILE_BYTES).await?;
     let server = &server;
     let copied = futures_util::stream::iter(files(size)).map(|file| async move { server.copy(&file).await });
     let all = copied.buffer_unordered(AT_ONCE).try_fold(0u64, |sum, bytes| async move {

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::evidence::EvidenceLog;
-use crate::evidence::checkpoint::EvidenceKey;
+use crate::evidence::checkpoint::{EvidenceKey, unverified_size};
 use crate::evidence::journal::tests::{clock, completed, intent, origin, small, writer};
-use crate::evidence::storage::FakeStorage;
+use crate::evidence::storage::{FakeStorage, Persist};
 use crate::evidence::verify::{Failure, VerifyOptions, verify_in};
 
 fn written(disk: &FakeStorage, key: &EvidenceKey, calls: std::ops::Range<u64>) {
@@ -94,4 +94,27 @@ fn an_export_goes_on_from_no_other_history() {
     });
     assert!(exported(&one, &to).is_err());
     assert_eq!(check(&to).unwrap(), 41);
+}
+
+#[test]
+fn an_export_that_was_cut_short_has_nothing_cosigned_past_its_checkpoint() {
+    let (key, _) = EvidenceKey::generate().unwrap();
+    let (disk, to) = (FakeStorage::new(), FakeStorage::new());
+    let cosigned = || disk.write_file(COSIGNED, &read_note(&disk, CHECKPOINT).unwrap().unwrap(), Persist::Now).unwrap();
+    written(&disk, &key, 0..20);
+    cosigned();
+    exported(&disk, &to).unwrap();
+    written(&disk, &key, 20..30);
+    cosigned();
+    for step in 0.. {
+        let copy = to.kill();
+        copy.crash_after(step);
+        let done = exported(&disk, &copy).is_ok();
+        let size = |file| unverified_size(&read_note(&copy, file).unwrap().unwrap()).unwrap();
+        assert!(size(COSIGNED) <= size(CHECKPOINT), "step {step}");
+        if done {
+            assert_eq!((size(COSIGNED), check(&copy).unwrap()), (62, 62));
+            return;
+        }
+    }
 }

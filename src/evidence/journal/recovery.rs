@@ -87,6 +87,10 @@ pub(super) fn open(
         // What is cut off was never promised. A crash here leaves it, or not; the next opening does the same.
         storage.truncate(path, *offset)?;
     }
+    if let Some(last) = segments(&*storage)?.pop() {
+        // A process that was killed may have left its last batch in memory alone, and what comes now stands behind it.
+        storage.sync_file(&segment::path(last))?;
+    }
     let header = SegmentHeader { incarnation, first: found.records, origin: origin.as_str().to_owned() };
     let room = OUTCOME_ROOM_BYTES + options.allocate_bytes;
     // A crash here leaves an empty segment, which the next opening replaces.

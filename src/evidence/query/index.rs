@@ -175,7 +175,9 @@ impl Index {
             }
         }
         if !same {
-            // A reader of what cannot be written has none then.
+            // Of another log, or none: nothing behind the header is this log's. A reader of what cannot be written has none
+            // then.
+            let _ = file.set_len(0);
             let _ = file.write_all_at(header, 0);
         }
         self.file = Some(file);

@@ -162,3 +162,81 @@ fn what_is_signed_is_on_disk_before_it_is_published() {
     drop(whole);
     panic!("never came to the end");
 }
+
+/// Appends without waiting, until the records stand in the file; their sync is held.
+fn hang(disk: &FakeStorage, journal: &Journal, records: u64) -> Vec<crate::evidence::journal::Ticket> {
+    let length = || disk.files().iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let before = length();
+    disk.hold(Operation::Sync);
+    let tickets = (0..records).map(|n| journal.append(&note(7000 + n)).unwrap()).collect();
+    eventually("they are written", || length() > before + 100);
+    tickets
+}
+
+fn holds(disk: &FakeStorage, der: &[u8]) {
+    crate::evidence::key::write_log_file(disk, &copy(der).verifier(&origin())).unwrap();
+    crate::evidence::verify::verify_in(Arc::new(disk.clone()), &Default::default()).unwrap();
+}
+
+#[test]
+fn records_that_failed_after_they_were_read_ahead_are_never_signed() {
+    for before in [0, 5, 40] {
+        let (disk, (_, der)) = (FakeStorage::new(), key());
+        let (journal, _) = open_journal(&disk, JournalOptions { segment_bytes: 1 << 20, ..small() }).unwrap();
+        let mut sequencer = sequencer(&disk, &journal, &der).unwrap();
+        append(&journal, before);
+        let failed = hang(&disk, &journal, 10);
+        // What is durable is read, and what stands behind it comes along.
+        sequencer.step(Duration::ZERO, Asked::Now).unwrap();
+        disk.fail(Operation::Sync, 0, Fault::Error);
+        disk.release();
+        assert!(failed.into_iter().any(|ticket| journal.durable_blocking(ticket).is_err()));
+        eventually("the journal goes on", || {
+            journal.append(&note(1)).is_ok_and(|t| journal.durable_blocking(t).is_ok())
+        });
+        for step in 0..4 {
+            append(&journal, 6);
+            sequencer.step(Duration::from_secs(step), Asked::Now).unwrap();
+            assert_eq!(published(&disk, &der).size, journal.durable_seq());
+            holds(&disk, &der);
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_process_had_not_synced_is_synced_before_anything_stands_behind_it() {
+    let (disk, (_, der)) = (FakeStorage::new(), key());
+    let (journal, _) = open_journal(&disk, small()).unwrap();
+    append(&journal, 3);
+    hang(&disk, &journal, 4);
+    let killed = disk.kill();
+    disk.release();
+    let (journal, _) = open_journal(&killed, small()).unwrap();
+    sequencer(&killed, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
+    let signed = published(&killed, &der).size;
+    let after = killed.reboot(None);
+    let (journal, _) = open_journal(&after, small()).unwrap();
+    assert!(journal.durable_seq() >= signed);
+    sequencer(&after, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
+    holds(&after, &der);
+}
+
+#[test]
+fn partial_tiles_that_lost_power_left_empty_do_not_stay() {
+    let (disk, (_, der)) = (FakeStorage::new(), key());
+    let (journal, _) = open_journal(&disk, small()).unwrap();
+    append(&journal, 300);
+    let mut first = sequencer(&disk, &journal, &der).unwrap();
+    first.step(Duration::ZERO, Asked::Now).unwrap();
+    append(&journal, 5);
+    first.step(Duration::from_secs(2), Asked::Now).unwrap();
+    let partial = tiles::partial_files(&disk).unwrap();
+    assert!(partial.len() >= 3, "{partial:?}");
+    for path in &partial {
+        disk.alter(path, Vec::clear);
+    }
+    journal.close();
+    let (journal, _) = open_journal(&disk, small()).unwrap();
+    sequencer(&disk, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
+    holds(&disk, &der);
+}

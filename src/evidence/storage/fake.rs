@@ -220,6 +220,13 @@ impl FakeStorage {
         Self { state: Arc::new(Mutex::new(state)), released: Arc::default() }
     }
 
+    /// The disk as the next process finds it after this one was killed: nothing is lost, and nothing more is synced.
+    pub fn kill(&self) -> Self {
+        let state = self.state.lock();
+        let state = State { files: state.files.clone(), next_id: state.next_id, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), released: Arc::default() }
+    }
+
     /// Every file with its bytes, as a reader sees them.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
         self.state.lock().files.iter().map(|(path, file)| (path.clone(), file.bytes.clone())).collect()

@@ -103,3 +103,19 @@ fn nothing_is_said_that_is_not_on_disk() {
     judge.add_checkpoint(log.request(0).body().as_bytes(), now()).unwrap();
     assert!(read_note(&memory, CHECKPOINT).unwrap().is_none());
 }
+
+#[test]
+fn a_text_that_nobody_signed_is_not_cosigned() {
+    let (log_key, key) = (EvidenceKey::generate().unwrap().0, EvidenceKey::generate().unwrap().0);
+    let judge = witness(&FakeStorage::new(), &key, &log_key);
+    let mut log = Log::new(&log_key);
+    log.grow(5, b"a");
+    let request = log.request(0);
+    let text = format!("{}an extension\n", Checkpoint::read(request.note.as_bytes()).unwrap().text());
+    let mut line = log_key.verifier(&origin()).id().to_vec();
+    line.extend_from_slice(&log_key.sign_bytes(text.as_bytes()).unwrap());
+    let note = format!("{text}\n\u{2014} {} {}\n", origin(), STANDARD.encode(line));
+    assert!(Checkpoint::verify(note.as_bytes(), &log_key.verifier(&origin())).is_ok());
+    refused(&judge, &Request { note, ..request.clone() }, 400, "extension lines");
+    judge.add_checkpoint(request.body().as_bytes(), now()).unwrap();
+}

@@ -73,3 +73,20 @@ fn what_the_index_finds_is_what_reading_everything_finds() {
     assert_eq!(searched(&log, &filter), found);
     crate::evidence::verify::verify(&log, &crate::evidence::verify::VerifyOptions::default()).unwrap();
 }
+
+#[test]
+fn the_index_of_a_log_that_was_replaced_is_not_this_logs() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("log");
+    write(&log, &EvidenceKey::generate().unwrap().0, 0..4200);
+    assert_eq!(Index::open(&log).unwrap().records(), CHUNK);
+    let index = home.path().join("index");
+    std::fs::rename(log.join(DIRECTORY), &index).unwrap();
+    std::fs::remove_dir_all(&log).unwrap();
+    write(&log, &EvidenceKey::generate().unwrap().0, 0..50);
+    std::fs::rename(&index, log.join(DIRECTORY)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(Index::open(&log).unwrap().records(), 0);
+        assert_eq!(searched(&log, &filters()[0]), scanned(&log, &filters()[0]));
+    }
+}
