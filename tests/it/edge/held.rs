@@ -105,6 +105,8 @@ fn what_was_sent_ahead_hides_neither_a_leaving_caller_nor_half_an_answer() {
     raw.send(get(&dev, "odd", "/half")).send(get(&dev, "odd", "/next")).until("first half");
     go.send(()).unwrap();
     raw.until("other half");
+    // Who leaves before its next call begins has none.
+    eventually("the next one runs", PATIENCE, || upstream.seen() > 1);
     drop(raw);
     assert!(ended.recv_timeout(PATIENCE).unwrap(), "the next one ran, and its caller left");
     for ahead in ["G", &get(&dev, "odd", "/next"), &"x".repeat(10_000)] {
