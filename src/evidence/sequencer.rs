@@ -193,7 +193,13 @@ impl Sequencer {
         }
         self.unsynced.clear();
         for (tile, hashes) in self.edge.partial() {
-            tiles::write_tile(&*self.storage, tile, hashes)?;
+            if self.current.contains(&(tile, hashes.len())) {
+                continue;
+            }
+            match self.stale.pop() {
+                Some((old, width)) => tiles::move_tile(&*self.storage, &old.path(width), tile, hashes)?,
+                None => tiles::write_tile(&*self.storage, tile, hashes)?,
+            }
         }
         if self.signed != Some(head) {
             let note = Checkpoint { origin: self.origin.clone(), head }.sign(&self.key)?;

@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags};
+use rustix::io::Errno;
 
 use super::{Item, Persist, SegmentFile, Storage};
 
@@ -19,6 +20,8 @@ pub struct DiskStorage {
 
 const LOCK: &str = "lock";
 const TEMPORARY: &str = "tmp";
+/// A file on its way from one name to another.
+const SPARE: &str = "spare";
 
 impl DiskStorage {
     /// Opens a directory for writing; creates it, readable by its owner alone, when it does not exist.
@@ -26,7 +29,7 @@ impl DiskStorage {
     /// # Errors
     /// Those of the disk; another writer is [`io::ErrorKind::WouldBlock`].
     pub fn open(root: &Path) -> io::Result<Self> {
-        create_directory(root)?;
+        create_directory(root, Persist::Now)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join(LOCK))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self { root: root.to_owned(), lock: Some(lock) })
@@ -37,24 +40,24 @@ impl DiskStorage {
         Self { root: root.to_owned(), lock: None }
     }
 
-    fn writable(&self, path: &str) -> io::Result<PathBuf> {
+    fn writable(&self, path: &str, persist: Persist) -> io::Result<PathBuf> {
         if self.lock.is_none() {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading"));
         }
         let path = self.root.join(path);
         if let Some(parent) = path.parent() {
-            create_directory(parent)?;
+            create_directory(parent, persist)?;
         }
         Ok(path)
     }
 }
 
-fn create_directory(path: &Path) -> io::Result<()> {
+fn create_directory(path: &Path, persist: Persist) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    sync_parent(path)
+    if persist == Persist::Now { sync_parent(path) } else { Ok(()) }
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
@@ -64,17 +67,39 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
-    let beside = path.with_added_extension(TEMPORARY);
-    let file = OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    Ok((beside, file))
+/// The file in which another is made, before it takes its name.
+fn beside(path: &Path) -> PathBuf {
+    path.with_added_extension(TEMPORARY)
+}
+
+/// Writes over whatever stands in a file, or creates it.
+fn put(path: &Path, bytes: &[u8], persist: Persist) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+    if persist == Persist::Now { file.sync_all() } else { Ok(()) }
+}
+
+/// Two files trade their names in one step.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        // A file system that cannot.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => std::fs::rename(one, other),
+        result => Ok(result?),
+    }
+}
+
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    Ok(std::fs::read_dir(directory)?.next().is_none())
 }
 
 impl Storage for DiskStorage {
     fn create_segment(&self, path: &str, header: &[u8], room: u64) -> io::Result<Box<dyn SegmentFile>> {
-        let path = self.writable(path)?;
-        let (beside, mut file) = temporary(&path)?;
+        let path = self.writable(path, Persist::Now)?;
+        let beside = beside(&path);
         let made = (|| {
+            let mut file =
+                File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(header)?;
             let written = u64::try_from(header.len()).unwrap_or(u64::MAX);
             allocate(&file, written, room)?;
@@ -94,18 +119,53 @@ impl Storage for DiskStorage {
     }
 
     fn write_file(&self, path: &str, bytes: &[u8], persist: Persist) -> io::Result<()> {
-        let path = self.writable(path)?;
-        let (beside, mut file) = temporary(&path)?;
+        let path = self.writable(path, persist)?;
+        let beside = beside(&path);
         let written = (|| {
-            file.write_all(bytes)?;
-            if persist == Persist::Now {
-                file.sync_all()?;
+            // What is replaced stays beside it, and is written over the next time: a file system that is asked for a
+            // new file each second looks past all that were removed in the last minutes.
+            if path.try_exists()? {
+                put(&beside, bytes, persist)?;
+                exchange(&beside, &path)?;
+            } else {
+                // Unsynced, but never on top of what stood there: a loss of power may cut it, not mix it.
+                drop(std::fs::remove_file(&beside));
+                put(&beside, bytes, persist)?;
+                std::fs::rename(&beside, &path)?;
             }
-            std::fs::rename(&beside, &path)?;
             if persist == Persist::Now { sync_parent(&path) } else { Ok(()) }
         })();
         if written.is_err() {
             drop(std::fs::remove_file(&beside));
+        }
+        written
+    }
+
+    fn move_on(&self, old: &str, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let old = self.writable(old, Persist::Later)?;
+        let spare = self.root.join(SPARE);
+        match std::fs::rename(&old, &spare) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.write_file(path, bytes, Persist::Later);
+            }
+            renamed => renamed?,
+        }
+        let from = old.parent().filter(|parent| is_empty(parent).unwrap_or(false));
+        let new = self.root.join(path);
+        let written = (|| {
+            match (from, new.parent()) {
+                (Some(from), Some(to)) if !to.is_dir() => {
+                    to.parent().map_or(Ok(()), |above| create_directory(above, Persist::Later))?;
+                    std::fs::rename(from, to)?;
+                }
+                (Some(from), Some(to)) if from != to => std::fs::remove_dir(from)?,
+                _ => drop(self.writable(path, Persist::Later)?),
+            }
+            put(&spare, bytes, Persist::Later)?;
+            std::fs::rename(&spare, &new)
+        })();
+        if written.is_err() {
+            drop(std::fs::remove_file(&spare));
         }
         written
     }
@@ -155,7 +215,7 @@ impl Storage for DiskStorage {
     }
 
     fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(self.writable(path)?)?;
+        let file = OpenOptions::new().write(true).open(self.writable(path, Persist::Now)?)?;
         file.set_len(bytes)?;
         file.sync_all()
     }
@@ -165,7 +225,13 @@ impl Storage for DiskStorage {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        std::fs::remove_file(self.writable(path)?)
+        let path = self.writable(path, Persist::Later)?;
+        std::fs::remove_file(&path)?;
+        if let Some(parent) = path.parent().filter(|parent| **parent != self.root) {
+            // It goes when nothing else is in it.
+            drop(std::fs::remove_dir(parent));
+        }
+        Ok(())
     }
 }
 
@@ -177,7 +243,7 @@ fn allocate(file: &File, written: u64, room: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, written, room) {
         // Some filesystems cannot promise space. There a full disk shows when an intent is written, which is in time;
         // an outcome then waits in memory until there is space.
-        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::OPNOTSUPP) => Ok(()),
         result => Ok(result?),
     }
 }
@@ -226,3 +292,7 @@ impl SegmentFile for DiskSegment {
         self.file.set_len(self.written)
     }
 }
+
+#[cfg(test)]
+#[path = "disk/tests.rs"]
+mod tests;
