@@ -21,7 +21,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 
 use crate::wire::{CONTROL_SERVER_NAME, WireError, v1};
-pub use answers::{CanI, Created, GrantChange, GrantRecord, Receipt, Revoked};
+pub use answers::{CanI, Created, GrantChange, GrantRecord, Receipt, Revoked, StateChange};
 pub use requests::Asked;
 pub use target::{Environment, Pointers, Target, TargetError};
 
@@ -301,9 +301,11 @@ impl Client {
     pub async fn set_identity_state(
         &mut self,
         request: v1::SetIdentityStateRequest,
-    ) -> Result<(v1::CatalogObject, u64), ClientError> {
-        let answer = self.catalog.set_identity_state(bounded(request, 0)).await?.into_inner();
-        Ok((answers::present("object", answer.object)?, answer.revision))
+    ) -> Result<StateChange, ClientError> {
+        // Whoever holds much takes some time.
+        let wait = request.wait_ms.saturating_add(REVOKE_ALL_MS);
+        let answer = self.catalog.set_identity_state(bounded(request, wait)).await?.into_inner();
+        Ok(answer.try_into()?)
     }
 }
 

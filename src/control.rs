@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod grant;
 pub mod halt;
 mod http;
+pub mod identity;
 mod listen;
 mod logs;
 mod metrics;

@@ -4,11 +4,16 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Human;
+use super::time::{DEFAULT_WAIT, millis};
+use super::{Context, receipt};
+use crate::client::Receipt;
+use crate::clock::SystemClock;
+use crate::domain::Clock as _;
 use crate::domain::identity::{Authenticator, IdentitySpec};
 use crate::domain::name::IdentityName;
+use crate::domain::resource::Span;
 use crate::wire::v1;
 
 #[derive(Debug, Subcommand)]
@@ -20,11 +25,11 @@ pub(super) enum Identity {
         /// The identity
         name: IdentityName,
     },
-    /// Refuse every call of an identity until it is released, and cut those that run
+    /// Refuse every call of an identity until it is released, cut those that run, and end all grants and requests of it
     Quarantine(Change),
-    /// Let a quarantined identity act again
+    /// Let a quarantined identity act again: what ended with the quarantine does not come back
     Release(Change),
-    /// End an identity for good
+    /// End an identity for good, with all grants and requests of it
     Offboard(Change),
 }
 
@@ -35,6 +40,23 @@ pub(super) struct Change {
     /// Why, in your words
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    /// Answer when every connected gateway enforces it, or after this time (exit 7 if one does not)
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+    wait: Option<Span>,
+}
+
+#[derive(Serialize)]
+struct ChangeAnswer {
+    #[serde(flatten)]
+    identity: Shown,
+    /// Grants that ended with it.
+    revoked: u64,
+    /// Requests that were open.
+    cancelled: u64,
+    /// Whether every gateway said that it is enforced; absent when it was not waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<bool>,
+    gateways: Vec<Receipt>,
 }
 
 #[derive(Serialize)]
@@ -125,12 +147,23 @@ impl Change {
             identity: self.name.to_string(),
             state: state.to_owned(),
             reason: self.reason,
+            wait_ms: self.wait.map_or(0, millis),
         };
-        let (object, revision) = context.client().await?.set_identity_state(request).await?;
-        let mut answer = shown(object)?;
-        answer.revision = revision;
-        let line = format!("identity {} is {} since revision {revision}", answer.name, answer.state);
-        context.output.answer(&answer, || Human::Lines(vec![line]))?;
-        Ok(Exit::Done)
+        let done = context.client().await?.set_identity_state(request).await?;
+        let answer = ChangeAnswer {
+            identity: Shown { revision: done.revision, ..shown(done.object)? },
+            revoked: done.revoked,
+            cancelled: done.cancelled,
+            enforced: self.wait.map(|_| receipt::outstanding(&done.gateways) == 0),
+            gateways: done.gateways,
+        };
+        context.output.answer(&answer, || {
+            let Shown { name, state, revision, .. } = &answer.identity;
+            let mut lines = vec![format!("identity {name} is {state} as of revision {revision}")];
+            let ended = [(answer.revoked, "grants ended"), (answer.cancelled, "open requests cancelled")];
+            lines.extend(ended.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}")));
+            Human::Parts(vec![Human::Lines(lines), receipt::tables(&answer.gateways, SystemClock.now())])
+        })?;
+        if self.wait.is_some() { receipt::settled(&answer.gateways, "is enforced") } else { Ok(Exit::Done) }
     }
 }

@@ -134,6 +134,35 @@ pub struct Revoked {
     pub gateways: Vec<Receipt>,
 }
 
+/// An identity's state that was changed.
+#[derive(Clone, Debug)]
+pub struct StateChange {
+    /// The identity.
+    pub object: v1::CatalogObject,
+    /// The last revision in which it was done.
+    pub revision: u64,
+    /// How many grants ended with it.
+    pub revoked: u64,
+    /// How many requests were open.
+    pub cancelled: u64,
+    /// What the gateways said, when it was waited for.
+    pub gateways: Vec<Receipt>,
+}
+
+impl TryFrom<v1::SetIdentityStateResponse> for StateChange {
+    type Error = WireError;
+
+    fn try_from(answer: v1::SetIdentityStateResponse) -> Result<Self, WireError> {
+        Ok(Self {
+            object: present("object", answer.object)?,
+            revision: answer.revision,
+            revoked: answer.revoked,
+            cancelled: answer.cancelled,
+            gateways: answer.receipts.into_iter().map(Receipt::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// One change of a grant.
 #[derive(Clone, Debug)]
 pub struct GrantChange {

@@ -11,14 +11,14 @@ use super::approval::{self, Eligible, Subject};
 use super::catalog::ancestors;
 use super::model::{Kept, Model};
 use super::plan::Refused;
-use super::policy::{Actor, Answer, InForce, PolicySet, Question, Step};
+use super::policy::{Actor, InForce, PolicySet};
 use super::record::Digest;
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
 use crate::domain::grant::Limits;
 use crate::domain::name::{ExceptionName, IdentityName, OwnerName, RequestId, ResourceName, RoleName};
-use crate::domain::request::{Access, Analysis, Approvers, Ask, Finding, Requester, Stage, Verdict};
-use crate::domain::resource::{Sensitivity, Span};
+use crate::domain::request::{Access, Analysis, Ask, Finding, Requester, Stage, Verdict};
+use crate::domain::resource::Span;
 use crate::domain::role::Permission;
 
 /// Held permissions that an analysis lists. All of them are looked at.
@@ -58,49 +58,11 @@ pub fn analyse(
         held(model, of_one_person(model, &identity.value.spec.owner).iter().chain(std::iter::once(&ask.identity)));
     let asked: BTreeSet<String> = permissions.iter().flat_map(spelled).collect();
     let together: BTreeSet<String> = asked.union(&all).cloned().collect();
-    let actor = actor_of(model, requester);
-    let roles = roles(model, ask);
-    let mut merged = Answer { allows: true, ..Answer::default() };
-    let mut findings = BTreeSet::new();
-    let mut stages: std::collections::BTreeMap<Approvers, u32> = Default::default();
-    for permission in &permissions {
-        let resource = model.resources.get(&permission.resource);
-        let resource =
-            resource.ok_or_else(|| Refused::NotFound(format!("there is no resource {}", permission.resource)))?;
-        let answer = set.ask(&Question {
-            step: Step::Request,
-            actor: &actor,
-            identity: (&ask.identity, &identity.value.spec),
-            resource: &resource.value,
-            actions: &permission.actions,
-            roles: &roles,
-            duration: ask.duration,
-            ticket: ask.ticket.as_deref(),
-            lead: lead(ask, now),
-            counted: ask.limits.is_counted(),
-            together: &together,
-        });
-        if resource.value.spec.sensitivity == Sensitivity::High {
-            let text = format!("{} can do much harm", permission.resource);
-            findings.insert(Finding { code: "sensitive".to_owned(), text });
-        }
-        for (approvers, quorum) in &answer.approvers {
-            let approvers = match approvers {
-                Approvers::ResourceOwner => Approvers::Owner(resource.value.spec.owner.clone()),
-                Approvers::IdentityOwner => Approvers::Owner(identity.value.spec.owner.clone()),
-                other => other.clone(),
-            };
-            let most = stages.entry(approvers).or_default();
-            *most = (*most).max(*quorum);
-        }
-        merged.allows &= answer.allows;
-        merged.rules.extend(answer.rules);
-        findings.extend(answer.findings);
-        merged.longest = shorter(merged.longest, answer.longest);
-        merged.expires = shorter(merged.expires, answer.expires);
-    }
-    let stages: Vec<Stage> = stages.into_iter().map(|(approvers, quorum)| Stage { approvers, quorum }).collect();
-    let subject = Subject { model, now, set, requester, ask, permissions: &permissions, together: &together };
+    let subject = Subject::new(model, now, set, (requester, ask), &permissions, &together);
+    let mut merged = subject.asked(&actor_of(model, requester))?;
+    let mut findings: BTreeSet<Finding> = merged.findings.into_iter().collect();
+    let stages = merged.approvers.into_iter().map(|(approvers, quorum)| Stage { approvers, quorum });
+    let stages: Vec<Stage> = stages.collect();
     let Eligible { people: eligible, all: is_all } = match merged.allows {
         true => approval::eligible(&subject, &stages),
         false => Eligible { people: Vec::new(), all: false },
@@ -128,7 +90,7 @@ pub fn analyse(
         limits: &ask.limits,
         starts: ask.starts,
         policy: (version, &policy.record.digest),
-        roles: role_digests(model, &roles),
+        roles: role_digests(model, &roles(model, ask)),
         routes: route_digests(model, &permissions),
         exceptions: exception_digests(model, &permissions),
         identity: digest(&identity.value.spec),
@@ -201,11 +163,6 @@ fn exception_digests(model: &Model, permissions: &[Permission]) -> Vec<(Exceptio
     found.map(|kept| (kept.value.name.clone(), digest(&kept.value.spec))).collect()
 }
 
-/// How far ahead access begins.
-pub(super) fn lead(ask: &Ask, now: Timestamp) -> Span {
-    Span::new(ask.starts.map_or(std::time::Duration::ZERO, |starts| starts.saturating_since(now)))
-}
-
 /// The policy that is in force.
 ///
 /// # Errors
@@ -271,11 +228,4 @@ fn held<'m>(model: &'m Model, identities: impl Iterator<Item = &'m IdentityName>
 
 fn spelled(permission: &Permission) -> Vec<String> {
     permission.actions.iter().map(|action| format!("{}:{action}", permission.resource)).collect()
-}
-
-fn shorter(one: Option<Span>, other: Option<Span>) -> Option<Span> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }

@@ -5,11 +5,14 @@
 use std::collections::BTreeSet;
 
 use super::model::Model;
-use super::policy::{Actor, PolicySet, Question, Step};
+use super::plan::Refused;
+use super::policy::{Actor, Answer, PolicySet, Question, Step};
 use super::record::Person;
 use crate::domain::Timestamp;
-use crate::domain::name::OwnerName;
-use crate::domain::request::{Approvers, Ask, Requester, Stage};
+use crate::domain::identity::IdentitySpec;
+use crate::domain::name::{OwnerName, RoleName};
+use crate::domain::request::{Approvers, Ask, Finding, Requester, Stage};
+use crate::domain::resource::{Resource, Sensitivity, Span};
 use crate::domain::role::Permission;
 
 /// People that an analysis names.
@@ -17,23 +20,110 @@ pub const MAX_NAMED: usize = 20;
 /// Questions to policy, of people and resources, in looking for those whose word counts: it is done while others wait.
 const MAX_ASKED: usize = 256;
 
-/// What is to be approved.
-#[derive(Clone, Copy, Debug)]
+/// What is to be decided on, as policy is asked about it.
+#[derive(Clone, Debug)]
 pub struct Subject<'a> {
-    /// The model that it is looked at in.
-    pub model: &'a Model,
-    /// As of when.
-    pub now: Timestamp,
-    /// The policy.
-    pub set: &'a PolicySet,
-    /// Who asks.
-    pub requester: &'a Requester,
-    /// What for.
-    pub ask: &'a Ask,
-    /// The same, expanded.
-    pub permissions: &'a [Permission],
+    model: &'a Model,
+    lead: Span,
+    set: &'a PolicySet,
+    requester: &'a Requester,
+    ask: &'a Ask,
+    /// What is asked for, expanded.
+    permissions: &'a [Permission],
+    /// The role that is asked for, and those that it includes.
+    roles: BTreeSet<RoleName>,
     /// All that is asked for with all that is held.
-    pub together: &'a BTreeSet<String>,
+    together: &'a BTreeSet<String>,
+}
+
+impl<'a> Subject<'a> {
+    /// A request as of `now`: who asks and what for, that expanded, and all of it with all that is held.
+    pub fn new(
+        model: &'a Model,
+        now: Timestamp,
+        set: &'a PolicySet,
+        (requester, ask): (&'a Requester, &'a Ask),
+        permissions: &'a [Permission],
+        together: &'a BTreeSet<String>,
+    ) -> Self {
+        let lead = Span::new(ask.starts.map_or(std::time::Duration::ZERO, |starts| starts.saturating_since(now)));
+        Self { model, lead, set, requester, ask, permissions, roles: super::analyse::roles(model, ask), together }
+    }
+
+    /// Whose access it would be.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`].
+    pub fn identity(&self) -> Result<&'a IdentitySpec, Refused> {
+        let found = self.model.identities.get(&self.ask.identity).map(|kept| &kept.value.spec);
+        found.ok_or_else(|| Refused::NotFound(format!("there is no identity {}", self.ask.identity)))
+    }
+
+    /// To what.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`].
+    pub fn resource(&self, permission: &Permission) -> Result<&'a Resource, Refused> {
+        let found = self.model.resources.get(&permission.resource).map(|kept| &*kept.value);
+        found.ok_or_else(|| Refused::NotFound(format!("there is no resource {}", permission.resource)))
+    }
+
+    /// What policy says of somebody who does `step` about one of the permissions.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`] when the identity or the resource is not there any more.
+    pub fn answer(&self, step: Step, actor: &Actor, permission: &Permission) -> Result<Answer, Refused> {
+        Ok(self.set.ask(&Question {
+            step,
+            actor,
+            identity: (&self.ask.identity, self.identity()?),
+            resource: self.resource(permission)?,
+            actions: &permission.actions,
+            roles: &self.roles,
+            duration: self.ask.duration,
+            ticket: self.ask.ticket.as_deref(),
+            lead: self.lead,
+            counted: self.ask.limits.is_counted(),
+            together: self.together,
+        }))
+    }
+
+    /// What policy says of whoever asks, of all permissions together: the strictest of each. Stages name owners, not what
+    /// they own.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub fn asked(&self, actor: &Actor) -> Result<Answer, Refused> {
+        let owner = &self.identity()?.owner;
+        let mut merged = Answer { allows: true, ..Answer::default() };
+        for permission in self.permissions {
+            let answer = self.answer(Step::Request, actor, permission)?;
+            let spec = &self.resource(permission)?.spec;
+            if spec.sensitivity == Sensitivity::High {
+                let text = format!("{} can do much harm", permission.resource);
+                merged.findings.push(Finding { code: "sensitive".to_owned(), text });
+            }
+            for (approvers, quorum) in answer.approvers {
+                let approvers = match approvers {
+                    Approvers::ResourceOwner => Approvers::Owner(spec.owner.clone()),
+                    Approvers::IdentityOwner => Approvers::Owner(owner.clone()),
+                    other => other,
+                };
+                let most = merged.approvers.entry(approvers).or_default();
+                *most = (*most).max(quorum);
+            }
+            merged.allows &= answer.allows;
+            merged.rules.extend(answer.rules);
+            merged.findings.extend(answer.findings);
+            merged.longest = shorter(merged.longest, answer.longest);
+            merged.expires = shorter(merged.expires, answer.expires);
+        }
+        Ok(merged)
+    }
+}
+
+fn shorter(one: Option<Span>, other: Option<Span>) -> Option<Span> {
+    [one, other].into_iter().flatten().min()
 }
 
 /// A person as policy sees them.
@@ -80,25 +170,8 @@ fn is_one(actor: &Actor, approvers: &Approvers) -> bool {
 }
 
 fn policy_lets(subject: &Subject<'_>, actor: &Actor) -> bool {
-    let Some(identity) = subject.model.identities.get(&subject.ask.identity) else { return false };
-    let roles = super::analyse::roles(subject.model, subject.ask);
-    subject.permissions.iter().all(|permission| {
-        let Some(resource) = subject.model.resources.get(&permission.resource) else { return false };
-        let question = Question {
-            step: Step::Approve,
-            actor,
-            identity: (&subject.ask.identity, &identity.value.spec),
-            resource: &resource.value,
-            actions: &permission.actions,
-            roles: &roles,
-            duration: subject.ask.duration,
-            ticket: subject.ask.ticket.as_deref(),
-            lead: super::analyse::lead(subject.ask, subject.now),
-            counted: subject.ask.limits.is_counted(),
-            together: subject.together,
-        };
-        subject.set.ask(&question).allows
-    })
+    let lets = |permission| subject.answer(Step::Approve, actor, permission).is_ok_and(|answer| answer.allows);
+    subject.permissions.iter().all(lets)
 }
 
 /// People whose word counts.

@@ -8,10 +8,8 @@ mod fit;
 mod parse;
 
 use super::model::Model;
-use super::plan::{ChangeEvent, Context, MAX_CHANGES, Plan, Refused, checked_reason};
+use super::plan::{ChangeEvent, Context, MAX_CHANGES, Plan, Refused};
 use super::record::{Change, Record};
-use crate::domain::identity::{Identity, IdentityState};
-use crate::domain::name::IdentityName;
 
 pub use effects::Effect;
 pub(super) use fit::{actions_of, ancestors, expanded};
@@ -116,40 +114,6 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         | Record::Policy(_)
         | Record::Request(_) => None,
     }
-}
-
-/// Sets an identity aside, lets it act again, or sends it off. Doing it twice changes nothing.
-///
-/// # Errors
-/// [`Refused::NotFound`] without the identity, [`Refused::Conflict`] when it was sent off, [`Refused::Invalid`] without a
-/// reason.
-pub fn plan_state(
-    model: &Model,
-    name: &IdentityName,
-    state: IdentityState,
-    reason: &str,
-) -> Result<Plan<Identity>, Refused> {
-    let reason = checked_reason(reason).map_err(Refused::invalid)?;
-    let Some(kept) = model.identities.get(name) else {
-        return Err(Refused::NotFound(format!("there is no identity {name}")));
-    };
-    let identity = kept.value.as_ref().clone();
-    if identity.state == state {
-        return Ok(Plan::nothing(identity));
-    }
-    if identity.state == IdentityState::Offboarded {
-        return Err(Refused::Conflict(format!("{name} was offboarded, which is for good")));
-    }
-    let before = Record::Identity(identity.clone());
-    let identity = Identity { state, ..identity };
-    let change = Change::Put(Record::Identity(identity.clone()));
-    let operation = match state {
-        IdentityState::Active => "identity.released",
-        IdentityState::Quarantined => "identity.quarantined",
-        IdentityState::Offboarded => "identity.offboarded",
-    };
-    let event = ChangeEvent::of(operation, Some(&before), &change, Some(&reason));
-    Ok(Plan { changes: vec![change], events: vec![event], audience: Default::default(), answer: identity })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::authorize::Caller;
 use super::catalog::expanded;
 use super::model::Model;
-use super::plan::{ChangeEvent, Context, MAX_CHANGES, Plan, Refused, checked_reason};
+use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
 use super::record::{Change, GrantRecord, Record, RevokedToken};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, Limits, Lineage, Revocation, Window};
@@ -17,10 +17,31 @@ use crate::domain::name::{ActionName, GrantId, IdentityName, ResourceName, RoleN
 use crate::domain::role::Permission;
 use crate::token::verify::MAX_LEEWAY;
 
-/// Grants that end in one transaction: two operations each would be at the store's limit with half of them more.
+/// Records that end in one transaction: two operations each would be at the store's limit with half of them more.
 const MAX_ENDINGS: usize = 100;
-/// Bytes of their records: with keys, seals and events it stays well within what a transaction of the store may be.
+/// Bytes of them: with keys, seals and events it stays well within what a transaction of the store may be.
 const MAX_ENDING_BYTES: usize = 400 * 1024;
+
+/// What ends in one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Endings {
+    records: usize,
+    bytes: usize,
+}
+
+impl Endings {
+    /// Whether these too have room: at least one record has.
+    pub(super) fn take(&mut self, changes: &[Change]) -> bool {
+        let size = |change: &Change| change.record().json().map_or(0, |json| json.to_string().len());
+        let bytes = changes.iter().map(size).sum::<usize>() + self.bytes;
+        let records = self.records + changes.len();
+        if self.records > 0 && (records > MAX_ENDINGS || bytes > MAX_ENDING_BYTES) {
+            return false;
+        }
+        (self.records, self.bytes) = (records, bytes);
+        true
+    }
+}
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -181,9 +202,13 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn takes(&self, grant: &Grant) -> bool {
-        self.identity.as_ref().is_none_or(|name| *name == grant.identity)
-            && self.resource.as_ref().is_none_or(|name| *name == grant.resource)
+    /// The live grants that it names.
+    fn of<'m>(&'m self, model: &'m Model) -> impl Iterator<Item = &'m Grant> {
+        let theirs = self.identity.as_ref().map(|name| model.grants_of.get(name).into_iter().flatten());
+        let all = self.identity.is_none().then(|| model.grants.values());
+        let theirs = theirs.into_iter().flatten().filter_map(|id| model.grants.get(id));
+        let either = theirs.chain(all.into_iter().flatten()).map(|kept| kept.value.as_ref());
+        either.filter(|grant| self.resource.as_ref().is_none_or(|name| *name == grant.resource))
     }
 }
 
@@ -205,9 +230,13 @@ pub fn plan_revoke_selected(
         return Err(Refused::NotFound(format!("there is no resource {name}")));
     }
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
-    for kept in model.grants.values().filter(|kept| selection.takes(&kept.value)).take(MAX_CHANGES) {
-        let record = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false };
+    let mut endings = Endings::default();
+    for grant in selection.of(model) {
+        let record = GrantRecord { grant: grant.clone(), expiry_noted: false };
         let one = plan_revoke(context, &record, reason)?;
+        if !endings.take(&one.changes) {
+            break;
+        }
         plan.changes.extend(one.changes);
         plan.events.extend(one.events);
         plan.answer.push(one.answer);
@@ -218,7 +247,7 @@ pub fn plan_revoke_selected(
 /// Records the end of grants whose window has closed, a bounded number at once. The answer: whether there may be more.
 pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: false };
-    let mut bytes = 0;
+    let mut endings = Endings::default();
     for (ends, id) in &model.ends {
         if *ends > now {
             break;
@@ -227,8 +256,7 @@ pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
         let before = Record::Grant(GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false });
         let after = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: true };
         let change = Change::Put(Record::Grant(after));
-        bytes += change.record().json().map_or(0, |json| json.to_string().len());
-        if plan.changes.len() == MAX_ENDINGS || (bytes > MAX_ENDING_BYTES && !plan.changes.is_empty()) {
+        if !endings.take(std::slice::from_ref(&change)) {
             plan.answer = true;
             break;
         }

@@ -14,7 +14,7 @@ pub use bounds::{SETTLED_KEPT, plan_prune, unknown};
 use super::analyse::{self, Analysed, analyse};
 use super::approval::{self, Subject};
 use super::authorize::{Caller, SYSTEM};
-use super::grant::{self, GrantRequest, checked};
+use super::grant::{self, Endings, GrantRequest, checked};
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason, identity_author};
 use super::record::{Change, PersonRole, Record};
@@ -33,10 +33,6 @@ const MAX_APPROVALS: usize = 100;
 const MAX_KEY_BYTES: usize = 128;
 /// How far ahead access may begin that policy lets be had without anybody's approval.
 const MAX_LEAD: Duration = Duration::from_secs(300);
-/// Requests that expire in one transaction.
-const MAX_EXPIRING: usize = 100;
-/// Bytes of their records: with the rest it stays well within what a transaction of the store may be.
-const MAX_EXPIRING_BYTES: usize = 400 * 1024;
 
 /// What making a request came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,15 +193,8 @@ fn again(
     let permissions = grant::permissions(model, &grant_request(&request.ask).access)?;
     let now = analyse(model, at, request.id, &request.requester, &request.ask, permissions)?;
     let set = analyse::readable(analyse::in_force(model)?)?;
-    let subject = Subject {
-        model,
-        now: at,
-        set,
-        requester: &request.requester,
-        ask: &request.ask,
-        permissions: &now.analysis.permissions,
-        together: &now.together,
-    };
+    let who = (&request.requester, &request.ask);
+    let subject = Subject::new(model, at, set, who, &now.analysis.permissions, &now.together);
     let of = approval::counts_for(&subject, &now.analysis.stages, name);
     Ok((now, of))
 }
@@ -219,15 +208,8 @@ fn is_approved(
 ) -> Result<bool, Refused> {
     let set = analyse::readable(analyse::in_force(model)?)?;
     let stages = &request.analysis.stages;
-    let subject = Subject {
-        model,
-        now: at,
-        set,
-        requester: &request.requester,
-        ask: &request.ask,
-        permissions: &request.analysis.permissions,
-        together,
-    };
+    let who = (&request.requester, &request.ask);
+    let subject = Subject::new(model, at, set, who, &request.analysis.permissions, together);
     let counting = request.approvals.iter().filter(|approval| approval.digest == request.analysis.digest);
     let people: Vec<_> = counting.map(|approval| approval::counts_for(&subject, stages, &approval.by)).collect();
     Ok(approval::is_enough(stages, &people))
@@ -341,22 +323,26 @@ pub fn plan_cancel(
     Ok(close("request.cancelled", before, State::Cancelled, context, &reason))
 }
 
+/// The end of a request whose identity may not act any more.
+pub(super) fn cancelled(context: &Context<'_>, request: &Request, reason: &str) -> Plan<Request> {
+    close("request.cancelled", request, State::Cancelled, context, reason)
+}
+
 /// Records the end of requests that nobody approved in time. The answer: whether there may be more.
 pub fn plan_expiry(model: &Model, now: Timestamp) -> Plan<bool> {
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: false };
-    let mut bytes = 0;
+    let mut endings = Endings::default();
     for (expires, id) in &model.request_ends {
         if *expires > now {
             break;
         }
         let Some(kept) = model.requests.get(id) else { continue };
-        bytes += serde_json::to_vec(kept.value.as_ref()).map_or(0, |json| json.len());
-        if plan.changes.len() == MAX_EXPIRING || (bytes > MAX_EXPIRING_BYTES && !plan.changes.is_empty()) {
+        let context = Context { caller: &Caller::System, now };
+        let one = close("request.expired", &kept.value, State::Expired, &context, "nobody approved it in time");
+        if !endings.take(&one.changes) {
             plan.answer = true;
             break;
         }
-        let context = Context { caller: &Caller::System, now };
-        let one = close("request.expired", &kept.value, State::Expired, &context, "nobody approved it in time");
         plan.changes.extend(one.changes);
         plan.events.extend(one.events.into_iter().map(ChangeEvent::digested));
     }

@@ -93,10 +93,14 @@ fn identities_are_set_aside_and_released() {
         .collect();
     assert_eq!(names, ["billing", "deployer", "helper"]);
     create(&dev, &[]);
-    assert_eq!(dev.json(&["identity", "quarantine", "billing", "--reason", "leak"])["state"], "quarantined");
+    let shown = dev.cli(&["identity", "quarantine", "billing", "--reason", "leak", "--wait"]).exits(0).stdout;
+    assert!(shown.contains("identity billing is quarantined") && shown.contains("grants ended: 1"), "{shown}");
     let asked = dev.cli(&["-ojson", "can-i", "--as", "billing", "read", "api/orders"]).exits(3);
     assert_eq!(asked.json()["reason"], "identity_inactive");
     assert_eq!(dev.json(&["identity", "release", "billing", "--reason", "false alarm"])["state"], "active");
+    let asked = dev.cli(&["-ojson", "can-i", "--as", "billing", "read", "api/orders"]).exits(3);
+    assert_eq!(asked.json()["reason"], "grant_missing");
+    create(&dev, &[]);
     dev.cli(&["can-i", "--as", "billing", "read", "api/orders"]).exits(0);
 }
 

@@ -128,14 +128,48 @@ fn quarantine_cuts_every_stream_of_the_identity_and_nobody_elses() {
     dev.grant("helper", "api/orders", &["read"]);
     let mut cut = open(&dev, "billing", "any", "/v1/orders/events");
     let mut neighbour = open(&dev, "helper", "any", "/v1/orders/events");
-    dev.cli(&["identity", "quarantine", "billing", "--reason", "a leak"]).exits(0);
+    let done = dev.json(&["identity", "quarantine", "billing", "--reason", "a leak", "--wait"]);
+    assert_eq!((&done["state"], &done["revoked"], &done["enforced"]), (&"quarantined".into(), &1.into(), &true.into()));
+    let told = done.pointer("/gateways/0/cut/0").unwrap();
+    assert_eq!((&told["call"], &told["reason"]), (&cut.call.as_str().into(), &"identity_inactive".into()));
+    // It waited: no call goes on, and none begins.
+    dev.call("billing", "GET", "/v1/orders/1").refuses(403, "identity_inactive");
     cut.raw.to_end();
     assert_eq!(record(&dev, &cut.call, "outcome")["data"]["reason"], "identity_inactive");
-    dev.call("billing", "GET", "/v1/orders/1").refuses(403, "identity_inactive");
     neighbour.raw.seen.clear();
     neighbour.raw.until("event: order");
-    dev.cli(&["identity", "release", "billing", "--reason", "a false alarm"]).exits(0);
-    eventually("billing is back", PATIENCE, || dev.call("billing", "GET", "/v1/orders/1").status == 200);
+    // What it held has ended for good; it is let back in to ask anew.
+    let done = dev.json(&["identity", "release", "billing", "--reason", "a false alarm", "--wait"]);
+    assert_eq!((&done["state"], &done["revoked"], &done["enforced"]), (&"active".into(), &0.into(), &true.into()));
+    dev.call("billing", "GET", "/v1/orders/1").refuses(403, "grant_missing");
+    dev.grant("billing", "api/orders", &["read"]);
+    dev.call("billing", "GET", "/v1/orders/1").is(200);
+}
+
+#[test]
+fn an_identity_that_is_set_aside_or_sent_off_has_nothing_left_that_could_come_back() {
+    let dev = Dev::start();
+    dev.cli(&["policy", "publish", "--starter", "--reason", "from now on"]).exits(0);
+    let ask = |identity: &str, role: &str| {
+        let create = ["-ojson", "--as-person", "alice", "request", "create", "--identity", identity, "--role", role];
+        dev.cli(&[&create[..], &["--duration", "10m", "--reason", "month-end"]].concat()).exits(0).json()
+    };
+    for (act, state) in [("quarantine", "quarantined"), ("offboard", "offboarded")] {
+        let open = ask("billing", "orders-writer");
+        assert_eq!(open["request"]["state"], "pending");
+        let done = dev.json(&["identity", act, "billing", "--reason", "a leak", "--wait"]);
+        assert_eq!((&done["state"], &done["cancelled"]), (&state.into(), &1.into()), "{done}");
+        let id = open["request"]["id"].as_str().unwrap();
+        assert_eq!(dev.json(&["request", "show", id])["request"]["state"], "cancelled");
+        dev.cli(&["--as-person", "bob", "request", "approve", id, "--yes"]).exits(5);
+        // A second time it finds nothing to do.
+        let again = dev.json(&["identity", act, "billing", "--reason", "a leak"]);
+        assert_eq!((&again["state"], &again["cancelled"]), (&state.into(), &0.into()), "{again}");
+        if act == "quarantine" {
+            dev.json(&["identity", "release", "billing", "--reason", "a false alarm"]);
+        }
+    }
+    dev.cli(&["identity", "release", "billing", "--reason", "back"]).exits(5);
 }
 
 #[test]

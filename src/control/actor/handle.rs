@@ -12,6 +12,7 @@ use super::super::catalog::{self, Diff, Document, Effect};
 use super::super::fleet::{Fleet, GatewayStatus};
 use super::super::grant::{self, GrantRequest, Selection};
 use super::super::halt;
+use super::super::identity::{self, Held};
 use super::super::logs;
 use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
@@ -142,7 +143,7 @@ impl ControlHandle {
     /// Changes an identity's state.
     ///
     /// # Errors
-    /// As [`catalog::plan_state`].
+    /// As [`identity::plan_state`].
     pub async fn set_state(
         &self,
         caller: &Caller,
@@ -150,7 +151,16 @@ impl ControlHandle {
         state: IdentityState,
         reason: String,
     ) -> Result<Done<Identity>, Refused> {
-        self.run(caller, "set_state", move |model, _, _| catalog::plan_state(model, &name, state, &reason)).await
+        self.run(caller, "set_state", move |model, _, _| identity::plan_state(model, &name, state, &reason)).await
+    }
+
+    /// Ends the next part of what an identity that may not act holds: until nothing is left, it is asked again.
+    ///
+    /// # Errors
+    /// As [`identity::plan_end_held`].
+    pub async fn end_held(&self, caller: &Caller, name: IdentityName, reason: String) -> Result<Done<Held>, Refused> {
+        self.run(caller, "end_held", move |model, context, _| identity::plan_end_held(model, context, &name, &reason))
+            .await
     }
 
     /// Makes grants.

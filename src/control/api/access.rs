@@ -11,11 +11,9 @@ use tonic::{Request, Response, Status};
 use super::super::actor::ControlHandle;
 use super::super::authorize::{Caller, Operation};
 use super::super::encode;
-use super::super::fleet::Wanted;
 use super::super::grant::{Access as Asked, GrantRequest, Selection};
 use super::super::record::RevokedToken;
 use super::error::{malformed, refused};
-use super::push::MAX_LAG;
 use super::{ApiError, authorized, receipts};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState};
@@ -46,15 +44,8 @@ impl AccessService {
         Self { handle, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)), stop }
     }
 
-    /// What every gateway has to show for a revision of these grants, waiting for those that are connected.
-    /// `cuts_from` is the first of the revisions in which it was done.
     async fn receipts(&self, cuts_from: u64, revision: u64, grants: &[Grant], wait_ms: u64) -> Vec<v1::GatewayReceipt> {
-        let model = self.handle.model();
-        let resources: BTreeSet<_> = grants.iter().map(|grant| &grant.resource).collect();
-        let bounds = resources.into_iter().map(|name| receipts::bound(&model, name)).collect();
-        let grants = Some(grants.iter().map(|grant| grant.id).collect());
-        let wanted = Wanted { revision, cuts_from, grants, bounds, lag: MAX_LAG };
-        receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
+        receipts::of_grants(&self.handle, (cuts_from, revision), grants, wait_ms, &self.stop).await
     }
 }
 

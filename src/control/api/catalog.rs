@@ -1,23 +1,28 @@
 //! The `Catalog` service.
 
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::super::actor::ControlHandle;
-use super::super::authorize::Operation;
+use super::super::actor::{ControlHandle, Done};
+use super::super::authorize::{Caller, Operation};
 use super::super::catalog::Document;
 use super::super::encode;
+use super::super::identity::Held;
 use super::super::model::Model;
 use super::super::policy;
 use super::super::record::{PolicyFile, PolicyRecord};
 use super::error::refused;
-use super::{ApiError, authorized};
-use crate::domain::identity::IdentityState;
+use super::{ApiError, authorized, receipts};
+use crate::domain::identity::{Identity, IdentityState};
+use crate::domain::name::IdentityName;
 use crate::wire::v1;
 
 /// The service.
 #[derive(Debug)]
 pub(super) struct CatalogService {
     pub(super) handle: ControlHandle,
+    /// Waits for gateways end when the process is about to.
+    pub(super) stop: watch::Receiver<bool>,
 }
 
 #[tonic::async_trait]
@@ -112,15 +117,56 @@ impl v1::catalog_server::Catalog for CatalogService {
         };
         let operation = state.map_or(Operation::ReleaseOrOffboard, Operation::of_state);
         let caller = authorized(&self.handle, &request, operation, None).await?;
-        let v1::SetIdentityStateRequest { identity, reason, .. } = request.into_inner();
+        let v1::SetIdentityStateRequest { identity, reason, wait_ms, .. } = request.into_inner();
         let Some(state) = state else {
             return Err(ApiError::invalid("state: active, quarantined or offboarded").into());
         };
-        let name = identity.parse().map_err(|error| ApiError::invalid(format!("identity: {error}")))?;
-        let done = self.handle.set_state(&caller, name, state, reason).await.map_err(refused)?;
-        let object = encode::identity(&done.answer, done.revision);
-        Ok(Response::new(v1::SetIdentityStateResponse { object: Some(object), revision: done.revision }))
+        let name: IdentityName = identity.parse().map_err(|error| ApiError::invalid(format!("identity: {error}")))?;
+        let (done, held) = if state == IdentityState::Active {
+            // What a quarantine that was interrupted left ends before anything can come back.
+            let (held, _) = self.end_held(&caller, &name, &reason).await?;
+            (self.handle.set_state(&caller, name, state, reason).await.map_err(refused)?, held)
+        } else {
+            let done = self.handle.set_state(&caller, name.clone(), state, reason.clone()).await.map_err(refused)?;
+            let (held, last) = self.end_held(&caller, &name, &reason).await?;
+            (Done { revision: last.unwrap_or(done.revision), ..done }, held)
+        };
+        let revisions = (first_of(&self.handle.model(), &done.answer).min(done.revision), done.revision);
+        let receipts = receipts::of_grants(&self.handle, revisions, &held.grants, wait_ms, &self.stop).await;
+        Ok(Response::new(v1::SetIdentityStateResponse {
+            object: Some(encode::identity(&done.answer, done.revision)),
+            revision: done.revision,
+            revoked: u64::try_from(held.grants.len()).unwrap_or(u64::MAX),
+            cancelled: u64::try_from(held.requests).unwrap_or(u64::MAX),
+            receipts,
+        }))
     }
+}
+
+impl CatalogService {
+    /// Ends all that an identity holds that may not act; the last revision in which anything ended.
+    async fn end_held(
+        &self,
+        caller: &Caller,
+        name: &IdentityName,
+        reason: &str,
+    ) -> Result<(Held, Option<u64>), Status> {
+        let (mut held, mut last) = (Held::default(), None);
+        loop {
+            let done = self.handle.end_held(caller, name.clone(), reason.to_owned()).await.map_err(refused)?;
+            if done.answer.is_empty() {
+                return Ok((held, last));
+            }
+            last = Some(done.revision);
+            held.grants.extend(done.answer.grants);
+            held.requests += done.answer.requests;
+        }
+    }
+}
+
+/// The revision in which an identity got its state.
+fn first_of(model: &Model, identity: &Identity) -> u64 {
+    model.identities.get(&identity.name).map_or(u64::MAX, |kept| kept.revision)
 }
 
 fn published(record: PolicyRecord) -> v1::PolicyResponse {

@@ -1,5 +1,6 @@
 //! What the gateways have to show for a revision, waiting for those that are connected.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -7,6 +8,8 @@ use tokio::sync::watch;
 use super::super::actor::ControlHandle;
 use super::super::fleet::{Bound, Wanted};
 use super::super::model::Model;
+use super::push::MAX_LAG;
+use crate::domain::grant::Grant;
 use crate::domain::name::ResourceName;
 use crate::domain::resource::MAX_AUTHORITY;
 use crate::wire::v1;
@@ -16,6 +19,23 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// Bytes of receipts in one answer: half of what a client reads.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+/// What every gateway has to show for these grants, waiting for those that are connected. What was done about them was
+/// done in the first of the revisions, and in those up to the second.
+pub(super) async fn of_grants(
+    handle: &ControlHandle,
+    (cuts_from, revision): (u64, u64),
+    grants: &[Grant],
+    wait_ms: u64,
+    stop: &watch::Receiver<bool>,
+) -> Vec<v1::GatewayReceipt> {
+    let model = handle.model();
+    let resources: BTreeSet<_> = grants.iter().map(|grant| &grant.resource).collect();
+    let bounds = resources.into_iter().map(|name| bound(&model, name)).collect();
+    let grants = Some(grants.iter().map(|grant| grant.id).collect());
+    let wanted = Wanted { revision, cuts_from, grants, bounds, lag: MAX_LAG };
+    wait(handle, &wanted, wait_ms, stop).await
+}
 
 /// What every gateway has to show, when all that are connected have, or when the time is over, or the process is about to
 /// end.

@@ -117,9 +117,12 @@ impl Api {
                     .max_encoding_message_size(usize::MAX),
             )
             .add_service(
-                v1::catalog_server::CatalogServer::new(CatalogService { handle: self.handle.clone() })
-                    .max_decoding_message_size(limit)
-                    .max_encoding_message_size(usize::MAX),
+                v1::catalog_server::CatalogServer::new(CatalogService {
+                    handle: self.handle.clone(),
+                    stop: self.stop.clone(),
+                })
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(usize::MAX),
             )
             .add_service(
                 v1::fleet_server::FleetServer::new(fleet)

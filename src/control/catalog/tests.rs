@@ -118,24 +118,3 @@ fn more_than_a_transaction_holds_is_refused_whole() {
     assert!(matches!(plan_apply(&model(), &context(NOW), &many), Err(Refused::TooMuch(_))));
     assert_eq!(plan_apply(&model(), &context(NOW), &many[1..]).unwrap().changes.len(), MAX_CHANGES);
 }
-
-#[test]
-fn an_identity_keeps_its_state_through_documents_and_offboarding_is_for_good() {
-    let billing: IdentityName = "billing".parse().unwrap();
-    let model = model();
-    let plan = plan_state(&model, &billing, IdentityState::Quarantined, "leak").unwrap();
-    let model = carried_out(&model, &plan);
-    let changed = document(
-        "Identity",
-        "billing",
-        r#"{"kind":"agent","owner":"payments","purpose":"p","environment":"production"}"#,
-    );
-    let model = carried_out(&model, &plan_apply(&model, &context(NOW), &[changed]).unwrap());
-    assert_eq!(model.identities[&billing].value.state, IdentityState::Quarantined);
-    assert!(plan_state(&model, &billing, IdentityState::Quarantined, "again").unwrap().is_empty());
-    assert!(matches!(plan_state(&model, &billing, IdentityState::Active, " "), Err(Refused::Invalid(_))));
-    let model = carried_out(&model, &plan_state(&model, &billing, IdentityState::Offboarded, "gone").unwrap());
-    assert!(matches!(plan_state(&model, &billing, IdentityState::Active, "back"), Err(Refused::Conflict(_))));
-    let nobody = "nobody".parse().unwrap();
-    assert!(matches!(plan_state(&model, &nobody, IdentityState::Active, "x"), Err(Refused::NotFound(_))));
-}

@@ -1,6 +1,7 @@
 //! Requests against a model: every bound, every end.
 
-use super::super::catalog::{plan_apply, plan_state};
+use super::super::catalog::plan_apply;
+use super::super::identity::plan_state;
 use super::super::sample::{NOW, carried_out, context, document, model, request};
 use super::super::store::MAX_REQUEST_BYTES;
 use super::*;

@@ -72,11 +72,6 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Whether a policy is in force, as the control plane says.
-    pub(super) fn govern(&self, governed: bool) {
-        self.published.govern(governed);
-    }
-
     pub(super) fn new(parts: &Parts, enforcements: mpsc::Sender<Enforcement>) -> Self {
         Self {
             clock: parts.clock.clone(),
@@ -88,6 +83,11 @@ impl Follower {
             assembly: None,
             resync: false,
         }
+    }
+
+    /// Whether a policy is in force, as the control plane says.
+    pub(super) fn govern(&self, governed: bool) {
+        self.published.govern(governed);
     }
 
     /// A stream begins. Returns the epoch and revision to go on from; zeros ask for a snapshot.

@@ -102,10 +102,12 @@ async fn owners_end_grants_on_what_they_own_and_nothing_else() {
         identity: "billing".into(),
         state: state.into(),
         reason: "leak".into(),
+        wait_ms: 0,
     };
+    admin.create_grant(grant_request()).await.unwrap();
     let mut carol = bench.catalog("carol").await;
     let done = carol.set_identity_state(quarantine("quarantined")).await.unwrap().into_inner();
-    assert_eq!(done.object.unwrap().state, "quarantined");
+    assert_eq!((done.object.unwrap().state.as_str(), done.revoked, done.cancelled), ("quarantined", 1, 0));
     assert_eq!(carol.set_identity_state(quarantine("active")).await.unwrap_err().code(), Code::PermissionDenied);
     let conflict = admin.create_grant(grant_request()).await.unwrap_err();
     assert_eq!((conflict.code(), reason(&conflict)), (Code::Aborted, "conflict"));
