@@ -4,7 +4,6 @@
 //! serialisable as the JSON that scripts rely on. The server's certificate must come from the pinned CA; no system
 //! trust is consulted, and a gateway's certificate from that CA is not the server's. Nothing here prints, and nothing here knows how the control plane works inside.
 
-pub mod answers;
 mod context;
 pub mod fleet;
 pub mod gateway;
@@ -20,8 +19,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
+pub use crate::wire::answers::{self, CanI, Created, GrantChange, GrantRecord, Receipt, Revoked, StateAnswer};
 use crate::wire::{CONTROL_SERVER_NAME, WireError, v1};
-pub use answers::{CanI, Created, GrantChange, GrantRecord, Receipt, Revoked, StateChange};
 pub use requests::Asked;
 pub use target::{Environment, Pointers, Target, TargetError};
 
@@ -301,11 +300,12 @@ impl Client {
     pub async fn set_identity_state(
         &mut self,
         request: v1::SetIdentityStateRequest,
-    ) -> Result<StateChange, ClientError> {
+        waited: bool,
+    ) -> Result<StateAnswer, ClientError> {
         // Whoever holds much takes some time.
         let wait = request.wait_ms.saturating_add(REVOKE_ALL_MS);
         let answer = self.catalog.set_identity_state(bounded(request, wait)).await?.into_inner();
-        Ok(answer.try_into()?)
+        Ok(StateAnswer::of(answer, waited)?)
     }
 }
 

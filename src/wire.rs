@@ -2,6 +2,8 @@
 //!
 //! What arrives is parsed here, once; nothing further in sees a generated message.
 
+pub mod answers;
+
 use std::collections::BTreeMap;
 
 use crate::domain::Timestamp;

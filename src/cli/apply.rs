@@ -4,13 +4,13 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::Serialize;
 use serde_json::Value;
 
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Human;
-use crate::client::Refusal;
+use crate::client::answers::{ApplyAnswer, Difference, Effect};
+use crate::client::{ClientError, Refusal};
 use crate::settings::catalog::{self, Document, MAX_CATALOG_BYTES};
 use crate::wire::v1;
 
@@ -22,34 +22,6 @@ pub(super) struct Apply {
     /// Change nothing: show what would change, and who would gain or lose what
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Serialize)]
-struct Answer {
-    dry_run: bool,
-    revision: u64,
-    objects: Vec<Difference>,
-    /// Of a dry run: who would gain or lose what.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    effects: Vec<Effect>,
-}
-
-#[derive(Serialize)]
-struct Effect {
-    who: String,
-    gains: bool,
-    what: String,
-}
-
-#[derive(Serialize)]
-struct Difference {
-    kind: String,
-    name: String,
-    change: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    before: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    after: Option<Value>,
 }
 
 impl Apply {
@@ -73,14 +45,7 @@ impl Apply {
                 failure
             }
         })?;
-        let answer = Answer {
-            dry_run: self.dry_run,
-            revision: applied.revision,
-            effects: (applied.effects.into_iter())
-                .map(|it| Effect { who: it.who, gains: it.gains, what: it.what })
-                .collect(),
-            objects: applied.diffs.into_iter().map(difference).collect::<Result<_, _>>()?,
-        };
+        let answer = ApplyAnswer::of(applied, self.dry_run).map_err(ClientError::from)?;
         context.output.answer(&answer, || shown(&answer))?;
         Ok(Exit::Done)
     }
@@ -113,18 +78,7 @@ fn placed(message: &str, documents: &[Document]) -> String {
     message.split("; ").map(place).collect::<Vec<_>>().join("\n")
 }
 
-fn difference(diff: v1::ObjectDiff) -> Result<Difference, Failure> {
-    let json = |text: &str| match text {
-        "" => Ok(None),
-        text => serde_json::from_str(text)
-            .map(Some)
-            .map_err(|e| Failure::new(Exit::Failed, format!("the control plane answered what cannot be read: {e}"))),
-    };
-    let (before, after) = (json(&diff.before_json)?, json(&diff.after_json)?);
-    Ok(Difference { kind: diff.kind, name: diff.name, change: diff.change, before, after })
-}
-
-fn shown(answer: &Answer) -> Human {
+fn shown(answer: &ApplyAnswer) -> Human {
     let row = |d: &Difference| vec![d.kind.clone(), d.name.clone(), d.change.clone()];
     let mut parts = vec![Human::Table {
         headers: &["KIND", "NAME", "CHANGE"],

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::grant::pair;
 use super::output::Human;
 use super::time::both;
-use crate::client::answers::ShownGrant;
+use crate::client::answers::CanIAnswer;
 use crate::clock::SystemClock;
 use crate::domain::Clock as _;
 use crate::domain::name::{ActionName, IdentityName, ParameterName, ResourceName};
@@ -30,18 +29,6 @@ pub(super) struct CanI {
     parameter: Vec<(ParameterName, String)>,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    grant: Option<ShownGrant>,
-    revision: u64,
-}
-
 impl CanI {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
         let mut parameters = HashMap::new();
@@ -58,7 +45,7 @@ impl CanI {
         };
         let answer = context.client().await?.can_i(request).await?;
         let now = SystemClock.now();
-        let answer = Answer {
+        let answer = CanIAnswer {
             allowed: answer.allowed,
             reason: answer.reason,
             detail: answer.detail,
@@ -70,7 +57,7 @@ impl CanI {
     }
 }
 
-fn line(answer: &Answer, now: crate::domain::Timestamp) -> String {
+fn line(answer: &CanIAnswer, now: crate::domain::Timestamp) -> String {
     match (answer.allowed, &answer.grant) {
         (true, Some(shown)) => {
             let grant = &shown.record.grant;

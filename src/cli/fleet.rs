@@ -114,7 +114,7 @@ impl Stop {
         let answer = StopAnswer {
             scope: scope.to_string(),
             revision: halted.revision,
-            enforced: self.wait.map(|_| receipt::outstanding(&halted.gateways) == 0),
+            enforced: self.wait.map(|_| crate::client::answers::outstanding(&halted.gateways) == 0),
             gateways: halted.gateways,
         };
         context.output.answer(&answer, || {

@@ -9,8 +9,8 @@ use super::failure::{Exit, Failure};
 use super::output::{Human, note};
 use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
 use super::{Context, receipt};
-use crate::client::answers::ShownGrant;
-use crate::client::{GrantRecord, Receipt};
+use crate::client::GrantRecord;
+use crate::client::answers::{CreateAnswer, RevokeAnswer, ShownGrant, SweepAnswer, outstanding};
 use crate::clock::SystemClock;
 use crate::domain::grant::{Binding, Limits, MAX_USES, UsesPer};
 use crate::domain::name::{ActionName, GrantId, IdentityName, ParameterName, ResourceName, RoleName};
@@ -182,35 +182,8 @@ fn binding(text: &str) -> Result<Binding, String> {
 }
 
 #[derive(Serialize)]
-struct CreateAnswer {
-    grants: Vec<ShownGrant>,
-    revision: u64,
-    gateways: Vec<Receipt>,
-}
-
-#[derive(Serialize)]
 struct ListAnswer {
     grants: Vec<ShownGrant>,
-}
-
-#[derive(Serialize)]
-struct RevokeAnswer {
-    grant: ShownGrant,
-    revision: u64,
-    /// Whether every gateway said that it is enforced; absent when it was not waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enforced: Option<bool>,
-    gateways: Vec<Receipt>,
-}
-
-#[derive(Serialize)]
-struct SweepAnswer {
-    revoked: u64,
-    revision: u64,
-    /// Whether no gateway may go on; absent when it was not waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enforced: Option<bool>,
-    gateways: Vec<Receipt>,
 }
 
 #[derive(Serialize)]
@@ -310,7 +283,7 @@ impl Revoke {
         let answer = RevokeAnswer {
             grant: revoked.grant.shown(now),
             revision: revoked.revision,
-            enforced: wait.map(|_| receipt::outstanding(&revoked.gateways) == 0),
+            enforced: wait.map(|_| outstanding(&revoked.gateways) == 0),
             gateways: revoked.gateways,
         };
         context.output.answer(&answer, || {
@@ -337,7 +310,7 @@ impl Revoke {
             wait_ms: wait.map_or(0, millis),
         };
         let (revoked, revision, gateways) = context.client().await?.revoke_grants(request).await?;
-        let enforced = wait.map(|_| receipt::outstanding(&gateways) == 0);
+        let enforced = wait.map(|_| outstanding(&gateways) == 0);
         let answer = SweepAnswer { revoked, revision, enforced, gateways };
         context.output.answer(&answer, || {
             let line = format!("{revoked} grants revoked, the last in revision {revision}");

@@ -8,7 +8,7 @@ use super::failure::{Exit, Failure};
 use super::output::Human;
 use super::time::{DEFAULT_WAIT, millis};
 use super::{Context, receipt};
-use crate::client::Receipt;
+use crate::client::answers::StateAnswer;
 use crate::clock::SystemClock;
 use crate::domain::Clock as _;
 use crate::domain::identity::{Authenticator, IdentitySpec};
@@ -43,20 +43,6 @@ pub(super) struct Change {
     /// Answer when every connected gateway enforces it, or after this time (exit 7 if one does not)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
     wait: Option<Span>,
-}
-
-#[derive(Serialize)]
-struct ChangeAnswer {
-    #[serde(flatten)]
-    identity: Shown,
-    /// Grants that ended with it.
-    revoked: u64,
-    /// Requests that were open.
-    cancelled: u64,
-    /// Whether every gateway said that it is enforced; absent when it was not waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enforced: Option<bool>,
-    gateways: Vec<Receipt>,
 }
 
 #[derive(Serialize)]
@@ -149,21 +135,15 @@ impl Change {
             reason: self.reason,
             wait_ms: self.wait.map_or(0, millis),
         };
-        let done = context.client().await?.set_identity_state(request).await?;
-        let answer = ChangeAnswer {
-            identity: Shown { revision: done.revision, ..shown(done.object)? },
-            revoked: done.revoked,
-            cancelled: done.cancelled,
-            enforced: self.wait.map(|_| receipt::outstanding(&done.gateways) == 0),
-            gateways: done.gateways,
-        };
+        let waited = self.wait.is_some();
+        let answer = context.client().await?.set_identity_state(request, waited).await?;
         context.output.answer(&answer, || {
-            let Shown { name, state, revision, .. } = &answer.identity;
+            let StateAnswer { name, state, revision, .. } = &answer;
             let mut lines = vec![format!("identity {name} is {state} as of revision {revision}")];
             let ended = [(answer.revoked, "grants ended"), (answer.cancelled, "open requests cancelled")];
             lines.extend(ended.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}")));
             Human::Parts(vec![Human::Lines(lines), receipt::tables(&answer.gateways, SystemClock.now())])
         })?;
-        if self.wait.is_some() { receipt::settled(&answer.gateways, "is enforced") } else { Ok(Exit::Done) }
+        if waited { receipt::settled(&answer.gateways, "is enforced") } else { Ok(Exit::Done) }
     }
 }

@@ -11,7 +11,7 @@ use super::failure::{Exit, Failure};
 use super::output::Human;
 use crate::app::policy::{self, NamedText, Outcome};
 use crate::client::Refusal;
-use crate::domain::Timestamp;
+use crate::client::answers::PolicyAnswer;
 use crate::files;
 use crate::wire::v1;
 
@@ -82,16 +82,6 @@ struct Tested {
 }
 
 #[derive(Serialize)]
-struct Published {
-    version: u64,
-    published: Timestamp,
-    by: String,
-    reason: String,
-    digest: String,
-    files: BTreeMap<String, String>,
-}
-
-#[derive(Serialize)]
 struct Differences {
     version: u64,
     rules: Vec<Difference>,
@@ -137,7 +127,7 @@ impl Policy {
             Self::Publish(command) => command.run(context).await,
             Self::Diff(Files { file }) => diff(context, &policy::read(&file)?).await,
             Self::Show(Show { version, out }) => {
-                let found = published(context.client().await?.policy(version).await?);
+                let found = PolicyAnswer::from(context.client().await?.policy(version).await?);
                 if let Some(out) = out {
                     write(&out, found.files.iter())?;
                 }
@@ -172,7 +162,7 @@ impl Publish {
             let failure = Failure::from(error);
             if unfit { Failure { exit: Exit::Usage, ..failure } } else { failure }
         })?;
-        print(context, &published(answer), false)
+        print(context, &PolicyAnswer::from(answer), false)
     }
 }
 
@@ -222,18 +212,7 @@ fn faults(faults: Vec<String>) -> Failure {
     Failure::usage(faults.join("\n"))
 }
 
-fn published(answer: v1::PolicyResponse) -> Published {
-    Published {
-        version: answer.version,
-        published: Timestamp::from_unix_micros(answer.published_unix_us),
-        by: answer.by,
-        reason: answer.reason,
-        digest: answer.digest,
-        files: answer.files.into_iter().map(|file| (file.name, file.text)).collect(),
-    }
-}
-
-fn print(context: &Context, found: &Published, whole: bool) -> Result<Exit, Failure> {
+fn print(context: &Context, found: &PolicyAnswer, whole: bool) -> Result<Exit, Failure> {
     context.output.answer(found, || {
         let line = format!("version {} by {}: {}", found.version, found.by, found.reason);
         let mut parts = vec![Human::Lines(vec![line])];

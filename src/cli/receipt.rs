@@ -4,7 +4,7 @@ use super::failure::{Exit, Failure};
 use super::output::Human;
 use super::time::{both, measured};
 use crate::client::Receipt;
-use crate::client::answers::ReceiptState;
+use crate::client::answers::{ReceiptState, outstanding};
 use crate::domain::Timestamp;
 
 /// Tables of receipts and of cut calls.
@@ -44,11 +44,6 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
             empty: "",
         },
     ])
-}
-
-/// How many gateways may still go on: neither have they said that it is enforced, nor are they past their authority.
-pub(super) fn outstanding(receipts: &[Receipt]) -> usize {
-    receipts.iter().filter(|receipt| receipt.state == ReceiptState::Pending).count()
 }
 
 /// Exit 7 while a gateway may still go on as before.

@@ -1,7 +1,6 @@
 //! `portcullis request`: ask for access, look at what is asked, and decide.
 
 use clap::{ArgGroup, Args, Subcommand};
-use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
@@ -9,7 +8,7 @@ use super::grant::{LimitArgs, shown_limits};
 use super::output::Human;
 use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
 use crate::client::Asked;
-use crate::client::answers::ShownGrant;
+use crate::client::answers::{RequestAnswer, RequestList};
 use crate::clock::SystemClock;
 use crate::domain::grant::Limits;
 use crate::domain::name::{ActionName, IdentityName, RequestId, ResourceName, RoleName};
@@ -100,25 +99,6 @@ pub(super) struct Create {
     /// Answer when it is settled and every connected gateway has it, or after this time (exit 7)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
     wait: Option<Span>,
-}
-
-#[derive(Serialize)]
-struct Answer {
-    request: Record,
-    revision: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    grants: Vec<ShownGrant>,
-    /// Whether every connected gateway has the grants; absent when it was not waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enforced: Option<bool>,
-}
-
-#[derive(Serialize)]
-struct ListAnswer {
-    requests: Vec<Record>,
-    /// Whether there are older ones that are not listed.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    more: bool,
 }
 
 impl Request {
@@ -241,7 +221,7 @@ fn confirmed(shown: &Record) -> Result<bool, Failure> {
 async fn list(context: &Context, all: bool) -> Result<Exit, Failure> {
     let (requests, more) = context.client().await?.requests(all).await?;
     let now = SystemClock.now();
-    let answer = ListAnswer { requests, more };
+    let answer = RequestList { requests, more };
     let row = |request: &Record| {
         vec![
             request.id.to_string(),
@@ -266,7 +246,7 @@ fn print(context: &Context, asked: Asked, wait: Option<Span>) -> Result<(), Fail
     let now = SystemClock.now();
     let enforced = wait.filter(|_| asked.request.state == State::Granted).map(|_| asked.enforced);
     let grants = asked.grants.into_iter().map(|grant| grant.shown(now)).collect();
-    let answer = Answer { request: asked.request, revision: asked.revision, grants, enforced };
+    let answer = RequestAnswer { request: asked.request, revision: asked.revision, grants, enforced };
     context.output.answer(&answer, || details(&answer.request, now))
 }
 

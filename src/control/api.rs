@@ -8,6 +8,7 @@ mod catalog;
 mod error;
 mod fleet;
 mod identify;
+mod json;
 mod push;
 mod receipts;
 mod server;
@@ -25,6 +26,7 @@ use crate::domain::name::{GatewayName, OwnerName};
 use push::Shown;
 
 pub(super) use error::ApiError;
+pub(super) use identify::PeerCertificate;
 #[cfg(test)]
 pub(super) use identify::gateway_name;
 pub(super) use server::Api;

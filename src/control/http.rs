@@ -1,19 +1,38 @@
-//! The HTTP address: health, readiness and metrics, on loopback. Nothing here says anything about access.
+//! The HTTP server: health, readiness and metrics for everybody, and the API beside them.
+//!
+//! In plain text on loopback, and with TLS where the settings say so. Who calls and what they may is the API's business.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{AbortHandle, JoinHandle};
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use super::actor::ControlHandle;
+use super::api::PeerCertificate;
 use super::listen::Listener;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the head of a request may take, and how long a connection may stand idle.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+const MAX_HEADERS: usize = 64;
+/// Longest head.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// How long the store may take to answer and still count as ready.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,31 +60,115 @@ struct Served {
     parts: Parts,
 }
 
-/// Binds, and serves until stopped.
+/// What is served, and where.
+pub(super) struct Http {
+    /// Without TLS.
+    pub(super) plain: Listener,
+    /// With it; callers may show a certificate.
+    pub(super) secure: Option<(Listener, Arc<ServerConfig>)>,
+    /// The API, to stand beside what is here.
+    pub(super) api: Router,
+}
+
+/// TLS with this certificate, for callers who may show one of the authorities'.
 ///
 /// # Errors
-/// When the address cannot be had.
-pub(super) async fn start(
-    handle: ControlHandle,
-    parts: Parts,
-    address: SocketAddr,
-    places: Arc<Semaphore>,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = Listener::bind(address, places).await?;
-    let bound = listener.address();
+/// What is not PEM, a key that is not the certificate's, authorities that are none.
+pub(super) fn tls(certificate: &[u8], key: &[u8], authorities: &[u8]) -> Result<Arc<ServerConfig>, String> {
+    let fault = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+    let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| fault("certificate", &error))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| fault("key", &error))?;
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(authorities) {
+        let authority = authority.map_err(|error| fault("client CA", &error))?;
+        roots.add(authority).map_err(|error| fault("client CA", &error))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let clients = clients.allow_unauthenticated().build().map_err(|error| fault("client CA", &error))?;
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| fault("TLS", &error))?.with_client_cert_verifier(clients);
+    let mut config = config.with_single_cert(chain, key).map_err(|error| fault("certificate and key", &error))?;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Serves until stopped.
+pub(super) fn start(handle: ControlHandle, parts: Parts, http: Http, stop: watch::Receiver<bool>) -> JoinHandle<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(Served { handle, parts });
-    let task = tokio::spawn(async move {
-        let stopped = async move { super::stopped(&mut stop).await };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-            tracing::error!(%error, "the HTTP server ended");
+        .with_state(Served { handle, parts })
+        .merge(http.api);
+    tokio::spawn(async move {
+        let plain = listen(http.plain, None, router.clone(), stop.clone());
+        match http.secure {
+            None => plain.await,
+            Some((listener, config)) => {
+                let acceptor = TlsAcceptor::from(config);
+                tokio::join!(plain, listen(listener, Some(acceptor), router, stop));
+            }
         }
-    });
-    Ok((bound, task))
+    })
+}
+
+/// Takes connections until stopped, then waits for those that are there.
+async fn listen(mut listener: Listener, tls: Option<TlsAcceptor>, router: Router, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let connection = tokio::select! {
+            () = super::stopped(&mut stop) => break,
+            // Their results are of no use to anybody; their places are.
+            _ = connections.join_next(), if !connections.is_empty() => continue,
+            (connection, _) = listener.next() => connection,
+        };
+        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        connections.spawn(async move {
+            match tls {
+                None => speak(connection, router, stop).await,
+                Some(tls) => {
+                    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(connection)).await else {
+                        return;
+                    };
+                    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+                    let router = match shown {
+                        Some(certificate) => router.layer(Extension(PeerCertificate(certificate.into_owned()))),
+                        None => router,
+                    };
+                    speak(stream, router, stop).await;
+                }
+            }
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// HTTP/1.1 on one connection, until its end; what is in hand when all is to stop, is finished.
+async fn speak<S>(stream: S, router: Router, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    // What a caller does to its own connection is its own matter.
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = super::stopped(&mut stop) => None,
+    };
+    if ended.is_none() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
 }
 
 /// Ready is who can commit: all parts are at work, and the store answers.
@@ -88,7 +191,10 @@ async fn metrics(State(Served { handle, .. }): State<Served>) -> impl IntoRespon
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Semaphore;
 
     use super::*;
     use crate::control::sample;
@@ -113,7 +219,10 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let places = Arc::new(Semaphore::new(8));
-        let (address, serving) = start(core.handle().clone(), parts.clone(), any, places, stopped).await.unwrap();
+        let plain = Listener::bind(any, places).await.unwrap();
+        let address = plain.address();
+        let http = Http { plain, secure: None, api: Router::new() };
+        let serving = start(core.handle().clone(), parts.clone(), http, stopped);
         assert_eq!(ask(address).await, "503 not everything has started");
         let (one, two) = (tokio::spawn(std::future::pending()), tokio::spawn(std::future::pending()));
         parts.are([("the first has ended\n", &one), ("the second has ended\n", &two)]);

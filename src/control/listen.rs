@@ -42,7 +42,8 @@ impl Listener {
         self.address
     }
 
-    async fn next(&mut self) -> (Connection, SocketAddr) {
+    /// The next one, when there is a place.
+    pub(super) async fn next(&mut self) -> (Connection, SocketAddr) {
         // The semaphore is never closed.
         let place = self.places.clone().acquire_owned().await.ok();
         loop {
@@ -73,19 +74,6 @@ impl Connection {
     /// The connection itself, to ask it who is at its ends.
     pub(super) const fn stream(&self) -> &TcpStream {
         &self.stream
-    }
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        self.next().await
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
     }
 }
 

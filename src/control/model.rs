@@ -106,6 +106,8 @@ pub struct Model {
     pub groups: OrdMap<OwnerName, Kept<Group>>,
     /// Whose a certificate is.
     pub workloads: OrdMap<SpiffeId, IdentityName>,
+    /// Whose tokens of a subject are, by subject and issuer.
+    pub subjects: OrdMap<(Arc<str>, Arc<str>), IdentityName>,
     /// Identities by who answers for them.
     pub owned: OrdMap<OwnerName, OrdSet<IdentityName>>,
     /// The version of the policy that is in force, compiled.
@@ -215,8 +217,13 @@ impl Model {
     fn put_identity(&mut self, identity: &Identity, revision: u64) {
         self.forget_identity(&identity.name);
         for credential in &identity.spec.authenticate {
-            if let Authenticator::Spiffe { spiffe } = credential {
-                self.workloads.insert(spiffe.clone(), identity.name.clone());
+            match credential {
+                Authenticator::Spiffe { spiffe } => {
+                    self.workloads.insert(spiffe.clone(), identity.name.clone());
+                }
+                Authenticator::Token { issuer, subject } => {
+                    self.subjects.insert((subject.clone(), issuer.clone()), identity.name.clone());
+                }
             }
         }
         self.owned.entry(identity.spec.owner.clone()).or_default().insert(identity.name.clone());
@@ -235,10 +242,17 @@ impl Model {
         }
         for credential in &old.value.spec.authenticate {
             // One that is another's by now stays theirs.
-            if let Authenticator::Spiffe { spiffe } = credential
-                && self.workloads.get(spiffe) == Some(name)
-            {
-                self.workloads.remove(spiffe);
+            match credential {
+                Authenticator::Spiffe { spiffe } if self.workloads.get(spiffe) == Some(name) => {
+                    self.workloads.remove(spiffe);
+                }
+                Authenticator::Token { issuer, subject } => {
+                    let key = (subject.clone(), issuer.clone());
+                    if self.subjects.get(&key) == Some(name) {
+                        self.subjects.remove(&key);
+                    }
+                }
+                Authenticator::Spiffe { .. } => {}
             }
         }
     }

@@ -15,6 +15,8 @@ use super::actor::{Actor, ControlHandle};
 use super::api::{Api, ApiStartError};
 use super::authority::{AuthorityKey, AuthorityKeyError};
 use super::enrol::{CertificateAuthority, EnrolError};
+use super::http::Http;
+use super::listen::Listener;
 use super::outbox::{self, Sink};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
@@ -62,6 +64,9 @@ pub enum StartError {
     /// The gRPC API does not come up.
     #[error(transparent)]
     Api(#[from] ApiStartError),
+    /// The certificate, key or CA of HTTP over TLS cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The HTTP address cannot be had.
     #[error("{address}: {source}")]
     Http {
@@ -135,6 +140,7 @@ pub struct ControlPlane {
     core: Core,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
+    https_address: Option<SocketAddr>,
     /// Ends what serves.
     stop: watch::Sender<bool>,
     /// Ends what follows the writer.
@@ -186,11 +192,25 @@ impl ControlPlane {
             places: places.clone(),
             stop: stopped.clone(),
         };
+        let bind = async |address| {
+            let bound = Listener::bind(address, places.clone()).await;
+            bound.map_err(|source| StartError::Http { address, source })
+        };
+        let plain = bind(settings.http_address).await?;
+        let secure = match settings.https_address {
+            Some(address) => Some((
+                bind(address).await?,
+                super::http::tls(&api.certificate, &api.key, &api.client_ca).map_err(StartError::Tls)?,
+            )),
+            None => None,
+        };
+        let http_address = plain.address();
+        let https_address = secure.as_ref().map(|(listener, _)| listener.address());
+        let base = settings.public_url.clone().unwrap_or_else(|| format!("http://{http_address}"));
+        let http = Http { plain, secure, api: api.json(base) };
         let listening = api.start(settings.grpc_address).await?;
-        let address = settings.http_address;
         let parts = super::http::Parts::default();
-        let started = super::http::start(handle.clone(), parts.clone(), address, places, stopped).await;
-        let (http_address, http) = started.map_err(|source| StartError::Http { address, source })?;
+        let http = super::http::start(handle.clone(), parts.clone(), http, stopped);
         let shared = handle.shared().clone();
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
         let keeping = tokio::spawn(keep_house(handle, settled));
@@ -204,6 +224,7 @@ impl ControlPlane {
             core,
             grpc_address: listening.address,
             http_address,
+            https_address,
             stop,
             settle,
             serving: vec![listening.task, http],
@@ -222,9 +243,14 @@ impl ControlPlane {
         self.grpc_address
     }
 
-    /// Where health and metrics are.
+    /// Where health, metrics and the HTTP API are, without TLS.
     pub const fn http_address(&self) -> SocketAddr {
         self.http_address
+    }
+
+    /// The same with TLS.
+    pub const fn https_address(&self) -> Option<SocketAddr> {
+        self.https_address
     }
 
     /// Stops taking requests, gives running ones the settings' time, then ends the writer and takes the last events to

@@ -6,12 +6,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A point in time: microseconds since the Unix epoch, UTC, without leap seconds.
 ///
 /// Documents and the API show it as RFC 3339; the evidence and the wire carry the integer.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(with = "String", extend("format" = "date-time"))]
 pub struct Timestamp(i64);
 
 impl Timestamp {

@@ -28,7 +28,7 @@ pub const MAX_NETWORKS: usize = 64;
 /// Who may do what to which resource, when, and within which limits.
 ///
 /// A grant is frozen when it is made; only its end can come nearer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Grant {
     /// Its identifier.
     pub id: GrantId,
@@ -58,7 +58,7 @@ impl Grant {
 }
 
 /// A half-open span of time: from `starts` on, up to and without `ends`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Window {
     /// First moment.
     pub starts: Timestamp,
@@ -153,7 +153,7 @@ pub enum Binding {
 }
 
 /// Where a grant comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lineage {
     /// When it was made.
     pub created: Timestamp,
@@ -170,7 +170,7 @@ pub struct Lineage {
 }
 
 /// The request that a grant answers, and on what ground.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Origin {
     /// The request.
     pub request: RequestId,
@@ -187,7 +187,7 @@ pub struct Origin {
 }
 
 /// How a grant was ended before its time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Revocation {
     /// When.
     pub at: Timestamp,
@@ -198,7 +198,7 @@ pub struct Revocation {
 }
 
 /// Where a grant stands at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantState {
     /// Its window has not begun.

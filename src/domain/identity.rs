@@ -54,6 +54,14 @@ pub enum Authenticator {
 }
 
 impl Authenticator {
+    /// Whom it speaks of: a SPIFFE ID, or a token's `sub`.
+    pub fn subject(&self) -> &str {
+        match self {
+            Self::Spiffe { spiffe } => spiffe.as_str(),
+            Self::Token { subject, .. } => subject,
+        }
+    }
+
     /// The principal that a call with this credential has.
     pub fn principal(&self) -> Principal {
         match self {

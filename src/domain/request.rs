@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -14,7 +15,7 @@ use super::resource::Span;
 use super::role::Permission;
 
 /// Who asks: a person, or a machine for itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Requester {
     /// A person.
@@ -33,7 +34,7 @@ impl fmt::Display for Requester {
 }
 
 /// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ask {
     /// Whose access it would be.
     pub identity: IdentityName,
@@ -55,7 +56,7 @@ pub struct Ask {
 }
 
 /// What an ask names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
     /// All that a role gives.
@@ -84,8 +85,9 @@ impl fmt::Display for Access {
 }
 
 /// Who may approve.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub enum Approvers {
     /// Whoever answers for a resource that it opens.
     ResourceOwner,
@@ -147,7 +149,7 @@ impl fmt::Display for Approvers {
 }
 
 /// So many of these must approve. Nobody counts for two.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stage {
     /// Who.
     pub approvers: Approvers,
@@ -156,7 +158,7 @@ pub struct Stage {
 }
 
 /// Something that whoever approves should know, or that stands in the way.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// A stable code: `separation_of_duties`, `sensitive`, `forbidden` and so on.
     pub code: String,
@@ -165,7 +167,7 @@ pub struct Finding {
 }
 
 /// What policy says of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// No.
@@ -177,7 +179,7 @@ pub enum Verdict {
 }
 
 /// What analysing a request says, as of one state of catalog and policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Analysis {
     /// What policy says.
     pub verdict: Verdict,
@@ -211,7 +213,7 @@ pub struct Analysis {
 }
 
 /// A yes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Approval {
     /// Its identifier.
     pub id: ApprovalId,
@@ -227,7 +229,7 @@ pub struct Approval {
 }
 
 /// Where a request stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Approvals are missing.
@@ -256,7 +258,7 @@ impl State {
 }
 
 /// How a request ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Settled {
     /// When.
     pub at: Timestamp,
@@ -267,7 +269,7 @@ pub struct Settled {
 }
 
 /// A request, open or settled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Request {
     /// Its identifier.
     pub id: RequestId,

@@ -33,9 +33,16 @@ pub struct RawControl {
     /// Where gateways and the command line connect, mutual TLS. Default: 127.0.0.1:7443.
     #[serde(default = "default_grpc_address")]
     grpc_address: Address,
-    /// Where the HTTP API listens, on loopback only. Default: 127.0.0.1:7080.
+    /// Where health, metrics and the HTTP API listen without TLS, on loopback only. Default: 127.0.0.1:7080.
     #[serde(default = "default_http_address")]
     http_address: Address,
+    /// Where the same listens with TLS, with the certificate below; callers may show one too. Default: nowhere.
+    #[serde(default)]
+    https_address: Option<Address>,
+    /// What callers reach the HTTP API by, where that is another name or a proxy: `https://control.example.org`. Default:
+    /// the HTTP address.
+    #[serde(default)]
+    public_url: Option<String>,
     /// The certificate of the gRPC service, and whose client certificates it takes.
     tls: RawControlTls,
     /// Where the state is kept. Default: SQLite in the state directory.
@@ -129,8 +136,12 @@ pub struct ControlSettings {
     pub state_dir: PathBuf,
     /// Where gateways and the command line connect, mutual TLS.
     pub grpc_address: SocketAddr,
-    /// Where the HTTP API listens; loopback.
+    /// Where health, metrics and the HTTP API listen without TLS; loopback.
     pub http_address: SocketAddr,
+    /// Where the same listens with TLS.
+    pub https_address: Option<SocketAddr>,
+    /// What callers reach the HTTP API by, without a slash at its end.
+    pub public_url: Option<String>,
     /// The gRPC service's certificate and client authorities.
     pub tls: ControlTls,
     /// Where the state is kept.
@@ -212,7 +223,19 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     }
     let why = "it has no TLS; put what must be reached from elsewhere behind a proxy that has";
     let http_address = check.loopback("/http_address", "the HTTP API", raw.http_address, why);
-    check.distinct(&[("/grpc_address".to_owned(), raw.grpc_address.0), ("/http_address".to_owned(), http_address)]);
+    let mut addresses =
+        vec![("/grpc_address".to_owned(), raw.grpc_address.0), ("/http_address".to_owned(), http_address)];
+    addresses.extend(raw.https_address.map(|address| ("/https_address".to_owned(), address.0)));
+    check.distinct(&addresses);
+    let public_url = raw.public_url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
+    let is_url = |url: &String| {
+        url.parse::<http::Uri>().is_ok_and(|url| {
+            matches!(url.scheme_str(), Some("https" | "http")) && url.authority().is_some() && url.query().is_none()
+        })
+    };
+    if public_url.as_ref().is_some_and(|url| !is_url(url)) {
+        check.fault("/public_url", "not a URL: https://HOST[:PORT][/PATH]");
+    }
     let state_dir = check.path(&raw.state_dir);
     let in_state = |file: Option<&FilePath>, name: &str| {
         file.map_or_else(|| state_dir.join(name), |file| base.join(check.path(file)))
@@ -224,6 +247,8 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         trust_domain: raw.trust_domain.clone(),
         grpc_address: raw.grpc_address.0,
         http_address,
+        https_address: raw.https_address.map(|address| address.0),
+        public_url,
         tls: ControlTls {
             certificate_file: check.path(&raw.tls.certificate_file),
             key_file: check.path(&raw.tls.key_file),

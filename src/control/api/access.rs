@@ -21,6 +21,8 @@ use crate::domain::name::{GrantId, ResourceName};
 use crate::wire::{self, v1};
 use fields::{limits, parsed};
 
+pub(super) use question::Question;
+
 mod fields;
 mod list;
 mod question;
@@ -286,7 +288,7 @@ fn grant_request(message: v1::CreateGrantRequest) -> Result<GrantRequest, Status
 }
 
 /// As the API writes it.
-const fn state_name(state: GrantState) -> &'static str {
+pub(super) const fn state_name(state: GrantState) -> &'static str {
     match state {
         GrantState::Scheduled => "scheduled",
         GrantState::Active => "active",

@@ -1,5 +1,8 @@
 //! Who makes a request: a person by token, a gateway by certificate, or nobody.
 
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use rustls::pki_types::CertificateDer;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 use x509_parser::extensions::GeneralName;
@@ -40,13 +43,38 @@ impl Interceptor for Identifier {
     }
 }
 
+/// The certificate that an HTTP caller showed. TLS verified the chain.
+#[derive(Clone, Debug)]
+pub(in super::super) struct PeerCertificate(pub(in super::super) CertificateDer<'static>);
+
 impl Identifier {
     fn identify(&self, request: &Request<()>) -> Option<Caller> {
+        let tokens = request.metadata().get_all("authorization").iter().map(|value| value.to_str().ok());
+        self.of(tokens, request.peer_certs().as_deref().and_then(|chain| chain.first()))
+    }
+
+    /// The caller of an HTTP request.
+    ///
+    /// # Errors
+    /// Nobody known.
+    pub(super) fn http(&self, headers: &HeaderMap, certificate: Option<&PeerCertificate>) -> Result<Caller, ApiError> {
+        let tokens = headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().ok());
+        let found = self.of(tokens, certificate.map(|PeerCertificate(certificate)| certificate));
+        found.ok_or_else(|| {
+            self.handle.shared().metrics.unauthenticated.inc();
+            ApiError::unauthenticated()
+        })
+    }
+
+    fn of<'v>(
+        &self,
+        mut tokens: impl Iterator<Item = Option<&'v str>>,
+        certificate: Option<&CertificateDer<'_>>,
+    ) -> Option<Caller> {
         // Somebody who presents a token wants to be that person; a certificate beside it does not help.
-        let mut tokens = request.metadata().get_all("authorization").iter();
         match (tokens.next(), tokens.next()) {
-            (Some(value), None) => self.bearer(value.to_str().ok()?),
-            (None, _) => self.gateway(request).or_else(|| self.workload(request)),
+            (Some(value), None) => self.bearer(value?),
+            (None, _) => self.gateway(certificate?).or_else(|| self.workload(certificate?)),
             (Some(_), Some(_)) => None,
         }
     }
@@ -67,10 +95,8 @@ impl Identifier {
         model.speaker_with(&digest).map(Caller::Person)
     }
 
-    fn gateway(&self, request: &Request<()>) -> Option<Caller> {
+    fn gateway(&self, certificate: &[u8]) -> Option<Caller> {
         // TLS verified the chain up to our CA; what is left is the name.
-        let certificates = request.peer_certs()?;
-        let certificate = certificates.first()?;
         let name = gateway_name(certificate, &self.trust_domain)?;
         let model = self.handle.model();
         let gateway = &model.gateways.get(&name)?.value;
@@ -82,9 +108,8 @@ impl Identifier {
 
 impl Identifier {
     /// An identity by its X.509-SVID. TLS verified the chain; an identity that is set aside is nobody here.
-    fn workload(&self, request: &Request<()>) -> Option<Caller> {
-        let certificates = request.peer_certs()?;
-        let id = spiffe_id(certificates.first()?)?;
+    fn workload(&self, certificate: &[u8]) -> Option<Caller> {
+        let id = spiffe_id(certificate)?;
         let model = self.handle.model();
         let name = model.workloads.get(&id)?;
         let identity = model.identities.get(name)?;

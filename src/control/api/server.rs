@@ -78,6 +78,18 @@ pub enum ApiStartError {
 }
 
 impl Api {
+    /// The same operations over HTTP, for callers that reach them at `base`.
+    pub(in super::super) fn json(&self, base: String) -> axum::Router {
+        let identifier = Identifier { handle: self.handle.clone(), trust_domain: self.trust_domain.clone() };
+        super::json::router(super::json::Served {
+            access: AccessService::new(self.handle.clone(), self.stop.clone()),
+            catalog: CatalogService { handle: self.handle.clone(), stop: self.stop.clone() },
+            identifier,
+            max_body_bytes: self.max_message_bytes,
+            base,
+        })
+    }
+
     /// Binds, and serves until stopped.
     pub(in super::super) async fn start(self, address: SocketAddr) -> Result<Listening, ApiStartError> {
         let bind = |source| ApiStartError::Bind { address, source };

@@ -17,14 +17,16 @@ use crate::wire::v1;
 /// Parameters in one question: more than any path has.
 const MAX_PARAMETERS: usize = 64;
 
-struct Question {
-    identity: IdentityName,
-    action: ActionName,
-    resource: ResourceName,
-    parameters: Vec<(ParameterName, String)>,
+/// A call that nobody makes yet.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Question {
+    pub(in super::super) identity: IdentityName,
+    pub(in super::super) action: ActionName,
+    pub(in super::super) resource: ResourceName,
+    pub(in super::super) parameters: Vec<(ParameterName, String)>,
 }
 
-/// Answers one question, as of `now`. Bindings and networks are left out: nobody is calling.
+/// Answers one question, as of `now`.
 pub(super) fn answer(model: &Model, request: v1::CanIRequest, now: Timestamp) -> Result<v1::CanIResponse, Status> {
     let question = question(request)?;
     if !model.identities.contains_key(&question.identity) {
@@ -33,20 +35,27 @@ pub(super) fn answer(model: &Model, request: v1::CanIRequest, now: Timestamp) ->
     if !model.resources.contains_key(&question.resource) {
         return Err(refused(Refused::NotFound(format!("there is no resource {}", question.resource))));
     }
-    let decision = decided(model, &question, now)?;
-    let (reason, permit) = match decision {
-        Ok(Decision::Allow(permit)) => (None, Some(permit)),
-        Ok(Decision::Deny(reason)) | Err(reason) => (Some(reason), None),
-        Ok(Decision::Hold(hold)) => (Some(hold.reason()), None),
-    };
-    let grant = permit.as_ref().and_then(|permit| permit.grant()).and_then(|live| model.grants.get(&live.id));
-    Ok(v1::CanIResponse {
-        allowed: permit.is_some(),
-        reason: reason.map(|r| r.code().to_owned()).unwrap_or_default(),
-        detail: reason.map(|r| r.info().detail.to_owned()).unwrap_or_default(),
-        grant: grant.map(|kept| encode::grant(&kept.value, kept.revision)),
-        revision: model.revision,
-    })
+    question.answer(model, now)
+}
+
+impl Question {
+    /// What decide says, as of `now`. Bindings and networks are left out: nobody is calling.
+    pub(in super::super) fn answer(&self, model: &Model, now: Timestamp) -> Result<v1::CanIResponse, Status> {
+        let decision = decided(model, self, now)?;
+        let (reason, permit) = match decision {
+            Ok(Decision::Allow(permit)) => (None, Some(permit)),
+            Ok(Decision::Deny(reason)) | Err(reason) => (Some(reason), None),
+            Ok(Decision::Hold(hold)) => (Some(hold.reason()), None),
+        };
+        let grant = permit.as_ref().and_then(|permit| permit.grant()).and_then(|live| model.grants.get(&live.id));
+        Ok(v1::CanIResponse {
+            allowed: permit.is_some(),
+            reason: reason.map(|r| r.code().to_owned()).unwrap_or_default(),
+            detail: reason.map(|r| r.info().detail.to_owned()).unwrap_or_default(),
+            grant: grant.map(|kept| encode::grant(&kept.value, kept.revision)),
+            revision: model.revision,
+        })
+    }
 }
 
 fn question(request: v1::CanIRequest) -> Result<Question, ApiError> {

@@ -1,17 +1,24 @@
 //! What the control plane answers, as values that scripts can rely on.
 //!
-//! These are the JSON documents of the command line. They know the domain and the generated messages, not how they
-//! are shown.
+//! These are the JSON documents of the command line and of the HTTP API. They know the domain and the generated messages,
+//! not how they are shown.
 
+mod documents;
+
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::{WireError, bytes128, v1};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::name::CallId;
-use crate::wire::{WireError, bytes128, v1};
+pub use documents::{
+    ApplyAnswer, CanIAnswer, CreateAnswer, Difference, Effect, GrantList, Me, ObjectAnswer, ObjectList, PolicyAnswer,
+    RequestAnswer, RequestList, RevokeAnswer, StateAnswer, SweepAnswer, outstanding,
+};
 
 /// A grant and the revision in which it was last changed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct GrantRecord {
     /// The grant.
     #[serde(flatten)]
@@ -31,7 +38,7 @@ impl GrantRecord {
 }
 
 /// A grant as it is shown.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ShownGrant {
     /// The grant.
     #[serde(flatten)]
@@ -41,7 +48,7 @@ pub struct ShownGrant {
 }
 
 /// What one gateway did for a revision.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Receipt {
     /// Which gateway.
     pub gateway: String,
@@ -65,7 +72,7 @@ pub struct Receipt {
 }
 
 /// A gateway's signed word: an encoded `portcullis.v1.Applied`, its signature, and the key that verifies it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Statement {
     /// What was signed, base64.
     pub payload: String,
@@ -88,7 +95,7 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 /// Whether a gateway enforces a revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReceiptState {
     /// It said so.
@@ -100,7 +107,7 @@ pub enum ReceiptState {
 }
 
 /// A call that was cut.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Cut {
     /// The call.
     pub call: CallId,
@@ -134,35 +141,6 @@ pub struct Revoked {
     pub gateways: Vec<Receipt>,
 }
 
-/// An identity's state that was changed.
-#[derive(Clone, Debug)]
-pub struct StateChange {
-    /// The identity.
-    pub object: v1::CatalogObject,
-    /// The last revision in which it was done.
-    pub revision: u64,
-    /// How many grants ended with it.
-    pub revoked: u64,
-    /// How many requests were open.
-    pub cancelled: u64,
-    /// What the gateways said, when it was waited for.
-    pub gateways: Vec<Receipt>,
-}
-
-impl TryFrom<v1::SetIdentityStateResponse> for StateChange {
-    type Error = WireError;
-
-    fn try_from(answer: v1::SetIdentityStateResponse) -> Result<Self, WireError> {
-        Ok(Self {
-            object: present("object", answer.object)?,
-            revision: answer.revision,
-            revoked: answer.revoked,
-            cancelled: answer.cancelled,
-            gateways: answer.receipts.into_iter().map(Receipt::try_from).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
 /// One change of a grant.
 #[derive(Clone, Debug)]
 pub struct GrantChange {
@@ -190,7 +168,7 @@ pub struct CanI {
 }
 
 /// A field that an answer must have.
-pub(super) fn present<T>(field: &'static str, value: Option<T>) -> Result<T, WireError> {
+pub(crate) fn present<T>(field: &'static str, value: Option<T>) -> Result<T, WireError> {
     value.ok_or_else(|| WireError::of(field, "is missing"))
 }
 

@@ -1,0 +1,250 @@
+//! The HTTP API: what the gRPC services do, as JSON.
+//!
+//! One table, [`operations`], makes the routes and their OpenAPI description. A request becomes the message that the
+//! service takes, with the caller that [`Identifier`] found; the answer becomes JSON. What somebody may is decided in the
+//! services alone. [`authzen`] is the same for those who speak AuthZEN.
+
+mod authzen;
+mod openapi;
+mod operations;
+mod problem;
+mod shapes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawPathParams, Request};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodFilter, get, on};
+use futures_util::future::BoxFuture;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::super::authorize::Caller;
+use super::access::AccessService;
+use super::catalog::CatalogService;
+use super::identify::{Identifier, PeerCertificate};
+use crate::domain::Timestamp;
+use problem::Problem;
+
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// What a request is called by its maker, so that the same is not made twice (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What the API serves from.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) access: AccessService,
+    pub(super) catalog: CatalogService,
+    pub(super) identifier: Identifier,
+    /// Longest body.
+    pub(super) max_body_bytes: usize,
+    /// Where callers reach it.
+    pub(super) base: String,
+}
+
+impl Served {
+    fn now(&self) -> Timestamp {
+        self.identifier.handle.shared().clock.now()
+    }
+}
+
+/// A request whose caller is known and whose input reads.
+struct Received<I> {
+    caller: Caller,
+    path: Vec<(String, String)>,
+    key: Option<String>,
+    input: I,
+}
+
+impl<I> Received<I> {
+    /// Who asks, and the input by itself.
+    fn split(self) -> (Received<()>, I) {
+        let Self { caller, path, key, input } = self;
+        (Received { caller, path, key, input: () }, input)
+    }
+
+    /// A part of the path.
+    fn part<T: std::str::FromStr>(&self, name: &str) -> Result<T, Problem>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let text = self.path.iter().find(|(part, _)| part == name).map_or("", |(_, text)| text.as_str());
+        text.parse().map_err(|error| Problem::invalid(format!("{name}: {error}")))
+    }
+
+    /// The message that a service takes, of the same caller.
+    fn message<M>(&self, message: M) -> tonic::Request<M> {
+        let mut request = tonic::Request::new(message);
+        request.extensions_mut().insert(self.caller.clone());
+        request
+    }
+}
+
+/// Where an operation's input stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    Nothing,
+    Query,
+    Body,
+}
+
+type Run = Box<dyn Fn(Arc<Served>, Received<Input>) -> BoxFuture<'static, Result<Response, Problem>> + Send + Sync>;
+type Describe = fn(&mut SchemaGenerator) -> Schema;
+
+/// An input as it came.
+struct Input {
+    uri: Uri,
+    body: Bytes,
+}
+
+/// A row of the table.
+struct Operation {
+    method: MethodFilter,
+    /// `get`, `post` or `put`.
+    verb: &'static str,
+    path: &'static str,
+    /// Its `operationId`.
+    id: &'static str,
+    summary: &'static str,
+    takes: Takes,
+    input: Describe,
+    answer: Describe,
+    status: StatusCode,
+    run: Run,
+}
+
+impl Operation {
+    fn new<I, O, F, R>(verb: &'static str, path: &'static str, (id, summary): Words, takes: Takes, run: F) -> Self
+    where
+        I: DeserializeOwned + JsonSchema + Send + 'static,
+        O: Serialize + JsonSchema,
+        F: Fn(Arc<Served>, Received<I>) -> R + Send + Sync + Clone + 'static,
+        R: Future<Output = Result<O, Problem>> + Send + 'static,
+    {
+        let status = StatusCode::OK;
+        let run: Run = Box::new(move |served, received| {
+            let run = run.clone();
+            Box::pin(async move {
+                let Received { caller, path, key, input } = received;
+                let input = read::<I>(takes, &input)?;
+                let answer = run(served, Received { caller, path, key, input }).await?;
+                let json = serde_json::to_vec(&answer).map_err(|_| Problem::internal())?;
+                Ok(json_of(status, json))
+            })
+        });
+        let method = match verb {
+            "get" => MethodFilter::GET,
+            "put" => MethodFilter::PUT,
+            _ => MethodFilter::POST,
+        };
+        let input = |generator: &mut SchemaGenerator| generator.subschema_for::<I>();
+        let answer = |generator: &mut SchemaGenerator| generator.subschema_for::<O>();
+        Self { method, verb, path, id, summary, takes, input, answer, status, run }
+    }
+}
+
+/// An operation's identifier, and what it does in a sentence.
+type Words = (&'static str, &'static str);
+
+fn json_of(status: StatusCode, json: Vec<u8>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, json).into_response()
+}
+
+fn read<I: DeserializeOwned>(takes: Takes, input: &Input) -> Result<I, Problem> {
+    match takes {
+        Takes::Nothing if input.uri.query().is_some_and(|query| !query.is_empty()) => {
+            Err(Problem::invalid("this operation takes no query"))
+        }
+        Takes::Nothing => serde_json::from_str("null").map_err(|error| Problem::invalid(error.to_string())),
+        Takes::Query => axum::extract::Query::try_from_uri(&input.uri)
+            .map(|axum::extract::Query(read)| read)
+            .map_err(|error| Problem::invalid(error.body_text())),
+        Takes::Body => {
+            serde_json::from_slice(&input.body).map_err(|error| Problem::invalid(format!("the body: {error}")))
+        }
+    }
+}
+
+/// Everything of the API, to stand beside health and metrics.
+pub(super) fn router(served: Served) -> Router {
+    let served = Arc::new(served);
+    let mut router = Router::new();
+    let operations = operations::all();
+    let description: Bytes = openapi::describe(&operations, &served.base).to_string().into();
+    for Operation { method, path, takes, run, .. } in operations {
+        let (served, run) = (served.clone(), Arc::new(run));
+        let handler = move |path: RawPathParams, request: Request| {
+            let (served, run) = (served.clone(), run.clone());
+            async move {
+                let done = async {
+                    let received = receive(&served, takes, &path, request).await?;
+                    run(served, received).await
+                };
+                done.await.unwrap_or_else(axum::response::IntoResponse::into_response)
+            }
+        };
+        router = router.route(path, on(method, handler));
+    }
+    let description = move || async move { json_of(StatusCode::OK, description.to_vec()) };
+    router
+        .route("/openapi.json", get(description))
+        .merge(authzen::router(&served))
+        .fallback(|| async { Problem::not_found("there is nothing here: /openapi.json tells what there is") })
+        .method_not_allowed_fallback(|| async { Problem::method() })
+}
+
+/// Who asks, and what: in this order, so that nobody unknown has anything read.
+async fn receive(
+    served: &Served,
+    takes: Takes,
+    path: &RawPathParams,
+    request: Request,
+) -> Result<Received<Input>, Problem> {
+    let (parts, body) = request.into_parts();
+    let certificate = parts.extensions.get::<PeerCertificate>();
+    let caller = served.identifier.http(&parts.headers, certificate)?;
+    let body = match takes {
+        Takes::Nothing | Takes::Query => Bytes::new(),
+        Takes::Body => {
+            check_body(&parts.headers, served.max_body_bytes)?;
+            let read = axum::body::to_bytes(body, served.max_body_bytes);
+            let read = tokio::time::timeout(BODY_PATIENCE, read).await.map_err(|_| Problem::late())?;
+            read.map_err(|_| Problem::large(served.max_body_bytes))?
+        }
+    };
+    let mut keys = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (None, _) => None,
+        (Some(key), None) => Some(key.to_str().map_err(|_| Problem::invalid("idempotency-key: not text"))?.to_owned()),
+        (Some(_), Some(_)) => return Err(Problem::invalid("idempotency-key: stands twice")),
+    };
+    let path = path.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    Ok(Received { caller, path, key, input: Input { uri: parts.uri, body } })
+}
+
+/// A body says what it is and how long it is: where one ends is no matter of opinion between here and a proxy.
+fn check_body(headers: &HeaderMap, max: usize) -> Result<(), Problem> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Problem::length());
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::kind());
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    match length.and_then(|text| text.parse::<usize>().ok()) {
+        Some(length) if length > max => Err(Problem::large(max)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

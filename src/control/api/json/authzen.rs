@@ -1,0 +1,277 @@
+//! OpenID AuthZEN Authorization API 1.0: evaluation, evaluations, search, discovery.
+//!
+//! A question is `can-i` in other words. A subject of type `identity` is one by name; of any other type, the identity that a
+//! token with that subject is. A resource of type `resource` is one by name; of any other type T, the resource T, and what
+//! the question says of it is parameters of the call. What is not there is a decision, and it is no.
+
+mod entities;
+mod search;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::super::access::Question;
+use super::super::authorized;
+use super::problem::Problem;
+use super::{BODY_PATIENCE, Describe, PeerCertificate, Served, check_body, json_of};
+use crate::control::authorize::Operation;
+use crate::domain::Reason;
+use entities::{Action, Entity};
+use search::{ActionSearch, ResourceSearch, SubjectSearch};
+
+/// Questions in one message.
+const MAX_QUESTIONS: usize = 256;
+/// Echoed where a request has it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_REQUEST_ID_BYTES: usize = 256;
+
+const EVALUATION: &str = "/access/v1/evaluation";
+const EVALUATIONS: &str = "/access/v1/evaluations";
+
+pub(super) fn router(served: &Arc<Served>) -> Router {
+    let metadata = metadata(&served.base);
+    let metadata: Bytes = metadata.to_string().into();
+    let mut router = Router::new().route(
+        "/.well-known/authzen-configuration",
+        get(move || async move { json_of(StatusCode::OK, metadata.to_vec()) }),
+    );
+    for Endpoint { path, answer, .. } in endpoints() {
+        let served = served.clone();
+        let handler = move |request: Request| {
+            let served = served.clone();
+            async move { answered(&served, answer, request).await }
+        };
+        router = router.route(path, post(handler));
+    }
+    router
+}
+
+type Answer = fn(&Served, &[u8]) -> Result<Value, Problem>;
+
+/// A path of this API.
+pub(super) struct Endpoint {
+    pub(super) path: &'static str,
+    /// Its `operationId`.
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) input: Describe,
+    answer: Answer,
+}
+
+/// Every path that takes a question.
+pub(super) fn endpoints() -> [Endpoint; 5] {
+    let one: Answer = |served, body| Ok(evaluation(served, &read::<Asked>(body)?)?.json());
+    let endpoint = |path, id, summary, input, answer| Endpoint { path, id, summary, input, answer };
+    [
+        endpoint(EVALUATION, "evaluate", "AuthZEN 1.0: whether somebody may.", describe::<Asked>, one),
+        endpoint(EVALUATIONS, "evaluateMany", "AuthZEN 1.0: several questions at once.", describe::<Many>, evaluations),
+        endpoint(
+            search::SUBJECT,
+            "searchSubjects",
+            "AuthZEN 1.0: who may.",
+            describe::<SubjectSearch>,
+            search::subjects,
+        ),
+        endpoint(
+            search::RESOURCE_PATH,
+            "searchResources",
+            "AuthZEN 1.0: to what somebody may.",
+            describe::<ResourceSearch>,
+            search::resources,
+        ),
+        endpoint(
+            search::ACTION,
+            "searchActions",
+            "AuthZEN 1.0: what somebody may.",
+            describe::<ActionSearch>,
+            search::actions,
+        ),
+    ]
+}
+
+fn describe<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// Section 9: what there is, and where.
+fn metadata(base: &str) -> Value {
+    json!({
+        "policy_decision_point": base,
+        "access_evaluation_endpoint": format!("{base}{EVALUATION}"),
+        "access_evaluations_endpoint": format!("{base}{EVALUATIONS}"),
+        "search_subject_endpoint": format!("{base}{}", search::SUBJECT),
+        "search_resource_endpoint": format!("{base}{}", search::RESOURCE_PATH),
+        "search_action_endpoint": format!("{base}{}", search::ACTION),
+    })
+}
+
+async fn answered(served: &Served, answer: Answer, request: Request) -> Response {
+    let id = request.headers().get(REQUEST_ID).cloned();
+    let mut response = match asked(served, answer, request).await {
+        Ok(value) => json_of(StatusCode::OK, value.to_string().into_bytes()),
+        // Section 10.1.2: the error is a message.
+        Err(problem) => {
+            let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+            (problem.status(), headers, problem.detail().to_owned()).into_response()
+        }
+    };
+    if let Some(id) = id.filter(|id| id.len() <= MAX_REQUEST_ID_BYTES) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn asked(served: &Served, answer: Answer, request: Request) -> Result<Value, Problem> {
+    let (parts, body) = request.into_parts();
+    let caller = served.identifier.http(&parts.headers, parts.extensions.get::<PeerCertificate>())?;
+    let body = body_of(&parts.headers, body, served.max_body_bytes).await?;
+    let mut message = tonic::Request::new(());
+    message.extensions_mut().insert(caller);
+    authorized(&served.identifier.handle, &message, Operation::CanI, None).await?;
+    answer(served, &body)
+}
+
+async fn body_of(headers: &HeaderMap, body: axum::body::Body, max: usize) -> Result<Bytes, Problem> {
+    check_body(headers, max)?;
+    let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, max)).await;
+    read.map_err(|_| Problem::late())?.map_err(|_| Problem::large(max))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body: {error}")))
+}
+
+/// Section 6.1. What is not known is ignored.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "Evaluation")]
+struct Asked {
+    subject: Entity,
+    action: Action,
+    resource: Entity,
+}
+
+/// Section 7.1: each question may leave out what all have in common.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+struct Partly {
+    subject: Option<Entity>,
+    action: Option<Action>,
+    resource: Option<Entity>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "Evaluations")]
+struct Many {
+    #[serde(flatten)]
+    common: Partly,
+    #[serde(default)]
+    evaluations: Vec<Partly>,
+    #[serde(default)]
+    options: Options,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+struct Options {
+    #[serde(default)]
+    evaluations_semantic: Semantic,
+}
+
+/// Section 7.1.2.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Semantic {
+    #[default]
+    ExecuteAll,
+    DenyOnFirstDeny,
+    PermitOnFirstPermit,
+}
+
+impl Partly {
+    fn or(&self, common: &Self) -> Result<Asked, Problem> {
+        let missing = |what: &str| Problem::invalid(format!("{what}: is missing"));
+        Ok(Asked {
+            subject: self.subject.clone().or_else(|| common.subject.clone()).ok_or_else(|| missing("subject"))?,
+            action: self.action.clone().or_else(|| common.action.clone()).ok_or_else(|| missing("action"))?,
+            resource: self.resource.clone().or_else(|| common.resource.clone()).ok_or_else(|| missing("resource"))?,
+        })
+    }
+}
+
+/// Yes; or no, and why.
+#[derive(Debug)]
+enum Decided {
+    Yes,
+    No(Map<String, Value>),
+}
+
+impl Decided {
+    fn no(reason: Reason) -> Self {
+        Self::because(reason.code(), reason.info().detail)
+    }
+
+    fn because(reason: &str, detail: &str) -> Self {
+        let context = [("reason".to_owned(), json!(reason)), ("detail".to_owned(), json!(detail))];
+        Self::No(context.into_iter().collect())
+    }
+
+    /// A yes says nothing more: whoever does not understand more would have to take it for a no.
+    fn json(self) -> Value {
+        match self {
+            Self::Yes => json!({ "decision": true }),
+            Self::No(context) => json!({ "decision": false, "context": context }),
+        }
+    }
+}
+
+fn evaluation(served: &Served, asked: &Asked) -> Result<Decided, Problem> {
+    let model = served.identifier.handle.model();
+    let Some(identity) = asked.subject.identity(&model) else { return Ok(Decided::no(Reason::IdentityUnknown)) };
+    let Some((resource, parameters)) = asked.resource.resource(&model) else {
+        return Ok(Decided::no(Reason::RouteUnknown));
+    };
+    let Ok(action) = asked.action.name.parse() else { return Ok(Decided::no(Reason::RouteUnknown)) };
+    let question = Question { identity, action, resource, parameters };
+    let answer = question.answer(&model, served.now())?;
+    Ok(if answer.allowed { Decided::Yes } else { Decided::because(&answer.reason, &answer.detail) })
+}
+
+fn evaluations(served: &Served, body: &[u8]) -> Result<Value, Problem> {
+    let Many { common, evaluations, options } = read(body)?;
+    // Section 7.1: without them it is one question.
+    if evaluations.is_empty() {
+        return Ok(evaluation(served, &common.or(&Partly::default())?)?.json());
+    }
+    if evaluations.len() > MAX_QUESTIONS {
+        return Err(Problem::invalid(format!("evaluations: at most {MAX_QUESTIONS}")));
+    }
+    let mut answers = Vec::with_capacity(evaluations.len());
+    for one in &evaluations {
+        let decided = match one.or(&common) {
+            Ok(asked) => evaluation(served, &asked)?,
+            // Section 7.2.1: one that cannot be answered is a no of its own.
+            Err(problem) => {
+                let error = json!({ "status": problem.status().as_u16(), "message": problem.detail() });
+                Decided::No([("error".to_owned(), error)].into_iter().collect())
+            }
+        };
+        let last = match options.evaluations_semantic {
+            Semantic::ExecuteAll => false,
+            Semantic::DenyOnFirstDeny => matches!(decided, Decided::No(_)),
+            Semantic::PermitOnFirstPermit => matches!(decided, Decided::Yes),
+        };
+        answers.push(decided.json());
+        if last {
+            break;
+        }
+    }
+    Ok(json!({ "evaluations": answers }))
+}
