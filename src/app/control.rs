@@ -141,7 +141,7 @@ pub fn run(config: &Path) -> Result<(), AppError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log = Arc::new(ControlLog::open(&settings, clock.clone())?);
         let plane = ControlPlane::start(&settings, clock, log.clone()).await.map_err(part)?;
-        tracing::info!(grpc = %plane.grpc_address(), http = %plane.http_address(), "the control plane is ready");
+        tracing::info!(grpc = %plane.grpc_address(), http = %plane.http_address(), https = ?plane.https_address(), "the control plane is ready");
         signals.next().await;
         tracing::info!("ending: what runs has {:?}", settings.drain);
         let ended = async {

@@ -31,6 +31,17 @@ enum Alphabet {
     Path,
 }
 
+impl Alphabet {
+    /// The same as a regular expression, for schemas.
+    const fn pattern(&self) -> &'static str {
+        match self {
+            Self::Lower => "^[a-z0-9][a-z0-9._-]*$",
+            Self::Cased => "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            Self::Path => "^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$",
+        }
+    }
+}
+
 fn checked(text: &str, what: &'static str, alphabet: &Alphabet) -> Result<Arc<str>, NameError> {
     let rule = match alphabet {
         Alphabet::Lower => "lower-case letters, digits and . _ -, starting with a letter or digit, at most 128 bytes",
@@ -60,7 +71,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String", extend("format" = $what))]
+        #[schemars(with = "String", extend("format" = $what, "pattern" = Alphabet::$alphabet.pattern(), "maxLength" = MAX_NAME_BYTES))]
         pub struct $type(Arc<str>);
 
         impl $type {

@@ -25,7 +25,7 @@ pub enum Sensitivity {
 /// A length of time as documents write it: `250ms`, `10s`, `5m`, `8h`, `7d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String", extend("format" = "span"))]
+#[schemars(with = "String", extend("format" = "span", "pattern" = "^[0-9]+(ms|s|m|h|d)$"))]
 pub struct Span(Duration);
 
 /// Why a text is not a length of time.

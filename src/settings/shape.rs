@@ -20,6 +20,20 @@ pub(super) fn schema<T: JsonSchema>() -> Value {
     schemars::SchemaGenerator::default().into_root_schema_for::<T>().to_value()
 }
 
+/// Leaves to a format what a pattern and a length beside it say too: the format says it in words.
+fn once(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if members.contains_key("format") {
+                members.retain(|name, _| !matches!(name.as_str(), "pattern" | "maxLength"));
+            }
+            members.values_mut().for_each(once);
+        }
+        Value::Array(items) => items.iter_mut().for_each(once),
+        _ => {}
+    }
+}
+
 /// A checker for documents that are read into `T`.
 pub(super) struct Shape<T> {
     schema: Value,
@@ -29,7 +43,8 @@ pub(super) struct Shape<T> {
 
 impl<T: JsonSchema + DeserializeOwned> Shape<T> {
     pub(super) fn new() -> Self {
-        let schema = schema::<T>();
+        let mut schema = schema::<T>();
+        once(&mut schema);
         let options =
             FORMATS.iter().fold(jsonschema::options().should_validate_formats(true), |options, (name, check)| {
                 options.with_format(*name, move |text: &str| check(text).is_ok())

@@ -26,7 +26,7 @@ pub struct GrantRecord {
     /// Revision of its last change.
     pub revision: u64,
     /// Of a counted grant: uses that were given out to gateways.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses_given: Option<u64>,
 }
 
@@ -59,15 +59,15 @@ pub struct Receipt {
     /// Calls that were cut.
     pub cut: Vec<Cut>,
     /// Cut calls that are not listed: the gateway's evidence tells them all.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub unlisted: u64,
     /// Not enforced: the latest moment at which it can still allow calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stops_by: Option<Timestamp>,
     /// Whether the control plane hears it.
     pub connected: bool,
     /// Its own signed word that it is enforced.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statement: Option<Statement>,
 }
 

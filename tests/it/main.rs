@@ -25,6 +25,7 @@ mod fleet;
 mod grants;
 mod grpc;
 mod http2;
+mod http_api;
 mod identify;
 mod operate;
 mod proofs;

@@ -245,6 +245,3 @@ fn check_body(headers: &HeaderMap, max: usize) -> Result<(), Problem> {
         _ => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,6 +2,7 @@
 
 mod access;
 mod gateway;
+mod http;
 mod log;
 mod plane;
 mod stream;

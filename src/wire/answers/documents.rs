@@ -32,10 +32,10 @@ pub struct RequestAnswer {
     /// The revision of the change, or of its last one.
     pub revision: u64,
     /// Its grants, when it was waited for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<ShownGrant>,
     /// Whether every connected gateway has the grants; absent when it was not waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforced: Option<bool>,
 }
 
@@ -63,7 +63,7 @@ pub struct RequestList {
     /// The requests.
     pub requests: Vec<Request>,
     /// Whether there are older ones that are not listed.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
 
@@ -104,7 +104,7 @@ pub struct GrantList {
     /// The grants.
     pub grants: Vec<ShownGrant>,
     /// Where the next page begins, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
 }
 
@@ -131,7 +131,7 @@ pub struct RevokeAnswer {
     /// Revision of the change.
     pub revision: u64,
     /// Whether every gateway said that it is enforced; absent when it was not waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforced: Option<bool>,
     /// What each gateway did.
     pub gateways: Vec<Receipt>,
@@ -161,7 +161,7 @@ pub struct SweepAnswer {
     /// Revision of the last change.
     pub revision: u64,
     /// Whether no gateway may go on; absent when it was not waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforced: Option<bool>,
     /// What each gateway did.
     pub gateways: Vec<Receipt>,
@@ -185,13 +185,13 @@ pub struct CanIAnswer {
     /// Whether a call would go on.
     pub allowed: bool,
     /// The reason code when not.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What can be done about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// The grant that allows it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<ShownGrant>,
     /// Revision of the picture that was asked.
     pub revision: u64,
@@ -222,7 +222,7 @@ pub struct ObjectAnswer {
     /// Its name.
     pub name: String,
     /// Of an identity: `active`, `quarantined` or `offboarded`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// The revision in which it was last changed.
     pub revision: u64,
@@ -272,7 +272,7 @@ pub struct ApplyAnswer {
     /// Each object.
     pub objects: Vec<Difference>,
     /// Of a dry run: who would gain or lose what.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
 }
 
@@ -297,10 +297,10 @@ pub struct Difference {
     /// `created`, `changed` or `unchanged`.
     pub change: String,
     /// What its document said.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Value>,
     /// What it says.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Value>,
 }
 
@@ -345,7 +345,7 @@ pub struct StateAnswer {
     /// How many open requests were cancelled.
     pub cancelled: u64,
     /// Whether every gateway said that it is enforced; absent when it was not waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforced: Option<bool>,
     /// What each gateway did.
     pub gateways: Vec<Receipt>,

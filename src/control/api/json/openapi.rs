@@ -99,7 +99,11 @@ fn in_path(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn path_parameter(name: &str) -> Value {
-    json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } })
+    let schema = match name {
+        "id" => json!({ "type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$" }),
+        _ => json!({ "type": "string", "minLength": 1, "maxLength": 128 }),
+    };
+    json!({ "name": name, "in": "path", "required": true, "schema": schema })
 }
 
 /// The fields of an input as parameters of the query.

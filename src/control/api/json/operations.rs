@@ -176,8 +176,8 @@ fn catalog() -> Vec<Operation> {
     let publish = ("publishPolicy", "Puts a policy into force, checked as `portcullis policy test` does.");
     vec![
         Operation::new("get", "/v1/objects", list, Takes::Query, |served, it: Received<WhichObjects>| async move {
-            let (it, WhichObjects { kind }) = it.split();
-            let done = served.catalog.list_objects(it.message(v1::ListObjectsRequest { kind })).await?;
+            let (it, input) = it.split();
+            let done = served.catalog.list_objects(it.message(input.into())).await?;
             Ok(ObjectList::try_from(done.into_inner())?)
         }),
         Operation::new(

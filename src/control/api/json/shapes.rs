@@ -6,11 +6,38 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::super::super::plan::MAX_REASON_CHARS;
 use crate::domain::Timestamp;
 use crate::domain::grant::{GrantState, Limits};
 use crate::domain::name::{ActionName, IdentityName, ParameterName, ResourceName, RoleName};
 use crate::domain::resource::Span;
 use crate::wire::v1;
+
+/// A kind of document.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum Kind {
+    Identity,
+    Person,
+    Group,
+    Resource,
+    Route,
+    Role,
+    Exception,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "Identity",
+            Self::Person => "Person",
+            Self::Group => "Group",
+            Self::Resource => "Resource",
+            Self::Route => "Route",
+            Self::Role => "Role",
+            Self::Exception => "Exception",
+        }
+    }
+}
 
 /// Nothing at all.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -49,6 +76,7 @@ pub(super) struct NewAccess {
     #[serde(default)]
     limits: Limits,
     /// Why.
+    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     reason: String,
     /// The ticket that it belongs to.
     #[serde(default)]
@@ -115,6 +143,7 @@ pub(super) struct Waiting {
 #[serde(deny_unknown_fields)]
 pub(super) struct Yes {
     /// The digest of the analysis that was seen.
+    #[schemars(length(min = 1))]
     pub(super) digest: String,
     /// What there is to say about it.
     #[serde(default)]
@@ -126,6 +155,7 @@ pub(super) struct Yes {
 #[serde(deny_unknown_fields)]
 pub(super) struct Why {
     /// Why, in a sentence.
+    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     pub(super) reason: String,
 }
 
@@ -134,6 +164,7 @@ pub(super) struct Why {
 #[serde(deny_unknown_fields)]
 pub(super) struct WhyAndWait {
     /// Why, in a sentence.
+    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     pub(super) reason: String,
     /// Answer when every connected gateway enforces it, or after this time.
     #[serde(default)]
@@ -192,6 +223,7 @@ pub(super) struct Sweep {
     #[serde(default)]
     all: bool,
     /// Why, in a sentence.
+    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     reason: String,
     /// Answer when every connected gateway enforces it, or after this time.
     #[serde(default)]
@@ -242,17 +274,22 @@ impl From<Question> for v1::CanIRequest {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhichObjects {
-    /// `Identity`, `Person`, `Group`, `Resource`, `Route`, `Role` or `Exception`; all if not given.
+    /// Of this kind; of all if not given.
     #[serde(default)]
-    pub(super) kind: String,
+    kind: Option<Kind>,
+}
+
+impl From<WhichObjects> for v1::ListObjectsRequest {
+    fn from(which: WhichObjects) -> Self {
+        Self { kind: which.kind.map(Kind::as_str).unwrap_or_default().to_owned() }
+    }
 }
 
 /// A document of the catalog.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NewObject {
-    /// `Identity`, `Person`, `Group`, `Resource`, `Route`, `Role` or `Exception`.
-    kind: String,
+    kind: Kind,
     /// Its name.
     name: String,
     /// What it says: see `portcullis config schema`.
@@ -272,7 +309,7 @@ pub(super) struct Documents {
 impl From<Documents> for v1::ApplyRequest {
     fn from(documents: Documents) -> Self {
         let object = |it: NewObject| v1::CatalogObject {
-            kind: it.kind,
+            kind: it.kind.as_str().to_owned(),
             name: it.name,
             spec_json: it.spec.to_string(),
             ..Default::default()
@@ -288,6 +325,7 @@ pub(super) struct NewState {
     /// `active`, `quarantined` or `offboarded`.
     state: crate::domain::identity::IdentityState,
     /// Why, in a sentence.
+    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     reason: String,
     /// Answer when every connected gateway enforces it, or after this time.
     #[serde(default)]
@@ -325,6 +363,7 @@ pub(super) struct NewPolicy {
     #[serde(default)]
     starter: bool,
     /// Why, in a sentence.
+    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     reason: String,
     /// Refuse it when another version than this is in force; 0: when any is.
     #[serde(default)]
@@ -347,8 +386,10 @@ impl From<NewPolicy> for v1::PublishPolicyRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeadToken {
     /// Its `iss`.
+    #[schemars(length(min = 1, max = 512))]
     issuer: String,
     /// Its `jti`.
+    #[schemars(length(min = 1, max = 256))]
     jti: String,
     /// When it would have ended.
     expires: Timestamp,

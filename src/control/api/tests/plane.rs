@@ -87,6 +87,7 @@ impl Bench {
         let ca = enrol::init(&pki, "example.org", &[], clock.as_ref()).unwrap();
         let text = format!(
             "role: control\ntrust_domain: example.org\nstate_dir: {}\ngrpc_address: 127.0.0.1:0\nhttp_address: 127.0.0.1:0\n\
+             https_address: 127.0.0.1:0\n\
              tls: {{certificate_file: {pki}/control.pem, key_file: {pki}/control.key, client_ca_file: {pki}/ca.pem}}\n\
              drain: 1s\n",
             dir.path().join("state").display(),
@@ -154,6 +155,22 @@ impl Bench {
         let address = self.plane.as_ref().unwrap().grpc_address();
         let endpoint = Channel::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
         endpoint.connect().await.unwrap()
+    }
+
+    /// What HTTPS at the control plane is reached with, with a client certificate for `subject` if there is one.
+    pub(super) fn https(&self, subject: Option<Subject>) -> (reqwest::Client, String) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let ca = reqwest::Certificate::from_pem(self.ca.pem().as_bytes()).unwrap();
+        let mut client = reqwest::Client::builder().no_proxy().tls_certs_only([ca]);
+        if let Some(subject) = subject {
+            let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
+            let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+            self.ca.issue(&subject, &certificate, &key, &crate::clock::SystemClock).unwrap();
+            let both = [std::fs::read(key).unwrap(), std::fs::read(certificate).unwrap()].concat();
+            client = client.identity(reqwest::Identity::from_pem(&both).unwrap());
+        }
+        let address = self.plane.as_ref().unwrap().https_address().unwrap();
+        (client.build().unwrap(), format!("https://localhost:{}", address.port()))
     }
 
     pub(super) async fn as_person(&self, person: &str) -> Client {
