@@ -46,7 +46,12 @@ fn todo() -> Dev {
             }
             "editor" => {
                 dev.grant(name, "todo", &["can_read_todos", "can_create_todo"]);
-                dev.grant_with(name, "todo", &["can_update_todo", "can_delete_todo"], &["--duration", "15m", "--parameter", &own]);
+                dev.grant_with(
+                    name,
+                    "todo",
+                    &["can_update_todo", "can_delete_todo"],
+                    &["--duration", "15m", "--parameter", &own],
+                );
             }
             _ => {
                 dev.grant(name, "todo", &["can_read_todos"]);
