@@ -26,7 +26,8 @@ use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceNam
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::access::AccessLog;
 use crate::evidence::entry::Kind;
-use crate::evidence::query::index::{Index, Search};
+use crate::evidence::query::index::Index;
+use crate::evidence::query::search::Search;
 use crate::evidence::query::{Filter, Found, Query, QueryError, records};
 use crate::evidence::storage::{DiskStorage, Storage};
 

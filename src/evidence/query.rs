@@ -3,6 +3,7 @@
 //! Reads without verifying: what an attacker changed is shown as it stands. Whoever must know calls `verify`.
 
 pub mod index;
+pub mod search;
 
 use std::collections::HashSet;
 use std::io;

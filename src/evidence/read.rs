@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use super::entry::Entry;
@@ -14,6 +14,8 @@ use super::storage::Storage;
 
 /// Bytes asked of the disk at once.
 const READ_BYTES: usize = 256 * 1024;
+/// The same where a few records are wanted.
+const FEW_BYTES: usize = 16 * 1024;
 
 /// Where something stands in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,6 +301,44 @@ impl JournalReader {
             at.following = segments(&*self.storage)?.into_iter().find(|other| *other > first);
         }
         Ok(())
+    }
+}
+
+/// A record of which it is known that those before it, from `records`' first on, stand at byte `offset` of a segment:
+/// where it stands, and its bytes. `None`: something else stands there.
+///
+/// # Errors
+/// Those of the disk.
+pub(crate) fn record_at(
+    storage: &dyn Storage,
+    path: &str,
+    offset: u64,
+    records: RangeInclusive<u64>,
+) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let (mut seq, wanted) = records.into_inner();
+    let (mut buffer, mut start) = (Vec::new(), 0usize);
+    loop {
+        let frame = Frame::read(buffer.get(start..).unwrap_or_default());
+        let taken = frame.bytes();
+        match frame {
+            Frame::Mark(_) => start += taken,
+            Frame::Entry(payload) => {
+                if Entry::place(payload).is_none_or(|(named, _)| named != seq) {
+                    return Ok(None);
+                }
+                if seq == wanted {
+                    return Ok(Some((offset + u64::try_from(start).unwrap_or(0), payload.to_vec())));
+                }
+                (seq, start) = (seq + 1, start + taken);
+            }
+            Frame::Short { .. } => {
+                let end = offset + u64::try_from(buffer.len()).unwrap_or(0);
+                if storage.read_at(path, end, FEW_BYTES, &mut buffer)? == 0 {
+                    return Ok(None);
+                }
+            }
+            Frame::Blank | Frame::Bad(_) => return Ok(None),
+        }
     }
 }
 

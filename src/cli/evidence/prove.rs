@@ -12,7 +12,8 @@ use super::super::output::Human;
 use super::Log;
 use crate::domain::name::CallId;
 use crate::evidence::query::Filter;
-use crate::evidence::query::index::{Index, Search};
+use crate::evidence::query::index::Index;
+use crate::evidence::query::search::Search;
 use crate::evidence::tlog_proof::{CannotProve, EXTENSION, TlogProof};
 use crate::files;
 

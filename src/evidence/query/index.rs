@@ -22,12 +22,12 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Facts, Filter, Found, Query, QueryError, facts};
+use super::{Facts, Filter, Found, QueryError, facts};
 use crate::evidence::checkpoint::Checkpoint;
 use crate::evidence::entry::{Entry, Event};
 use crate::evidence::journal::segment;
 use crate::evidence::key::read_log_file;
-use crate::evidence::read::{JournalReader, Next, Place};
+use crate::evidence::read::{JournalReader, Next, Place, record_at};
 use crate::evidence::sequencer::{SIGNED, read_note};
 use crate::evidence::storage::{DiskStorage, Storage};
 use crate::evidence::tree::sha256;
@@ -38,7 +38,7 @@ const FILE: &str = "records";
 const MAGIC: &[u8; 8] = b"PCLSIDX1";
 const FILE_HEADER: u64 = 8 + 32;
 /// Records of a chunk: what is not in one yet is read one by one.
-const CHUNK: u64 = 8192;
+pub(super) const CHUNK: u64 = 8192;
 /// Of this many records one is remembered by its place.
 const STRIDE: u64 = 16;
 const PLACES: usize = (CHUNK / STRIDE) as usize;
@@ -48,6 +48,8 @@ const TERM: usize = 16;
 const CALL: usize = 12;
 /// Longest body: no more terms than this fit.
 const MAX_BODY: usize = 64 << 20;
+/// Rows of a table that are read at once.
+const WINDOW: usize = 64;
 /// Intents whose outcome may still come, remembered while chunks are made; older ones are looked up.
 const MAX_OPEN: usize = 100_000;
 
@@ -56,16 +58,16 @@ const MAX_OPEN: usize = 100_000;
 pub struct Index {
     storage: Arc<dyn Storage>,
     file: Option<File>,
-    chunks: Vec<Chunk>,
+    pub(super) chunks: Vec<Chunk>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Chunk {
+pub(super) struct Chunk {
     /// Where its body stands in the file.
     at: u64,
     length: usize,
-    first_time: i64,
-    last_time: i64,
+    pub(super) first_time: i64,
+    pub(super) last_time: i64,
     terms: usize,
     calls: usize,
 }
@@ -107,7 +109,7 @@ fn of_call(facts: &Facts<'_>) -> Vec<u64> {
 
 impl Filter {
     /// What of it the index knows.
-    fn terms(&self) -> (Vec<u64>, Option<u64>) {
+    pub(super) fn terms(&self) -> (Vec<u64>, Option<u64>) {
         let identity = self.identity.as_ref().map(|it| Term::Identity(it.as_str()));
         let resource = self.resource.as_ref().map(|it| Term::Resource(it.as_str()));
         let action = self.action.as_ref().map(|it| Term::Action(it.as_str()));
@@ -276,64 +278,101 @@ impl Index {
         Ok(bytes)
     }
 
-    /// Reads from a record that it knows, or from the one behind the last.
-    fn reader(&self, seq: u64) -> Result<JournalReader, QueryError> {
-        let wanted = if seq == self.records() { seq.saturating_sub(1) } else { seq };
-        let chunk = usize::try_from(wanted / CHUNK).ok().and_then(|chunk| self.chunks.get(chunk));
-        let Some(chunk) = chunk else { return Ok(JournalReader::new(self.storage.clone(), seq)) };
-        let stride = wanted % CHUNK / STRIDE;
-        let place = self.bytes(chunk.at + (BODY_HEADER as u64) + stride * 16, 16)?;
+    /// The last record up to `seq` whose place is remembered: its number, the first of its segment, and its byte there.
+    fn place(&self, seq: u64) -> io::Result<Option<(u64, u64, u64)>> {
+        let chunk = usize::try_from(seq / CHUNK).ok().and_then(|chunk| self.chunks.get(chunk));
+        let Some(chunk) = chunk else { return Ok(None) };
+        let place = self.bytes(chunk.at + (BODY_HEADER as u64) + seq % CHUNK / STRIDE * 16, 16)?;
         let (segment, offset) = (number(&place, 0).map(u64::from_le_bytes), number(&place, 8).map(u64::from_le_bytes));
-        let from = wanted - wanted % STRIDE;
-        let mut reader =
-            JournalReader::at(self.storage.clone(), from, segment.unwrap_or(0), offset.unwrap_or(u64::MAX));
+        Ok(segment.zip(offset).map(|(segment, offset)| (seq - seq % STRIDE, segment, offset)))
+    }
+
+    /// Reads from a record that it knows, or from the one behind the last.
+    pub(super) fn reader(&self, seq: u64) -> Result<JournalReader, QueryError> {
+        let wanted = if seq == self.records() { seq.saturating_sub(1) } else { seq };
+        let Some((from, segment, offset)) = self.place(wanted)? else {
+            return Ok(JournalReader::new(self.storage.clone(), seq));
+        };
+        let mut reader = JournalReader::at(self.storage.clone(), from, segment, offset);
         while reader.position() < seq {
             let Next::Record(_) = reader.next()? else { return Err(QueryError::Index(seq)) };
         }
         Ok(reader)
     }
 
-    /// A record that it knows.
+    /// A record that it knows: read where it stands, or from where the one before it does.
     pub(super) fn record(&self, seq: u64) -> Result<Found, QueryError> {
-        let mut reader = self.reader(seq)?;
-        let Next::Record(record) = reader.next()? else { return Err(QueryError::Index(seq)) };
-        if record.place.seq != seq {
-            return Err(QueryError::Index(seq));
-        }
-        let place = record.place.clone();
-        let bytes = record.bytes.to_vec();
+        let (at, segment, offset) = self.place(seq)?.ok_or(QueryError::Index(seq))?;
+        let path: Arc<str> = segment::path(segment).into();
+        let here = record_at(&*self.storage, &path, offset, at..=seq)?;
+        let (place, bytes) = match here {
+            Some((offset, bytes)) => (Place { seq, segment: path, offset }, bytes),
+            // The next segment has it.
+            None => match self.reader(seq)?.next()? {
+                Next::Record(record) if record.place.seq == seq => (record.place.clone(), record.bytes.to_vec()),
+                _ => return Err(QueryError::Index(seq)),
+            },
+        };
         let entry = Entry::parse(&bytes).map_err(|error| QueryError::Entry { place: place.clone(), error })?;
         Ok(Found { place, entry, bytes })
     }
 
+    /// The rows of a sorted table that begin with `hash`. Hashes are spread evenly, so a guess is rarely far off, and one
+    /// look is mostly enough.
+    fn rows<const N: usize>(&self, table: u64, rows: usize, hash: u64) -> io::Result<Vec<[u8; N]>> {
+        let read = |from: usize, to: usize| {
+            let at = table + u64::try_from(from * N).unwrap_or(u64::MAX);
+            self.bytes(at, (to.min(rows) - from) * N)
+        };
+        let smaller = |row: &[u8; N]| number(row, 0).map_or(0, u64::from_le_bytes) < hash;
+        // The first that is not smaller stands in here; `high` is one of them.
+        let (mut low, mut high) = (0, rows);
+        let mut guess = usize::try_from((u128::from(hash) * rows as u128) >> 64).unwrap_or(0);
+        while high - low > WINDOW {
+            let from = guess.saturating_sub(WINDOW / 2).clamp(low, high - WINDOW);
+            let bytes = read(from, from + WINDOW)?;
+            match bytes.as_chunks::<N>().0.partition_point(smaller) {
+                0 => high = from,
+                WINDOW => low = from + WINDOW,
+                found => (low, high) = (from + found, from + found),
+            }
+            guess = usize::midpoint(low, high);
+        }
+        let mut found = Vec::new();
+        loop {
+            let bytes = read(low, high + WINDOW)?;
+            let all = bytes.as_chunks::<N>().0;
+            let same = |row: &&[u8; N]| number(*row, 0).is_some_and(|bytes| u64::from_le_bytes(bytes) == hash);
+            let these = all.get(all.partition_point(smaller)..).unwrap_or_default();
+            let count = these.iter().take_while(same).count();
+            found.extend_from_slice(these.get(..count).unwrap_or_default());
+            (low, high) = (low + all.len(), low + all.len());
+            // Only where all of them were the same may there be more.
+            if count < these.len() || low >= rows {
+                return Ok(found);
+            }
+        }
+    }
+
     /// The records of a chunk that may be wanted, ascending.
-    fn candidates(&self, chunk: &Chunk, terms: &[u64], call: Option<u64>) -> io::Result<Vec<u16>> {
+    pub(super) fn candidates(&self, chunk: &Chunk, terms: &[u64], call: Option<u64>) -> io::Result<Vec<u16>> {
         let tables = chunk.at + (BODY_HEADER + PLACES * 16) as u64;
         let calls = tables + (chunk.terms * TERM) as u64;
         let postings = calls + (chunk.calls * CALL) as u64;
         let mut wanted: Option<Vec<u16>> = None;
         if let Some(call) = call {
-            let table = self.bytes(calls, chunk.calls * CALL)?;
-            let from = (0..chunk.calls).collect::<Vec<_>>();
-            let hash = |n: usize| number(&table, n * CALL).map_or(0, u64::from_le_bytes);
-            let first = from.partition_point(|n| hash(*n) < call);
-            let found = (first..chunk.calls).take_while(|n| hash(*n) == call);
-            let at = found.filter_map(|n| number(&table, n * CALL + 8).map(u32::from_le_bytes));
+            let rows = self.rows::<CALL>(calls, chunk.calls, call)?;
+            let at = rows.iter().filter_map(|row| number(row, 8).map(u32::from_le_bytes));
             let mut at: Vec<u16> = at.filter_map(|at| u16::try_from(at).ok()).collect();
             at.sort_unstable();
             wanted = Some(at);
         }
-        let table = if terms.is_empty() { Vec::new() } else { self.bytes(tables, chunk.terms * TERM)? };
         for term in terms {
             if wanted.as_ref().is_some_and(Vec::is_empty) {
                 break;
             }
-            let found = table
-                .as_chunks::<TERM>()
-                .0
-                .binary_search_by_key(term, |row| number(row, 0).map_or(0, u64::from_le_bytes));
-            let row = found.ok().and_then(|at| table.get(at * TERM..));
-            let range = row.and_then(|row| Some((number(row, 8)?, number(row, 12)?)));
+            let rows = self.rows::<TERM>(tables, chunk.terms, *term)?;
+            let range = rows.first().and_then(|row| Some((number(row, 8)?, number(row, 12)?)));
             let Some((from, count)) = range.map(|(a, b)| (u32::from_le_bytes(a), u32::from_le_bytes(b))) else {
                 return Ok(Vec::new());
             };
@@ -392,81 +431,6 @@ fn writable(path: &Path) -> Option<File> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).ok()?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(file)
-}
-
-/// A way through a log by its index: what it knows first, then what came after, one by one.
-#[derive(Debug)]
-pub struct Search {
-    index: Arc<Index>,
-    filter: Filter,
-    terms: Vec<u64>,
-    call: Option<u64>,
-    /// The next chunk to look into.
-    chunk: usize,
-    /// What may be wanted of the chunk before it, last first.
-    waiting: Vec<u64>,
-    rest: Query,
-}
-
-impl Search {
-    /// The records that `filter` wants. Without anything that the index knows, all of them are read.
-    ///
-    /// # Errors
-    /// When the log or the index cannot be read.
-    pub fn new(index: Arc<Index>, filter: Filter) -> Result<Self, QueryError> {
-        let (terms, call) = filter.terms();
-        let by_index = call.is_some() || !terms.is_empty();
-        let from = filter.from.map_or(i64::MIN, crate::domain::Timestamp::unix_micros);
-        let chunk = index.chunks.partition_point(|chunk| chunk.last_time < from);
-        let first = if by_index { index.records() } else { u64::try_from(chunk).unwrap_or(0) * CHUNK };
-        let chunk = if by_index { chunk } else { index.chunks.len() };
-        let rest = Query {
-            reader: index.reader(first)?,
-            filter: filter.clone(),
-            open: std::collections::HashSet::new(),
-            before: (first > 0).then(|| (index.clone(), first)),
-        };
-        Ok(Self { index, filter, terms, call, chunk, waiting: Vec::new(), rest })
-    }
-
-    /// The next record that is wanted; `None` when there is none yet.
-    ///
-    /// # Errors
-    /// When the log cannot be read on, or is not what the index was made of.
-    #[expect(clippy::should_implement_trait, reason = "none is not the end: the log may grow")]
-    pub fn next(&mut self) -> Result<Option<Found>, QueryError> {
-        let to = self.filter.to.map_or(i64::MAX, crate::domain::Timestamp::unix_micros);
-        loop {
-            if let Some(seq) = self.waiting.pop() {
-                let found = self.index.record(seq)?;
-                if self.wanted(&found)? {
-                    return Ok(Some(found));
-                }
-                continue;
-            }
-            let Some(chunk) = self.index.chunks.get(self.chunk).filter(|chunk| chunk.first_time < to) else {
-                return self.rest.next();
-            };
-            let first = u64::try_from(self.chunk).unwrap_or(0) * CHUNK;
-            let found = self.index.candidates(chunk, &self.terms, self.call)?;
-            self.waiting = found.into_iter().rev().map(|at| first + u64::from(at)).collect();
-            self.chunk += 1;
-        }
-    }
-
-    fn wanted(&self, found: &Found) -> Result<bool, QueryError> {
-        let facts = facts(&found.entry.event);
-        if !self.filter.of_record(&found.entry, &facts) {
-            return Ok(false);
-        }
-        Ok(match &found.entry.event {
-            Event::Outcome(outcome) => {
-                self.filter.of_call(&Facts::default())
-                    || self.filter.of_call(&super::facts(&self.index.record(outcome.intent_seq)?.entry.event))
-            }
-            _ => self.filter.of_call(&facts),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use crate::domain::name::{CallId, GrantId};
 use crate::evidence::EvidenceLog;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::tests::{clock, completed, intent, origin, small, writer};
+use crate::evidence::query::Query;
+use crate::evidence::query::search::Search;
 
 fn write(directory: &Path, key: &EvidenceKey, calls: std::ops::Range<u64>) {
     let (log, _) = EvidenceLog::open(directory, origin(), key.clone(), &writer(), small(), clock()).unwrap();
@@ -88,5 +90,32 @@ fn the_index_of_a_log_that_was_replaced_is_not_this_logs() {
     for _ in 0..2 {
         assert_eq!(Index::open(&log).unwrap().records(), 0);
         assert_eq!(searched(&log, &filters()[0]), scanned(&log, &filters()[0]));
+    }
+}
+
+#[test]
+fn rows_of_a_table_of_any_size_are_found_however_their_hashes_are_spread() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("table");
+    let spreads: [fn(u64) -> u64; 3] =
+        [|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15), |n| n / 3, |n| u64::MAX - (n % 5) * 1000];
+    for spread in spreads {
+        for rows in [0, 1, 63, 64, 65, 128, 200, 1000, 5000u64] {
+            let mut table: Vec<(u64, u32)> = (0..rows).map(|n| (spread(n), n as u32)).collect();
+            table.sort_unstable();
+            let bytes: Vec<u8> =
+                table.iter().flat_map(|(hash, n)| [&hash.to_le_bytes()[..], &n.to_le_bytes()].concat()).collect();
+            std::fs::write(&path, [&[9; 24][..], &bytes, &[7; 4096]].concat()).unwrap();
+            let storage = Arc::new(DiskStorage::read_only(home.path()));
+            let index = Index { storage, file: Some(File::open(&path).unwrap()), chunks: Vec::new() };
+            let mut asked: Vec<u64> = table.iter().map(|(hash, _)| *hash).collect();
+            asked.extend([0, 1, u64::MAX, u64::MAX / 2, 77]);
+            for hash in asked {
+                let found = index.rows::<CALL>(24, table.len(), hash).unwrap();
+                let found: Vec<u32> = found.iter().map(|row| u32::from_le_bytes(number(row, 8).unwrap())).collect();
+                let expected: Vec<u32> = table.iter().filter(|(it, _)| *it == hash).map(|(_, n)| *n).collect();
+                assert_eq!(found, expected, "{rows} rows, {hash}");
+            }
+        }
     }
 }
