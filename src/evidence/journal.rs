@@ -130,6 +130,9 @@ pub struct Ticket {
     epoch: u64,
 }
 
+/// In place of an epoch: the record is known to be durable, whatever ended since.
+const PROMISED: u64 = u64::MAX;
+
 /// The end of an epoch: what was not durable then never became so.
 #[derive(Clone, Copy, Debug)]
 struct Failure {
@@ -408,6 +411,9 @@ impl Shared {
     }
 
     fn outcome_with(&self, state: &State, ticket: Ticket) -> Option<Result<(), JournalError>> {
+        if ticket.epoch == PROMISED {
+            return Some(Ok(()));
+        }
         if ticket.epoch == self.epoch.load(Ordering::SeqCst) {
             let durable = ticket.seq < self.durable.load(Ordering::SeqCst);
             return match durable {

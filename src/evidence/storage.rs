@@ -113,7 +113,8 @@ pub trait SegmentFile: Send + fmt::Debug {
     /// Those of the disk.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Whether the file still stands under its name: somebody may have deleted or replaced it.
+    /// Whether the file still stands under its name, as long as it was written: somebody may have deleted, replaced or cut
+    /// it.
     ///
     /// # Errors
     /// Those of the disk.

@@ -306,6 +306,21 @@ fn a_deleted_segment_refuses_calls_on_a_real_disk() {
 }
 
 #[test]
+fn a_segment_that_was_cut_where_it_stands_refuses_calls_on_a_real_disk() {
+    for left in [0, 100] {
+        let directory = tempfile::tempdir().unwrap();
+        let (key, _) = EvidenceKey::generate().unwrap();
+        let (log, _) =
+            EvidenceLog::open(directory.path(), origin(), key, &writer(), JournalOptions::default(), clock()).unwrap();
+        assert_eq!(calls(log.journal(), 0, 2), 2);
+        // As log rotation by copying does.
+        let segment = directory.path().join("journal/00000000000000000000.log");
+        std::fs::OpenOptions::new().write(true).open(segment).unwrap().set_len(left).unwrap();
+        assert_eq!(calls(log.journal(), 2, 2), 0);
+    }
+}
+
+#[test]
 fn a_log_that_lost_signed_records_does_not_open_however_often_it_is_tried() {
     let lose_all = |bytes: &mut Vec<u8>| bytes.clear();
     let lose_last = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);

@@ -342,6 +342,7 @@ async fn prepare(
         outcome.end(crate::evidence::entry::Ended::Unknown, Some(error.reason()));
         Unready::Unrecorded(error.reason())
     })?;
+    outcome.promised();
     if let Some(reason) = request.cut.reason() {
         return Err(Unready::Recorded(reason));
     }

@@ -16,7 +16,7 @@ use crate::evidence::entry::{
     Basis, BodyDigest, CredentialKind, CredentialOut, Decision, Ended, Ending, Intent, MAX_SAMPLES, Parameters,
     RefusalCount, RefusalSample, Refusals,
 };
-use crate::evidence::journal::{Journal, JournalError, OutcomeRoom};
+use crate::evidence::journal::{Journal, JournalError, OutcomeRoom, Ticket};
 
 /// What the evidence needs of a request.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +117,13 @@ impl OutcomeRecord {
         }
     }
 
+    /// The intent is on disk: from here on the outcome is owed.
+    pub(crate) fn promised(&mut self) {
+        if let Some(room) = &mut self.room {
+            room.promised();
+        }
+    }
+
     /// How it ended. The first word counts.
     pub(crate) fn end(&mut self, ended: Ended, reason: Option<Reason>) {
         self.ended.get_or_insert((ended, reason));
@@ -166,25 +173,53 @@ struct Counts {
     from: Option<Timestamp>,
     counts: Vec<(Reason, u64)>,
     samples: Vec<RefusalSample<'static>>,
+    /// What was told last, until it is known to be on disk.
+    told: Option<(Ticket, Box<Counts>)>,
+}
+
+impl Counts {
+    fn add(&mut self, reason: Reason, more: u64) {
+        match self.counts.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count = count.saturating_add(more),
+            None => self.counts.push((reason, more)),
+        }
+    }
+
+    /// Takes back what was told and not written.
+    fn take_back(&mut self, told: Counts) {
+        told.counts.into_iter().for_each(|(reason, count)| self.add(reason, count));
+        self.from = told.from.or(self.from);
+        let later = std::mem::replace(&mut self.samples, told.samples);
+        self.samples.extend(later);
+        self.samples.truncate(MAX_SAMPLES);
+    }
 }
 
 impl RefusalCounter {
     /// One more.
     pub(crate) fn note(&self, reason: Reason, peer: SocketAddr, method: &str, path: &str) {
         let mut state = self.state.lock();
-        match state.counts.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += 1,
-            None => state.counts.push((reason, 1)),
-        }
+        state.add(reason, 1);
         if state.samples.len() < MAX_SAMPLES {
             let sample = |text: &str| text.chars().take(256).collect::<String>();
             state.samples.push(RefusalSample { peer, method: sample(method).into(), path: sample(path).into() });
         }
     }
 
-    /// Records what was counted since the last time, when there was anything. What cannot be recorded is counted on.
+    /// Records what was counted since the last time, when there was anything. What cannot be recorded, or was not written
+    /// the last time, is counted on.
     pub(crate) fn flush(&self, journal: &Journal, now: Timestamp) -> Result<(), JournalError> {
         let mut state = self.state.lock();
+        if let Some((ticket, told)) = state.told.take() {
+            match journal.outcome_of(ticket) {
+                Some(Ok(())) => {}
+                Some(Err(_)) => state.take_back(*told),
+                None => {
+                    state.told = Some((ticket, told));
+                    return Ok(());
+                }
+            }
+        }
         let from = *state.from.get_or_insert(now);
         if state.counts.is_empty() {
             state.from = Some(now);
@@ -193,8 +228,13 @@ impl RefusalCounter {
         let counts =
             state.counts.iter().map(|(reason, count)| RefusalCount { reason: *reason, count: *count }).collect();
         let record = Refusals { from, to: now, counts, samples: state.samples.clone() };
-        let _ticket = journal.append(&record)?;
-        *state = Counts { from: Some(now), ..Counts::default() };
+        let ticket = journal.append(&record)?;
+        let told = std::mem::replace(&mut *state, Counts { from: Some(now), ..Counts::default() });
+        state.told = Some((ticket, Box::new(told)));
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "record/tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::queue::Class;
 use super::waiters::Slot;
-use super::{Call, Shared, Ticket};
+use super::{Call, PROMISED, Shared, Ticket};
 use crate::domain::name::CallId;
 use crate::evidence::entry::{Ended, Ending, Outcome};
 
@@ -38,6 +38,11 @@ impl OutcomeRoom {
     /// Where the intent stands, should it become durable.
     pub fn intent_seq(&self) -> u64 {
         self.ticket.seq
+    }
+
+    /// The intent is known to be durable: its outcome is owed, however often the disk fails before the call ends.
+    pub fn promised(&mut self) {
+        self.ticket.epoch = PROMISED;
     }
 
     /// Records how the call ended. It is written with the next batch, or when the disk is well again.
@@ -87,7 +92,7 @@ mod tests {
     use crate::domain::clock::ManualClock;
     use crate::domain::{Clock, Timestamp};
     use crate::evidence::entry::Event;
-    use crate::evidence::journal::tests::{clock, completed, entries, eventually, intent, origin, small, writer};
+    use crate::evidence::journal::tests::{clock, completed, entries, eventually, intent, note, origin, small, writer};
     use crate::evidence::journal::{Journal, Ticket};
     use crate::evidence::storage::{FakeStorage, Fault, Operation};
 
@@ -117,6 +122,29 @@ mod tests {
         fn since_boot(&self) -> Duration {
             self.clock.since_boot()
         }
+    }
+
+    #[test]
+    fn an_outcome_is_written_however_often_the_disk_failed_since_its_intent() {
+        let disk = FakeStorage::new();
+        let (journal, _) = Journal::open(Arc::new(disk.clone()), origin(), &writer(), small(), clock()).unwrap();
+        let (ticket, mut room) = journal.intent(&intent(1)).unwrap();
+        journal.durable_blocking(ticket).unwrap();
+        room.promised();
+        // More than are remembered, each after something was written.
+        let mut failed = 0;
+        while failed < crate::evidence::journal::MAX_FAILURES_KEPT + 10 {
+            disk.fail(Operation::Append, 0, Fault::Error);
+            let done = journal.append(&note(7)).and_then(|ticket| journal.durable_blocking(ticket));
+            failed += usize::from(done.is_err());
+            disk.mend();
+            eventually("recovered", || journal.status().broken.is_none());
+        }
+        room.record(completed());
+        journal.flush().unwrap();
+        let outcomes = entries(&disk).into_iter().filter(|entry| matches!(entry.event, Event::Outcome(_))).count();
+        assert_eq!((outcomes, journal.status().outcomes_lost), (1, 0));
+        journal.close();
     }
 
     #[test]

@@ -191,6 +191,10 @@ impl WriterThread {
         let Some(segment) = &mut self.segment else {
             return Err(WriteError::Room(io::Error::other("no segment")));
         };
+        // Written behind a cut, the batch would stand behind a hole.
+        if !segment.file.in_place().map_err(WriteError::Poisoned)? {
+            return Err(WriteError::Stolen);
+        }
         // Without fdatasync nothing is known to be on disk, and recovery must take every tear for one.
         segment.file.append(batch.sealed(if disk { durable } else { 0 })).map_err(WriteError::Poisoned)?;
         segment.written += bytes;
@@ -256,7 +260,9 @@ impl WriterThread {
     fn fail(&mut self, batch: &Queue, failure: WriteError) {
         let (error, disk) = match &failure {
             WriteError::Room(disk) | WriteError::Poisoned(disk) => (journal_error(disk), disk),
-            WriteError::Stolen => (JournalError::Unavailable, &io::Error::other("the segment was deleted or replaced")),
+            WriteError::Stolen => {
+                (JournalError::Unavailable, &io::Error::other("the segment was deleted, replaced or cut"))
+            }
         };
         self.shared.status.failed(disk);
         let durable = self.shared.durable.load(Ordering::SeqCst);

@@ -282,7 +282,7 @@ impl SegmentFile for DiskSegment {
 
     fn in_place(&self) -> io::Result<bool> {
         match std::fs::symlink_metadata(&self.path) {
-            Ok(now) => Ok((now.dev(), now.ino()) == self.inode),
+            Ok(now) => Ok((now.dev(), now.ino(), now.len()) == (self.inode.0, self.inode.1, self.written)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
