@@ -4,7 +4,7 @@
 //! where an issuer's keys come from and how verified tokens are remembered is the gateway's affair.
 
 pub mod claims;
-mod json;
+pub mod json;
 pub mod keys;
 pub mod mint;
 pub mod oauth;

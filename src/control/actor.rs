@@ -92,6 +92,8 @@ pub(super) struct Actor {
     now: Timestamp,
     /// After a commit of unknown fate, or one that lost against another writer, the model is read anew first.
     stale: bool,
+    /// A writer before this one may have been interrupted between what belongs together.
+    interrupted: bool,
 }
 
 impl Actor {
@@ -127,7 +129,8 @@ impl Actor {
         });
         let (sender, jobs) = mpsc::channel(MAX_QUEUE);
         let handle = ControlHandle::new(sender, shared.clone());
-        Ok((Self { shared, jobs, identifiers: Identifiers { last }, now, stale: false }, handle))
+        let identifiers = Identifiers { last };
+        Ok((Self { shared, jobs, identifiers, now, stale: false, interrupted: true }, handle))
     }
 
     /// Works until every handle is gone or `stop` says so.
@@ -210,6 +213,7 @@ impl Actor {
         // And their events are in the outbox.
         self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
         self.stale = false;
+        self.interrupted = true;
         Ok(())
     }
 
@@ -293,13 +297,16 @@ impl Actor {
             tracing::error!(%error, "the store cannot be read");
             return;
         }
-        for plan in [
+        let often: [fn(&Model, Timestamp) -> Plan<bool>; 5] = [
             grant::plan_expiry,
             request::plan_expiry,
             request::plan_prune,
             grant::plan_forget_tokens,
             uses::plan_forget_ledgers,
-        ] {
+        ];
+        let once: &[fn(&Model, Timestamp) -> Plan<bool>] =
+            if self.interrupted { &[super::identity::plan_left] } else { &[] };
+        for plan in often.iter().chain(once) {
             loop {
                 let plan = plan(&self.shared.model.load(), self.now);
                 let more = plan.answer;
@@ -311,11 +318,15 @@ impl Actor {
                 if group.add(&self.shared, planned).is_err() {
                     break;
                 }
-                if self.commit(group).await == Committed::No || !more {
+                if self.commit(group).await == Committed::No {
+                    return;
+                }
+                if !more {
                     break;
                 }
             }
         }
+        self.interrupted = false;
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use acknowledgements::Acknowledgements;
 pub(super) use acknowledgements::Stated;
-pub use receipt::{Bound, Wanted};
+pub use receipt::{Bound, Cuts, Wanted};
 
 use crate::domain::name::GatewayName;
 use crate::domain::{Clock, Timestamp};

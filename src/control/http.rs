@@ -2,7 +2,10 @@
 //!
 //! In plain text on loopback, and with TLS where the settings say so. Who calls and what they may is the API's business.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -17,9 +20,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::actor::ControlHandle;
@@ -30,6 +34,8 @@ use super::listen::Listener;
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the head of a request may take, and how long a connection may stand idle.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a peer may take nothing of what is written to it.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 const MAX_HEADERS: usize = 64;
 /// Longest head.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -98,14 +104,12 @@ pub(super) fn tls(certificate: &[u8], key: &[u8], authorities: &[u8]) -> Result<
 
 /// Serves until stopped.
 pub(super) fn start(handle: ControlHandle, parts: Parts, http: Http, stop: watch::Receiver<bool>) -> JoinHandle<()> {
-    let router = Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(Served { handle, parts })
-        .merge(http.api);
+    let router = http.api.route("/healthz", get(|| async { "alive\n" }));
+    // How it does in detail is for those on this machine.
+    let local = Router::new().route("/readyz", get(ready)).route("/metrics", get(metrics));
+    let local = local.with_state(Served { handle, parts }).merge(router.clone());
     tokio::spawn(async move {
-        let plain = listen(http.plain, None, router.clone(), stop.clone());
+        let plain = listen(http.plain, None, local, stop.clone());
         match http.secure {
             None => plain.await,
             Some((listener, config)) => {
@@ -158,7 +162,8 @@ where
         .header_read_timeout(HEAD_PATIENCE)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let stream = TokioIo::new(Impatient { stream, stalled: None });
+    let connection = http.serve_connection(stream, TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     // What a caller does to its own connection is its own matter.
     let ended = tokio::select! {
@@ -168,6 +173,52 @@ where
     if ended.is_none() {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
+    }
+}
+
+/// A stream whose peer has to take what is written to it: one that does not would hold its place for ever.
+struct Impatient<S> {
+    stream: S,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Impatient<S> {
+    fn write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(&mut S, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match write(&mut self.stream, cx) {
+            Poll::Ready(done) => {
+                self.stalled = None;
+                Poll::Ready(done)
+            }
+            Poll::Pending => {
+                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_PATIENCE)));
+                stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.write(cx, |stream, cx| Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write(cx, |stream, cx| Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write(cx, |stream, cx| Pin::new(stream).poll_shutdown(cx))
     }
 }
 

@@ -4,21 +4,22 @@
 //! What it holds ends after that, a bounded number at once. Nothing comes back with a release: while anything is left that
 //! did not end, there is none.
 
+use super::authorize::Caller;
 use super::grant::{Endings, plan_revoke};
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Context, Plan, Refused, checked_reason};
 use super::record::{Change, GrantRecord, Record};
 use super::request;
-use crate::domain::grant::Grant;
+use crate::domain::Timestamp;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::IdentityName;
 use crate::domain::request::Request;
 
 /// What an identity held, or had asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Grants that were live.
-    pub grants: Vec<Grant>,
+    /// How many grants were live.
+    pub grants: usize,
     /// How many requests were open.
     pub requests: usize,
 }
@@ -26,7 +27,7 @@ pub struct Held {
 impl Held {
     /// Whether it is nothing.
     pub fn is_empty(&self) -> bool {
-        self.grants.is_empty() && self.requests == 0
+        self.grants == 0 && self.requests == 0
     }
 }
 
@@ -79,7 +80,7 @@ pub fn plan_end_held(
     name: &IdentityName,
     reason: &str,
 ) -> Result<Plan<Held>, Refused> {
-    checked_reason(reason).map_err(Refused::invalid)?;
+    let reason = &checked_reason(reason).map_err(Refused::invalid)?;
     let answer = Held::default();
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Audience::Gateways, answer };
     if model.identities.get(name).is_none_or(|kept| kept.value.state == IdentityState::Active) {
@@ -95,7 +96,7 @@ pub fn plan_end_held(
         }
         plan.changes.extend(one.changes);
         plan.events.extend(one.events);
-        plan.answer.grants.push(one.answer);
+        plan.answer.grants += 1;
     }
     for request in open(model, name) {
         let one = request::cancelled(context, request, reason);
@@ -107,6 +108,17 @@ pub fn plan_end_held(
         plan.answer.requests += 1;
     }
     Ok(plan)
+}
+
+/// Ends what an identity that may not act has left, where the process ended before all of it had: a bounded number at
+/// once. The answer: whether there may be more.
+pub fn plan_left(model: &Model, now: Timestamp) -> Plan<bool> {
+    let away = model.identities.values().map(|kept| &kept.value).filter(|it| it.state != IdentityState::Active);
+    let left =
+        away.map(|it| &it.name).find(|name| model.grants_of.contains_key(*name) || open(model, name).next().is_some());
+    let context = Context { caller: &Caller::System, now };
+    let planned = left.and_then(|name| plan_end_held(model, &context, name, "the identity may not act").ok());
+    planned.map_or_else(|| Plan::nothing(false), |plan| plan.map(|held| !held.is_empty()))
 }
 
 /// Open requests that are an identity's own, or for it.

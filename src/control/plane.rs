@@ -178,7 +178,6 @@ impl ControlPlane {
         // Before anybody is served: with every commit the store would look less like an old copy.
         let current = handle.shared().vault.store().current_revision().await?;
         evidence.reached().await?.check(current)?;
-        let places = Arc::new(Semaphore::new(settings.limits.max_connections));
         let api = Api {
             handle: handle.clone(),
             authority: AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain)?,
@@ -189,11 +188,13 @@ impl ControlPlane {
             key: read_secret(&settings.tls.key_file)?,
             client_ca: read(&settings.tls.client_ca_file)?,
             max_message_bytes: settings.limits.max_message_bytes,
-            places: places.clone(),
+            places: Arc::new(Semaphore::new(settings.limits.max_connections)),
             stop: stopped.clone(),
         };
         let bind = async |address| {
-            let bound = Listener::bind(address, places.clone()).await;
+            // Each address has places of its own: nobody who holds all of one keeps gateways from another.
+            let places = Arc::new(Semaphore::new(settings.limits.max_connections));
+            let bound = Listener::bind(address, places).await;
             bound.map_err(|source| StartError::Http { address, source })
         };
         let plain = bind(settings.http_address).await?;

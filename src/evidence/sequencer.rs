@@ -71,6 +71,8 @@ struct Sequencer {
     edge: Edge,
     signed: Option<TreeHead>,
     note: String,
+    /// How many records what was published last speaks of, and when that was.
+    published: Option<u64>,
     published_at: Option<Duration>,
     /// Segments written since the last checkpoint, to be synced first when the journal does not.
     unsynced: Vec<Arc<str>>,
@@ -111,6 +113,7 @@ impl Sequencer {
             edge,
             signed,
             note: note.unwrap_or_default(),
+            published: None,
             published_at: None,
             unsynced: Vec::new(),
             durability,
@@ -193,12 +196,9 @@ impl Sequencer {
         }
         self.unsynced.clear();
         for (tile, hashes) in self.edge.partial() {
-            if self.current.contains(&(tile, hashes.len())) {
-                continue;
-            }
-            match self.stale.pop() {
-                Some((old, width)) => tiles::move_tile(&*self.storage, &old.path(width), tile, hashes)?,
-                None => tiles::write_tile(&*self.storage, tile, hashes)?,
+            // One that did not grow since the last checkpoint is there.
+            if !self.current.contains(&(tile, hashes.len())) {
+                tiles::write_tile(&*self.storage, tile, hashes)?;
             }
         }
         if self.signed != Some(head) {
@@ -233,10 +233,9 @@ impl Sequencer {
             None => true,
             Some(at) => now.saturating_sub(at) >= CHECKPOINT_EVERY || asked == Asked::Now,
         };
-        let new = self.signed.map(|head| head.size) != Some(self.edge.size()) || self.published_at.is_none();
-        if due && new {
+        if due && self.published != Some(self.edge.size()) {
             self.publish()?;
-            self.published_at = Some(now);
+            (self.published, self.published_at) = (Some(self.edge.size()), Some(now));
         }
         Ok(())
     }

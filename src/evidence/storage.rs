@@ -48,19 +48,6 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Those of the disk. Then the old file stands, or the new one.
     fn write_file(&self, path: &str, bytes: &[u8], persist: Persist) -> io::Result<()>;
 
-    /// Writes a small file that can be derived again, out of one that nobody needs any more, which goes. A reader finds
-    /// either of them whole, or not at all. After a loss of power anything may stand there.
-    ///
-    /// # Errors
-    /// Those of the disk. Then one of the two may be there, or neither.
-    fn move_on(&self, old: &str, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.write_file(path, bytes, Persist::Later)?;
-        match self.remove(old) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
-    }
-
     /// Reads at most `max` bytes at `offset`, appends them to `into` and says how many; 0 at the end of the file.
     ///
     /// # Errors

@@ -228,11 +228,6 @@ pub(crate) fn write_tile(storage: &dyn Storage, tile: TileId, hashes: &[Hash]) -
     storage.write_file(&tile.path(hashes.len()), &encode(hashes), Persist::Later)
 }
 
-/// Writes a tile out of the partial one at `old`, which no reader wants any more.
-pub(crate) fn move_tile(storage: &dyn Storage, old: &str, tile: TileId, hashes: &[Hash]) -> io::Result<()> {
-    storage.move_on(old, &tile.path(hashes.len()), &encode(hashes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -103,7 +103,7 @@ struct RawSqlite {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct RawControlLimits {
-    /// Connections at the same time, gRPC and HTTP together: 1 to 100000.
+    /// Connections at the same time, at each address: 1 to 100000.
     max_connections: u64,
     /// Largest message or request body: 64KiB to 64MiB.
     max_message_bytes: Size,
@@ -184,7 +184,7 @@ pub enum StoreSettings {
 /// Limits on what clients can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlLimits {
-    /// Connections at the same time, gRPC and HTTP together.
+    /// Connections at the same time, at each address.
     pub max_connections: usize,
     /// Largest message or request body, in bytes.
     pub max_message_bytes: usize,
@@ -228,13 +228,14 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     addresses.extend(raw.https_address.map(|address| ("/https_address".to_owned(), address.0)));
     check.distinct(&addresses);
     let public_url = raw.public_url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
-    let is_url = |url: &String| {
-        url.parse::<http::Uri>().is_ok_and(|url| {
-            matches!(url.scheme_str(), Some("https" | "http")) && url.authority().is_some() && url.query().is_none()
-        })
-    };
-    if public_url.as_ref().is_some_and(|url| !is_url(url)) {
-        check.fault("/public_url", "not a URL: https://HOST[:PORT][/PATH]");
+    if public_url.as_deref().is_some_and(|url| !is_origin(url)) {
+        check.fault(
+            "/public_url",
+            "not where it can be reached: https://HOST[:PORT], without a path; http on loopback only",
+        );
+    }
+    if public_url.is_none() && raw.https_address.is_some() {
+        check.fault("/https_address", "needs `public_url`: what callers are told to reach it by, https://HOST[:PORT]");
     }
     let state_dir = check.path(&raw.state_dir);
     let in_state = |file: Option<&FilePath>, name: &str| {
@@ -275,6 +276,17 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     check.finish(settings)
 }
 
+/// Whether a URL is scheme, host and port alone, and safe to send a token to.
+fn is_origin(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let parts = uri.scheme_str().zip(uri.authority());
+    parts.is_some_and(|(scheme, authority)| {
+        let is_local = ["localhost", "127.0.0.1", "[::1]"].contains(&authority.host());
+        let bare = format!("{scheme}://{authority}") == url && !authority.as_str().contains('@');
+        bare && (scheme == "https" || (scheme == "http" && is_local))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,5 +315,29 @@ mod tests {
         let faults = ControlSettings::parse("c.yaml", &text).unwrap_err();
         let places: Vec<_> = faults.as_slice().iter().map(|fault| (fault.line, fault.path.as_str())).collect();
         assert_eq!(places, [(2, "/trust_domain"), (5, "/http_address"), (6, "/limits/max_connections")], "{faults}");
+    }
+
+    #[test]
+    fn callers_are_told_an_address_that_is_safe_to_send_a_token_to() {
+        let parse = |more: &str| ControlSettings::parse("c.yaml", &(LEAST.to_owned() + more));
+        let tls = "https_address: 0.0.0.0:7444\n";
+        for (url, good) in [
+            ("https://control.example.org", true),
+            ("https://control.example.org:7444/", true),
+            ("http://127.0.0.1:9000", true),
+            ("http://control.example.org", false),
+            ("https://control.example.org/path", false),
+            ("https://a@control.example.org", false),
+            ("control.example.org", false),
+            ("ftp://control.example.org", false),
+        ] {
+            let settings = parse(&format!("{tls}public_url: {url}\n"));
+            assert_eq!(settings.is_ok(), good, "{url}");
+            if let Ok(settings) = settings {
+                assert_eq!(settings.public_url.as_deref(), Some(url.trim_end_matches('/')));
+            }
+        }
+        assert!(parse(tls).unwrap_err().to_string().contains("public_url"));
+        assert!(parse("").is_ok());
     }
 }

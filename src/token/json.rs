@@ -1,6 +1,6 @@
 //! JSON that can be read in exactly one way: no duplicate members at any depth, bounded nesting.
 //!
-//! For the headers and claims of tokens and for key sets. The usual reader keeps the last of two equal members, another
+//! For the headers and claims of tokens, for key sets and for what the control plane is asked over HTTP. The usual reader keeps the last of two equal members, another
 //! one keeps the first, and the difference is an attack (RFC 8725 section 2.4). Knows nothing about tokens.
 
 use std::fmt;
@@ -11,6 +11,17 @@ use serde_json::{Map, Value};
 /// Nesting accepted: claims of real issuers stay under five.
 const MAX_DEPTH: usize = 12;
 
+/// Reads one JSON value, nested at most so deep, with nothing after it. The error says what stands where.
+///
+/// # Errors
+/// When it is not JSON, or could be read in more than one way.
+pub fn value(bytes: &[u8], depth: usize) -> Result<Value, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = Strict { depth }.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(value)
+}
+
 /// Why a text is not an unambiguous JSON object. Says nothing about its content, which may be a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an unambiguous JSON object")]
@@ -18,10 +29,7 @@ pub(super) struct JsonError;
 
 /// Reads one JSON object, with nothing after it.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, JsonError> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: MAX_DEPTH }.deserialize(&mut reader).map_err(|_| JsonError)?;
-    reader.end().map_err(|_| JsonError)?;
-    match value {
+    match value(bytes, MAX_DEPTH).map_err(|_| JsonError)? {
         Value::Object(members) => Ok(members),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(JsonError),
     }

@@ -21,7 +21,7 @@ use crate::domain::name::{GrantId, ResourceName};
 use crate::wire::{self, v1};
 use fields::{limits, parsed};
 
-pub(super) use question::Question;
+pub(super) use question::{KnownCredential, Presented, Question};
 
 mod fields;
 mod list;

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::super::actor::{ControlHandle, Done};
+use super::super::actor::ControlHandle;
 use super::super::authorize::{Caller, Operation};
 use super::super::catalog::Document;
 use super::super::encode;
@@ -13,12 +13,12 @@ use super::super::policy;
 use super::super::record::{PolicyFile, PolicyRecord};
 use super::error::refused;
 use super::{ApiError, authorized, receipts};
-use crate::domain::identity::{Identity, IdentityState};
+use crate::domain::identity::IdentityState;
 use crate::domain::name::IdentityName;
 use crate::wire::v1;
 
 /// The service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CatalogService {
     pub(super) handle: ControlHandle,
     /// Waits for gateways end when the process is about to.
@@ -122,28 +122,46 @@ impl v1::catalog_server::Catalog for CatalogService {
             return Err(ApiError::invalid("state: active, quarantined or offboarded").into());
         };
         let name: IdentityName = identity.parse().map_err(|error| ApiError::invalid(format!("identity: {error}")))?;
-        let (done, held) = if state == IdentityState::Active {
-            // What a quarantine that was interrupted left ends before anything can come back.
-            let (held, _) = self.end_held(&caller, &name, &reason).await?;
-            (self.handle.set_state(&caller, name, state, reason).await.map_err(refused)?, held)
-        } else {
-            let done = self.handle.set_state(&caller, name.clone(), state, reason.clone()).await.map_err(refused)?;
-            let (held, last) = self.end_held(&caller, &name, &reason).await?;
-            (Done { revision: last.unwrap_or(done.revision), ..done }, held)
-        };
-        let revisions = (first_of(&self.handle.model(), &done.answer).min(done.revision), done.revision);
-        let receipts = receipts::of_grants(&self.handle, revisions, &held.grants, wait_ms, &self.stop).await;
-        Ok(Response::new(v1::SetIdentityStateResponse {
-            object: Some(encode::identity(&done.answer, done.revision)),
-            revision: done.revision,
-            revoked: u64::try_from(held.grants.len()).unwrap_or(u64::MAX),
-            cancelled: u64::try_from(held.requests).unwrap_or(u64::MAX),
-            receipts,
-        }))
+        // In a task of its own: a caller that hangs up in the middle leaves nothing half done.
+        let service = self.clone();
+        let done = tokio::spawn(async move { service.state_set(&caller, name, state, &reason, wait_ms).await });
+        done.await.map_err(|_| Status::internal("the change of state ended by a fault"))?.map(Response::new)
     }
 }
 
 impl CatalogService {
+    async fn state_set(
+        &self,
+        caller: &Caller,
+        name: IdentityName,
+        state: IdentityState,
+        reason: &str,
+        wait_ms: u64,
+    ) -> Result<v1::SetIdentityStateResponse, Status> {
+        // What a quarantine that was interrupted left ends before anything can come back.
+        let before = match state {
+            IdentityState::Active => Some(self.end_held(caller, &name, reason).await?),
+            IdentityState::Quarantined | IdentityState::Offboarded => None,
+        };
+        let done = self.handle.set_state(caller, name.clone(), state, reason.to_owned()).await.map_err(refused)?;
+        let (held, last) = match before {
+            Some((held, _)) => (held, None),
+            None => self.end_held(caller, &name, reason).await?,
+        };
+        // Set for the second time, it is as it was set first.
+        let since = self.handle.model().identities.get(&name).map_or(done.revision, |kept| kept.revision);
+        let since = since.min(done.revision);
+        let last = last.unwrap_or(done.revision);
+        let receipts = receipts::of_state(&self.handle, (since, last), wait_ms, &self.stop).await;
+        Ok(v1::SetIdentityStateResponse {
+            object: Some(encode::identity(&done.answer, since)),
+            revision: last,
+            revoked: u64::try_from(held.grants).unwrap_or(u64::MAX),
+            cancelled: u64::try_from(held.requests).unwrap_or(u64::MAX),
+            receipts,
+        })
+    }
+
     /// Ends all that an identity holds that may not act; the last revision in which anything ended.
     async fn end_held(
         &self,
@@ -158,15 +176,10 @@ impl CatalogService {
                 return Ok((held, last));
             }
             last = Some(done.revision);
-            held.grants.extend(done.answer.grants);
+            held.grants += done.answer.grants;
             held.requests += done.answer.requests;
         }
     }
-}
-
-/// The revision in which an identity got its state.
-fn first_of(model: &Model, identity: &Identity) -> u64 {
-    model.identities.get(&identity.name).map_or(u64::MAX, |kept| kept.revision)
 }
 
 fn published(record: PolicyRecord) -> v1::PolicyResponse {

@@ -12,7 +12,7 @@ use super::super::actor::ControlHandle;
 use super::super::authority::AuthorityKey;
 use super::super::authorize::{Caller, Operation};
 use super::super::enrol::{self, CertificateAuthority, EnrolError, Subject};
-use super::super::fleet::{GatewayStatus, SLACK, Wanted};
+use super::super::fleet::{Cuts, GatewayStatus, SLACK, Wanted};
 use super::super::model::Model;
 use super::super::plan::Refused;
 use super::super::record::{Digest, JoinToken, Standing};
@@ -206,7 +206,7 @@ impl FleetService {
             HaltScope::Resource(name) => vec![receipts::bound(&model, name)],
             HaltScope::Drill => Vec::new(),
         };
-        let wanted = Wanted { revision, cuts_from: revision, grants: None, bounds, lag: MAX_LAG };
+        let wanted = Wanted { revision, cuts_from: revision, cuts: Cuts::All, bounds, lag: MAX_LAG };
         receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
     }
 

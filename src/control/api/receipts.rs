@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::super::actor::ControlHandle;
-use super::super::fleet::{Bound, Wanted};
+use super::super::fleet::{Bound, Cuts, Wanted};
 use super::super::model::Model;
 use super::push::MAX_LAG;
+use crate::domain::Reason;
 use crate::domain::grant::Grant;
 use crate::domain::name::ResourceName;
 use crate::domain::resource::MAX_AUTHORITY;
@@ -32,8 +33,23 @@ pub(super) async fn of_grants(
     let model = handle.model();
     let resources: BTreeSet<_> = grants.iter().map(|grant| &grant.resource).collect();
     let bounds = resources.into_iter().map(|name| bound(&model, name)).collect();
-    let grants = Some(grants.iter().map(|grant| grant.id).collect());
-    let wanted = Wanted { revision, cuts_from, grants, bounds, lag: MAX_LAG };
+    let cuts = Cuts::Of(grants.iter().map(|grant| grant.id).collect());
+    let wanted = Wanted { revision, cuts_from, cuts, bounds, lag: MAX_LAG };
+    wait(handle, &wanted, wait_ms, stop).await
+}
+
+/// The same for an identity that got its state in the first of the revisions. It may have been let through on any
+/// resource, also where no grant of it is left. Of two that were set aside at once, each receipt tells the calls of both.
+pub(super) async fn of_state(
+    handle: &ControlHandle,
+    (cuts_from, revision): (u64, u64),
+    wait_ms: u64,
+    stop: &watch::Receiver<bool>,
+) -> Vec<v1::GatewayReceipt> {
+    let model = handle.model();
+    let bounds = model.resources.keys().map(|name| bound(&model, name)).collect();
+    let cuts = Cuts::For(Reason::IdentityInactive.code());
+    let wanted = Wanted { revision, cuts_from, cuts, bounds, lag: MAX_LAG };
     wait(handle, &wanted, wait_ms, stop).await
 }
 

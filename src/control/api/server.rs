@@ -77,6 +77,9 @@ pub enum ApiStartError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+/// Questions over HTTP that are worked out at once.
+const THINKING: usize = 2;
+
 impl Api {
     /// The same operations over HTTP, for callers that reach them at `base`.
     pub(in super::super) fn json(&self, base: String) -> axum::Router {
@@ -87,6 +90,7 @@ impl Api {
             identifier,
             max_body_bytes: self.max_message_bytes,
             base,
+            thinking: Arc::new(Semaphore::new(THINKING)),
         })
     }
 

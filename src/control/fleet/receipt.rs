@@ -20,6 +20,17 @@ pub struct Bound {
     pub longest: Duration,
 }
 
+/// Which cut calls a receipt tells.
+#[derive(Clone, Debug)]
+pub enum Cuts {
+    /// All.
+    All,
+    /// Those under these grants.
+    Of(BTreeSet<GrantId>),
+    /// Those for this reason, by its code: also of a call that ran under no grant.
+    For(&'static str),
+}
+
 /// What is asked of a receipt.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -27,8 +38,8 @@ pub struct Wanted {
     pub revision: u64,
     /// The first revision whose cut calls are told: what is done in several steps has several.
     pub cuts_from: u64,
-    /// The grants whose cut calls are told; `None`: all calls.
-    pub grants: Option<BTreeSet<GrantId>>,
+    /// Which cut calls are told.
+    pub cuts: Cuts,
     /// How long a gateway that was answered may go on allowing calls: one per resource.
     pub bounds: Vec<Bound>,
     /// How long a connected gateway may lag before it is answered no more.
@@ -44,8 +55,11 @@ impl Wanted {
     }
 
     fn concerns(&self, cut: &v1::CutCall) -> bool {
-        let id = crate::wire::grant_id(&cut.grant_id);
-        self.grants.as_ref().is_none_or(|grants| id.is_ok_and(|id| grants.contains(&id)))
+        match &self.cuts {
+            Cuts::All => true,
+            Cuts::Of(grants) => crate::wire::grant_id(&cut.grant_id).is_ok_and(|id| grants.contains(&id)),
+            Cuts::For(reason) => cut.reason == *reason,
+        }
     }
 }
 

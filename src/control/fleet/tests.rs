@@ -21,7 +21,7 @@ fn wanted(revision: u64) -> Wanted {
     Wanted {
         revision,
         cuts_from: revision,
-        grants: Some(BTreeSet::from([GrantId::from_bits(7)])),
+        cuts: Cuts::Of(BTreeSet::from([GrantId::from_bits(7)])),
         bounds: vec![Bound { since: 0, now: Duration::from_secs(10), longest: Duration::from_secs(10) }],
         lag: Duration::from_secs(5),
     }

@@ -240,3 +240,20 @@ fn partial_tiles_that_lost_power_left_empty_do_not_stay() {
     sequencer(&disk, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
     holds(&disk, &der);
 }
+
+#[test]
+fn a_checkpoint_that_could_not_be_published_is_published_without_anything_new() {
+    for after in 0..6 {
+        let (disk, (_, der)) = (FakeStorage::new(), key());
+        let (journal, _) = open_journal(&disk, small()).unwrap();
+        let mut sequencer = sequencer(&disk, &journal, &der).unwrap();
+        sequencer.step(Duration::ZERO, Asked::Now).unwrap();
+        append(&journal, 300);
+        disk.fail(Operation::Write, after, Fault::Error);
+        let failed = sequencer.step(Duration::MAX, Asked::Now).is_err();
+        disk.mend();
+        sequencer.step(Duration::MAX, Asked::Now).unwrap();
+        assert_eq!(published(&disk, &der).size, journal.durable_seq(), "write {after} failed: {failed}");
+        holds(&disk, &der);
+    }
+}

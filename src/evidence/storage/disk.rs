@@ -5,8 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::{Item, Persist, SegmentFile, Storage};
 
@@ -20,8 +19,6 @@ pub struct DiskStorage {
 
 const LOCK: &str = "lock";
 const TEMPORARY: &str = "tmp";
-/// A file on its way from one name to another.
-const SPARE: &str = "spare";
 
 impl DiskStorage {
     /// Opens a directory for writing; creates it, readable by its owner alone, when it does not exist.
@@ -40,14 +37,17 @@ impl DiskStorage {
         Self { root: root.to_owned(), lock: None }
     }
 
-    fn writable(&self, path: &str, persist: Persist) -> io::Result<PathBuf> {
+    fn writable(&self, path: &str) -> io::Result<PathBuf> {
         if self.lock.is_none() {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading"));
         }
-        let path = self.root.join(path);
-        if let Some(parent) = path.parent() {
-            create_directory(parent, persist)?;
-        }
+        Ok(self.root.join(path))
+    }
+
+    /// The same of a file that is to be: its directory is made where there is none.
+    fn new_file(&self, path: &str, persist: Persist) -> io::Result<PathBuf> {
+        let path = self.writable(path)?;
+        path.parent().map_or(Ok(()), |parent| create_directory(parent, persist))?;
         Ok(path)
     }
 }
@@ -67,39 +67,17 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file in which another is made, before it takes its name.
-fn beside(path: &Path) -> PathBuf {
-    path.with_added_extension(TEMPORARY)
-}
-
-/// Writes over whatever stands in a file, or creates it.
-fn put(path: &Path, bytes: &[u8], persist: Persist) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    file.write_all_at(bytes, 0)?;
-    file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
-    if persist == Persist::Now { file.sync_all() } else { Ok(()) }
-}
-
-/// Two files trade their names in one step.
-fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
-        // A file system that cannot.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => std::fs::rename(one, other),
-        result => Ok(result?),
-    }
-}
-
-fn is_empty(directory: &Path) -> io::Result<bool> {
-    Ok(std::fs::read_dir(directory)?.next().is_none())
+fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
+    let beside = path.with_added_extension(TEMPORARY);
+    let file = OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    Ok((beside, file))
 }
 
 impl Storage for DiskStorage {
     fn create_segment(&self, path: &str, header: &[u8], room: u64) -> io::Result<Box<dyn SegmentFile>> {
-        let path = self.writable(path, Persist::Now)?;
-        let beside = beside(&path);
+        let path = self.new_file(path, Persist::Now)?;
+        let (beside, mut file) = temporary(&path)?;
         let made = (|| {
-            let mut file =
-                File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(header)?;
             let written = u64::try_from(header.len()).unwrap_or(u64::MAX);
             allocate(&file, written, room)?;
@@ -119,53 +97,18 @@ impl Storage for DiskStorage {
     }
 
     fn write_file(&self, path: &str, bytes: &[u8], persist: Persist) -> io::Result<()> {
-        let path = self.writable(path, persist)?;
-        let beside = beside(&path);
+        let path = self.new_file(path, persist)?;
+        let (beside, mut file) = temporary(&path)?;
         let written = (|| {
-            // What is replaced stays beside it, and is written over the next time: a file system that is asked for a
-            // new file each second looks past all that were removed in the last minutes.
-            if path.try_exists()? {
-                put(&beside, bytes, persist)?;
-                exchange(&beside, &path)?;
-            } else {
-                // Unsynced, but never on top of what stood there: a loss of power may cut it, not mix it.
-                drop(std::fs::remove_file(&beside));
-                put(&beside, bytes, persist)?;
-                std::fs::rename(&beside, &path)?;
+            file.write_all(bytes)?;
+            if persist == Persist::Now {
+                file.sync_all()?;
             }
+            std::fs::rename(&beside, &path)?;
             if persist == Persist::Now { sync_parent(&path) } else { Ok(()) }
         })();
         if written.is_err() {
             drop(std::fs::remove_file(&beside));
-        }
-        written
-    }
-
-    fn move_on(&self, old: &str, path: &str, bytes: &[u8]) -> io::Result<()> {
-        let old = self.writable(old, Persist::Later)?;
-        let spare = self.root.join(SPARE);
-        match std::fs::rename(&old, &spare) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.write_file(path, bytes, Persist::Later);
-            }
-            renamed => renamed?,
-        }
-        let from = old.parent().filter(|parent| is_empty(parent).unwrap_or(false));
-        let new = self.root.join(path);
-        let written = (|| {
-            match (from, new.parent()) {
-                (Some(from), Some(to)) if !to.is_dir() => {
-                    to.parent().map_or(Ok(()), |above| create_directory(above, Persist::Later))?;
-                    std::fs::rename(from, to)?;
-                }
-                (Some(from), Some(to)) if from != to => std::fs::remove_dir(from)?,
-                _ => drop(self.writable(path, Persist::Later)?),
-            }
-            put(&spare, bytes, Persist::Later)?;
-            std::fs::rename(&spare, &new)
-        })();
-        if written.is_err() {
-            drop(std::fs::remove_file(&spare));
         }
         written
     }
@@ -215,7 +158,7 @@ impl Storage for DiskStorage {
     }
 
     fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(self.writable(path, Persist::Now)?)?;
+        let file = OpenOptions::new().write(true).open(self.writable(path)?)?;
         file.set_len(bytes)?;
         file.sync_all()
     }
@@ -225,7 +168,7 @@ impl Storage for DiskStorage {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        let path = self.writable(path, Persist::Later)?;
+        let path = self.writable(path)?;
         std::fs::remove_file(&path)?;
         if let Some(parent) = path.parent().filter(|parent| **parent != self.root) {
             // It goes when nothing else is in it.
@@ -243,7 +186,7 @@ fn allocate(file: &File, written: u64, room: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, written, room) {
         // Some filesystems cannot promise space. There a full disk shows when an intent is written, which is in time;
         // an outcome then waits in memory until there is space.
-        Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
         result => Ok(result?),
     }
 }
@@ -294,5 +237,23 @@ impl SegmentFile for DiskSegment {
 }
 
 #[cfg(test)]
-#[path = "disk/tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_goes_with_its_last_file_and_nothing_comes_of_what_is_not_there() {
+        let home = tempfile::tempdir().unwrap();
+        let disk = DiskStorage::open(home.path()).unwrap();
+        for path in ["tile/0/000.p/9", "tile/0/000.p/12", "checkpoint"] {
+            disk.write_file(path, path.as_bytes(), Persist::Later).unwrap();
+        }
+        disk.remove("tile/0/000.p/9").unwrap();
+        assert_eq!(std::fs::read(home.path().join("tile/0/000.p/12")).unwrap(), b"tile/0/000.p/12");
+        disk.remove("tile/0/000.p/12").unwrap();
+        assert!(!home.path().join("tile/0/000.p").exists() && home.path().join("tile/0").exists());
+        assert_eq!(disk.remove("tile/0/007.p/1").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!home.path().join("tile/0/007.p").exists());
+        disk.remove("checkpoint").unwrap();
+        assert!(home.path().exists(), "the log's own directory stays");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::evidence::entry::Event;
-use crate::evidence::journal::tests::{entries, eventually, open, small};
+use crate::evidence::journal::tests::{entries, eventually, note as other, open, small};
 use crate::evidence::storage::{FakeStorage, Fault, Operation};
 
 #[test]
@@ -18,7 +18,10 @@ fn what_was_counted_and_not_written_is_counted_on() {
     note(Reason::RouteUnknown, 3);
     disk.fail(Operation::Append, 0, Fault::Error);
     counter.flush(&journal, at(2)).unwrap();
-    eventually("it failed, and goes on", || journal.status().errors > 0 && journal.status().broken.is_none());
+    eventually("it failed, and goes on", || {
+        let goes_on = || journal.append(&other(1)).is_ok_and(|ticket| journal.durable_blocking(ticket).is_ok());
+        journal.status().errors > 0 && goes_on()
+    });
     note(Reason::RouteUnknown, 2);
     note(Reason::IdentityUnknown, 1);
     // Nothing is known of it while it is on its way: nothing is told twice.

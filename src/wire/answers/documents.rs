@@ -130,7 +130,7 @@ pub struct RevokeAnswer {
     pub grant: ShownGrant,
     /// Revision of the change.
     pub revision: u64,
-    /// Whether every gateway said that it is enforced; absent when it was not waited for.
+    /// Whether no gateway may go on as before; absent when it was not waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforced: Option<bool>,
     /// What each gateway did.
@@ -160,7 +160,7 @@ pub struct SweepAnswer {
     pub revoked: u64,
     /// Revision of the last change.
     pub revision: u64,
-    /// Whether no gateway may go on; absent when it was not waited for.
+    /// Whether no gateway may go on as before; absent when it was not waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforced: Option<bool>,
     /// What each gateway did.
@@ -344,7 +344,7 @@ pub struct StateAnswer {
     pub revoked: u64,
     /// How many open requests were cancelled.
     pub cancelled: u64,
-    /// Whether every gateway said that it is enforced; absent when it was not waited for.
+    /// Whether no gateway may go on as before; absent when it was not waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforced: Option<bool>,
     /// What each gateway did.

@@ -146,10 +146,11 @@ fn several_questions_stop_where_they_are_told_to_and_share_what_they_have_in_com
     assert_eq!(ask("permit_on_first_permit"), [true]);
     // One that says too little is a no of its own; without any it is one question.
     let body = json!({ "subject": { "type": "identity", "id": "morty" }, "action": { "name": "can_read_todos" },
-                       "evaluations": [{}, { "resource": { "type": "todo", "id": "1" } }] });
+                       "evaluations": [{}, { "resource": { "type": "todo", "id": "1" } }, { "resource": { "type": "todo" } }] });
     let answer = post(&dev, "alice", "/access/v1/evaluations", &body).is(200).json();
     assert_eq!(answer["evaluations"][0]["context"]["error"]["status"], 400);
     assert_eq!(answer["evaluations"][1], json!({ "decision": true }));
+    assert_eq!(answer["evaluations"][2]["context"]["error"]["status"], 400);
     let one = json!({ "subject": { "type": "identity", "id": "morty" }, "action": { "name": "can_read_todos" },
                       "resource": { "type": "todo", "id": "1" } });
     assert_eq!(post(&dev, "alice", "/access/v1/evaluations", &one).is(200).json(), json!({ "decision": true }));
@@ -194,6 +195,105 @@ fn search_finds_who_may_what_and_to_what() {
     );
     assert_eq!(resources.0, ["user"]);
     assert_eq!(actions("nobody"), Vec::<String>::new());
+}
+
+#[test]
+fn a_limit_that_a_question_does_not_settle_is_a_no() {
+    let dev = Dev::start();
+    let ask = |subject: Value, context: Value| {
+        let question = json!({ "subject": subject, "action": { "name": "read" }, "context": context,
+                               "resource": { "type": "resource", "id": "api/orders" } });
+        let answer = post(&dev, "alice", "/access/v1/evaluation", &question).is(200).json();
+        let reason = answer.pointer("/context/reason").and_then(Value::as_str).unwrap_or_default().to_owned();
+        (answer["decision"] == true, reason)
+    };
+    let (yes, no) = ((true, String::new()), |reason: &str| (false, reason.to_owned()));
+    let by_name = || json!({ "type": "identity", "id": "billing" });
+    let issuer = "https://issuer.dev.portcullis.local";
+    let by_token = || json!({ "type": "user", "id": "billing", "properties": { "issuer": issuer } });
+    let by_certificate = || json!({ "type": "workload", "id": "spiffe://dev.portcullis.local/workload/billing" });
+    let here = || json!({});
+    let limited = |limit: &[&str], checks: &[(Value, Value, (bool, String))]| {
+        let more = [&["--duration", "5m"][..], limit].concat();
+        let grant = dev.grant_with("billing", "api/orders", &["read"], &more);
+        for (subject, context, expected) in checks {
+            assert_eq!(ask(subject.clone(), context.clone()), *expected, "{limit:?}: {subject} {context}");
+        }
+        dev.revoke(&grant);
+    };
+    limited(
+        &[],
+        &[(by_name(), here(), yes.clone()), (by_token(), here(), yes.clone()), (by_certificate(), here(), yes.clone())],
+    );
+    limited(
+        &["--network", "10.0.0.0/8"],
+        &[
+            (by_name(), here(), no("network_not_granted")),
+            (by_name(), json!({ "ip": "10.1.2.3" }), yes.clone()),
+            (by_name(), json!({ "ip": "192.0.2.1" }), no("network_not_granted")),
+        ],
+    );
+    limited(
+        &["--bind", "spiffe://dev.portcullis.local/workload/billing"],
+        &[
+            (by_name(), here(), no("binding_not_granted")),
+            (by_token(), here(), no("binding_not_granted")),
+            (by_certificate(), here(), yes.clone()),
+        ],
+    );
+    limited(
+        &["--bind", &format!("issuer:{issuer}")],
+        &[(by_token(), here(), yes.clone()), (by_certificate(), here(), no("binding_not_granted"))],
+    );
+    // Nobody spends a use by asking, and nobody is told yes for one that is not spent.
+    limited(&["--uses", "3"], &[(by_name(), here(), no("uses_unavailable"))]);
+    assert_eq!(ask(by_name(), here()), no("grant_missing"));
+
+    // Whose word it is must be a word that can be checked.
+    dev.grant("billing", "api/orders", &["read"]);
+    for subject in [
+        json!({ "type": "user", "id": "billing", "properties": { "issuer": "https://evil" } }),
+        json!({ "type": "user", "id": "billing", "properties": { "issuer": ["https://evil"] } }),
+        json!({ "type": "user", "id": "billing", "properties": { "issuer": null } }),
+        json!({ "type": "user", "id": "billing", "issuer": "https://evil" }),
+        json!({ "type": "user", "id": "billing", "issuer": "https://evil", "properties": { "issuer": issuer } }),
+        json!({ "type": "identity", "id": "billing", "properties": { "issuer": issuer } }),
+        json!({ "type": "user", "id": "spiffe://dev.portcullis.local/workload/billing", "properties": { "issuer": issuer } }),
+    ] {
+        assert_eq!(ask(subject.clone(), here()), no("identity_unknown"), "{subject}");
+    }
+    assert_eq!(ask(by_token(), here()), yes);
+}
+
+#[test]
+fn what_a_resource_is_goes_before_what_is_said_of_it_and_nothing_is_said_twice() {
+    let dev = todo();
+    dev.grant_with("beth", "todo", &["can_update_todo"], &["--duration", "5m", "--parameter", "id=43"]);
+    let ask = |resource: &str| {
+        let body = format!(
+            r#"{{"subject":{{"type":"identity","id":"beth"}},"action":{{"name":"can_update_todo"}},"resource":{resource}}}"#
+        );
+        let token = std::fs::read_to_string(dev.dir().join("people/alice")).unwrap();
+        let authorization = format!("Authorization: Bearer {token}");
+        let url = format!("{}/access/v1/evaluation", dev.addresses.http);
+        curl(&["-H", &authorization, "-H", "Content-Type: application/json", "--data-binary", &body, &url])
+    };
+    let decision = |resource: &str| ask(resource).is(200).json()["decision"] == true;
+    assert!(decision(r#"{"type":"todo","id":"43"}"#));
+    assert!(!decision(r#"{"type":"todo","id":"42","properties":{"id":"43"}}"#));
+    assert!(!decision(r#"{"type":"todo","id":"42","id_":"43"}"#));
+    let twice = r#"{"type":"todo","id":"1","properties":{"ownerID":"a","ownerID":"b"}}"#;
+    assert!(ask(twice).is(400).body.contains("duplicate"), "{:?}", ask(twice));
+    let many: Vec<String> = (0..65).map(|n| format!(r#""p{n}":"x""#)).collect();
+    let many = format!(r#"{{"type":"todo","id":"43","properties":{{{}}}}}"#, many.join(","));
+    assert!(ask(&many).is(400).body.contains("at most 64"));
+    let large = format!(r#"{{"type":"todo","id":"43","properties":{{"p":"{}"}}}}"#, "x".repeat(300_000));
+    let file = dev.home.path().join("large.json");
+    std::fs::write(&file, format!(r#"{{"subject":{{"type":"identity","id":"beth"}},"resource":{large}}}"#)).unwrap();
+    let token = std::fs::read_to_string(dev.dir().join("people/alice")).unwrap();
+    let (authorization, file) = (format!("Authorization: Bearer {token}"), format!("@{}", file.display()));
+    let url = format!("{}/access/v1/evaluation", dev.addresses.http);
+    curl(&["-H", &authorization, "-H", "Content-Type: application/json", "--data-binary", &file, &url]).is(413);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! `can-i`: what decide would say, by the same code, on a picture that holds just what the question is about.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use tonic::Status;
 
 use super::super::super::encode;
@@ -10,7 +13,9 @@ use crate::control::plan::Refused;
 use crate::control::record::ledger::Ledger;
 use crate::decision::snapshot::SnapshotBuilder;
 use crate::decision::{Authority, Call, Credential, Decision, Now, UsedUp, decide};
+use crate::domain::grant::{Binding, Grant, Limits};
 use crate::domain::name::{ActionName, IdentityName, ParameterName, ResourceName};
+use crate::domain::principal::{CertificateThumbprint, SpiffeId};
 use crate::domain::{Reason, Timestamp};
 use crate::wire::v1;
 
@@ -20,15 +25,39 @@ const MAX_PARAMETERS: usize = 64;
 /// A call that nobody makes yet.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Question {
-    pub(in super::super) identity: IdentityName,
-    pub(in super::super) action: ActionName,
-    pub(in super::super) resource: ResourceName,
-    pub(in super::super) parameters: Vec<(ParameterName, String)>,
+    identity: IdentityName,
+    action: ActionName,
+    resource: ResourceName,
+    parameters: Vec<(ParameterName, String)>,
+    presented: Presented,
+}
+
+/// What is known of who would call, and from where.
+#[derive(Clone, Debug)]
+pub(in super::super) enum Presented {
+    /// Whatever a grant wants: bindings, networks and counts are left out.
+    Anything,
+    /// This, and no more: what it does not settle is a no.
+    Only {
+        /// The credential, where it is known.
+        credential: Option<KnownCredential>,
+        /// The address.
+        peer: Option<IpAddr>,
+    },
+}
+
+/// A credential by what it says of itself.
+#[derive(Clone, Debug)]
+pub(in super::super) enum KnownCredential {
+    /// A certificate with this SPIFFE ID.
+    Workload(SpiffeId),
+    /// A token of this issuer.
+    Token(Arc<str>),
 }
 
 /// Answers one question, as of `now`.
 pub(super) fn answer(model: &Model, request: v1::CanIRequest, now: Timestamp) -> Result<v1::CanIResponse, Status> {
-    let question = question(request)?;
+    let question = read(request)?;
     if !model.identities.contains_key(&question.identity) {
         return Err(refused(Refused::NotFound(format!("there is no identity {}", question.identity))));
     }
@@ -38,10 +67,50 @@ pub(super) fn answer(model: &Model, request: v1::CanIRequest, now: Timestamp) ->
     question.answer(model, now)
 }
 
+fn read(request: v1::CanIRequest) -> Result<Question, ApiError> {
+    let fault = |field: &str, error: &dyn std::fmt::Display| ApiError::invalid(format!("{field}: {error}"));
+    let mut parameters = Vec::with_capacity(request.parameters.len().min(MAX_PARAMETERS));
+    for (name, value) in request.parameters {
+        parameters.push((name.parse().map_err(|e| fault("parameters", &e))?, value));
+    }
+    let identity = request.identity.parse().map_err(|e| fault("identity", &e))?;
+    let action = request.action.parse().map_err(|e| fault("action", &e))?;
+    let resource = request.resource.parse().map_err(|e| fault("resource", &e))?;
+    Question::new(identity, action, (resource, parameters), Presented::Anything)
+}
+
 impl Question {
-    /// What decide says, as of `now`. Bindings and networks are left out: nobody is calling.
+    /// Whether an identity may do something to a resource, with these parameters.
+    ///
+    /// # Errors
+    /// When there are too many parameters.
+    pub(in super::super) fn new(
+        identity: IdentityName,
+        action: ActionName,
+        (resource, parameters): (ResourceName, Vec<(ParameterName, String)>),
+        presented: Presented,
+    ) -> Result<Self, ApiError> {
+        if parameters.len() > MAX_PARAMETERS {
+            return Err(ApiError::invalid(format!("parameters: at most {MAX_PARAMETERS}")));
+        }
+        Ok(Self { identity, action, resource, parameters, presented })
+    }
+
+    /// What decide says, as of `now`.
     pub(in super::super) fn answer(&self, model: &Model, now: Timestamp) -> Result<v1::CanIResponse, Status> {
-        let decision = decided(model, self, now)?;
+        let settled = |grant: &Grant| self.presented.settles(&grant.limits);
+        let mut decision = decided(model, self, now, |grant| settled(grant).is_ok())?;
+        if !matches!(decision, Ok(Decision::Allow(_))) && matches!(self.presented, Presented::Only { .. }) {
+            // One that would open, if more were known, tells what is missing.
+            let anything = Self { presented: Presented::Anything, ..self.clone() };
+            let lenient = decided(model, &anything, now, |_| true)?;
+            let grant = lenient.ok().and_then(|it| match it {
+                Decision::Allow(permit) => permit.grant().map(|live| live.id),
+                Decision::Deny(_) | Decision::Hold(_) => None,
+            });
+            let missing = grant.and_then(|id| settled(&model.grants.get(&id)?.value).err());
+            decision = missing.map_or(decision, Err);
+        }
         let (reason, permit) = match decision {
             Ok(Decision::Allow(permit)) => (None, Some(permit)),
             Ok(Decision::Deny(reason)) | Err(reason) => (Some(reason), None),
@@ -58,24 +127,28 @@ impl Question {
     }
 }
 
-fn question(request: v1::CanIRequest) -> Result<Question, ApiError> {
-    let fault = |field: &str, error: &dyn std::fmt::Display| ApiError::invalid(format!("{field}: {error}"));
-    if request.parameters.len() > MAX_PARAMETERS {
-        return Err(ApiError::invalid(format!("parameters: at most {MAX_PARAMETERS}")));
+impl Presented {
+    /// Whether what is known is enough to judge a grant's limits by. A count is spent by calls alone.
+    fn settles(&self, limits: &Limits) -> Result<(), Reason> {
+        let Self::Only { credential, peer } = self else { return Ok(()) };
+        let bound = match (&limits.binding, credential) {
+            (None, _) | (Some(Binding::Spiffe(_) | Binding::Issuer(_)), Some(_)) => Ok(()),
+            (Some(_), _) => Err(Reason::BindingNotGranted),
+        };
+        bound?;
+        if !limits.networks.is_empty() && peer.is_none() {
+            return Err(Reason::NetworkNotGranted);
+        }
+        if limits.is_counted() { Err(Reason::UsesUnavailable) } else { Ok(()) }
     }
-    let mut parameters = Vec::with_capacity(request.parameters.len());
-    for (name, value) in request.parameters {
-        parameters.push((name.parse().map_err(|e| fault("parameters", &e))?, value));
-    }
-    Ok(Question {
-        identity: request.identity.parse().map_err(|e| fault("identity", &e))?,
-        action: request.action.parse().map_err(|e| fault("action", &e))?,
-        resource: request.resource.parse().map_err(|e| fault("resource", &e))?,
-        parameters,
-    })
 }
 
-fn decided(model: &Model, question: &Question, now: Timestamp) -> Result<Result<Decision, Reason>, Status> {
+fn decided(
+    model: &Model,
+    question: &Question,
+    now: Timestamp,
+    takes: impl Fn(&Grant) -> bool,
+) -> Result<Result<Decision, Reason>, Status> {
     let mut builder = SnapshotBuilder::new();
     if let Some(kept) = model.identities.get(&question.identity) {
         builder.put_identity(&kept.value);
@@ -90,7 +163,7 @@ fn decided(model: &Model, question: &Question, now: Timestamp) -> Result<Result<
         builder.put_exception(&kept.value);
     }
     model.halts.keys().for_each(|scope| builder.put_halt(scope));
-    for kept in model.grants_on(&question.identity, &question.resource) {
+    for kept in model.grants_on(&question.identity, &question.resource).filter(|kept| takes(&kept.value)) {
         builder.put_grant(&kept.value);
     }
     let snapshot = builder.build(model.epoch, model.revision).map_err(|faults| {
@@ -110,10 +183,24 @@ fn decided(model: &Model, question: &Question, now: Timestamp) -> Result<Result<
         Decision::Hold(_) => 2,
         Decision::Deny(_) => 3,
     };
+    let (credential, peer) = match &question.presented {
+        Presented::Anything | Presented::Only { credential: None, peer: None } => (Credential::Assumed, None),
+        Presented::Only { credential, peer } => {
+            let credential = match credential {
+                None => Credential::Assumed,
+                // INVARIANT: no grant that is bound to a certificate is looked at, so which one it is does not matter.
+                Some(KnownCredential::Workload(spiffe)) => {
+                    Credential::Certificate { spiffe, thumbprint: CertificateThumbprint::from_bytes([0; 32]) }
+                }
+                Some(KnownCredential::Token(issuer)) => Credential::Token { issuer, certificate: None },
+            };
+            (credential, *peer)
+        }
+    };
     let assumed = snapshot.assume(&question.resource, &question.action, &question.parameters);
     let used_up = used_up(model, question, now.wall);
     let decisions = assumed.iter().map(|target| {
-        let call = Call { identity, credential: Credential::Assumed, target, peer: None, used_up: &used_up };
+        let call = Call { identity, credential, target, peer, used_up: &used_up };
         decide(&call, &snapshot, &now)
     });
     Ok(decisions.min_by_key(rank).ok_or(Reason::RouteUnknown))

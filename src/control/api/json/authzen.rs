@@ -1,8 +1,10 @@
 //! OpenID AuthZEN Authorization API 1.0: evaluation, evaluations, search, discovery.
 //!
-//! A question is `can-i` in other words. A subject of type `identity` is one by name; of any other type, the identity that a
-//! token with that subject is. A resource of type `resource` is one by name; of any other type T, the resource T, and what
-//! the question says of it is parameters of the call. What is not there is a decision, and it is no.
+//! A question is `can-i` in other words, and stricter: whoever asks enforces the answer, so that what the question does not
+//! settle (a network, a binding, a count) is a no. A subject of type `identity` is one by name; of any other type, the
+//! identity that a token with that subject is, or a certificate with that SPIFFE ID. A resource of type `resource` is one by
+//! name; of any other type T, the resource T, and what the question says of it is parameters of the call. What is not there
+//! is a decision, and it is no.
 
 mod entities;
 mod search;
@@ -12,28 +14,29 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::Response;
 use axum::routing::{get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::super::access::Question;
 use super::super::authorized;
 use super::problem::Problem;
-use super::{BODY_PATIENCE, Describe, PeerCertificate, Served, check_body, json_of};
+use super::{Describe, PeerCertificate, Served, body_of, json_of, parsed as read};
 use crate::control::authorize::Operation;
-use crate::domain::Reason;
-use entities::{Action, Entity};
+use crate::control::model::Model;
+use crate::domain::{Reason, Timestamp};
+use entities::{Action, Context, Entity};
 use search::{ActionSearch, ResourceSearch, SubjectSearch};
 
 /// Questions in one message.
 const MAX_QUESTIONS: usize = 256;
+/// Longest body: a question says a few words.
+const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Echoed where a request has it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const MAX_REQUEST_ID_BYTES: usize = 256;
 
 const EVALUATION: &str = "/access/v1/evaluation";
 const EVALUATIONS: &str = "/access/v1/evaluations";
@@ -56,7 +59,7 @@ pub(super) fn router(served: &Arc<Served>) -> Router {
     router
 }
 
-type Answer = fn(&Served, &[u8]) -> Result<Value, Problem>;
+type Answer = fn(&Asking, &[u8]) -> Result<Value, Problem>;
 
 /// A path of this API.
 pub(super) struct Endpoint {
@@ -70,7 +73,7 @@ pub(super) struct Endpoint {
 
 /// Every path that takes a question.
 pub(super) fn endpoints() -> [Endpoint; 5] {
-    let one: Answer = |served, body| Ok(evaluation(served, &read::<Asked>(body)?)?.json());
+    let one: Answer = |asking, body| Ok(evaluation(asking, &read::<Asked>(body)?)?.json());
     let endpoint = |path, id, summary, input, answer| Endpoint { path, id, summary, input, answer };
     [
         endpoint(EVALUATION, "evaluate", "AuthZEN 1.0: whether somebody may.", describe::<Asked>, one),
@@ -115,40 +118,41 @@ fn metadata(base: &str) -> Value {
     })
 }
 
-async fn answered(served: &Served, answer: Answer, request: Request) -> Response {
+async fn answered(served: &Arc<Served>, answer: Answer, request: Request) -> Response {
     let id = request.headers().get(REQUEST_ID).cloned();
     let mut response = match asked(served, answer, request).await {
         Ok(value) => json_of(StatusCode::OK, value.to_string().into_bytes()),
         // Section 10.1.2: the error is a message.
-        Err(problem) => {
-            let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-            (problem.status(), headers, problem.detail().to_owned()).into_response()
-        }
+        Err(problem) => problem.into_message(),
     };
-    if let Some(id) = id.filter(|id| id.len() <= MAX_REQUEST_ID_BYTES) {
+    if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }
 
-async fn asked(served: &Served, answer: Answer, request: Request) -> Result<Value, Problem> {
+async fn asked(served: &Arc<Served>, answer: Answer, request: Request) -> Result<Value, Problem> {
     let (parts, body) = request.into_parts();
     let caller = served.identifier.http(&parts.headers, parts.extensions.get::<PeerCertificate>())?;
-    let body = body_of(&parts.headers, body, served.max_body_bytes).await?;
+    let body = body_of(&parts.headers, body, MAX_BODY_BYTES.min(served.max_body_bytes)).await?;
     let mut message = tonic::Request::new(());
     message.extensions_mut().insert(caller);
     authorized(&served.identifier.handle, &message, Operation::CanI, None).await?;
-    answer(served, &body)
+    // It is work, and others wait for the threads that serve them.
+    let place = served.thinking.clone().acquire_owned().await.map_err(|_| Problem::internal())?;
+    let served = served.clone();
+    let thought = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let asking = Asking { model: served.identifier.handle.model(), now: served.now() };
+        answer(&asking, &body)
+    });
+    thought.await.map_err(|_| Problem::internal())?
 }
 
-async fn body_of(headers: &HeaderMap, body: axum::body::Body, max: usize) -> Result<Bytes, Problem> {
-    check_body(headers, max)?;
-    let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, max)).await;
-    read.map_err(|_| Problem::late())?.map_err(|_| Problem::large(max))
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body: {error}")))
+/// One state of everything, for all questions of a message.
+struct Asking {
+    model: Arc<Model>,
+    now: Timestamp,
 }
 
 /// Section 6.1. What is not known is ignored.
@@ -158,23 +162,19 @@ struct Asked {
     subject: Entity,
     action: Action,
     resource: Entity,
+    #[serde(default)]
+    context: Context,
 }
 
-/// Section 7.1: each question may leave out what all have in common.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-struct Partly {
-    subject: Option<Entity>,
-    action: Option<Action>,
-    resource: Option<Entity>,
-}
-
+/// Section 7.1: each question may leave out what all have in common. One that is not good is a no of its own, so that their
+/// parts are read one by one.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "Evaluations")]
 struct Many {
     #[serde(flatten)]
-    common: Partly,
+    common: Map<String, Value>,
     #[serde(default)]
-    evaluations: Vec<Partly>,
+    evaluations: Vec<Map<String, Value>>,
     #[serde(default)]
     options: Options,
 }
@@ -193,17 +193,6 @@ enum Semantic {
     ExecuteAll,
     DenyOnFirstDeny,
     PermitOnFirstPermit,
-}
-
-impl Partly {
-    fn or(&self, common: &Self) -> Result<Asked, Problem> {
-        let missing = |what: &str| Problem::invalid(format!("{what}: is missing"));
-        Ok(Asked {
-            subject: self.subject.clone().or_else(|| common.subject.clone()).ok_or_else(|| missing("subject"))?,
-            action: self.action.clone().or_else(|| common.action.clone()).ok_or_else(|| missing("action"))?,
-            resource: self.resource.clone().or_else(|| common.resource.clone()).ok_or_else(|| missing("resource"))?,
-        })
-    }
 }
 
 /// Yes; or no, and why.
@@ -232,37 +221,39 @@ impl Decided {
     }
 }
 
-fn evaluation(served: &Served, asked: &Asked) -> Result<Decided, Problem> {
-    let model = served.identifier.handle.model();
-    let Some(identity) = asked.subject.identity(&model) else { return Ok(Decided::no(Reason::IdentityUnknown)) };
-    let Some((resource, parameters)) = asked.resource.resource(&model) else {
-        return Ok(Decided::no(Reason::RouteUnknown));
+fn evaluation(asking: &Asking, asked: &Asked) -> Result<Decided, Problem> {
+    let Some((identity, credential)) = asked.subject.identity(&asking.model) else {
+        return Ok(Decided::no(Reason::IdentityUnknown));
     };
+    let Some(resource) = asked.resource.resource(&asking.model) else { return Ok(Decided::no(Reason::RouteUnknown)) };
     let Ok(action) = asked.action.name.parse() else { return Ok(Decided::no(Reason::RouteUnknown)) };
-    let question = Question { identity, action, resource, parameters };
-    let answer = question.answer(&model, served.now())?;
+    let question = Question::new(identity, action, resource, asked.context.presented(credential))?;
+    let answer = question.answer(&asking.model, asking.now)?;
     Ok(if answer.allowed { Decided::Yes } else { Decided::because(&answer.reason, &answer.detail) })
 }
 
-fn evaluations(served: &Served, body: &[u8]) -> Result<Value, Problem> {
+fn evaluations(asking: &Asking, body: &[u8]) -> Result<Value, Problem> {
     let Many { common, evaluations, options } = read(body)?;
+    let whole = |one: Map<String, Value>| {
+        let mut merged: Map<String, Value> = common.clone();
+        merged.extend(one);
+        let asked = serde_json::from_value(Value::Object(merged));
+        asked.map_err(|error| Problem::invalid(error.to_string())).and_then(|asked| evaluation(asking, &asked))
+    };
     // Section 7.1: without them it is one question.
     if evaluations.is_empty() {
-        return Ok(evaluation(served, &common.or(&Partly::default())?)?.json());
+        return whole(Map::new()).map(Decided::json);
     }
     if evaluations.len() > MAX_QUESTIONS {
         return Err(Problem::invalid(format!("evaluations: at most {MAX_QUESTIONS}")));
     }
     let mut answers = Vec::with_capacity(evaluations.len());
-    for one in &evaluations {
-        let decided = match one.or(&common) {
-            Ok(asked) => evaluation(served, &asked)?,
-            // Section 7.2.1: one that cannot be answered is a no of its own.
-            Err(problem) => {
-                let error = json!({ "status": problem.status().as_u16(), "message": problem.detail() });
-                Decided::No([("error".to_owned(), error)].into_iter().collect())
-            }
-        };
+    for one in evaluations {
+        // Section 7.2.1: one that cannot be answered is a no of its own.
+        let decided = whole(one).unwrap_or_else(|problem| {
+            let error = json!({ "status": problem.status().as_u16(), "message": problem.detail() });
+            Decided::No([("error".to_owned(), error)].into_iter().collect())
+        });
         let last = match options.evaluations_semantic {
             Semantic::ExecuteAll => false,
             Semantic::DenyOnFirstDeny => matches!(decided, Decided::No(_)),

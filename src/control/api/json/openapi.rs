@@ -20,7 +20,7 @@ pub(super) fn describe(operations: &[Operation], base: &str) -> Value {
         let described = one(operation, &mut generator);
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         if let Value::Object(verbs) = path {
-            verbs.insert(operation.verb.to_owned(), described);
+            verbs.insert(operation.verb.as_str().to_owned(), described);
         }
     }
     for endpoint in authzen::endpoints() {
@@ -35,17 +35,18 @@ pub(super) fn describe(operations: &[Operation], base: &str) -> Value {
         "info": {
             "title": "Portcullis control plane",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Ask for access, decide, end it, and look at what there is. Answers are the documents that \
-                            `portcullis … -o json` prints.",
+            "description": "Ask for access, decide, end it, and look at what there is. Requests, grants, receipts and policies \
+                            are the documents that `portcullis … -o json` prints.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": base }],
-        "security": [{ "person": [] }],
+        "security": [{ "person": [] }, { "certificate": [] }],
         "paths": paths,
         "components": {
             "schemas": schemas,
             "securitySchemes": {
                 "person": { "type": "http", "scheme": "bearer", "description": "A person's token." },
+                "certificate": { "type": "mutualTLS", "description": "An identity's X.509-SVID, at the address with TLS." },
             },
         },
     })
@@ -53,6 +54,13 @@ pub(super) fn describe(operations: &[Operation], base: &str) -> Value {
 
 fn one(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let mut parameters: Vec<Value> = in_path(operation.path).map(path_parameter).collect();
+    if operation.is_keyed {
+        parameters.push(json!({
+            "name": "Idempotency-Key", "in": "header", "required": false,
+            "description": "Asking again with the same key within a day does nothing more.",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!#-~]+$" },
+        }));
+    }
     let input = match operation.takes {
         Takes::Nothing => None,
         Takes::Query => {
@@ -85,6 +93,10 @@ fn question(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     json!({
         "operationId": endpoint.id,
         "summary": endpoint.summary,
+        "parameters": [{
+            "name": "X-Request-ID", "in": "header", "required": false, "schema": { "type": "string" },
+            "description": "Echoed.",
+        }],
         "requestBody": { "required": true, "content": { "application/json": { "schema": input } } },
         "responses": {
             "200": { "description": "Answered.", "content": { "application/json": { "schema": { "type": "object" } } } },

@@ -8,7 +8,7 @@ use super::shapes::{
     DeadToken, Documents, NewAccess, NewPolicy, NewState, Nothing, Question, Sweep, Waiting, WhichGrants, WhichObjects,
     WhichPolicy, WhichRequests, Why, WhyAndWait, Yes, millis,
 };
-use super::{Operation, Received, Takes};
+use super::{Operation, Received, Takes, Verb};
 use crate::domain::name::{GrantId, IdentityName, RequestId};
 use crate::wire::answers::{
     ApplyAnswer, CanIAnswer, CreateAnswer, GrantList, GrantRecord, Me, ObjectAnswer, ObjectList, PolicyAnswer,
@@ -52,27 +52,43 @@ fn requests() -> Vec<Operation> {
     let deny = ("denyRequest", "Says no to a request.");
     let cancel = ("cancelRequest", "Takes a request back.");
     vec![
-        Operation::new("get", "/v1/me", me, Takes::Nothing, |served, received: Received<Nothing>| async move {
+        Operation::new(Verb::Get, "/v1/me", me, Takes::Nothing, |served, received: Received<Nothing>| async move {
             let done = served.access.who_am_i(received.message(v1::WhoAmIRequest {})).await?;
             Ok(Me::from(done.into_inner()))
         }),
-        Operation::new("get", "/v1/requests", list, Takes::Query, |served, it: Received<WhichRequests>| async move {
-            let done = served.access.list_requests(it.message(v1::ListRequestsRequest { all: it.input.all })).await?;
-            Ok(RequestList::try_from(done.into_inner())?)
-        }),
-        Operation::new("post", "/v1/requests", create, Takes::Body, |served, it: Received<NewAccess>| async move {
-            let (it, input) = it.split();
-            let waited = input.wait.is_some();
-            let done = served.access.create_request(it.message(input.request(it.key.clone()))).await?;
-            Ok(RequestAnswer::of(done.into_inner(), waited, served.now())?)
-        }),
-        Operation::new("get", "/v1/requests/{id}", get, Takes::Query, |served, it: Received<Waiting>| async move {
+        Operation::new(
+            Verb::Get,
+            "/v1/requests",
+            list,
+            Takes::Query,
+            |served, it: Received<WhichRequests>| async move {
+                let done =
+                    served.access.list_requests(it.message(v1::ListRequestsRequest { all: it.input.all })).await?;
+                Ok(RequestList::try_from(done.into_inner())?)
+            },
+        ),
+        Operation {
+            is_keyed: true,
+            ..Operation::new(
+                Verb::Post,
+                "/v1/requests",
+                create,
+                Takes::Body,
+                |served, it: Received<NewAccess>| async move {
+                    let (it, input) = it.split();
+                    let waited = input.wait.is_some();
+                    let done = served.access.create_request(it.message(input.request(it.key.clone()))).await?;
+                    Ok(RequestAnswer::of(done.into_inner(), waited, served.now())?)
+                },
+            )
+        },
+        Operation::new(Verb::Get, "/v1/requests/{id}", get, Takes::Query, |served, it: Received<Waiting>| async move {
             let message = v1::GetRequestRequest { id: request_id(&it)?, wait_ms: millis(it.input.wait) };
             let done = served.access.get_request(it.message(message)).await?;
             Ok(RequestAnswer::of(done.into_inner(), it.input.wait.is_some(), served.now())?)
         }),
         Operation::new(
-            "post",
+            Verb::Post,
             "/v1/requests/{id}/approve",
             approve,
             Takes::Body,
@@ -86,14 +102,20 @@ fn requests() -> Vec<Operation> {
                 Ok(RequestAnswer::of(done.into_inner(), false, served.now())?)
             },
         ),
-        Operation::new("post", "/v1/requests/{id}/deny", deny, Takes::Body, |served, it: Received<Why>| async move {
-            let id = request_id(&it)?;
-            let (it, Why { reason }) = it.split();
-            let done = served.access.deny_request(it.message(v1::DenyRequestRequest { id, reason })).await?;
-            Ok(RequestAnswer::of(done.into_inner(), false, served.now())?)
-        }),
         Operation::new(
-            "post",
+            Verb::Post,
+            "/v1/requests/{id}/deny",
+            deny,
+            Takes::Body,
+            |served, it: Received<Why>| async move {
+                let id = request_id(&it)?;
+                let (it, Why { reason }) = it.split();
+                let done = served.access.deny_request(it.message(v1::DenyRequestRequest { id, reason })).await?;
+                Ok(RequestAnswer::of(done.into_inner(), false, served.now())?)
+            },
+        ),
+        Operation::new(
+            Verb::Post,
             "/v1/requests/{id}/cancel",
             cancel,
             Takes::Body,
@@ -116,30 +138,30 @@ fn grants() -> Vec<Operation> {
     let can_i = ("canI", "What the gate would say, by the code that the gate runs.");
     let token = ("revokeToken", "Declares a token dead everywhere before its end.");
     vec![
-        Operation::new("get", "/v1/grants", list, Takes::Query, |served, it: Received<WhichGrants>| async move {
+        Operation::new(Verb::Get, "/v1/grants", list, Takes::Query, |served, it: Received<WhichGrants>| async move {
             let (it, input) = it.split();
-            let done = served.access.list_grants(it.message(input.into())).await?;
+            let done = served.access.list_grants(it.message(input.request()?)).await?;
             Ok(GrantList::of(done.into_inner(), served.now())?)
         }),
-        Operation::new("post", "/v1/grants", create, Takes::Body, |served, it: Received<NewAccess>| async move {
+        Operation::new(Verb::Post, "/v1/grants", create, Takes::Body, |served, it: Received<NewAccess>| async move {
             let (it, input) = it.split();
             let done = served.access.create_grant(it.message(input.grant())).await?;
             Ok(CreateAnswer::of(done.into_inner(), served.now())?)
         }),
-        Operation::new("post", "/v1/grants/revoke", sweep, Takes::Body, |served, it: Received<Sweep>| async move {
+        Operation::new(Verb::Post, "/v1/grants/revoke", sweep, Takes::Body, |served, it: Received<Sweep>| async move {
             let (it, input) = it.split();
             let waited = input.wait.is_some();
             let done = served.access.revoke_grants(it.message(input.into())).await?;
             Ok(SweepAnswer::of(done.into_inner(), waited)?)
         }),
-        Operation::new("get", "/v1/grants/{id}", get, Takes::Nothing, |served, it: Received<Nothing>| async move {
+        Operation::new(Verb::Get, "/v1/grants/{id}", get, Takes::Nothing, |served, it: Received<Nothing>| async move {
             let done = served.access.get_grant(it.message(v1::GetGrantRequest { id: grant_id(&it)? })).await?;
             let grant: ShownGrant =
                 GrantRecord::try_from(present("grant", done.into_inner().grant)?)?.shown(served.now());
             Ok(grant)
         }),
         Operation::new(
-            "post",
+            Verb::Post,
             "/v1/grants/{id}/revoke",
             revoke,
             Takes::Body,
@@ -151,16 +173,22 @@ fn grants() -> Vec<Operation> {
                 Ok(RevokeAnswer::of(done.into_inner(), wait.is_some(), served.now())?)
             },
         ),
-        Operation::new("post", "/v1/can-i", can_i, Takes::Body, |served, it: Received<Question>| async move {
+        Operation::new(Verb::Post, "/v1/can-i", can_i, Takes::Body, |served, it: Received<Question>| async move {
             let (it, input) = it.split();
             let done = served.access.can_i(it.message(input.into())).await?;
             Ok(CanIAnswer::of(done.into_inner(), served.now())?)
         }),
-        Operation::new("post", "/v1/tokens/revoke", token, Takes::Body, |served, it: Received<DeadToken>| async move {
-            let (it, input) = it.split();
-            let done = served.access.revoke_token(it.message(input.into())).await?;
-            Ok(Revision { revision: done.into_inner().revision })
-        }),
+        Operation::new(
+            Verb::Post,
+            "/v1/tokens/revoke",
+            token,
+            Takes::Body,
+            |served, it: Received<DeadToken>| async move {
+                let (it, input) = it.split();
+                let done = served.access.revoke_token(it.message(input.into())).await?;
+                Ok(Revision { revision: done.into_inner().revision })
+            },
+        ),
     ]
 }
 
@@ -175,13 +203,13 @@ fn catalog() -> Vec<Operation> {
     let policy = ("getPolicy", "The policy that is in force, or a version of it.");
     let publish = ("publishPolicy", "Puts a policy into force, checked as `portcullis policy test` does.");
     vec![
-        Operation::new("get", "/v1/objects", list, Takes::Query, |served, it: Received<WhichObjects>| async move {
+        Operation::new(Verb::Get, "/v1/objects", list, Takes::Query, |served, it: Received<WhichObjects>| async move {
             let (it, input) = it.split();
             let done = served.catalog.list_objects(it.message(input.into())).await?;
             Ok(ObjectList::try_from(done.into_inner())?)
         }),
         Operation::new(
-            "get",
+            Verb::Get,
             "/v1/objects/{kind}/{name}",
             get,
             Takes::Nothing,
@@ -191,14 +219,14 @@ fn catalog() -> Vec<Operation> {
                 Ok(ObjectAnswer::try_from(present("object", done.into_inner().object)?)?)
             },
         ),
-        Operation::new("post", "/v1/apply", apply, Takes::Body, |served, it: Received<Documents>| async move {
+        Operation::new(Verb::Post, "/v1/apply", apply, Takes::Body, |served, it: Received<Documents>| async move {
             let (it, input) = it.split();
             let dry_run = input.dry_run;
             let done = served.catalog.apply(it.message(input.into())).await?;
             Ok(ApplyAnswer::of(done.into_inner(), dry_run)?)
         }),
         Operation::new(
-            "post",
+            Verb::Post,
             "/v1/identities/{name}/state",
             state,
             Takes::Body,
@@ -210,12 +238,12 @@ fn catalog() -> Vec<Operation> {
                 Ok(StateAnswer::of(done.into_inner(), waited)?)
             },
         ),
-        Operation::new("get", "/v1/policy", policy, Takes::Query, |served, it: Received<WhichPolicy>| async move {
+        Operation::new(Verb::Get, "/v1/policy", policy, Takes::Query, |served, it: Received<WhichPolicy>| async move {
             let version = it.input.version.unwrap_or_default();
             let done = served.catalog.get_policy(it.message(v1::GetPolicyRequest { version })).await?;
             Ok(PolicyAnswer::from(done.into_inner()))
         }),
-        Operation::new("put", "/v1/policy", publish, Takes::Body, |served, it: Received<NewPolicy>| async move {
+        Operation::new(Verb::Put, "/v1/policy", publish, Takes::Body, |served, it: Received<NewPolicy>| async move {
             let (it, input) = it.split();
             let done = served.catalog.publish_policy(it.message(input.into())).await?;
             Ok(PolicyAnswer::from(done.into_inner()))

@@ -116,6 +116,30 @@ impl From<WireError> for Problem {
     }
 }
 
+impl Problem {
+    /// As its words alone: what AuthZEN has for an error.
+    pub(super) fn into_message(self) -> Response {
+        let kind = "text/plain; charset=utf-8";
+        self.answer(kind, self.detail.clone().into_bytes())
+    }
+
+    fn answer(&self, kind: &'static str, body: Vec<u8>) -> Response {
+        let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
+        let mut response = (self.status, headers, body).into_response();
+        let mut add = |name, value| response.headers_mut().insert(name, HeaderValue::from_static(value));
+        match self.status {
+            // RFC 9110 section 15.5.2.
+            StatusCode::UNAUTHORIZED => drop(add(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis\"")),
+            // What is left of the body is not read.
+            StatusCode::LENGTH_REQUIRED | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
+                drop(add(header::CONNECTION, "close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let document = Document {
@@ -126,19 +150,6 @@ impl IntoResponse for Problem {
             code: &self.code,
         };
         let json = serde_json::to_vec(&document).unwrap_or_default();
-        let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
-        let mut response = (self.status, headers, json).into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static("Bearer realm=\"portcullis\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
-        }
-        if matches!(
-            self.status,
-            StatusCode::LENGTH_REQUIRED | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT
-        ) {
-            // What is left of the body is not read.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        self.answer("application/problem+json", json)
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::super::plan::MAX_REASON_CHARS;
+use super::problem::Problem;
 use crate::domain::Timestamp;
 use crate::domain::grant::{GrantState, Limits};
 use crate::domain::name::{ActionName, IdentityName, ParameterName, ResourceName, RoleName};
@@ -93,7 +94,11 @@ impl NewAccess {
             role: text(self.role),
             resource: text(self.resource),
             actions: self.actions.into_iter().map(String::from).collect(),
-            starts_unix_us: self.starts.map_or(0, Timestamp::unix_micros),
+            // 0 is no time: who says the beginning of all time is told that it is over.
+            starts_unix_us: self.starts.map_or(0, |starts| match starts.unix_micros() {
+                0 => 1,
+                micros => micros,
+            }),
             duration_ms: millis(Some(self.duration)),
             limits: (!self.limits.is_empty()).then(|| (&self.limits).into()),
             reason: self.reason,
@@ -195,17 +200,21 @@ pub(super) struct WhichGrants {
     page_token: Option<String>,
 }
 
-impl From<WhichGrants> for v1::ListGrantsRequest {
-    fn from(which: WhichGrants) -> Self {
+impl WhichGrants {
+    pub(super) fn request(self) -> Result<v1::ListGrantsRequest, Problem> {
         let every = [GrantState::Scheduled, GrantState::Active, GrantState::Expired, GrantState::Revoked];
-        let states: Vec<GrantState> = if which.all { every.to_vec() } else { which.state.into_iter().collect() };
-        Self {
-            identity: text(which.identity),
-            resource: text(which.resource),
+        let states: Vec<GrantState> = match (self.all, self.state) {
+            (true, None) => every.to_vec(),
+            (false, state) => state.into_iter().collect(),
+            (true, Some(_)) => return Err(Problem::invalid("all, or a state: not both")),
+        };
+        Ok(v1::ListGrantsRequest {
+            identity: text(self.identity),
+            resource: text(self.resource),
             states: states.into_iter().map(|state| super::super::access::state_name(state).to_owned()).collect(),
-            page_size: which.page_size.unwrap_or_default(),
-            page_token: which.page_token.unwrap_or_default(),
-        }
+            page_size: self.page_size.unwrap_or_default(),
+            page_token: self.page_token.unwrap_or_default(),
+        })
     }
 }
 

@@ -88,9 +88,51 @@ async fn where_a_body_ends_is_no_matter_of_opinion() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{more}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{more}: {answer}");
     }
+    let get =
+        |more: &str| format!("GET /v1/me HTTP/1.1\r\nAuthorization: Bearer {token}\r\n{more}Connection: close\r\n\r\n");
+    for (more, status) in [
+        ("Host: a\r\n", "200"),
+        ("", "400"),
+        ("Host: a\r\nHost: b\r\n", "400"),
+        ("Host: a\r\nTransfer-Encoding: chunked\r\n", "411"),
+        ("Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n", "411"),
+        ("Host: a\r\nContent-Length: 0\r\n", "200"),
+        ("Host: a\r\nContent-Length: 3\r\n", "400"),
+    ] {
+        let answer = raw(&bench, &get(more)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{more}: {answer}");
+    }
     // Who is not known has no body read, whatever it says of itself.
     let nobody = "POST /v1/can-i HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\nConnection: close\r\n\r\n";
     assert!(raw(&bench, nobody).await.starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_takes_nothing_of_its_answers_loses_its_place() {
+    use super::super::super::http::Http;
+    use super::super::super::listen::Listener;
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+    let plain = Listener::bind("127.0.0.1:0".parse().unwrap(), places.clone()).await.unwrap();
+    let address = plain.address();
+    let large = axum::routing::get(|| async { vec![b'x'; 64 << 20] });
+    let http = Http { plain, secure: None, api: axum::Router::new().route("/large", large) };
+    let dir = tempfile::tempdir().unwrap();
+    let clock = std::sync::Arc::new(crate::domain::clock::ManualClock::at(super::super::super::sample::NOW));
+    let core = super::super::super::sample::core(dir.path(), &clock).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let serving = super::super::super::http::start(core.handle().clone(), Default::default(), http, stopped);
+    let mut greedy = TcpStream::connect(address).await.unwrap();
+    greedy.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // It holds the one place, and reads nothing; the next is served when its time is over.
+    let mut next = TcpStream::connect(address).await.unwrap();
+    next.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    let answered = tokio::time::timeout(Duration::from_secs(60), next.read_to_string(&mut text)).await;
+    answered.expect("it gets its turn").unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    stop.send_replace(true);
+    serving.await.unwrap();
+    core.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,6 +152,11 @@ async fn a_part_of_the_input_that_is_not_known_or_stands_twice_is_refused() {
         (r#"{"identity":"billing","action":"read","resource":"api/orders","as":"admin"}"#, "application/json", 400),
         (r#"{"identity":"x","identity":"billing","action":"read","resource":"api/orders"}"#, "application/json", 400),
         (r#"{"identity":"billing","action":"read"}"#, "application/json", 400),
+        (
+            r#"{"identity":"billing","action":"read","resource":"api/orders","parameters":{"a":"1","a":"2"}}"#,
+            "application/json",
+            400,
+        ),
         (r#"["billing"]"#, "application/json", 400),
         ("", "application/json", 400),
         (r#"{"identity":"nobody","action":"read","resource":"api/orders"}"#, "application/json", 404),
@@ -135,6 +182,27 @@ async fn a_part_of_the_input_that_is_not_known_or_stands_twice_is_refused() {
         let (got, _) =
             said(client.get(format!("{base}{path}")).bearer_auth(bench.token("admin")).send().await.unwrap()).await;
         assert_eq!(got, status, "{path}");
+    }
+    for path in ["/metrics", "/readyz"] {
+        let (got, _) = said(client.get(format!("{base}{path}")).send().await.unwrap()).await;
+        assert_eq!(got, 404, "{path} is for those on this machine");
+    }
+    assert_eq!(client.get(format!("{base}/healthz")).send().await.unwrap().status().as_u16(), 200);
+    let broken = client.get(format!("{base}/v1/grants/%ff")).bearer_auth(bench.token("admin")).send().await.unwrap();
+    assert_eq!(
+        (broken.status().as_u16(), &broken.headers()["content-type"]),
+        (400, &"application/problem+json".parse().unwrap())
+    );
+    assert_eq!(client.get(format!("{base}/v1/grants/%ff")).send().await.unwrap().status().as_u16(), 401);
+    let keyed = |path: &str, key: &str| {
+        let post =
+            client.post(format!("{base}{path}")).bearer_auth(bench.token("admin")).header("idempotency-key", key);
+        post.header("content-type", "application/json").body("{}").send()
+    };
+    for (path, key, says) in [("/v1/grants", "k", "takes none"), ("/v1/requests", "", "is empty")] {
+        let (got, problem) = said(keyed(path, key).await.unwrap()).await;
+        assert_eq!(got, 400);
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
     }
     let patched = client.patch(format!("{base}/v1/grants")).bearer_auth(bench.token("admin")).send().await.unwrap();
     assert_eq!((patched.status().as_u16(), patched.headers().contains_key("allow")), (405, true));

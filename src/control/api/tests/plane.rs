@@ -87,7 +87,7 @@ impl Bench {
         let ca = enrol::init(&pki, "example.org", &[], clock.as_ref()).unwrap();
         let text = format!(
             "role: control\ntrust_domain: example.org\nstate_dir: {}\ngrpc_address: 127.0.0.1:0\nhttp_address: 127.0.0.1:0\n\
-             https_address: 127.0.0.1:0\n\
+             https_address: 127.0.0.1:0\npublic_url: https://localhost:7444\n\
              tls: {{certificate_file: {pki}/control.pem, key_file: {pki}/control.key, client_ca_file: {pki}/ca.pem}}\n\
              drain: 1s\n",
             dir.path().join("state").display(),

@@ -1,12 +1,14 @@
 //! AuthZEN's subjects, resources and actions, as ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::super::super::access::{KnownCredential, Presented};
 use crate::control::model::Model;
 use crate::domain::name::{IdentityName, ParameterName, ResourceName};
 use crate::domain::principal::SpiffeId;
@@ -17,6 +19,8 @@ pub(super) const IDENTITY: &str = "identity";
 pub(super) const RESOURCE: &str = "resource";
 /// The parameter that a resource's `id` is, where its type names the resource.
 const ID: &str = "id";
+/// The property of a subject that says whose token it is.
+const ISSUER: &str = "issuer";
 
 /// A subject or a resource (sections 5.1 and 5.2).
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -40,28 +44,58 @@ pub(super) struct Action {
     pub(super) name: String,
 }
 
+/// The circumstances (section 5.4).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(super) struct Context {
+    /// Where the call comes from, for grants that are limited to networks.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(super) ip: Option<IpAddr>,
+}
+
 /// Parameters of a call.
 pub(super) type Parameters = Vec<(ParameterName, String)>;
 
+/// The one that all of them are, if they are one.
+fn only<T: Ord>(all: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut all: BTreeSet<T> = all.into_iter().collect();
+    let first = all.pop_first()?;
+    all.is_empty().then_some(first)
+}
+
 impl Entity {
-    /// The identity that a subject is, if there is exactly one.
-    pub(super) fn identity(&self, model: &Model) -> Option<IdentityName> {
-        if self.r#type == IDENTITY {
-            let name: IdentityName = self.id.parse().ok()?;
-            return model.identities.contains_key(&name).then_some(name);
+    /// One of which no more is known than its name.
+    pub(super) fn named(r#type: &str, id: &str) -> Self {
+        Self { r#type: r#type.to_owned(), id: id.to_owned(), properties: BTreeMap::new(), rest: BTreeMap::new() }
+    }
+
+    /// The identity that a subject is, if there is exactly one, and the credential that it is known by.
+    pub(super) fn identity(&self, model: &Model) -> Option<(IdentityName, Option<KnownCredential>)> {
+        // A word that cannot be checked is no word to go by: with it the subject is nobody.
+        let said = self.properties.get(ISSUER).into_iter().chain(self.rest.get(ISSUER));
+        let issuers = said.map(Value::as_str).collect::<Option<BTreeSet<&str>>>()?;
+        if issuers.len() > 1 {
+            return None;
         }
-        if let Ok(spiffe) = self.id.parse::<SpiffeId>() {
-            return model.workloads.get(&spiffe).cloned();
+        let issuer = issuers.first().copied();
+        if self.r#type == IDENTITY {
+            let name: IdentityName = self.id.parse().ok().filter(|_| issuer.is_none())?;
+            return model.identities.contains_key(&name).then_some((name, None));
         }
         let (subject, none): (Arc<str>, Arc<str>) = (self.id.as_str().into(), "".into());
-        let issuer = self.properties.get("issuer").and_then(Value::as_str);
-        let theirs = model.subjects.range((subject.clone(), none)..).take_while(|((whose, _), _)| *whose == subject);
-        // Two issuers may speak of the same subject and mean different ones.
-        let mut found = theirs.filter(|((_, by), _)| issuer.is_none_or(|issuer| *issuer == **by));
-        match (found.next(), found.next()) {
-            (Some((_, name)), None) => Some(name.clone()),
+        let tokens = model.subjects.range((subject.clone(), none)..).take_while(|((whose, _), _)| *whose == subject);
+        let tokens: Vec<_> = tokens.filter(|((_, by), _)| issuer.is_none_or(|issuer| *issuer == **by)).collect();
+        // A certificate has no issuer that a question could name.
+        let spiffe = self.id.parse::<SpiffeId>().ok().filter(|_| issuer.is_none());
+        let workload = spiffe.as_ref().and_then(|id| model.workloads.get(id));
+        let name = only(tokens.iter().map(|(_, name)| *name).chain(workload))?.clone();
+        let credential = match (tokens.as_slice(), spiffe.filter(|_| workload.is_some())) {
+            ([((_, issuer), _)], None) => Some(KnownCredential::Token(issuer.clone())),
+            ([], Some(spiffe)) => Some(KnownCredential::Workload(spiffe)),
+            // One identity by several: which of them is not said.
             _ => None,
-        }
+        };
+        Some((name, credential))
     }
 
     /// The resource, and what is said of it as parameters of the call.
@@ -69,14 +103,27 @@ impl Entity {
         let by_name = self.r#type == RESOURCE;
         let name: ResourceName = if by_name { &self.id } else { &self.r#type }.parse().ok()?;
         model.resources.contains_key(&name).then_some(())?;
-        let id = Value::from(self.id.as_str());
-        let mut said: BTreeMap<&str, &Value> = self.rest.iter().map(|(name, value)| (name.as_str(), value)).collect();
-        if !by_name {
-            said.insert(ID, &id);
+        let mut said: BTreeMap<&str, String> = BTreeMap::new();
+        // What stands where 1.0 has it goes before; what it is goes before what is said of it.
+        for (name, value) in self.rest.iter().chain(&self.properties) {
+            let value = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(_) | Value::Bool(_) => value.to_string(),
+                // No part of a path is one of these.
+                Value::Null | Value::Array(_) | Value::Object(_) => continue,
+            };
+            said.insert(name, value);
         }
-        // What stands where 1.0 has it, goes before.
-        said.extend(self.properties.iter().map(|(name, value)| (name.as_str(), value)));
-        let parameter = |(name, value): (&str, &Value)| Some((name.parse().ok()?, value.as_str()?.to_owned()));
-        Some((name, said.into_iter().filter_map(parameter).collect()))
+        if !by_name {
+            said.insert(ID, self.id.clone());
+        }
+        Some((name, said.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value))).collect()))
+    }
+}
+
+impl Context {
+    /// With the credential that a subject is known by.
+    pub(super) fn presented(&self, credential: Option<KnownCredential>) -> Presented {
+        Presented::Only { credential, peer: self.ip }
     }
 }
