@@ -21,7 +21,6 @@ pub mod grant;
 pub mod halt;
 mod http;
 pub mod identity;
-mod listen;
 mod logs;
 mod metrics;
 pub mod model;
@@ -41,10 +40,7 @@ pub use actor::{ControlHandle, Done};
 pub use api::ApiStartError;
 pub use plane::{ControlPlane, Core, StartError};
 
-/// Waits until somebody says stop, or nobody can any more.
-async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
-    drop(stop.wait_for(|stop| *stop).await);
-}
+use crate::serve::stopped;
 
 #[cfg(test)]
 mod sample;

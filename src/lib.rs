@@ -73,6 +73,7 @@ pub mod domain;
 pub mod evidence;
 pub mod files;
 pub mod gateway;
+mod serve;
 pub mod settings;
 pub mod telemetry;
 pub mod token;

@@ -26,7 +26,6 @@ use crate::domain::name::{GatewayName, OwnerName};
 use push::Shown;
 
 pub(super) use error::ApiError;
-pub(super) use identify::PeerCertificate;
 #[cfg(test)]
 pub(super) use identify::gateway_name;
 pub(super) use server::Api;

@@ -16,12 +16,12 @@ use super::api::{Api, ApiStartError};
 use super::authority::{AuthorityKey, AuthorityKeyError};
 use super::enrol::{CertificateAuthority, EnrolError};
 use super::http::Http;
-use super::listen::Listener;
 use super::outbox::{self, Sink};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
 use super::vault::{Vault, VaultError};
 use crate::domain::Clock;
+use crate::serve::Listener;
 use crate::settings::control::StoreSettings;
 use crate::settings::{ControlSettings, SecretError, read_secret};
 
@@ -201,7 +201,7 @@ impl ControlPlane {
         let secure = match settings.https_address {
             Some(address) => Some((
                 bind(address).await?,
-                super::http::tls(&api.certificate, &api.key, &api.client_ca).map_err(StartError::Tls)?,
+                crate::serve::tls(&api.certificate, &api.key, &api.client_ca).map_err(StartError::Tls)?,
             )),
             None => None,
         };

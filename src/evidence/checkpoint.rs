@@ -286,14 +286,6 @@ pub fn verify_note<'n>(note: &'n [u8], key: &VerifierKey) -> Result<&'n str, Not
     if verified { Ok(text) } else { Err(NoteError::Unsigned(key.name.to_string())) }
 }
 
-/// How many records a checkpoint speaks of, whoever signed it: enough to fetch what is then verified.
-///
-/// # Errors
-/// When it is not a checkpoint.
-pub fn unverified_size(note: &[u8]) -> Result<u64, NoteError> {
-    Checkpoint::read(note).map(|checkpoint| checkpoint.head.size)
-}
-
 /// The text of a note, and its signature lines.
 fn split_note(note: &[u8]) -> Result<(&str, &str), NoteError> {
     let bad = NoteError::Malformed;

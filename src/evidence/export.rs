@@ -5,6 +5,7 @@
 //! last: what a reader finds is always whole. Going on where an earlier export ended needs its checkpoint alone.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::bundle;
@@ -53,8 +54,10 @@ pub struct File {
     pub path: String,
     /// Where the full one will stand that may take the place of a partial one.
     pub full: Option<String>,
-    /// It is not longer than this.
-    pub max_bytes: usize,
+    /// The first record that it speaks of.
+    pub first: u64,
+    /// It is not shorter than the first, nor longer than the second.
+    pub bytes: RangeInclusive<usize>,
 }
 
 /// The files that a log of `size` records consists of, besides its checkpoint.
@@ -64,13 +67,17 @@ pub fn files(size: u64) -> impl Iterator<Item = File> {
         let widths = (0..full).map(|index| (index, TILE_WIDTH)).chain((last > 0).then_some((full, last)));
         widths.flat_map(move |(index, width)| {
             let tile = TileId { level, index };
-            let file = |path: &dyn Fn(usize) -> String, max_bytes| File {
+            let file = |path: &dyn Fn(usize) -> String, bytes| File {
                 path: path(width),
                 full: (width < TILE_WIDTH).then(|| path(TILE_WIDTH)),
-                max_bytes,
+                first: index << (8 * (u32::from(level) + 1)),
+                bytes,
             };
-            let hashes = file(&|width| tile.path(width), TILE_WIDTH * tiles::HASH_BYTES);
-            let records = (level == 0).then(|| file(&|width| bundle::path(index, width), bundle::MAX_BUNDLE_BYTES));
+            // Each hash and each length of a record.
+            let hashes = width * tiles::HASH_BYTES..=TILE_WIDTH * tiles::HASH_BYTES;
+            let hashes = file(&|width| tile.path(width), hashes);
+            let records = width * 2..=bundle::MAX_BUNDLE_BYTES;
+            let records = (level == 0).then(|| file(&|width| bundle::path(index, width), records));
             std::iter::once(hashes).chain(records)
         })
     })

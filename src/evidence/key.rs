@@ -84,7 +84,7 @@ pub enum LogFileError {
 }
 
 /// The key that a log's directory names.
-pub(super) fn read_log_file(storage: &dyn Storage) -> Result<VerifierKey, LogFileError> {
+pub fn read_log_file(storage: &dyn Storage) -> Result<VerifierKey, LogFileError> {
     let file: LogFile = serde_json::from_slice(&read_file(storage, LOG_FILE, MAX_LOG_FILE_BYTES)?)?;
     let key: VerifierKey = file.vkey.parse()?;
     if key.name().as_str() == file.origin { Ok(key) } else { Err(LogFileError::Origin) }

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::authority::AuthorityClock;
@@ -33,6 +33,9 @@ use crate::domain::resource::DEFAULT_AUTHORITY;
 use crate::evidence::journal::Journal;
 
 /// What the endpoints look at.
+/// Connections at the same time; the rest wait.
+const MAX_CONNECTIONS: usize = 256;
+
 #[derive(Clone, Debug)]
 struct Admin {
     authority: Arc<AuthorityClock>,
@@ -64,17 +67,17 @@ pub(crate) async fn serve(
         draining,
     };
     let failed = |source| GatewayError::Bind { address, source };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let listener = crate::serve::Listener::bind(address, places).await.map_err(failed)?;
+    let bound = listener.address();
     let router = router(admin);
-    tasks.spawn_on(
-        async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the admin endpoints ended");
-            }
-        },
-        runtime,
-    );
+    // They are served until the runtime ends: who drains wants to see it.
+    let (never, stop) = watch::channel(false);
+    let served = async move {
+        crate::serve::serve(listener, None, router, stop).await;
+        drop(never);
+    };
+    tasks.spawn_on(served, runtime);
     Ok(bound)
 }
 

@@ -20,8 +20,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &["domain"]),
     ("telemetry", &["domain", "settings"]),
     ("client", &["domain", "settings", "wire"]),
-    ("gateway", &["clock", "decision", "domain", "evidence", "files", "settings", "telemetry", "token", "wire"]),
-    ("control", &["clock", "decision", "domain", "evidence", "files", "settings", "telemetry", "token", "wire"]),
+    ("serve", &[]),
+    (
+        "gateway",
+        &["clock", "decision", "domain", "evidence", "files", "serve", "settings", "telemetry", "token", "wire"],
+    ),
+    (
+        "control",
+        &["clock", "decision", "domain", "evidence", "files", "serve", "settings", "telemetry", "token", "wire"],
+    ),
     (
         "cli",
         &[
@@ -32,6 +39,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "domain",
             "evidence",
             "files",
+            "serve",
             "settings",
             "telemetry",
             "token",

@@ -89,7 +89,7 @@ impl Verify {
         let against = self.remembered()?;
         let address = self.log.as_deref().and_then(Path::to_str).filter(|text| remote::is_address(text));
         if let Some(address) = address {
-            let copy = remote::copy(address).await?;
+            let copy = remote::copy(address, self.key.as_ref()).await?;
             return self.check(context, copy.path(), address.into(), against);
         }
         match &self.log {

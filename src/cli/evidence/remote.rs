@@ -6,9 +6,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::super::failure::{Exit, Failure};
 use crate::evidence::COSIGNED;
-use crate::evidence::checkpoint::{MAX_NOTE_BYTES, unverified_size};
+use crate::evidence::checkpoint::{Checkpoint, MAX_NOTE_BYTES, VerifierKey};
 use crate::evidence::export::{File, files};
-use crate::evidence::key::{LOG_FILE, MAX_LOG_FILE_BYTES};
+use crate::evidence::key::{LOG_FILE, MAX_LOG_FILE_BYTES, read_log_file};
 use crate::evidence::sequencer::CHECKPOINT;
 use crate::evidence::storage::{DiskStorage, Persist, Storage as _};
 
@@ -30,8 +30,9 @@ struct Server {
     copy: DiskStorage,
 }
 
-/// Copies what the log's checkpoint covers into a directory that goes with what is returned.
-pub(super) async fn copy(address: &str) -> Result<tempfile::TempDir, Failure> {
+/// Copies what the log's checkpoint covers into a directory that goes with what is returned. How much that is says the key
+/// that must have signed, or the log's own where none is known: nobody else makes a disk full.
+pub(super) async fn copy(address: &str, key: Option<&VerifierKey>) -> Result<tempfile::TempDir, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("no copy can be made: {error}"));
     let directory = tempfile::tempdir().map_err(|error| failed(&error))?;
     let client = client(address).map_err(|error| failed(&error))?;
@@ -41,9 +42,16 @@ pub(super) async fn copy(address: &str) -> Result<tempfile::TempDir, Failure> {
     server.small(COSIGNED, MAX_NOTE_BYTES).await?;
     let note = server.small(CHECKPOINT, MAX_NOTE_BYTES).await?;
     let note = note.ok_or_else(|| Failure::new(Exit::NotFound, format!("{address} serves no checkpoint")))?;
-    let size = unverified_size(&note)
-        .map_err(|error| Failure::new(Exit::VerificationFailed, format!("verification failed: checkpoint: {error}")))?;
     server.small(LOG_FILE, MAX_LOG_FILE_BYTES).await?;
+    let unverified = |error: &dyn std::fmt::Display| {
+        Failure::new(Exit::VerificationFailed, format!("verification failed: checkpoint: {error}"))
+    };
+    let own = read_log_file(&server.copy);
+    let key = match key {
+        Some(key) => key,
+        None => own.as_ref().map_err(|error| unverified(error))?,
+    };
+    let size = Checkpoint::verify(&note, key).map_err(|error| unverified(&error))?.head.size;
     let server = &server;
     let copied = futures_util::stream::iter(files(size)).map(|file| async move { server.copy(&file).await });
     let all = copied.buffer_unordered(AT_ONCE).try_fold(0u64, |sum, bytes| async move {
@@ -71,16 +79,21 @@ impl Server {
         Ok(Some(bytes))
     }
 
-    /// A tile or bundle; what is missing is found by whoever verifies. Says how many bytes it has.
+    /// A tile or bundle. Says how many bytes it has.
     async fn copy(&self, file: &File) -> Result<u64, Failure> {
         let mut path = &file.path;
-        let mut bytes = self.fetch(path, file.max_bytes).await?;
+        let mut bytes = self.fetch(path, *file.bytes.end()).await?;
         if let (None, Some(full)) = (&bytes, &file.full) {
             // A partial one may go when the full one is there.
             path = full;
-            bytes = self.fetch(path, file.max_bytes).await?;
+            bytes = self.fetch(path, *file.bytes.end()).await?;
         }
-        let Some(bytes) = bytes else { return Ok(0) };
+        let Some(bytes) = bytes.filter(|bytes| file.bytes.contains(&bytes.len())) else {
+            // The first that is not there is the last that is asked for.
+            let why =
+                format!("verification failed: at record {}: {}/{path} is missing or cut", file.first, self.address);
+            return Err(Failure::new(Exit::VerificationFailed, why));
+        };
         self.keep(path, &bytes)?;
         Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
     }

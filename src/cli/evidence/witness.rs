@@ -12,7 +12,7 @@ use axum::routing::post;
 use clap::Args;
 use http::{StatusCode, header};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::super::Context;
 use super::super::failure::{Exit, Failure};
@@ -26,7 +26,10 @@ use crate::evidence::cosignature::CosignerKey;
 use crate::evidence::storage::DiskStorage;
 use crate::evidence::witness::{ADD_CHECKPOINT, MAX_REQUEST_BYTES, NotCosigned, Request, Witness};
 use crate::files;
+use crate::serve::{Listener, serve};
 
+/// Connections at the same time; the rest wait.
+const MAX_CONNECTIONS: usize = 1_024;
 /// Requests that are judged at once; the rest wait.
 const AT_ONCE: usize = 32;
 /// How long a request may take, its body included.
@@ -66,8 +69,10 @@ impl Serve {
         let storage =
             DiskStorage::open(&self.state).map_err(|error| failed(self.state.display().to_string(), &error))?;
         let witness = Arc::new(Witness::new(Arc::new(storage), key, self.name, self.logs));
-        let listener = TcpListener::bind(self.listen).await.map_err(|error| failed(self.listen.to_string(), &error))?;
-        let address = listener.local_addr().map_err(|error| failed(self.listen.to_string(), &error))?;
+        let connections = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+        let listener = Listener::bind(self.listen, connections).await;
+        let listener = listener.map_err(|error| failed(self.listen.to_string(), &error))?;
+        let address = listener.address();
         let serving = Serving { address, key: witness.verifier().to_string() };
         context.output.element(&serving, || format!("witness {} on http://{address}/", serving.key))?;
         let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
@@ -75,12 +80,13 @@ impl Serve {
             .route(&format!("/{ADD_CHECKPOINT}"), post(add))
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
             .with_state((witness, places));
-        let stop = async {
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
             // Without a handler for it the process ends at once, which harms nothing that was said.
             drop(tokio::signal::ctrl_c().await);
-        };
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop).await;
-        served.map_err(|error| failed(address.to_string(), &error))?;
+            stop.send_replace(true);
+        });
+        serve(listener, None, router, stopped).await;
         Ok(Exit::Done)
     }
 }
@@ -88,13 +94,14 @@ impl Serve {
 type Shared = (Arc<Witness>, Arc<tokio::sync::Semaphore>);
 
 async fn add(State((witness, places)): State<Shared>, request: axum::extract::Request) -> Response {
-    let Ok(_place) = places.acquire().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
     let body = tokio::time::timeout(PATIENCE, axum::body::to_bytes(request.into_body(), MAX_REQUEST_BYTES)).await;
     let body = match body {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
     };
+    // One that is slow to send what is to be judged keeps nobody waiting.
+    let Ok(_place) = places.acquire().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
     let judged = tokio::task::spawn_blocking(move || witness.add_checkpoint(&body, SystemClock.now())).await;
     let text = |kind: &'static str| [(header::CONTENT_TYPE, kind)];
     match judged {

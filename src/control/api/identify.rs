@@ -15,6 +15,7 @@ use super::ApiError;
 use crate::domain::identity::IdentityState;
 use crate::domain::name::GatewayName;
 use crate::domain::principal::SpiffeId;
+use crate::serve::PeerCertificate;
 
 /// Longest `authorization` header that is looked at.
 const MAX_AUTHORIZATION_BYTES: usize = 512;
@@ -42,10 +43,6 @@ impl Interceptor for Identifier {
         }
     }
 }
-
-/// The certificate that an HTTP caller showed. TLS verified the chain.
-#[derive(Clone, Debug)]
-pub(in super::super) struct PeerCertificate(pub(in super::super) CertificateDer<'static>);
 
 impl Identifier {
     fn identify(&self, request: &Request<()>) -> Option<Caller> {

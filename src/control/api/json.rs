@@ -30,8 +30,9 @@ use tokio::sync::Semaphore;
 use super::super::authorize::Caller;
 use super::access::AccessService;
 use super::catalog::CatalogService;
-use super::identify::{Identifier, PeerCertificate};
+use super::identify::Identifier;
 use crate::domain::Timestamp;
+use crate::serve::PeerCertificate;
 use problem::Problem;
 
 /// Nesting accepted: documents of the catalog stay well under it.

@@ -13,12 +13,12 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use super::super::actor::ControlHandle;
 use super::super::authority::AuthorityKey;
 use super::super::enrol::CertificateAuthority;
-use super::super::listen::{Connection, Listener};
 use super::access::AccessService;
 use super::catalog::CatalogService;
 use super::fleet::FleetService;
 use super::identify::Identifier;
 use super::push::GrantStreamService;
+use crate::serve::{Connection, Listener};
 use crate::wire::{MAX_GATEWAY_MESSAGE_BYTES, v1};
 
 /// Requests at the same time on one connection; a gateway needs two, the command line one.

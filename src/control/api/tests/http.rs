@@ -110,7 +110,7 @@ async fn where_a_body_ends_is_no_matter_of_opinion() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_takes_nothing_of_its_answers_loses_its_place() {
     use super::super::super::http::Http;
-    use super::super::super::listen::Listener;
+    use crate::serve::Listener;
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
     let plain = Listener::bind("127.0.0.1:0".parse().unwrap(), places.clone()).await.unwrap();
     let address = plain.address();

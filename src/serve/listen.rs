@@ -1,4 +1,4 @@
-//! Listening with a limit: connections take a place, gRPC and HTTP together, and wait in the kernel when there is none.
+//! Listening with a limit: connections take a place, and wait in the kernel when there is none.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// A listener whose connections take a place each.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     places: Arc<Semaphore>,
@@ -25,25 +25,25 @@ pub(super) struct Listener {
 
 /// A connection, with its place.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Listener {
     /// Binds.
-    pub(super) async fn bind(address: SocketAddr, places: Arc<Semaphore>) -> io::Result<Self> {
+    pub(crate) async fn bind(address: SocketAddr, places: Arc<Semaphore>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self { address: listener.local_addr()?, listener, places })
     }
 
     /// The address that it is bound to.
-    pub(super) const fn address(&self) -> SocketAddr {
+    pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The next one, when there is a place.
-    pub(super) async fn next(&mut self) -> (Connection, SocketAddr) {
+    pub(crate) async fn next(&mut self) -> (Connection, SocketAddr) {
         // The semaphore is never closed.
         let place = self.places.clone().acquire_owned().await.ok();
         loop {
@@ -62,7 +62,7 @@ impl Listener {
     }
 
     /// Its connections, without end.
-    pub(super) fn connections(self) -> impl Stream<Item = io::Result<Connection>> {
+    pub(crate) fn connections(self) -> impl Stream<Item = io::Result<Connection>> {
         futures_util::stream::unfold(self, |mut listener| async {
             let (connection, _) = listener.next().await;
             Some((Ok(connection), listener))
@@ -72,7 +72,7 @@ impl Listener {
 
 impl Connection {
     /// The connection itself, to ask it who is at its ends.
-    pub(super) const fn stream(&self) -> &TcpStream {
+    pub(crate) const fn stream(&self) -> &TcpStream {
         &self.stream
     }
 }
