@@ -23,6 +23,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
+#[cfg(test)]
+pub(super) use etcd::EtcdStore;
 pub use limits::{
     LEASE_SECONDS_MAX, LEASE_SECONDS_MIN, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_REQUEST_BYTES, OPERATION_BYTES,
 };

@@ -25,7 +25,7 @@ const MISSING: &str = "etcd cannot be started; this test needs Debian's package 
 
 /// A server with a directory of its own, ended with the value.
 #[derive(Debug)]
-pub(super) struct EtcdStore {
+pub(in super::super) struct EtcdStore {
     process: Child,
     base: String,
     client: reqwest::Client,
@@ -33,7 +33,7 @@ pub(super) struct EtcdStore {
 }
 
 impl EtcdStore {
-    pub(super) fn start() -> Self {
+    pub(in super::super) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Both are held until both are known, so that they differ.
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());

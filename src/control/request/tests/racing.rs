@@ -3,8 +3,8 @@
 use tokio::task::JoinSet;
 
 use super::super::super::sample::NOW as BEGIN;
-use super::super::super::store::SqliteStore;
 use super::super::super::store::sealed::SealKey;
+use super::super::super::store::{EtcdStore, SqliteStore, Store};
 use super::super::super::{ControlHandle, Core};
 use super::*;
 use crate::domain::clock::ManualClock;
@@ -31,10 +31,19 @@ async fn persistent<T, F: Future<Output = Result<T, Refused>>>(mut attempt: impl
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn concurrent_decisions_over_one_store_have_one_outcome() {
+async fn concurrent_decisions_over_one_sqlite_have_one_outcome() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at(BEGIN));
-    let store: Arc<SqliteStore> = Arc::new(SqliteStore::open(&dir.path().join("control.db"), clock.clone()).unwrap());
+    let store = SqliteStore::open(&dir.path().join("control.db"), clock.clone()).unwrap();
+    have_one_outcome(Arc::new(store), clock).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_decisions_over_one_etcd_have_one_outcome() {
+    have_one_outcome(Arc::new(EtcdStore::start()), Arc::new(ManualClock::at(BEGIN))).await;
+}
+
+async fn have_one_outcome(store: Arc<dyn Store>, clock: Arc<ManualClock>) {
     let seal = || SealKey::from_bytes(&[7; 32]);
     let one = Core::over(store.clone(), seal(), clock.clone()).await.unwrap();
     furnished(one.handle()).await;
