@@ -31,6 +31,8 @@ pub(super) enum Grant {
     },
     /// End a grant now, and print the receipt
     Revoke(Revoke),
+    /// Ask for what a grant gives once more, from when that is granted; the old one ends as it was to
+    Renew(Renew),
     /// Print changes of grants as they happen
     Watch {
         /// Begin after this revision rather than now
@@ -121,6 +123,27 @@ pub(super) struct List {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Renew {
+    /// The grant: what it opens, and its limits
+    id: GrantId,
+    /// For how long, from when it is granted
+    #[arg(long)]
+    duration: Span,
+    /// Why, in your words; as the grant says if not given
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The ticket that it belongs to; the grant's if not given
+    #[arg(long, value_name = "TEXT")]
+    ticket: Option<String>,
+    /// What to call the request: the same again with the same key within a day is not made twice
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    key: String,
+    /// Answer when it is settled and every connected gateway has it, or after this time (exit 7)
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+    wait: Option<Span>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Revoke {
     /// The grant
     #[arg(required_unless_present_any = ["wait", "identity", "resource", "all"])]
@@ -200,6 +223,7 @@ impl Grant {
             Self::List(command) => command.run(context).await,
             Self::Show { id } => show(context, id).await,
             Self::Revoke(command) => command.run(context).await,
+            Self::Renew(command) => command.run(context).await,
             Self::Watch { from } => watch(context, from).await,
         }
     }
@@ -259,6 +283,27 @@ async fn show(context: &Context, id: GrantId) -> Result<Exit, Failure> {
     let shown = grant.shown(now);
     context.output.answer(&shown, || details(&shown, now))?;
     Ok(Exit::Done)
+}
+
+impl Renew {
+    /// The same access under the same limits is asked for as anybody would ask for it.
+    async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let crate::domain::grant::Grant { identity, resource, actions, limits, lineage, .. } =
+            context.client().await?.grant(self.id.bits().to_be_bytes().to_vec()).await?.grant;
+        let message = v1::CreateRequestRequest {
+            identity: identity.into(),
+            resource: resource.into(),
+            actions: actions.into_iter().map(String::from).collect(),
+            duration_ms: millis(self.duration),
+            limits: (!limits.is_empty()).then(|| (&limits).into()),
+            reason: self.reason.unwrap_or(lineage.reason),
+            ticket: self.ticket.or(lineage.ticket).unwrap_or_default(),
+            key: self.key,
+            wait_ms: self.wait.map_or(0, millis),
+            ..Default::default()
+        };
+        super::request::ask(context, message, self.wait).await
+    }
 }
 
 impl Revoke {

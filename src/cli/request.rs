@@ -5,7 +5,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::grant::{LimitArgs, shown_limits};
-use super::output::Human;
+use super::output::{Human, note};
 use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
 use crate::client::Asked;
 use crate::client::answers::{RequestAnswer, RequestList};
@@ -51,8 +51,14 @@ pub(super) enum Request {
     },
     /// Say no to a request
     Deny(End),
-    /// Take a request back
-    Cancel(End),
+    /// Take a request back; of one that was granted, give back what it was granted
+    Cancel {
+        #[command(flatten)]
+        end: End,
+        /// Answer when every connected gateway enforces it, or after this time (exit 7 if one does not)
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
+        wait: Option<Span>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -117,10 +123,20 @@ impl Request {
                 print(context, asked, None)?;
                 Ok(Exit::Done)
             }
-            Self::Cancel(End { id, reason }) => {
-                let asked = context.client().await?.cancel_request(bytes(id), reason).await?;
-                print(context, asked, None)?;
-                Ok(Exit::Done)
+            Self::Cancel { end: End { id, reason }, wait } => {
+                let message = v1::CancelRequestRequest { id: bytes(id), reason, wait_ms: wait.map_or(0, millis) };
+                let asked = context.client().await?.cancel_request(message).await?;
+                let (ended, enforced) = (asked.grants.len(), asked.enforced);
+                print(context, asked, wait)?;
+                if ended > 0 {
+                    note(&format!("{ended} grants ended before their time"));
+                }
+                match wait {
+                    Some(_) if ended > 0 && !enforced => {
+                        Err(Failure::new(Exit::Unavailable, "a connected gateway has not said that it is enforced"))
+                    }
+                    _ => Ok(Exit::Done),
+                }
             }
         }
     }
@@ -146,23 +162,32 @@ impl Create {
             key: self.key,
             wait_ms: self.wait.map_or(0, millis),
         };
-        let asked = context.client().await?.create_request(message).await?;
-        let (state, enforced) = (asked.request.state, asked.enforced);
-        let why = asked.request.settled.as_ref().map(|settled| settled.reason.clone()).unwrap_or_default();
-        print(context, asked, self.wait)?;
-        match state {
-            State::Denied => Err(Failure::new(Exit::Denied, format!("the request is denied: {why}"))),
-            State::Cancelled | State::Expired => {
-                Err(Failure::new(Exit::Conflict, format!("the request is {}: {why}", state.as_str())))
-            }
-            State::Pending if self.wait.is_some() => {
-                Err(Failure::new(Exit::Unavailable, "nobody has decided within the time given"))
-            }
-            State::Granted if self.wait.is_some() && !enforced => {
-                Err(Failure::new(Exit::Unavailable, "a connected gateway has not said that it has the grant"))
-            }
-            State::Pending | State::Granted => Ok(Exit::Done),
+        ask(context, message, self.wait).await
+    }
+}
+
+/// Asks, shows what came of it, and says it by the exit.
+pub(super) async fn ask(
+    context: &Context,
+    message: v1::CreateRequestRequest,
+    wait: Option<Span>,
+) -> Result<Exit, Failure> {
+    let asked = context.client().await?.create_request(message).await?;
+    let (state, enforced) = (asked.request.state, asked.enforced);
+    let why = asked.request.settled.as_ref().map(|settled| settled.reason.clone()).unwrap_or_default();
+    print(context, asked, wait)?;
+    match state {
+        State::Denied => Err(Failure::new(Exit::Denied, format!("the request is denied: {why}"))),
+        State::Cancelled | State::Expired => {
+            Err(Failure::new(Exit::Conflict, format!("the request is {}: {why}", state.as_str())))
         }
+        State::Pending if wait.is_some() => {
+            Err(Failure::new(Exit::Unavailable, "nobody has decided within the time given"))
+        }
+        State::Granted if wait.is_some() && !enforced => {
+            Err(Failure::new(Exit::Unavailable, "a connected gateway has not said that it has the grant"))
+        }
+        State::Pending | State::Granted => Ok(Exit::Done),
     }
 }
 

@@ -80,13 +80,13 @@ impl Client {
         Ok(self.access.deny_request(bounded(message, 0)).await?.into_inner().try_into()?)
     }
 
-    /// Takes a request back.
+    /// Takes a request back, or what it was granted.
     ///
     /// # Errors
     /// As `Access.CancelRequest` says.
-    pub async fn cancel_request(&mut self, id: Vec<u8>, reason: String) -> Result<Asked, ClientError> {
-        let message = v1::CancelRequestRequest { id, reason };
-        Ok(self.access.cancel_request(bounded(message, 0)).await?.into_inner().try_into()?)
+    pub async fn cancel_request(&mut self, message: v1::CancelRequestRequest) -> Result<Asked, ClientError> {
+        let wait = message.wait_ms;
+        Ok(self.access.cancel_request(bounded(message, wait)).await?.into_inner().try_into()?)
     }
 
     /// Puts a policy into force.

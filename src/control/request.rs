@@ -17,9 +17,9 @@ use super::authorize::{Caller, SYSTEM};
 use super::grant::{self, Endings, GrantRequest, checked};
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason, identity_author};
-use super::record::{Change, PersonRole, Record};
+use super::record::{Change, GrantRecord, PersonRole, Record};
 use crate::domain::Timestamp;
-use crate::domain::grant::{Lineage, Origin};
+use crate::domain::grant::{Grant, Lineage, Origin};
 use crate::domain::name::{ApprovalId, GrantId, OwnerName, RequestId};
 use crate::domain::request::{Access, Analysis, Approval, Ask, Request, Requester, Settled, State, Verdict};
 
@@ -306,21 +306,55 @@ pub fn plan_cancel(
 ) -> Result<Plan<Request>, Refused> {
     let before = open(model, context, id)?;
     let reason = checked_reason(reason).map_err(Refused::invalid)?;
+    may_give_back(model, context, before)?;
+    Ok(close("request.cancelled", before, State::Cancelled, context, &reason))
+}
+
+/// Gives back what was granted, before its time: whoever may take the request back. The answer: the grants that end.
+///
+/// # Errors
+/// [`Refused::Conflict`] when nothing of it lives, [`Refused::Denied`] for anybody else, [`Refused::Invalid`] without a
+/// reason.
+pub fn plan_give_back(
+    model: &Model,
+    context: &Context<'_>,
+    request: &Request,
+    reason: &str,
+) -> Result<Plan<Vec<Grant>>, Refused> {
+    may_give_back(model, context, request)?;
+    checked_reason(reason).map_err(Refused::invalid)?;
+    let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
+    let mut endings = Endings::default();
+    for kept in request.grants.iter().filter_map(|id| model.grants.get(id)) {
+        let record = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false };
+        let one = grant::plan_revoke(context, &record, reason)?;
+        if !endings.take(&one.changes) {
+            break;
+        }
+        plan.changes.extend(one.changes);
+        plan.events.extend(one.events);
+        plan.answer.push(one.answer);
+    }
+    Ok(plan)
+}
+
+/// A request is whoever's who made it or answers for the identity, and of those who watch over all access.
+fn may_give_back(model: &Model, context: &Context<'_>, request: &Request) -> Result<(), Refused> {
     let may = match context.caller {
         Caller::Person(person) => {
-            let owner = model.identities.get(&before.ask.identity).map(|kept| &kept.value.spec.owner);
-            before.requester == Requester::Person(person.name.clone())
+            let owner = model.identities.get(&request.ask.identity).map(|kept| &kept.value.spec.owner);
+            request.requester == Requester::Person(person.name.clone())
                 || owner.is_some_and(|owner| person.is_owner(owner))
                 || [PersonRole::Administrator, PersonRole::Security].iter().any(|role| person.roles.contains(role))
         }
-        Caller::Identity(name) => before.requester == Requester::Identity(name.clone()),
+        Caller::Identity(name) => request.requester == Requester::Identity(name.clone()),
         Caller::System => true,
         Caller::Gateway(_) | Caller::Joining(..) => false,
     };
-    if !may {
-        return Err(Refused::Denied(format!("it is {}'s request: they can cancel it", before.requester)));
+    if may {
+        return Ok(());
     }
-    Ok(close("request.cancelled", before, State::Cancelled, context, &reason))
+    Err(Refused::Denied(format!("it is {}'s request: they can cancel it", request.requester)))
 }
 
 /// The end of a request whose identity may not act any more.

@@ -293,6 +293,41 @@ fn a_wait_ends_with_the_decision() {
     assert_eq!(state(&dev, id), "cancelled");
 }
 
+#[test]
+fn a_grant_is_renewed_by_asking_and_given_back_by_whoever_asked() {
+    let dev = governed();
+    let first = asks(&dev, "orders-reader", "10m", &["--wait"]).exits(0).json();
+    let (request, grant) = (text(&first, "/request/id"), text(&first, "/grants/0/id"));
+    let renew = |duration: &str, more: &[&str]| {
+        as_person(&dev, "alice", &[&["grant", "renew", grant, "--duration", duration], more].concat())
+    };
+    let second = renew("5m", &["--wait"]).exits(0).json();
+    assert_eq!(text(&second, "/request/ask/reason"), "month-end charges");
+    assert_eq!(
+        second.pointer("/request/ask/access/resource").unwrap(),
+        &json!({"resource": "api/orders", "actions": ["read"]})
+    );
+    // It is asked for as anything is: policy says how long, and who must agree.
+    let waiting = renew("4h", &["--reason", "a long one"]).exits(0).json();
+    assert_eq!(text(&waiting, "/request/state"), "pending");
+    renew("400h", &[]).exits(3);
+
+    // An early return: whoever may take a request back may give back what it was granted.
+    as_identity(&dev, "helper", &["request", "cancel", request, "--reason", "x"]).exits(4);
+    as_person(&dev, "bob", &["request", "cancel", request, "--reason", "x"]).exits(3);
+    let back =
+        as_person(&dev, "alice", &["request", "cancel", request, "--reason", "done early", "--wait"]).exits(0).json();
+    assert_eq!((&back["enforced"], text(&back, "/grants/0/state")), (&json!(true), "revoked"));
+    assert_eq!(text(&back, "/grants/0/revoked/reason"), "done early");
+    dev.call("billing", "GET", "/v1/orders/42").is(200);
+    as_person(&dev, "alice", &["request", "cancel", text(&second, "/request/id"), "--reason", "x", "--wait"]).exits(0);
+    dev.call("billing", "GET", "/v1/orders/42").refuses(403, "grant_missing");
+    as_person(&dev, "alice", &["request", "cancel", request, "--reason", "again"]).exits(5);
+    let open = text(&waiting, "/request/id");
+    as_person(&dev, "alice", &["request", "cancel", open, "--reason", "not needed"]).exits(0);
+    assert_eq!(state(&dev, open), "cancelled");
+}
+
 mod time {
     /// So many seconds from now, RFC 3339.
     pub(super) fn at(seconds: i64) -> String {

@@ -9,6 +9,7 @@ use super::super::super::record::{PolicyFile, PolicyRecord};
 use super::super::super::{grant, policy, request};
 use super::super::Identifiers;
 use super::{ControlHandle, Done};
+use crate::domain::grant::Grant;
 use crate::domain::name::{IdentityName, RequestId};
 use crate::domain::request::{Ask, Request, Requester};
 
@@ -73,6 +74,20 @@ impl ControlHandle {
         let done = self
             .run(caller, "cancel_request", move |model, context, _| request::plan_cancel(model, context, id, &reason));
         self.or_settled(id, done.await).await
+    }
+
+    /// Gives back the next of what a request was granted: until the answer is nothing, it is asked again.
+    ///
+    /// # Errors
+    /// As [`request::plan_give_back`].
+    pub async fn give_back(
+        &self,
+        caller: &Caller,
+        asked: Request,
+        reason: String,
+    ) -> Result<Done<Vec<Grant>>, Refused> {
+        self.run(caller, "give_back", move |model, context, _| request::plan_give_back(model, context, &asked, &reason))
+            .await
     }
 
     /// Whoever came too late is told what became of it. What settled it may share a transaction with what was refused for

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::super::actor::ControlHandle;
 use super::super::super::authorize::{Caller, Denied, Operation};
+use super::super::super::encode;
 use super::super::super::plan::Refused;
 use super::super::super::request::Created;
 use super::super::error::{malformed, refused};
@@ -109,13 +110,42 @@ impl AccessService {
 
     pub(super) async fn cancel(&self, request: Request<v1::CancelRequestRequest>) -> Answer {
         let caller = authorized(&self.handle, &request, Operation::CancelRequest, None).await?;
-        let v1::CancelRequestRequest { id, reason } = request.into_inner();
+        let v1::CancelRequestRequest { id, reason, wait_ms } = request.into_inner();
         let id = id_of(&id)?;
         // Who may not see it is told neither whose it is nor what became of it.
-        self.seen(&caller, id).await?;
+        let (asked, _) = self.seen(&caller, id).await?;
+        if asked.state == State::Granted {
+            return self.given_back(&caller, asked, reason, wait_ms).await;
+        }
         let done = self.handle.cancel_request(&caller, id, reason).await;
         let done = self.told(&caller, Operation::CancelRequest, done).await?;
         self.answered(done.answer, done.revision, 0).await
+    }
+
+    /// What was granted ends before its time.
+    async fn given_back(&self, caller: &Caller, asked: Asked, reason: String, wait_ms: u64) -> Answer {
+        let (mut ended, mut revisions) = (Vec::new(), None);
+        loop {
+            let done = self.handle.give_back(caller, asked.clone(), reason.clone()).await;
+            let done = self.told(caller, Operation::CancelRequest, done).await?;
+            if done.answer.is_empty() {
+                break;
+            }
+            revisions = Some((revisions.map_or(done.revision, |(first, _)| first), done.revision));
+            ended.extend(done.answer);
+        }
+        let Some((first, last)) = revisions else {
+            let why = format!("request {} was granted, and nothing of it lives any more", asked.id);
+            return Err(refused(Refused::Conflict(why)));
+        };
+        let receipts = self.receipts(first, last, &ended, wait_ms).await;
+        let pending = v1::gateway_receipt::State::Pending;
+        Ok(Response::new(v1::RequestResponse {
+            request: Some(message(&asked)?),
+            revision: last,
+            grants: ended.iter().map(|grant| encode::grant(grant, last)).collect(),
+            enforced: receipts.iter().all(|receipt| receipt.state() != pending),
+        }))
     }
 
     /// Takes a look from the caller's budget.

@@ -50,7 +50,7 @@ fn requests() -> Vec<Operation> {
     let approve =
         ("approveRequest", "Approves a request as it was seen. The last approval that it takes makes the grants.");
     let deny = ("denyRequest", "Says no to a request.");
-    let cancel = ("cancelRequest", "Takes a request back.");
+    let cancel = ("cancelRequest", "Takes an open request back; of one that was granted, ends what it was granted.");
     vec![
         Operation::new(Verb::Get, "/v1/me", me, Takes::Nothing, |served, received: Received<Nothing>| async move {
             let done = served.access.who_am_i(received.message(v1::WhoAmIRequest {})).await?;
@@ -119,11 +119,12 @@ fn requests() -> Vec<Operation> {
             "/v1/requests/{id}/cancel",
             cancel,
             Takes::Body,
-            |served, it: Received<Why>| async move {
+            |served, it: Received<WhyAndWait>| async move {
                 let id = request_id(&it)?;
-                let (it, Why { reason }) = it.split();
-                let done = served.access.cancel_request(it.message(v1::CancelRequestRequest { id, reason })).await?;
-                Ok(RequestAnswer::of(done.into_inner(), false, served.now())?)
+                let (it, WhyAndWait { reason, wait }) = it.split();
+                let message = v1::CancelRequestRequest { id, reason, wait_ms: millis(wait) };
+                let done = served.access.cancel_request(it.message(message)).await?;
+                Ok(RequestAnswer::of(done.into_inner(), wait.is_some(), served.now())?)
             },
         ),
     ]
