@@ -15,6 +15,9 @@ use super::verify::{Failure, RecordFault, Report, VerifyOptions, verify, verify_
 use super::*;
 use crate::domain::name::CallId;
 
+#[path = "tests/tamper.rs"]
+mod tamper;
+
 fn key() -> Vec<u8> {
     EvidenceKey::generate().unwrap().1
 }
