@@ -1,10 +1,12 @@
 //! The machine's disk.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::{Item, Persist, SegmentFile, Storage};
@@ -15,6 +17,8 @@ pub struct DiskStorage {
     root: PathBuf,
     /// Held for its lock; none when open for reading only.
     lock: Option<File>,
+    /// Files whose sync failed: the system took what was in memory for written, and a second sync would say so too.
+    unsynced: Mutex<BTreeSet<String>>,
 }
 
 const LOCK: &str = "lock";
@@ -29,12 +33,12 @@ impl DiskStorage {
         create_directory(root, Persist::Now)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join(LOCK))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { root: root.to_owned(), lock: Some(lock) })
+        Ok(Self { root: root.to_owned(), lock: Some(lock), unsynced: Mutex::default() })
     }
 
     /// Opens a directory for reading. Somebody may be writing to it.
     pub fn read_only(root: &Path) -> Self {
-        Self { root: root.to_owned(), lock: None }
+        Self { root: root.to_owned(), lock: None, unsynced: Mutex::default() }
     }
 
     fn writable(&self, path: &str) -> io::Result<PathBuf> {
@@ -164,7 +168,16 @@ impl Storage for DiskStorage {
     }
 
     fn sync_file(&self, path: &str) -> io::Result<()> {
-        File::open(self.root.join(path))?.sync_data()
+        let file = OpenOptions::new().read(true).write(true).open(self.writable(path)?)?;
+        let mut unsynced = self.unsynced.lock();
+        if unsynced.contains(path) {
+            write_again(&file)?;
+        }
+        // Until the sync says otherwise, it failed.
+        unsynced.insert(path.to_owned());
+        file.sync_data()?;
+        unsynced.remove(path);
+        Ok(())
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
@@ -176,6 +189,22 @@ impl Storage for DiskStorage {
         }
         Ok(())
     }
+}
+
+/// Writes what a file holds over itself, as far as it reaches now: so that a sync has all of it to write. Somebody may be
+/// appending.
+fn write_again(file: &File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    while at < length {
+        let left = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
+        let part = buffer.get_mut(..left).unwrap_or_default();
+        file.read_exact_at(part, at)?;
+        file.write_all_at(part, at)?;
+        at += left as u64;
+    }
+    Ok(())
 }
 
 /// Reserves `room` bytes past `written` without growing the file, so that its size still says where the log ends.

@@ -147,6 +147,33 @@ fn a_failed_sync_refuses_what_it_was_for_and_the_gate_goes_on_in_a_new_segment()
 }
 
 #[test]
+fn what_a_sync_failed_to_write_is_written_again_before_it_is_signed() {
+    let (home, log) = prepared();
+    let segment = log.join("journal/00000000000000000000.log").display().to_string();
+    let trace = home.path().join("trace").display().to_string();
+    let wrapper = ["strace", "-D", "-f", "-q", "-P", &segment, "-e", "trace=fdatasync,pwrite64", "-s", "0"];
+    let inject = ["-e", "inject=fdatasync:error=EIO:when=2", "-o", &trace];
+    let wrapper = [&wrapper[..], &inject[..]].concat();
+    // Nothing is synced before an answer, so that what syncs is the checkpoint's.
+    let mut dev = Dev::start_under(home, &wrapper, &["--durability", "process"]);
+    dev.grant("billing", "api/orders", &["read"]);
+    let told = || std::fs::read_to_string(&trace).unwrap();
+    eventually("a sync failed, and the next did not", PATIENCE, || {
+        dev.call("billing", "GET", "/v1/orders/1").is(200);
+        told().split_once("(INJECTED)").is_some_and(|(_, after)| after.lines().any(|line| line.ends_with("= 0")))
+    });
+    // The system took it for written. All of it is written once more, and only then synced.
+    let told = told();
+    let (_, after) = told.split_once("(INJECTED)").unwrap();
+    let synced = after.lines().position(|line| line.contains("fdatasync") && line.ends_with("= 0")).unwrap();
+    let again = after.lines().take(synced).any(|line| line.contains("pwrite64") && line.contains(", 0)"));
+    assert!(again, "synced again without having been written again:\n{after}");
+    let log = dev.addresses.evidence.clone();
+    dev.stop();
+    verified(&dev, &log);
+}
+
+#[test]
 fn a_segment_that_vanished_stops_the_gate_and_no_restart_covers_it_up() {
     let upstream = Upstream::start(Duration::ZERO);
     let mut dev = Dev::start_with(&["--upstream", &upstream.url]);
