@@ -53,9 +53,10 @@ pub fn analyse(
     let set = readable(policy)?;
     let identity = model.identities.get(&ask.identity);
     let identity = identity.ok_or_else(|| Refused::NotFound(format!("there is no identity {}", ask.identity)))?;
-    let own = held(model, std::iter::once(&ask.identity));
-    let all =
-        held(model, of_one_person(model, &identity.value.spec.owner).iter().chain(std::iter::once(&ask.identity)));
+    let own = held(model, &ask.identity);
+    let owners = of_one_person(model, &identity.value.spec.owner);
+    let theirs = owners.iter().flat_map(|owner| model.held.of(owner));
+    let all: BTreeSet<String> = theirs.map(|(resource, action)| format!("{resource}:{action}")).collect();
     let asked: BTreeSet<String> = permissions.iter().flat_map(spelled).collect();
     let together: BTreeSet<String> = asked.union(&all).cloned().collect();
     let subject = Subject::new(model, now, set, (requester, ask), &permissions, &together);
@@ -201,9 +202,9 @@ fn actor_of(model: &Model, requester: &Requester) -> Actor {
     }
 }
 
-/// Every identity that somebody who answers for one of `owner` answers for too: two agents of one person are one person,
-/// whether they own them, a group that they are in does, however nested, or an owner that they speak for.
-fn of_one_person(model: &Model, owner: &OwnerName) -> Vec<IdentityName> {
+/// Every owner that somebody who answers for `owner` answers for too: two agents of one person are one person, whether they
+/// own them, a group that they are in does, however nested, or an owner that they speak for.
+fn of_one_person(model: &Model, owner: &OwnerName) -> BTreeSet<OwnerName> {
     let mut people = model.members_of(owner);
     people.insert(owner.clone());
     let mut groups = model.within(owner);
@@ -215,12 +216,11 @@ fn of_one_person(model: &Model, owner: &OwnerName) -> Vec<IdentityName> {
     let both: BTreeSet<OwnerName> = people.union(&groups).cloned().collect();
     let mut owners = model.above(&both, &groups);
     owners.extend(both);
-    owners.iter().filter_map(|owner| model.owned.get(owner)).flat_map(|names| names.iter().cloned()).collect()
+    owners
 }
 
-fn held<'m>(model: &'m Model, identities: impl Iterator<Item = &'m IdentityName>) -> BTreeSet<String> {
-    let grants = identities.filter_map(|name| model.grants_of.get(name)).flat_map(|ids| ids.iter());
-    let grants = grants.filter_map(|id| model.grants.get(id));
+fn held(model: &Model, identity: &IdentityName) -> BTreeSet<String> {
+    let grants = model.grants_of.get(identity).into_iter().flatten().filter_map(|id| model.grants.get(id));
     grants
         .flat_map(|kept| kept.value.actions.iter().map(|action| format!("{}:{action}", kept.value.resource)))
         .collect()

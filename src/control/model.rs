@@ -3,11 +3,13 @@
 //! Persistent maps, so that a reader holds one revision for as long as it likes and the writer never waits for it. The
 //! same [`Model::apply`] builds it at start and follows every commit. It does not know where records come from.
 
+mod held;
 mod people;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use held::Held;
 use imbl::{OrdMap, OrdSet};
 
 use super::policy::InForce;
@@ -108,8 +110,6 @@ pub struct Model {
     pub workloads: OrdMap<SpiffeId, IdentityName>,
     /// Whose tokens of a subject are, by subject and issuer.
     pub subjects: OrdMap<(Arc<str>, Arc<str>), IdentityName>,
-    /// Identities by who answers for them.
-    pub owned: OrdMap<OwnerName, OrdSet<IdentityName>>,
     /// The version of the policy that is in force, compiled.
     pub policy: Option<InForce>,
     /// Requests that are settled: what is known of each without reading its record from the store.
@@ -130,6 +130,8 @@ pub struct Model {
     pub grants: OrdMap<GrantId, Kept<Grant>>,
     /// The same by whose they are.
     pub grants_of: OrdMap<IdentityName, OrdSet<GrantId>>,
+    /// What of them the identities of each owner hold together.
+    pub held: Held,
     /// The same by their end, so that the next one to end is the first.
     pub ends: OrdSet<(Timestamp, GrantId)>,
     /// How many of them came without anybody's approval, by whose they are.
@@ -226,19 +228,17 @@ impl Model {
                 }
             }
         }
-        self.owned.entry(identity.spec.owner.clone()).or_default().insert(identity.name.clone());
+        for kept in self.grants_of.get(&identity.name).into_iter().flatten().filter_map(|id| self.grants.get(id)) {
+            self.held.add(&identity.spec.owner, &kept.value);
+        }
         self.identities.insert(identity.name.clone(), Kept::new(identity, revision));
     }
 
     fn forget_identity(&mut self, name: &IdentityName) {
         let Some(old) = self.identities.remove(name) else { return };
         let owner = &old.value.spec.owner;
-        let emptied = self.owned.get_mut(owner).is_some_and(|owned| {
-            owned.remove(name);
-            owned.is_empty()
-        });
-        if emptied {
-            self.owned.remove(owner);
+        for kept in self.grants_of.get(name).into_iter().flatten().filter_map(|id| self.grants.get(id)) {
+            self.held.take(owner, &kept.value);
         }
         for credential in &old.value.spec.authenticate {
             // One that is another's by now stays theirs.
@@ -320,6 +320,9 @@ impl Model {
         }
         self.ends.insert((grant.window.ends, grant.id));
         self.grants_of.entry(grant.identity.clone()).or_default().insert(grant.id);
+        if let Some(identity) = self.identities.get(&grant.identity) {
+            self.held.add(&identity.value.spec.owner, grant);
+        }
         if grant.is_unapproved() {
             *self.unapproved_of.entry(grant.identity.clone()).or_default() += 1;
             *self.unapproved_by.entry(grant.lineage.created_by.clone()).or_default() += 1;
@@ -356,6 +359,9 @@ impl Model {
         let Some(old) = self.grants.remove(&id) else { return };
         self.ends.remove(&(old.value.window.ends, id));
         let name = &old.value.identity;
+        if let Some(identity) = self.identities.get(name) {
+            self.held.take(&identity.value.spec.owner, &old.value);
+        }
         if old.value.is_unapproved() {
             one_less(&mut self.unapproved_of, name);
             one_less(&mut self.unapproved_by, &old.value.lineage.created_by);
