@@ -24,6 +24,7 @@ pub mod identity;
 mod logs;
 mod metrics;
 pub mod model;
+mod notify;
 pub mod outbox;
 pub mod plan;
 mod plane;

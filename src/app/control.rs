@@ -33,6 +33,8 @@ pub struct Enrol {
     pub names: Vec<String>,
     /// Host names and addresses in the gateways' certificates, besides those of loopback.
     pub gateway_names: Vec<String>,
+    /// People, each with what they may do by standing.
+    pub people: Vec<(OwnerName, Vec<String>)>,
     /// Gateways to register and certify.
     pub gateways: Vec<GatewayName>,
 }
@@ -44,6 +46,9 @@ pub struct Enrolled {
     pub ca: PathBuf,
     /// The administrator's token.
     pub administrator: PathBuf,
+    /// The tokens of the people who were named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub people: Vec<PathBuf>,
     /// Each gateway's directory with `gateway.pem`, `gateway.key`, `ca.pem` and `control.vkey`.
     pub gateways: Vec<PathBuf>,
 }
@@ -61,6 +66,8 @@ pub fn init(config: &Path, enrol: &Enrol) -> Result<Enrolled, AppError> {
 }
 
 async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolled, AppError> {
+    let standing = enrol.people.iter().map(|(name, names)| Ok((name, roles(names)?)));
+    let standing = standing.collect::<Result<Vec<_>, AppError>>()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
     files::private_dir(&settings.state_dir).map_err(io(&settings.state_dir))?;
@@ -80,8 +87,17 @@ async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolle
     let people = settings.state_dir.join("people");
     let administrator = person(&core, "administrator", &[PersonRole::Administrator], &people).await;
     let gateways = register(&core, (&ca, &authority), settings, enrol, &*clock).await;
+    let mut named = Vec::new();
+    for (name, roles) in &standing {
+        named.push(person(&core, name.as_str(), roles, &people).await);
+    }
     core.shutdown().await;
-    Ok(Enrolled { ca: ca.certificate_file(), administrator: administrator?, gateways: gateways? })
+    Ok(Enrolled {
+        ca: ca.certificate_file(),
+        administrator: administrator?,
+        people: named.into_iter().collect::<Result<_, _>>()?,
+        gateways: gateways?,
+    })
 }
 
 async fn register(
@@ -98,6 +114,16 @@ async fn register(
         made.push(dir);
     }
     Ok(made)
+}
+
+/// What a person may stand as, by its names.
+fn roles(names: &[String]) -> Result<Vec<PersonRole>, AppError> {
+    let all = [PersonRole::Administrator, PersonRole::Security, PersonRole::Owner, PersonRole::Developer];
+    let find = |name: &String| {
+        let found = all.into_iter().find(|role| role.as_str() == name);
+        found.ok_or_else(|| AppError::Usage(format!("`{name}` is none of administrator, security, owner, developer")))
+    };
+    names.iter().map(find).collect()
 }
 
 /// Makes sure of a person; answers where their token is.

@@ -8,7 +8,7 @@ use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Human;
 use crate::app;
-use crate::domain::name::GatewayName;
+use crate::domain::name::{GatewayName, OwnerName};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Control {
@@ -24,6 +24,10 @@ pub(super) enum Control {
         /// repeated
         #[arg(long = "gateway-host", value_name = "HOST", requires = "gateways")]
         gateway_names: Vec<String>,
+        /// A person with what they may do by standing, administrator, security, owner or developer, and a token for them;
+        /// may be repeated
+        #[arg(long = "person", value_name = "NAME=STANDING[,STANDING]", value_parser = person)]
+        people: Vec<(OwnerName, Vec<String>)>,
         /// Register a gateway and make its certificate; may be repeated
         #[arg(long = "gateway", value_name = "NAME")]
         gateways: Vec<GatewayName>,
@@ -46,16 +50,23 @@ pub(super) enum Control {
     },
 }
 
+/// For clap: `NAME=STANDING[,STANDING]`.
+fn person(text: &str) -> Result<(OwnerName, Vec<String>), String> {
+    let (name, standing) = text.split_once('=').ok_or("not NAME=STANDING, for example bob=owner")?;
+    Ok((name.parse().map_err(|error| format!("{error}"))?, standing.split(',').map(str::to_owned).collect()))
+}
+
 impl Control {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
-            Self::Init { config, names, gateway_names, gateways } => {
-                let enrol = app::control::Enrol { names, gateway_names, gateways };
+            Self::Init { config, names, gateway_names, people, gateways } => {
+                let enrol = app::control::Enrol { names, gateway_names, people, gateways };
                 let made = app::control::init(&config, &enrol)?;
                 let shown = |path: &PathBuf| path.display().to_string();
                 context.output.answer(&made, || {
                     let mut pairs =
                         vec![("CA", shown(&made.ca)), ("administrator's token", shown(&made.administrator))];
+                    pairs.extend(made.people.iter().map(|file| ("person's token", shown(file))));
                     pairs.extend(made.gateways.iter().map(|dir| ("gateway", shown(dir))));
                     Human::Details(pairs)
                 })?;

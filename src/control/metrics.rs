@@ -15,7 +15,7 @@ use crate::domain::Timestamp;
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// What is counted as it passes, and a place for what is read on demand.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Metrics {
     registry: Registry,
     /// From handing a command to the writer until its answer, by command.
@@ -28,6 +28,8 @@ pub(super) struct Metrics {
     pub(super) drill_seconds: HistogramVec,
     /// Renewals, by how they were answered.
     pub(super) renewals: IntCounterVec,
+    /// Notices to webhooks, by what became of them.
+    pub(super) notices: IntCounterVec,
     /// Requests refused by the table of operations and roles.
     pub(super) denied: IntCounter,
     /// Requests refused because nobody known made them.
@@ -91,6 +93,16 @@ impl Metrics {
                     opts(
                         "renewals_total",
                         "Renewals of authority that gateways asked for: answered, or withheld because the gateway lags.",
+                    ),
+                    &["result"],
+                ),
+            ),
+            notices: keep(
+                &registry,
+                IntCounterVec::new(
+                    opts(
+                        "notices_total",
+                        "Notices to webhooks: sent, failed after the last try, dropped because too many wait.",
                     ),
                     &["result"],
                 ),

@@ -16,6 +16,7 @@ use super::api::{Api, ApiStartError};
 use super::authority::{AuthorityKey, AuthorityKeyError};
 use super::enrol::{CertificateAuthority, EnrolError};
 use super::http::Http;
+use super::notify::{NotifyError, Notifying};
 use super::outbox::{self, Sink};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
@@ -75,6 +76,9 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Webhooks cannot be used.
+    #[error("notify: {0}")]
+    Notify(#[from] NotifyError),
     /// How far the evidence has come cannot be read.
     #[error("the evidence: {0}")]
     Evidence(#[from] outbox::SinkError),
@@ -208,11 +212,18 @@ impl ControlPlane {
         let http_address = plain.address();
         let https_address = secure.as_ref().map(|(listener, _)| listener.address());
         let base = settings.public_url.clone().unwrap_or_else(|| format!("http://{http_address}"));
-        let http = Http { plain, secure, api: api.json(base) };
+        let http = Http { plain, secure, api: api.json(base.clone()) };
         let listening = api.start(settings.grpc_address).await?;
         let parts = super::http::Parts::default();
         let http = super::http::start(handle.clone(), parts.clone(), http, stopped);
         let shared = handle.shared().clone();
+        let (evidence, notifying): (Arc<dyn Sink>, _) = if settings.notify.is_empty() {
+            (evidence, Vec::new())
+        } else {
+            let (told, base) = (&settings.notify, base.as_str());
+            let (sink, tasks) = Notifying::new(evidence, told, base, &shared.metrics, &shared.clock, &settled)?;
+            (Arc::new(sink), tasks)
+        };
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
         let keeping = tokio::spawn(keep_house(handle, settled));
         parts.are([
@@ -229,7 +240,7 @@ impl ControlPlane {
             stop,
             settle,
             serving: vec![listening.task, http],
-            following: vec![draining, keeping],
+            following: [draining, keeping].into_iter().chain(notifying).collect(),
             drain: settings.drain,
         })
     }

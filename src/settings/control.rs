@@ -58,6 +58,9 @@ pub struct RawControl {
     /// The local log of evidence.
     #[serde(default)]
     evidence: RawEvidence,
+    /// Webhooks that people are told by: of requests that wait for them, and of what they should not overlook.
+    #[serde(default)]
+    notify: Vec<RawWebhook>,
     /// Limits on what clients can take.
     #[serde(default)]
     limits: RawControlLimits,
@@ -98,6 +101,33 @@ struct RawStore {
 struct RawSqlite {
     /// The database. Default: `control.db` in the state directory.
     file: Option<FilePath>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawWebhook {
+    /// Where notices are sent: https://HOST/PATH; http on loopback only.
+    url: String,
+    /// As what. Default: json.
+    #[serde(default)]
+    format: NotifyFormat,
+    /// The file with the secret that signs them (Standard Webhooks): as it stands, or `whsec_` and base64. Default: unsigned.
+    #[serde(default)]
+    secret_file: Option<FilePath>,
+    /// Of which events, for example `request.created`. Default: of requests, of identities' states, of policy, of exceptions.
+    #[serde(default)]
+    events: Vec<String>,
+}
+
+/// The shape of a notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NotifyFormat {
+    /// Standard Webhooks 1.0: `type`, `timestamp`, `data`.
+    #[default]
+    Json,
+    /// What Slack's incoming webhooks take: `text`.
+    Slack,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
@@ -152,6 +182,8 @@ pub struct ControlSettings {
     pub ca_dir: PathBuf,
     /// The local log of evidence.
     pub evidence: EvidenceSettings,
+    /// Webhooks that people are told by.
+    pub notify: Vec<WebhookSettings>,
     /// Limits on what clients can take.
     pub limits: ControlLimits,
     /// How long running requests may go on after the signal to stop.
@@ -179,6 +211,19 @@ pub enum StoreSettings {
         /// The database.
         file: PathBuf,
     },
+}
+
+/// A webhook that people are told by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// Where notices are sent.
+    pub url: String,
+    /// As what.
+    pub format: NotifyFormat,
+    /// The file with the secret that signs them; read it with [`super::read_secret`].
+    pub secret_file: Option<PathBuf>,
+    /// Of which events; none for the usual ones.
+    pub events: Vec<String>,
 }
 
 /// Limits on what clients can take.
@@ -259,6 +304,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         seal_key_file,
         ca_dir,
         evidence: check.evidence(&raw.evidence, &state_dir),
+        notify: webhooks(&mut check, &raw.notify),
         limits: ControlLimits {
             max_connections: check.number("/limits/max_connections", raw.limits.max_connections, 1, 100_000),
             max_message_bytes: usize::try_from(check.size(
@@ -276,15 +322,45 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     check.finish(settings)
 }
 
-/// Whether a URL is scheme, host and port alone, and safe to send a token to.
-fn is_origin(url: &str) -> bool {
+/// Most webhooks: each has a queue and a task of its own.
+const MAX_WEBHOOKS: usize = 16;
+
+fn webhooks(check: &mut Check<'_>, raw: &[RawWebhook]) -> Vec<WebhookSettings> {
+    if raw.len() > MAX_WEBHOOKS {
+        check.fault("/notify", &format!("{} webhooks; at most {MAX_WEBHOOKS}", raw.len()));
+    }
+    let mut all = Vec::new();
+    for (n, webhook) in raw.iter().enumerate() {
+        if !is_safe(&webhook.url) {
+            check.fault(
+                &format!("/notify/{n}/url"),
+                "not where notices can be sent: https://HOST[:PORT]/PATH; http on loopback only",
+            );
+        }
+        all.push(WebhookSettings {
+            url: webhook.url.clone(),
+            format: webhook.format,
+            secret_file: webhook.secret_file.as_ref().map(|file| check.path(file)),
+            events: webhook.events.clone(),
+        });
+    }
+    all
+}
+
+/// Whether what is sent to a URL is read by whom it is meant for alone.
+fn is_safe(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
     let parts = uri.scheme_str().zip(uri.authority());
     parts.is_some_and(|(scheme, authority)| {
         let is_local = ["localhost", "127.0.0.1", "[::1]"].contains(&authority.host());
-        let bare = format!("{scheme}://{authority}") == url && !authority.as_str().contains('@');
-        bare && (scheme == "https" || (scheme == "http" && is_local))
+        !authority.as_str().contains('@') && (scheme == "https" || (scheme == "http" && is_local))
     })
+}
+
+/// The same of one that is scheme, host and port alone.
+fn is_origin(url: &str) -> bool {
+    let bare = |uri: http::Uri| uri.scheme_str().zip(uri.authority()).is_some_and(|(s, a)| format!("{s}://{a}") == url);
+    is_safe(url) && url.parse().is_ok_and(bare)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod grpc;
 mod http2;
 mod http_api;
 mod identify;
+mod notify;
 mod operate;
 mod proofs;
 mod readme;
