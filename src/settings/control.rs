@@ -327,7 +327,7 @@ const MAX_WEBHOOKS: usize = 16;
 
 fn webhooks(check: &mut Check<'_>, raw: &[RawWebhook]) -> Vec<WebhookSettings> {
     if raw.len() > MAX_WEBHOOKS {
-        check.fault("/notify", &format!("{} webhooks; at most {MAX_WEBHOOKS}", raw.len()));
+        check.fault("/notify", format!("{} webhooks; at most {MAX_WEBHOOKS}", raw.len()));
     }
     let mut all = Vec::new();
     for (n, webhook) in raw.iter().enumerate() {

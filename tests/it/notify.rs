@@ -62,7 +62,7 @@ fn whoever_can_approve_is_told_signed_and_again_until_it_is_taken() {
         { "url": format!("http://{}/chat", chat.address), "format": "slack", "events": ["request.created"] },
     ]);
     std::fs::write(&config, settings.to_string()).unwrap();
-    fleet.kill_control();
+    fleet.control.kill();
     let people = ["--person", "alice=developer", "--person", "orders=owner", "--person", "carol=security,owner"];
     let mut init = vec!["control", "init", "-c", "control.yaml"];
     init.extend(people);

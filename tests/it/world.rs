@@ -253,11 +253,6 @@ impl Fleet {
         fleet
     }
 
-    /// Ends the control plane at once.
-    pub(crate) fn kill_control(&mut self) {
-        self.control.kill();
-    }
-
     /// Starts the control plane again, at the same address.
     pub(crate) fn restart_control(&mut self) {
         let path = self.home.path().join("control.yaml");
