@@ -9,9 +9,12 @@ use serde_json::{Value, json};
 use crate::dev::{Done, PATIENCE, eventually};
 use crate::world::{Fleet, Upstream};
 
+/// Head and body of each notice.
+type Taken = Arc<Mutex<Vec<(String, String)>>>;
+
 /// A webhook that refuses the first so many notices, and keeps head and body of those that it takes.
-fn webhook(refuses: usize) -> (Upstream, Arc<Mutex<Vec<(String, String)>>>) {
-    let taken: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+fn webhook(refuses: usize) -> (Upstream, Taken) {
+    let taken = Taken::default();
     let kept = taken.clone();
     let left = Mutex::new(refuses);
     let server = Upstream::start(move |head, stream| {
