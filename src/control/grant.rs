@@ -229,9 +229,21 @@ pub fn plan_revoke_selected(
     if let Some(name) = selection.resource.as_ref().filter(|name| !model.resources.contains_key(*name)) {
         return Err(Refused::NotFound(format!("there is no resource {name}")));
     }
+    plan_revoke_some(context, selection.of(model), reason)
+}
+
+/// Ends as many of these live grants as one transaction holds. The answer: those that it ends.
+///
+/// # Errors
+/// [`Refused::Invalid`] without a reason.
+pub(super) fn plan_revoke_some<'m>(
+    context: &Context<'_>,
+    grants: impl Iterator<Item = &'m Grant>,
+    reason: &str,
+) -> Result<Plan<Vec<Grant>>, Refused> {
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
     let mut endings = Endings::default();
-    for grant in selection.of(model) {
+    for grant in grants {
         let record = GrantRecord { grant: grant.clone(), expiry_noted: false };
         let one = plan_revoke(context, &record, reason)?;
         if !endings.take(&one.changes) {

@@ -17,7 +17,7 @@ use super::authorize::{Caller, SYSTEM};
 use super::grant::{self, Endings, GrantRequest, checked};
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason, identity_author};
-use super::record::{Change, GrantRecord, PersonRole, Record};
+use super::record::{Change, PersonRole, Record};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, Lineage, Origin};
 use crate::domain::name::{ApprovalId, GrantId, OwnerName, RequestId};
@@ -323,19 +323,8 @@ pub fn plan_give_back(
 ) -> Result<Plan<Vec<Grant>>, Refused> {
     may_give_back(model, context, request)?;
     checked_reason(reason).map_err(Refused::invalid)?;
-    let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
-    let mut endings = Endings::default();
-    for kept in request.grants.iter().filter_map(|id| model.grants.get(id)) {
-        let record = GrantRecord { grant: kept.value.as_ref().clone(), expiry_noted: false };
-        let one = grant::plan_revoke(context, &record, reason)?;
-        if !endings.take(&one.changes) {
-            break;
-        }
-        plan.changes.extend(one.changes);
-        plan.events.extend(one.events);
-        plan.answer.push(one.answer);
-    }
-    Ok(plan)
+    let live = request.grants.iter().filter_map(|id| model.grants.get(id)).map(|kept| kept.value.as_ref());
+    grant::plan_revoke_some(context, live, reason)
 }
 
 /// A request is whoever's who made it or answers for the identity, and of those who watch over all access.

@@ -31,7 +31,7 @@ pub const MAX_CATALOG_BYTES: u64 = 16 * 1024 * 1024;
 pub const MAX_CATALOG_FILES: usize = 4_096;
 
 /// The kinds of documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Kind {
     Identity,

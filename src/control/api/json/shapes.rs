@@ -12,33 +12,8 @@ use crate::domain::Timestamp;
 use crate::domain::grant::{GrantState, Limits};
 use crate::domain::name::{ActionName, IdentityName, ParameterName, ResourceName, RoleName};
 use crate::domain::resource::Span;
+use crate::settings::catalog::Kind;
 use crate::wire::v1;
-
-/// A kind of document.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-pub(super) enum Kind {
-    Identity,
-    Person,
-    Group,
-    Resource,
-    Route,
-    Role,
-    Exception,
-}
-
-impl Kind {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Identity => "Identity",
-            Self::Person => "Person",
-            Self::Group => "Group",
-            Self::Resource => "Resource",
-            Self::Route => "Route",
-            Self::Role => "Role",
-            Self::Exception => "Exception",
-        }
-    }
-}
 
 /// Nothing at all.
 #[derive(Debug, Deserialize, JsonSchema)]
