@@ -66,6 +66,9 @@ pub fn init(config: &Path, enrol: &Enrol) -> Result<Enrolled, AppError> {
 }
 
 async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolled, AppError> {
+    if enrol.people.iter().any(|(name, _)| name.as_str() == "administrator") {
+        return Err(AppError::Usage("the administrator is made in any case, and stays one".to_owned()));
+    }
     let standing = enrol.people.iter().map(|(name, names)| Ok((name, roles(names)?)));
     let standing = standing.collect::<Result<Vec<_>, AppError>>()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -318,10 +318,12 @@ impl Actor {
                 if group.add(&self.shared, planned).is_err() {
                     break;
                 }
+                // What cannot be written is not in it, and would not be the next time either.
+                let nothing = group.is_empty();
                 if self.commit(group).await == Committed::No {
                     return;
                 }
-                if !more {
+                if nothing || !more {
                     break;
                 }
             }

@@ -113,9 +113,11 @@ pub fn plan_end_held(
 /// Ends what an identity that may not act has left, where the process ended before all of it had: a bounded number at
 /// once. The answer: whether there may be more.
 pub fn plan_left(model: &Model, now: Timestamp) -> Plan<bool> {
-    let away = model.identities.values().map(|kept| &kept.value).filter(|it| it.state != IdentityState::Active);
-    let left =
-        away.map(|it| &it.name).find(|name| model.grants_of.contains_key(*name) || open(model, name).next().is_some());
+    let is_away = |name: &&IdentityName| {
+        model.identities.get(*name).is_some_and(|kept| kept.value.state != IdentityState::Active)
+    };
+    let asked = model.requests.values().map(|kept| &kept.value.ask.identity);
+    let left = model.grants_of.keys().chain(asked).find(is_away);
     let context = Context { caller: &Caller::System, now };
     let planned = left.and_then(|name| plan_end_held(model, &context, name, "the identity may not act").ok());
     planned.map_or_else(|| Plan::nothing(false), |plan| plan.map(|held| !held.is_empty()))

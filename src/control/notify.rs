@@ -24,11 +24,15 @@ use crate::settings::{SecretError, read_secret};
 
 /// Notices that wait for one webhook; past them the newest are dropped, and counted.
 const MAX_QUEUED: usize = 1_024;
+/// Shortest secret: one that can be guessed signs nothing.
+const MIN_SECRET_BYTES: usize = 16;
 /// How long a webhook may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait before each further try; after the last one the notice is given up.
 const RETRIES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15), Duration::from_secs(60)];
+/// Refusals that pass.
+const AGAIN: [reqwest::StatusCode; 2] = [reqwest::StatusCode::REQUEST_TIMEOUT, reqwest::StatusCode::TOO_MANY_REQUESTS];
 /// What is told where the settings do not say: what waits for people, and what they should not overlook.
 const TOLD: [&str; 13] = [
     "request.created",
@@ -122,13 +126,15 @@ impl Asked {
 }
 
 impl Notice {
-    fn of(told: &Told, base: &str) -> Self {
+    /// The `place`th of its revision.
+    fn of(told: &Told, place: usize, base: &str) -> Self {
         let request: Option<Request> = (told.event.object.starts_with("request/"))
             .then(|| told.event.after.clone().and_then(|after| serde_json::from_value(after).ok()))
             .flatten();
-        let link = request.as_ref().map(|request| format!("{base}/v1/requests/{}", request.id));
+        // Also of one of which the event tells no more than that it is there.
+        let link = told.event.object.strip_prefix("request/").map(|id| format!("{base}/v1/requests/{id}"));
         Self {
-            id: format!("{}-{}-{}", told.revision, told.event.operation, told.event.object.replace('/', "-")),
+            id: format!("msg_{}_{place}", told.revision),
             r#type: told.event.operation.clone(),
             timestamp: told.at.to_string(),
             data: Data {
@@ -166,7 +172,7 @@ impl Notice {
         }
         // Slack's escapes; nobody's words make a mention or a link of their own.
         let mut text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        text.retain(|c| !c.is_control());
+        text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         match link {
             Some(link) => format!("{text} <{link}>"),
             None => text,
@@ -189,8 +195,11 @@ pub enum NotifyError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// What it holds after `whsec_` is not base64.
-    #[error("{0}: not base64 behind `whsec_`")]
+    #[error("{0}: no base64 behind `whsec_`")]
     NotBase64(String),
+    /// It could be guessed.
+    #[error("{0}: a secret has at least {MIN_SECRET_BYTES} bytes")]
+    Short(String),
     /// There can be no client.
     #[error("{0}")]
     Client(#[from] reqwest::Error),
@@ -233,7 +242,8 @@ impl Sink for Notifying {
 
     async fn append(&self, told: &[Told]) -> Result<(), SinkError> {
         self.evidence.append(told).await?;
-        for one in told {
+        for (at, one) in told.iter().enumerate() {
+            let place = told.iter().take(at).filter(|before| before.revision == one.revision).count();
             let operation = &one.event.operation;
             let wanted = |webhook: &&Webhook| match webhook.events.as_slice() {
                 [] => TOLD.contains(&operation.as_str()),
@@ -241,7 +251,7 @@ impl Sink for Notifying {
             };
             let mut notice = None;
             for webhook in self.webhooks.iter().filter(wanted) {
-                let notice = notice.get_or_insert_with(|| Arc::new(Notice::of(one, &self.base))).clone();
+                let notice = notice.get_or_insert_with(|| Arc::new(Notice::of(one, place, &self.base))).clone();
                 if webhook.queue.try_send(notice).is_err() {
                     self.metrics.notices.with_label_values(&["dropped"]).inc();
                 }
@@ -257,6 +267,9 @@ fn key(file: &std::path::Path) -> Result<hmac::Key, NotifyError> {
         Some(text) => STANDARD.decode(text).map_err(|_| NotifyError::NotBase64(file.display().to_string()))?,
         None => secret.to_vec(),
     };
+    if bytes.len() < MIN_SECRET_BYTES {
+        return Err(NotifyError::Short(file.display().to_string()));
+    }
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
 }
 
@@ -265,7 +278,8 @@ fn client(url: &str) -> reqwest::Result<reqwest::Client> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE);
     // Without TLS there is nothing to check a certificate against, and a bare machine has no roots.
-    if url.starts_with("https://") { builder.build() } else { builder.no_proxy().tls_certs_only([]).build() }
+    let is_tls = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
+    if is_tls { builder.build() } else { builder.no_proxy().tls_certs_only([]).build() }
 }
 
 /// One webhook's way out.
@@ -299,6 +313,11 @@ impl Delivery {
         for wait in RETRIES.iter().map(Some).chain([None]) {
             let why = match self.attempt(notice, body.clone()).await {
                 Ok(status) if status.is_success() => return "sent",
+                // It will not be taken the next time either, and others wait.
+                Ok(status) if status.is_client_error() && !AGAIN.contains(&status) => {
+                    tracing::warn!(notice = %notice.id, %status, "a notice was refused");
+                    return "failed";
+                }
                 Ok(status) => status.to_string(),
                 // The address may hold a secret, as Slack's do.
                 Err(error) => error.without_url().to_string(),

@@ -313,8 +313,7 @@ pub fn plan_cancel(
 /// Gives back what was granted, before its time: whoever may take the request back. The answer: the grants that end.
 ///
 /// # Errors
-/// [`Refused::Conflict`] when nothing of it lives, [`Refused::Denied`] for anybody else, [`Refused::Invalid`] without a
-/// reason.
+/// [`Refused::Denied`] for anybody else, [`Refused::Invalid`] without a reason.
 pub fn plan_give_back(
     model: &Model,
     context: &Context<'_>,

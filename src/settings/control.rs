@@ -337,6 +337,13 @@ fn webhooks(check: &mut Check<'_>, raw: &[RawWebhook]) -> Vec<WebhookSettings> {
                 "not where notices can be sent: https://HOST[:PORT]/PATH; http on loopback only",
             );
         }
+        let is_event = |event: &String| {
+            let word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            event.split_once('.').is_some_and(|(kind, verb)| word(kind) && word(verb))
+        };
+        for (at, event) in webhook.events.iter().enumerate().filter(|(_, event)| !is_event(event)) {
+            check.fault(&format!("/notify/{n}/events/{at}"), format!("`{event}` is no event: as in request.created"));
+        }
         all.push(WebhookSettings {
             url: webhook.url.clone(),
             format: webhook.format,

@@ -72,6 +72,8 @@ fn whoever_can_approve_is_told_signed_and_again_until_it_is_taken() {
     let made = crate::dev::run(fleet.home.path(), &[&["-o", "json"][..], &init].concat()).exits(0).json();
     assert_eq!(made["people"].as_array().unwrap().len(), 3);
     crate::dev::run(fleet.home.path(), &["control", "init", "-c", "control.yaml", "--person", "eve=root"]).exits(2);
+    crate::dev::run(fleet.home.path(), &["control", "init", "-c", "control.yaml", "--person", "administrator=owner"])
+        .exits(2);
     fleet.restart_control();
     fleet.apply(
         "kind: Identity\nname: reporter\nspec: { kind: agent, owner: alice, purpose: tests, environment: test }\n",

@@ -27,7 +27,7 @@ use crate::evidence::checkpoint::Checkpoint;
 use crate::evidence::entry::{Entry, Event};
 use crate::evidence::journal::segment;
 use crate::evidence::key::read_log_file;
-use crate::evidence::read::{JournalReader, Next, Place, record_at};
+use crate::evidence::read::{JournalReader, Next, Place, record_at, segments};
 use crate::evidence::sequencer::{SIGNED, read_note};
 use crate::evidence::storage::{DiskStorage, Storage};
 use crate::evidence::tree::sha256;
@@ -59,6 +59,8 @@ pub struct Index {
     storage: Arc<dyn Storage>,
     file: Option<File>,
     pub(super) chunks: Vec<Chunk>,
+    /// The first records of the segments that were there when it was opened: of all that it speaks of.
+    segments: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +134,8 @@ impl Index {
     /// When the log cannot be read.
     pub fn open(directory: &Path) -> Result<Self, QueryError> {
         let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(directory));
-        let mut index = Self { storage, file: None, chunks: Vec::new() };
+        let segments = segments(&*storage)?;
+        let mut index = Self { storage, file: None, chunks: Vec::new(), segments };
         let Ok(key) = read_log_file(&*index.storage) else { return Ok(index) };
         let header = [&MAGIC[..], &sha256(key.to_string().as_bytes())].concat();
         let path = directory.join(DIRECTORY).join(FILE);
@@ -302,12 +305,18 @@ impl Index {
 
     /// A record that it knows: read where it stands, or from where the one before it does.
     pub(super) fn record(&self, seq: u64) -> Result<Found, QueryError> {
-        let (at, segment, offset) = self.place(seq)?.ok_or(QueryError::Index(seq))?;
-        let path: Arc<str> = segment::path(segment).into();
-        let here = record_at(&*self.storage, &path, offset, at..=seq)?;
+        let here = match self.place(seq)? {
+            // What stands there behind the beginning of the next segment was never promised.
+            Some((at, segment, offset)) if !self.segments.iter().any(|first| (segment + 1..=seq).contains(first)) => {
+                let path: Arc<str> = segment::path(segment).into();
+                record_at(&*self.storage, &path, offset, at..=seq)?
+                    .map(|(offset, bytes)| (Place { seq, segment: path, offset }, bytes))
+            }
+            _ => None,
+        };
         let (place, bytes) = match here {
-            Some((offset, bytes)) => (Place { seq, segment: path, offset }, bytes),
-            // The next segment has it.
+            Some(found) => found,
+            // The next segment has it, or nothing is remembered of it yet.
             None => match self.reader(seq)?.next()? {
                 Next::Record(record) if record.place.seq == seq => (record.place.clone(), record.bytes.to_vec()),
                 _ => return Err(QueryError::Index(seq)),

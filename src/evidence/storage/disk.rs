@@ -17,8 +17,9 @@ pub struct DiskStorage {
     root: PathBuf,
     /// Held for its lock; none when open for reading only.
     lock: Option<File>,
-    /// Files whose sync failed: the system took what was in memory for written, and a second sync would say so too.
-    unsynced: Mutex<BTreeSet<String>>,
+    /// Files of which this process has seen a sync succeed, and none fail since. Of another the system may have failed to
+    /// write what was in memory and taken it for written: a sync would say so too.
+    synced: Mutex<BTreeSet<String>>,
 }
 
 const LOCK: &str = "lock";
@@ -33,12 +34,12 @@ impl DiskStorage {
         create_directory(root, Persist::Now)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join(LOCK))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { root: root.to_owned(), lock: Some(lock), unsynced: Mutex::default() })
+        Ok(Self { root: root.to_owned(), lock: Some(lock), synced: Mutex::default() })
     }
 
     /// Opens a directory for reading. Somebody may be writing to it.
     pub fn read_only(root: &Path) -> Self {
-        Self { root: root.to_owned(), lock: None, unsynced: Mutex::default() }
+        Self { root: root.to_owned(), lock: None, synced: Mutex::default() }
     }
 
     fn writable(&self, path: &str) -> io::Result<PathBuf> {
@@ -169,14 +170,12 @@ impl Storage for DiskStorage {
 
     fn sync_file(&self, path: &str) -> io::Result<()> {
         let file = OpenOptions::new().read(true).write(true).open(self.writable(path)?)?;
-        let mut unsynced = self.unsynced.lock();
-        if unsynced.contains(path) {
+        let mut synced = self.synced.lock();
+        if !synced.remove(path) {
             write_again(&file)?;
         }
-        // Until the sync says otherwise, it failed.
-        unsynced.insert(path.to_owned());
         file.sync_data()?;
-        unsynced.remove(path);
+        synced.insert(path.to_owned());
         Ok(())
     }
 

@@ -111,6 +111,11 @@ impl Question {
             let missing = grant.and_then(|id| settled(&model.grants.get(&id)?.value).err());
             decision = missing.map_or(decision, Err);
         }
+        // An exception is of a route, and which one it would be is not said.
+        let by_grant = matches!(&decision, Ok(Decision::Allow(permit)) if permit.grant().is_some());
+        if matches!(self.presented, Presented::Only { .. }) && matches!(decision, Ok(Decision::Allow(_))) && !by_grant {
+            decision = Err(Reason::GrantMissing);
+        }
         let (reason, permit) = match decision {
             Ok(Decision::Allow(permit)) => (None, Some(permit)),
             Ok(Decision::Deny(reason)) | Err(reason) => (Some(reason), None),

@@ -117,7 +117,15 @@ impl AccessService {
         if asked.state == State::Granted {
             return self.given_back(&caller, asked, reason, wait_ms).await;
         }
-        let done = self.handle.cancel_request(&caller, id, reason).await;
+        let done = self.handle.cancel_request(&caller, id, reason.clone()).await;
+        if let Err(Refused::Conflict(_) | Refused::NotFound(_)) = &done
+            && asked.is_open()
+            && let (now, _) = self.handle.request(id).await.map_err(refused)?
+            && now.state == State::Granted
+        {
+            // The last approval came first: whoever does not want it does not want what it was granted.
+            return self.given_back(&caller, now, reason, wait_ms).await;
+        }
         let done = self.told(&caller, Operation::CancelRequest, done).await?;
         self.answered(done.answer, done.revision, 0).await
     }

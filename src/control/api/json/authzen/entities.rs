@@ -90,7 +90,8 @@ impl Entity {
         let workload = spiffe.as_ref().and_then(|id| model.workloads.get(id));
         let name = only(tokens.iter().map(|(_, name)| *name).chain(workload))?.clone();
         let credential = match (tokens.as_slice(), spiffe.filter(|_| workload.is_some())) {
-            ([((_, issuer), _)], None) => Some(KnownCredential::Token(issuer.clone())),
+            // Only of an issuer that was named is it known that the token is its.
+            ([((_, by), _)], None) if issuer.is_some() => Some(KnownCredential::Token(by.clone())),
             ([], Some(spiffe)) => Some(KnownCredential::Workload(spiffe)),
             // One identity by several: which of them is not said.
             _ => None,
