@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::dev::{Dev, curl};
+use crate::dev::{Dev, PATIENCE, curl, eventually};
 use crate::world::apply;
 
 use super::{http, post};
@@ -247,6 +247,14 @@ fn a_limit_that_a_question_does_not_settle_is_a_no() {
     );
     // Nobody spends a use by asking, and nobody is told yes for one that is not spent.
     limited(&["--uses", "3"], &[(by_name(), here(), no("uses_unavailable"))]);
+    assert_eq!(ask(by_name(), here()), no("grant_missing"));
+    // An exception is of a route, and a question names none: through this one anybody may call, and nobody is told so.
+    let exception = format!(
+        "kind: Exception\nname: trial\nspec: {{ rule: observe, route: orders, owner: bob, reason: x, expires: {} }}\n",
+        portcullis::domain::Timestamp::from_unix_seconds(crate::world::now() + 86_400)
+    );
+    apply(&dev, &exception).exits(0);
+    eventually("it is observed", PATIENCE, || dev.call("billing", "GET", "/v1/orders/1").status == 200);
     assert_eq!(ask(by_name(), here()), no("grant_missing"));
 
     // Whose word it is must be a word that can be checked.

@@ -120,3 +120,39 @@ fn rows_of_a_table_of_any_size_are_found_however_their_hashes_are_spread() {
         }
     }
 }
+
+#[test]
+fn what_a_superseded_segment_still_holds_is_no_record() {
+    use crate::evidence::journal::segment::{FRAME_HEADER_BYTES, Frame, SegmentHeader, frame_header, path};
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("log");
+    write(&log, &EvidenceKey::generate().unwrap().0, 0..4200);
+    let index = Index::open(&log).unwrap();
+    // In the middle of a stride and of a segment: looked for from a record before it, in the same file.
+    let found = (100..4000).map(|seq| index.record(seq).unwrap()).find(|found| {
+        let (at, segment, _) = index.place(found.entry.seq).unwrap().unwrap();
+        at + 3 < found.entry.seq && segment + 5 < at && found.place.segment == path(segment).into()
+    });
+    let found = found.unwrap();
+    let (seq, file) = (found.entry.seq, log.join(&*found.place.segment));
+    let bytes = std::fs::read(&file).unwrap();
+    let (header, _) = SegmentHeader::decode(&bytes).unwrap();
+    // Its disk failed there, and the writer went on before it in a new segment: what it had written stays behind.
+    let rest = &bytes[usize::try_from(found.place.offset).unwrap()..];
+    let next = [SegmentHeader { first: seq, ..header }.encode(), rest.to_vec()].concat();
+    let put = |path: &Path, bytes: &[u8]| {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+    };
+    put(&log.join(path(seq)), &next);
+    let mut stale = bytes.clone();
+    let Frame::Entry(payload) = Frame::read(rest) else { panic!("a record") };
+    let at = usize::try_from(found.place.offset).unwrap();
+    let other = String::from_utf8(payload.to_vec()).unwrap().replace("gate.example", "gate.forged0"[..12].as_ref());
+    assert_ne!(other.as_bytes(), payload);
+    stale[at..at + FRAME_HEADER_BYTES].copy_from_slice(&frame_header(other.len(), crc32c::crc32c(other.as_bytes())));
+    stale[at + FRAME_HEADER_BYTES..at + FRAME_HEADER_BYTES + other.len()].copy_from_slice(other.as_bytes());
+    put(&file, &stale);
+    let again = Index::open(&log).unwrap().record(seq).unwrap();
+    assert_eq!((again.bytes, again.place.segment), (found.bytes, path(seq).into()));
+}
