@@ -16,7 +16,6 @@ mod fixture;
 mod http;
 mod identify;
 pub mod incarnation;
-pub mod issuers;
 pub mod live;
 mod meter;
 pub mod metrics;
@@ -43,6 +42,7 @@ pub use tls::TlsError;
 
 use crate::domain::Clock;
 use crate::evidence::journal::Journal;
+use crate::issuers::TokenVerifier;
 use crate::settings::gateway::GatewayLimits;
 use crate::token::keys::SigningKey;
 use crate::token::mint::GatewayIssuer;
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) published: Arc<published::Published>,
     pub(crate) registry: Arc<live::Registry>,
     pub(crate) meter: Arc<meter::Meter>,
-    pub(crate) verifier: Arc<issuers::TokenVerifier>,
+    pub(crate) verifier: Arc<TokenVerifier>,
     pub(crate) oauth: Arc<oauth::Oauth>,
     pub(crate) journal: Journal,
     pub(crate) refusals: record::RefusalCounter,

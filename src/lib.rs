@@ -59,8 +59,8 @@
 //!
 //! # Who imports whom
 //!
-//! [`domain`] imports nothing of ours. [`decision`], [`token`], [`evidence`], [`settings`] and [`wire`] import the domain.
-//! [`gateway`] and [`control`] never each other. [`cli`] neither: it goes through [`client`]; [`app`] wires. A test keeps
+//! [`domain`] imports nothing of ours. [`decision`], [`token`], [`evidence`], [`settings`] and [`wire`] import the domain;
+//! [`issuers`] adds to [`token`] where keys come from. [`gateway`] and [`control`] never each other. [`cli`] neither: it goes through [`client`]; [`app`] wires. A test keeps
 //! this.
 
 pub mod app;
@@ -73,6 +73,7 @@ pub mod domain;
 pub mod evidence;
 pub mod files;
 pub mod gateway;
+pub mod issuers;
 mod serve;
 pub mod settings;
 pub mod telemetry;

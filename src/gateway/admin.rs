@@ -23,7 +23,6 @@ use tokio::task::JoinSet;
 
 use super::authority::AuthorityClock;
 use super::budget::Budget;
-use super::issuers::TokenVerifier;
 use super::live::Registry;
 use super::metrics::{Metrics, Seen};
 use super::published::Published;
@@ -31,6 +30,7 @@ use super::{GatewayError, Shared};
 use crate::decision::Authority;
 use crate::domain::resource::DEFAULT_AUTHORITY;
 use crate::evidence::journal::Journal;
+use crate::issuers::TokenVerifier;
 
 /// What the endpoints look at.
 /// Connections at the same time; the rest wait.

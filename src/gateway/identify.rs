@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use super::connection::{ClientCertificate, Connection};
-use super::issuers::TokenVerifier;
 use crate::decision::Credential;
 use crate::decision::snapshot::{IdentityIndex, Snapshot};
 use crate::domain::principal::{CertificateThumbprint, Principal};
 use crate::domain::{Reason, Timestamp};
+use crate::issuers::TokenVerifier;
 use crate::token::TokenError;
 use crate::token::verify::Verified;
 

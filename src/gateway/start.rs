@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 
 use super::address_limit::AddressLimit;
 use super::authority::{AuthorityClock, Memory};
-use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
 use super::live::Registry;
 use super::meter::Meter;
 use super::metrics::Metrics;
@@ -26,7 +25,9 @@ use crate::domain::Clock;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::{Durability, JournalOptions, Writer};
 use crate::evidence::{EvidenceLog, LogError};
-use crate::settings::gateway::{GatewaySettings, IssuerSettings};
+use crate::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
+use crate::settings::gateway::GatewaySettings;
+use crate::settings::issuer::IssuerSettings;
 use crate::token::keys::{KeyAlgorithm, KeySet, SigningKey};
 use crate::token::mint::GatewayIssuer;
 

@@ -37,11 +37,11 @@ use self::session::{Session, SessionEnd};
 use crate::domain::name::GatewayName;
 use crate::evidence::EvidenceLog;
 use crate::gateway::authority::AuthorityClock;
-use crate::gateway::issuers::RevokedTokens;
 use crate::gateway::live::Registry;
 use crate::gateway::meter::Meter;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::published::Published;
+use crate::issuers::RevokedTokens;
 use crate::settings::gateway::ControlEndpoint;
 
 /// How often a gateway asks for authority. A resource can ask for five seconds, and one lost answer must not stop it.

@@ -13,9 +13,10 @@ use ipnet::IpNet;
 use listen::listener;
 pub use listen::{ClientCertificate, ClientTrust, Listener, ListenerClients, ListenerTls, TlsSource, TrustBundle};
 pub use raw::{RawGateway, SniRule, TlsVersion};
-use raw::{RawGatewayLimits, RawIssuer, RawUpstreams};
+use raw::{RawGatewayLimits, RawUpstreams};
 
-use super::fault::{Faults, child};
+use super::fault::Faults;
+use super::issuer::{IssuerSettings, issuers};
 use super::load::{Loaded, json_schema, load, parse};
 use super::parts::{Check, EvidenceSettings, LogSettings, base_of, seconds};
 use super::size::Size;
@@ -93,34 +94,6 @@ pub struct UpstreamCertificate {
     pub certificate_file: PathBuf,
     /// Its private key.
     pub key_file: PathBuf,
-}
-
-/// A trusted issuer of tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuerSettings {
-    /// The `iss` claim, exactly.
-    pub issuer: String,
-    /// Where its keys come from.
-    pub keys: KeySource,
-    /// Accepted `aud` values, at least one.
-    pub audiences: Vec<String>,
-    /// How far its clock may be off.
-    pub leeway: Duration,
-    /// Longest accepted time from `iat` to `exp`.
-    pub max_lifetime: Duration,
-    /// How often the keys are read again.
-    pub refresh: Duration,
-    /// How long keys are used after they could last be read.
-    pub max_stale: Duration,
-}
-
-/// Where an issuer's keys (a JWK set, RFC 7517 section 5) come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySource {
-    /// A file on this machine.
-    File(PathBuf),
-    /// `https:`, or `http:` on loopback.
-    Url(String),
 }
 
 /// Limits on what callers and upstreams can take.
@@ -211,7 +184,7 @@ fn checked(loaded: &Loaded<RawGateway>, base: &Path) -> Result<GatewaySettings, 
             certificate_file: check.path(&raw.control.certificate_file),
             key_file: check.path(&raw.control.key_file),
         },
-        issuers: issuers(&mut check, &raw.issuers, &audience),
+        issuers: issuers(&mut check, &raw.issuers, Some(&audience)),
         upstreams: upstreams(&mut check, &raw.upstreams),
         audience,
         evidence: check.evidence(&raw.evidence, &state_dir),
@@ -242,64 +215,6 @@ fn upstreams(check: &mut Check<'_>, raw: &RawUpstreams) -> UpstreamSettings {
         }
     };
     UpstreamSettings { certificate, allow_networks: raw.allow_networks.iter().map(|network| network.0).collect() }
-}
-
-fn issuers(check: &mut Check<'_>, raw: &[RawIssuer], audience: &str) -> Vec<IssuerSettings> {
-    let mut issuers: Vec<IssuerSettings> = Vec::with_capacity(raw.len());
-    for (place, raw) in raw.iter().enumerate() {
-        let at = |key: &str| format!("/issuers/{place}/{key}");
-        let issuer = check.text(&at("issuer"), &raw.issuer);
-        if issuers.iter().any(|earlier| earlier.issuer == issuer) {
-            check.fault(&at("issuer"), format!("the issuer `{issuer}` stands here twice"));
-        }
-        let keys = match (&raw.jwks_file, &raw.jwks_url) {
-            (Some(file), None) => KeySource::File(check.path(file)),
-            (None, Some(url)) => {
-                if !fetchable(url) {
-                    check.fault(&at("jwks_url"), "an https:// URL is expected (http:// on loopback only)");
-                }
-                KeySource::Url(url.clone())
-            }
-            (Some(_), Some(_)) | (None, None) => {
-                check.fault(&child("/issuers", place), "exactly one of `jwks_file` and `jwks_url` is expected");
-                continue;
-            }
-        };
-        let mut audiences = Vec::new();
-        for (number, audience) in raw.audiences.iter().enumerate() {
-            audiences.push(check.text(&format!("/issuers/{place}/audiences/{number}"), audience));
-        }
-        if audiences.is_empty() {
-            audiences.push(audience.to_owned());
-        }
-        issuers.push(IssuerSettings {
-            issuer,
-            keys,
-            audiences,
-            leeway: check.span(&at("leeway"), raw.leeway, seconds(0), seconds(60)),
-            max_lifetime: check.span(&at("max_lifetime"), raw.max_lifetime, seconds(1), seconds(366 * 86_400)),
-            refresh: check.span(&at("refresh"), raw.refresh, seconds(1), seconds(86_400)),
-            max_stale: check.span(&at("max_stale"), raw.max_stale, raw.refresh, seconds(30 * 86_400)),
-        });
-    }
-    issuers
-}
-
-/// Keys from elsewhere decide who is who: only over TLS, or from this machine.
-fn fetchable(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else { return false };
-    // User information in a URL ends up in logs.
-    if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
-        return false;
-    }
-    match (uri.scheme_str(), uri.host()) {
-        (Some("https"), Some(host)) => !host.is_empty(),
-        (Some("http"), Some(host)) => {
-            let inside = host.trim_start_matches('[').trim_end_matches(']');
-            inside.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }
-        _ => false,
-    }
 }
 
 fn limits(check: &mut Check<'_>, raw: &RawGatewayLimits) -> GatewayLimits {

@@ -310,7 +310,7 @@ async fn a_revocation_that_has_no_room_is_refused() {
     let gate = gate(&[grant(1)]).await;
     let (token, _) = gate.given(exchange(&gate.token(), "")).await;
     let (revoked, issuer) = (gate.fixture.verifier.revoked(), Arc::from("another"));
-    for count in 0..crate::gateway::issuers::revoked::MAX_REVOKED {
+    for count in 0..crate::issuers::revoked::MAX_REVOKED {
         revoked.insert(&issuer, &Arc::from(count.to_string()), Timestamp::MAX, NOW).unwrap();
     }
     let (status, reason, _) = gate.refused(post(REVOKE_PATH, &format!("token={token}"))).await;

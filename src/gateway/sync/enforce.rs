@@ -18,10 +18,10 @@ use crate::domain::name::GrantId;
 use crate::evidence::entry::{CutCall as CutRecord, Enforced};
 use crate::evidence::journal::Journal;
 use crate::gateway::authority::AuthorityClock;
-use crate::gateway::issuers::{RevokedFull, RevokedTokens};
 use crate::gateway::live::{CutCall, CutSet, Registry, Selector};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::published::Published;
+use crate::issuers::{RevokedFull, RevokedTokens};
 use crate::wire::{MAX_CUT_CALLS_LISTED, v1};
 
 /// How long cut calls have before somebody hears about it.

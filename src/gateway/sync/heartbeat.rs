@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use crate::gateway::authority::AuthorityClock;
-use crate::gateway::issuers::RevokedTokens;
 use crate::gateway::live::Registry;
+use crate::issuers::RevokedTokens;
 
 const TICK: Duration = Duration::from_millis(100);
 /// How often memory goes to disk where nothing asks for it: what a clock that is set back over a restart can gain.

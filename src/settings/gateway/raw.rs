@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::super::issuer::RawIssuer;
 use super::super::parts::{Address, DEFAULT_DRAIN, FilePath, LogSettings, RawEvidence, seconds};
 use super::super::size::Size;
 use super::{DEFAULT_ADMIN_PORT, DEFAULT_PLAIN_PORT};
@@ -177,34 +178,6 @@ pub(super) struct RawControlEndpoint {
     pub(super) key_file: FilePath,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawIssuer {
-    /// The `iss` claim, exactly.
-    pub(super) issuer: String,
-    /// A file with its keys, a JWK set. Either this or `jwks_url`.
-    #[serde(default)]
-    pub(super) jwks_file: Option<FilePath>,
-    /// Where its keys are fetched: `https:`, or `http:` on loopback. Either this or `jwks_file`.
-    #[serde(default)]
-    pub(super) jwks_url: Option<String>,
-    /// Accepted `aud` values. Default: the gateway's own audience.
-    #[serde(default)]
-    pub(super) audiences: Vec<String>,
-    /// How far its clock may be off, at most 60s. Default: 5s.
-    #[serde(default = "default_leeway")]
-    pub(super) leeway: Span,
-    /// Longest accepted time from `iat` to `exp`, at most 366d. Default: 1d.
-    #[serde(default = "default_max_lifetime")]
-    pub(super) max_lifetime: Span,
-    /// How often its keys are read again, 1s to 1d. Default: 5m.
-    #[serde(default = "default_refresh")]
-    pub(super) refresh: Span,
-    /// How long its keys are used after they could last be read, at least `refresh`, at most 30d. Default: 1d.
-    #[serde(default = "default_max_stale")]
-    pub(super) max_stale: Span,
-}
-
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawUpstreams {
@@ -282,20 +255,4 @@ fn default_admin_address() -> Address {
 
 fn default_drain() -> Span {
     DEFAULT_DRAIN
-}
-
-fn default_leeway() -> Span {
-    seconds(5)
-}
-
-fn default_max_lifetime() -> Span {
-    seconds(86_400)
-}
-
-fn default_refresh() -> Span {
-    seconds(300)
-}
-
-fn default_max_stale() -> Span {
-    seconds(86_400)
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::settings::gateway::{self as settings, IssuerSettings};
+use crate::settings::issuer::{self as settings, IssuerSettings};
 use crate::token::verify::{IssuerProfile, ProfileError, TokenTypes};
 
 /// How often keys are fetched from a URL where nothing else is said.

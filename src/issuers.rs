@@ -1,7 +1,7 @@
-//! The issuers that a gateway trusts, and their keys as they are just now.
+//! The issuers that a gateway or a control plane trusts, and their keys as they are just now.
 //!
 //! Each issuer has one set of keys with a generation; a task of its own fetches the set again and again. A failing fetch
-//! keeps the last good set for a while and then the issuer is unavailable: nothing here ever falls open. The gateway itself
+//! keeps the last good set for a while and then the issuer is unavailable: nothing here ever falls open. A gateway itself
 //! is an issuer too, of its own access tokens. Knows no identities and no grants.
 
 pub mod cache;
@@ -37,7 +37,7 @@ pub use source::FetchError;
 /// Least time between two fetches that strangers can cause with unknown key names, and between two after a failure.
 const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why the issuers of a gateway do not go together.
+/// Why issuers do not go together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IssuersError {
     /// One issuer, two profiles.
@@ -51,17 +51,18 @@ pub enum IssuersError {
     Source(Arc<str>, FetchError),
 }
 
-/// Every issuer that the gateway knows.
+/// Every issuer that is known.
 #[derive(Debug)]
 pub struct Issuers {
-    own: Arc<Issuer>,
+    /// A gateway's own; a control plane has none.
+    own: Option<Arc<Issuer>>,
     by_name: HashMap<Arc<str>, Arc<Issuer>>,
     clock: Arc<dyn Clock>,
 }
 
 /// An issuer and its keys.
 #[derive(Debug)]
-pub(super) struct Issuer {
+struct Issuer {
     profile: IssuerProfile,
     current: ArcSwap<Keys>,
     /// Where the keys come from; none for the gateway's own.
@@ -70,7 +71,7 @@ pub(super) struct Issuer {
 
 /// The keys of an issuer as they are at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Keys {
+struct Keys {
     set: Option<Arc<KeySet>>,
     /// Grows with each change of the set.
     generation: u64,
@@ -114,10 +115,10 @@ pub struct IssuerHealth {
 }
 
 impl Issuers {
-    /// The gateway's own issuer, with the audience and the keys of its access tokens, and those that it trusts.
+    /// A gateway's own issuer, with the audience and the keys of its access tokens, and those that it trusts.
     ///
     /// # Errors
-    /// When two issuers have one name.
+    /// When two issuers have one name, or there is no client to fetch keys with.
     pub fn new(
         own: &GatewayIssuer,
         own_audience: &str,
@@ -134,12 +135,23 @@ impl Issuers {
             }),
             feed: None,
         });
+        let all = Self::trusting(trusted, clock)?;
+        if let Some(name) = [own.access(), own.upstream()].into_iter().find(|name| all.by_name.contains_key(*name)) {
+            return Err(IssuersError::Own(name.clone()));
+        }
+        let mut by_name = all.by_name;
+        by_name.insert(own.access().clone(), gate.clone());
+        Ok(Arc::new(Self { own: Some(gate), by_name, clock: all.clock }))
+    }
+
+    /// Issuers of others alone.
+    ///
+    /// # Errors
+    /// When two have one name, or there is no client to fetch keys with.
+    pub fn trusting(trusted: Vec<TrustedIssuer>, clock: Arc<dyn Clock>) -> Result<Self, IssuersError> {
         let mut by_name: HashMap<Arc<str>, Arc<Issuer>> = HashMap::default();
         for TrustedIssuer { profile, source, refresh, max_stale, fetch_timeout } in trusted {
             let name = profile.issuer().clone();
-            if name == *own.access() || name == *own.upstream() {
-                return Err(IssuersError::Own(name));
-            }
             let source =
                 source::Fetcher::new(source, fetch_timeout).map_err(|e| IssuersError::Source(name.clone(), e))?;
             let feed = Feed {
@@ -156,8 +168,7 @@ impl Issuers {
                 return Err(IssuersError::Duplicate(name));
             }
         }
-        by_name.insert(own.access().clone(), gate.clone());
-        Ok(Arc::new(Self { own: gate, by_name, clock }))
+        Ok(Self { own: None, by_name, clock })
     }
 
     /// Keeps every issuer's keys fresh, on `runtime`, until the returned set is dropped. Each begins at once.
@@ -177,7 +188,9 @@ impl Issuers {
 
     /// Puts other keys in place of the gateway's own. Access tokens of keys that are gone end at once.
     pub fn replace_own_keys(&self, keys: KeySet) {
-        self.own.store(keys, Timestamp::MAX);
+        if let Some(own) = &self.own {
+            own.store(keys, Timestamp::MAX);
+        }
     }
 
     /// How each issuer fares, by name.
@@ -188,22 +201,22 @@ impl Issuers {
         health
     }
 
-    pub(super) fn by_name(&self, name: &str) -> Option<&Arc<Issuer>> {
+    fn by_name(&self, name: &str) -> Option<&Arc<Issuer>> {
         self.by_name.get(name)
     }
 
-    pub(super) fn clock(&self) -> &dyn Clock {
+    fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 }
 
 impl Issuer {
-    pub(super) fn profile(&self) -> &IssuerProfile {
+    fn profile(&self) -> &IssuerProfile {
         &self.profile
     }
 
     /// The keys that vouch at `now`, and their generation.
-    pub(super) fn keys(&self, now: Timestamp) -> Result<(Arc<KeySet>, u64), TokenError> {
+    fn keys(&self, now: Timestamp) -> Result<(Arc<KeySet>, u64), TokenError> {
         let current = self.current.load();
         match &current.set {
             Some(set) if now < current.stale_at => Ok((set.clone(), current.generation)),
@@ -212,7 +225,7 @@ impl Issuer {
     }
 
     /// As [`Issuer::keys`], where only the generation is wanted: no count is touched.
-    pub(super) fn generation(&self, now: Timestamp) -> Result<u64, TokenError> {
+    fn generation(&self, now: Timestamp) -> Result<u64, TokenError> {
         let current = self.current.load();
         if current.set.is_some() && now < current.stale_at {
             Ok(current.generation)
@@ -223,7 +236,7 @@ impl Issuer {
 
     /// Asks for a fetch because a token names a key that is not here. Strangers can do that, so it is rare.
     /// Gives what to wait on where a fetch is under way.
-    pub(super) fn want_fresh(&self, clock: &dyn Clock) -> Option<watch::Receiver<u64>> {
+    fn want_fresh(&self, clock: &dyn Clock) -> Option<watch::Receiver<u64>> {
         let feed = self.feed.as_ref()?;
         let mut state = feed.state.lock();
         // Subscribed under the lock: a fetch that ends from here on is seen.
