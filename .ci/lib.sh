@@ -104,7 +104,7 @@ need_tools() {
     fail "Install them, then run this again."
 }
 
-# Clients that the tests drive and that come from other registries: undici (npm), websockets, grpcio and schemathesis (PyPI). Kept
+# Clients and servers that the tests drive and that come from other registries: undici, oidc-provider (npm), websockets, grpcio and schemathesis (PyPI). Kept
 # where builds are kept.
 need_clients() {
     local home
@@ -114,10 +114,10 @@ need_clients() {
     mkdir -p "$home"
     have node || apt_install nodejs npm || true
     have node && have npm || fail "The tests drive Node.js, which is missing and could not be installed from here."
-    if [ ! -e "$home/node_modules/undici/package.json" ]; then
-        say "installing: undici (into $home)"
-        (cd "$home" && npm install --silent --no-audit --no-fund --ignore-scripts undici@6.21.1 >&2) ||
-            fail "undici could not be installed: npm install undici@6.21.1"
+    if [ ! -e "$home/node_modules/undici/package.json" ] || [ ! -e "$home/node_modules/oidc-provider/package.json" ]; then
+        say "installing: undici and oidc-provider (into $home)"
+        (cd "$home" && npm install --silent --no-audit --no-fund --ignore-scripts undici@6.21.1 oidc-provider@9.13.3 >&2) ||
+            fail "clients could not be installed: npm install undici@6.21.1 oidc-provider@9.13.3"
     fi
     if ! "$home/venv/bin/python" -c 'import websockets, grpc, schemathesis' >/dev/null 2>&1; then
         say "installing: websockets, grpcio and schemathesis (into $home)"

@@ -15,6 +15,7 @@ mod fleet;
 mod gateway;
 mod grant;
 mod identity;
+mod login;
 mod output;
 mod policy;
 mod receipt;
@@ -113,6 +114,10 @@ enum Command {
     /// Ask for access, and decide about what is asked
     #[command(subcommand)]
     Request(request::Request),
+    /// Sign in where the context says, as a person
+    Login(login::Login),
+    /// Sign out there
+    Logout(login::Logout),
     /// Who may ask for what, and whose word it takes
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -240,6 +245,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Apply(command) => asking(command.run(&context)),
         Command::Identity(command) => asking(command.run(&context)),
         Command::Request(command) => asking(command.run(&context)),
+        Command::Login(command) => asking(command.run(&context)),
+        Command::Logout(command) => asking(command.run(&context)),
         Command::Policy(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),

@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod gateway;
 pub mod jwt;
 mod requests;
+pub mod sign_in;
 pub mod target;
 
 use std::time::Duration;
@@ -19,6 +20,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
+use crate::clock::SystemClock;
+use crate::domain::Clock as _;
 pub use crate::wire::answers::{self, CanI, Created, GrantChange, GrantRecord, Receipt, Revoked, StateAnswer};
 use crate::wire::{CONTROL_SERVER_NAME, WireError, v1};
 pub use requests::Asked;
@@ -51,6 +54,9 @@ pub enum ClientError {
         /// What went wrong.
         why: String,
     },
+    /// Nobody is signed in.
+    #[error(transparent)]
+    SignIn(#[from] sign_in::SignInError),
     /// The control plane said no.
     #[error("{message}")]
     Refused {
@@ -115,7 +121,7 @@ impl ClientError {
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Refused { refusal, .. } => Some(*refusal),
-            Self::Target(_) | Self::Unreachable { .. } | Self::Answer(_) => None,
+            Self::Target(_) | Self::SignIn(_) | Self::Unreachable { .. } | Self::Answer(_) => None,
         }
     }
 }
@@ -151,7 +157,11 @@ impl Client {
     /// plane's of the pinned CA.
     pub async fn connect(target: &Target) -> Result<Self, ClientError> {
         let unreachable = |why: String| ClientError::Unreachable { address: target.address.clone(), why };
-        let bearer = match &target.token {
+        let signed_in = match (&target.token, &target.signed_in) {
+            (None, Some(signed_in)) => Some(signed_in.token(SystemClock.now()).await?),
+            (Some(_), _) | (None, None) => None,
+        };
+        let bearer = match target.token.as_ref().or(signed_in.as_ref()) {
             None => None,
             Some(token) => {
                 let mut value = MetadataValue::try_from(format!("Bearer {}", token.as_str()))

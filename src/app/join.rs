@@ -63,6 +63,7 @@ async fn certified(settings: &GatewaySettings, invited: &Invitation) -> Result<J
         address: invited.address.clone(),
         ca_pem: invited.ca.clone().into_bytes(),
         token: Some(zeroize::Zeroizing::new(invited.token.clone())),
+        signed_in: None,
         certificate: None,
     };
     let mut client = Client::connect(&target).await.map_err(|error| part(&error))?;

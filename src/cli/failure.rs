@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::output::{Format, escaped, harmless_json};
 use crate::app::AppError;
+use crate::client::sign_in::SignInError;
 use crate::client::{ClientError, Refusal, TargetError};
 
 /// How a command ends.
@@ -113,6 +114,17 @@ impl From<TargetError> for Failure {
     }
 }
 
+impl From<SignInError> for Failure {
+    fn from(error: SignInError) -> Self {
+        let exit = match error {
+            SignInError::NotSignedIn { .. } | SignInError::Provider { .. } => Exit::Unauthenticated,
+            SignInError::Unreachable { .. } | SignInError::Late => Exit::Unavailable,
+            SignInError::File { .. } => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
@@ -123,6 +135,7 @@ impl From<ClientError> for Failure {
             ClientError::Refused { refusal, message, reason } => {
                 Self { reason, ..Self::new(exit_of(refusal), message) }
             }
+            ClientError::SignIn(error) => error.into(),
             ClientError::Answer(_) => Self::new(Exit::Failed, error.to_string()),
         }
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::context;
+use super::sign_in::SignedIn;
 use crate::domain::name::OwnerName;
 
 /// Where `portcullis dev` keeps its state unless told otherwise.
@@ -119,6 +120,8 @@ pub struct Target {
     pub token: Option<Zeroizing<String>>,
     /// Who asks, by certificate.
     pub certificate: Option<ClientCertificate>,
+    /// Who asks, by having signed in; where there is no token and no certificate.
+    pub signed_in: Option<SignedIn>,
 }
 
 impl fmt::Debug for Target {
@@ -138,7 +141,7 @@ pub struct ClientCertificate {
 /// Where the address comes from: the token and the CA then come from there too, unless they are named.
 enum Source {
     Named,
-    Context(context::Context),
+    Context(String, context::Context),
     Dir,
 }
 
@@ -150,12 +153,15 @@ impl Target {
     pub fn find(pointers: &Pointers, environment: &Environment) -> Result<Self, TargetError> {
         let dir = state_dir(pointers, environment);
         let (address, source) = address(pointers, environment, &dir)?;
-        let (context_ca, context_token, context_certificate) = match &source {
-            Source::Context(c) => {
-                (c.ca_file.clone(), c.token_file.clone(), c.cert_file.clone().zip(c.key_file.clone()))
+        let (context_ca, context_token, context_certificate, signed_in) = match &source {
+            Source::Context(name, c) => {
+                let signed_in = c.sign_in.clone().zip(environment.config.as_deref().map(|dir| signed_in(dir, name)));
+                let certificate = c.cert_file.clone().zip(c.key_file.clone());
+                (c.ca_file.clone(), c.token_file.clone(), certificate, signed_in)
             }
-            Source::Named | Source::Dir => (None, None, None),
+            Source::Named | Source::Dir => (None, None, None, None),
         };
+        let signed_in = signed_in.map(|(at, file)| SignedIn { at, file });
         let ca_file = pointers.ca_file.clone().or_else(|| environment.ca.clone()).or(context_ca);
         let ca_pem = read(&ca_file.unwrap_or_else(|| dir.join("ca.pem")), "the CA certificate (--ca-file)")?;
         let certificate = match (&pointers.cert_file, &pointers.key_file) {
@@ -170,17 +176,26 @@ impl Target {
             (None, None) => match (&environment.token, context_token) {
                 (Some(token), _) => Some(token.clone()),
                 (None, Some(file)) => Some(client_token(&file)?),
-                (None, None) if certificate.is_some() => None,
+                (None, None) if certificate.is_some() || signed_in.is_some() => None,
                 (None, None) => Some(client_token(&person_file(&dir, DEFAULT_PERSON)?)?),
             },
         };
-        Ok(Self { address, ca_pem, token, certificate })
+        let signed_in = signed_in.filter(|_| token.is_none() && certificate.is_none());
+        Ok(Self { address, ca_pem, token, certificate, signed_in })
     }
 }
 
 /// The state directory that is meant: the flag's, the environment's, or the default one.
 pub fn state_dir(pointers: &Pointers, environment: &Environment) -> PathBuf {
     pointers.dir.clone().or_else(|| environment.dir.clone()).unwrap_or_else(|| PathBuf::from(DEFAULT_DIR))
+}
+
+/// Where it is kept that somebody signed in by the context `name`.
+fn signed_in(config: &Path, name: &str) -> PathBuf {
+    // A name is a key of a YAML file and may be anything: what is kept lies where its digest says.
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
+    let short: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    config.join("portcullis/signed-in").join(format!("{short}.json"))
 }
 
 fn address(pointers: &Pointers, env: &Environment, dir: &Path) -> Result<(String, Source), TargetError> {
@@ -199,7 +214,7 @@ fn address(pointers: &Pointers, env: &Environment, dir: &Path) -> Result<(String
         }
     }
     match context::load(env.config.as_deref(), pointers.context.as_deref())? {
-        Some(context) => Ok((url(&context.address)?, Source::Context(context))),
+        Some((name, context)) => Ok((url(&context.address)?, Source::Context(name, context))),
         None => Ok((DevFile::read(dir)?.control, Source::Dir)),
     }
 }

@@ -20,7 +20,8 @@ async fn connected(name: &str) -> Result<Client, ClientError> {
     let (_, health) = tonic_health::server::health_reporter();
     let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap().add_service(health);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    Client::connect(&Target { address, ca_pem: ca.pem().into_bytes(), token: None, certificate: None }).await
+    Client::connect(&Target { address, ca_pem: ca.pem().into_bytes(), token: None, certificate: None, signed_in: None })
+        .await
 }
 
 #[tokio::test]

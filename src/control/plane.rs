@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::actor::{Actor, ControlHandle};
 use super::api::{Api, ApiStartError};
@@ -18,6 +19,7 @@ use super::enrol::{CertificateAuthority, EnrolError};
 use super::http::Http;
 use super::notify::{NotifyError, Notifying};
 use super::outbox::{self, Sink};
+use super::sign_in::{SignInError, Tokens};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
 use super::vault::{Vault, VaultError};
@@ -79,6 +81,9 @@ pub enum StartError {
     /// Webhooks cannot be used.
     #[error("notify: {0}")]
     Notify(#[from] NotifyError),
+    /// Tokens of others cannot be taken.
+    #[error(transparent)]
+    SignIn(#[from] SignInError),
     /// How far the evidence has come cannot be read.
     #[error("the evidence: {0}")]
     Evidence(#[from] outbox::SinkError),
@@ -151,6 +156,8 @@ pub struct ControlPlane {
     settle: watch::Sender<bool>,
     serving: Vec<JoinHandle<()>>,
     following: Vec<JoinHandle<()>>,
+    /// Keep the keys of issuers fresh, and end with this.
+    _keys: Option<JoinSet<()>>,
     drain: Duration,
 }
 
@@ -182,12 +189,15 @@ impl ControlPlane {
         // Before anybody is served: with every commit the store would look less like an old copy.
         let current = handle.shared().vault.store().current_revision().await?;
         evidence.reached().await?.check(current)?;
+        let tokens = Tokens::of(settings, handle.shared().clock.clone(), &Handle::current())?;
+        let (tokens, keys) = tokens.map(|(tokens, keys)| (Arc::new(tokens), keys)).unzip();
         let api = Api {
             handle: handle.clone(),
             authority: AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain)?,
             ca: CertificateAuthority::open(&settings.ca_dir, &settings.trust_domain, &*handle.shared().clock)?
                 .map(Arc::new),
             trust_domain: settings.trust_domain.clone(),
+            tokens,
             certificate: read(&settings.tls.certificate_file)?,
             key: read_secret(&settings.tls.key_file)?,
             client_ca: read(&settings.tls.client_ca_file)?,
@@ -241,6 +251,7 @@ impl ControlPlane {
             settle,
             serving: vec![listening.task, http],
             following: [draining, keeping].into_iter().chain(notifying).collect(),
+            _keys: keys,
             drain: settings.drain,
         })
     }

@@ -1,5 +1,7 @@
 //! The settings of a control plane.
 
+mod sign_in;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,11 +10,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fault::Faults;
+use super::issuer::{IssuerSettings, RawIssuer, issuers};
 use super::load::{Loaded, json_schema, load, parse};
 use super::parts::{Address, Check, DEFAULT_DRAIN, EvidenceSettings, FilePath, LogSettings, RawEvidence, base_of};
 use super::size::Size;
 use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
+use sign_in::RawSignIn;
+pub use sign_in::{PersonClaim, SignInSettings};
 
 /// Default port of the gRPC service.
 pub const DEFAULT_GRPC_PORT: u16 = 7443;
@@ -61,6 +66,13 @@ pub struct RawControl {
     /// Webhooks that people are told by: of requests that wait for them, and of what they should not overlook.
     #[serde(default)]
     notify: Vec<RawWebhook>,
+    /// Whose tokens identities may show here, besides certificates: each with the audience that they have for this control
+    /// plane, another than a gateway's.
+    #[serde(default)]
+    issuers: Vec<RawIssuer>,
+    /// Where people sign in, OpenID Connect. Default: nowhere; their tokens are those that `control init` makes.
+    #[serde(default)]
+    sign_in: Option<RawSignIn>,
     /// Limits on what clients can take.
     #[serde(default)]
     limits: RawControlLimits,
@@ -184,6 +196,10 @@ pub struct ControlSettings {
     pub evidence: EvidenceSettings,
     /// Webhooks that people are told by.
     pub notify: Vec<WebhookSettings>,
+    /// Whose tokens identities may show.
+    pub issuers: Vec<IssuerSettings>,
+    /// Where people sign in.
+    pub sign_in: Option<SignInSettings>,
     /// Limits on what clients can take.
     pub limits: ControlLimits,
     /// How long running requests may go on after the signal to stop.
@@ -282,6 +298,8 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     if public_url.is_none() && raw.https_address.is_some() {
         check.fault("/https_address", "needs `public_url`: what callers are told to reach it by, https://HOST[:PORT]");
     }
+    let issuers = issuers(&mut check, &raw.issuers, None);
+    let sign_in = raw.sign_in.as_ref().and_then(|raw| sign_in::sign_in(&mut check, raw, &issuers));
     let state_dir = check.path(&raw.state_dir);
     let in_state = |file: Option<&FilePath>, name: &str| {
         file.map_or_else(|| state_dir.join(name), |file| base.join(check.path(file)))
@@ -305,6 +323,8 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         ca_dir,
         evidence: check.evidence(&raw.evidence, &state_dir),
         notify: webhooks(&mut check, &raw.notify),
+        issuers,
+        sign_in,
         limits: ControlLimits {
             max_connections: check.number("/limits/max_connections", raw.limits.max_connections, 1, 100_000),
             max_message_bytes: usize::try_from(check.size(

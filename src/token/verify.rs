@@ -87,6 +87,11 @@ impl<'t> UnverifiedToken<'t> {
         claims::issuer(&self.claims)
     }
 
+    /// A member of its claims as it stands there: of use once the token was verified.
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.claims.get(name)
+    }
+
     /// Verifies it as one of the profile's issuer.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ mod proofs;
 mod readme;
 mod reasons;
 mod restored;
+mod sign_in;
 mod tidy;
 mod tls;
 mod token;

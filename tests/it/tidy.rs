@@ -19,7 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("settings", &["domain"]),
     ("wire", &["domain"]),
     ("telemetry", &["domain", "settings"]),
-    ("client", &["domain", "settings", "wire"]),
+    ("client", &["clock", "domain", "files", "settings", "wire"]),
     ("serve", &[]),
     // What tokens say, and whose keys vouch for them.
     ("issuers", &["domain", "settings", "token"]),

@@ -66,6 +66,7 @@ async fn connect(directory: &Directory, control: &str) -> Result<Client, AppErro
         address: control.to_owned(),
         ca_pem: std::fs::read(&ca).map_err(AppError::io(format!("cannot read {}", ca.display())))?,
         token: Some(client_token(&directory.at("people/administrator")).map_err(|e| fail(e.into()))?),
+        signed_in: None,
         certificate: None,
     };
     Client::connect(&target).await.map_err(fail)

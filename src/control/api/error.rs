@@ -29,6 +29,11 @@ impl ApiError {
         Self::new(Code::Unauthenticated, "unauthenticated", text.to_owned())
     }
 
+    /// Nobody known, by what they showed.
+    pub(in super::super) fn unknown(why: impl std::fmt::Display) -> Self {
+        Self::new(Code::Unauthenticated, "unauthenticated", why.to_string())
+    }
+
     /// Somebody known, and not allowed.
     pub(in super::super) const fn denied(text: String) -> Self {
         Self::new(Code::PermissionDenied, "denied", text)

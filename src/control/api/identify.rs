@@ -1,4 +1,6 @@
-//! Who makes a request: a person by token, a gateway by certificate, or nobody.
+//! Who makes a request: a person by token, an identity by token or certificate, a gateway by certificate, or nobody.
+
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -11,20 +13,24 @@ use super::super::actor::ControlHandle;
 use super::super::authorize::Caller;
 use super::super::record::Digest;
 use super::super::registry::JOIN_PREFIX;
+use super::super::sign_in::{Stranger, Tokens};
 use super::ApiError;
 use crate::domain::identity::IdentityState;
 use crate::domain::name::GatewayName;
-use crate::domain::principal::SpiffeId;
+use crate::domain::principal::{CertificateThumbprint, SpiffeId};
 use crate::serve::PeerCertificate;
+use crate::token::verify::MAX_TOKEN_BYTES;
 
-/// Longest `authorization` header that is looked at.
-const MAX_AUTHORIZATION_BYTES: usize = 512;
+/// Longest `authorization` header that is looked at: the scheme and a token.
+const MAX_AUTHORIZATION_BYTES: usize = MAX_TOKEN_BYTES + 16;
 
 /// Finds the caller of each request before any service sees it.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Identifier {
     pub(in super::super) handle: ControlHandle,
     pub(in super::super) trust_domain: String,
+    /// Where tokens of others are taken.
+    pub(in super::super) tokens: Option<Arc<Tokens>>,
 }
 
 impl Interceptor for Identifier {
@@ -32,22 +38,19 @@ impl Interceptor for Identifier {
         // Only we say who the caller is.
         request.extensions_mut().remove::<Caller>();
         match self.identify(&request) {
-            Some(caller) => {
+            Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 Ok(request)
             }
-            None => {
-                self.handle.shared().metrics.unauthenticated.inc();
-                Err(ApiError::unauthenticated().into())
-            }
+            Err(error) => Err(error.into()),
         }
     }
 }
 
 impl Identifier {
-    fn identify(&self, request: &Request<()>) -> Option<Caller> {
+    fn identify(&self, request: &Request<()>) -> Result<Caller, ApiError> {
         let tokens = request.metadata().get_all("authorization").iter().map(|value| value.to_str().ok());
-        self.of(tokens, request.peer_certs().as_deref().and_then(|chain| chain.first()))
+        self.known(tokens, request.peer_certs().as_deref().and_then(|chain| chain.first()))
     }
 
     /// The caller of an HTTP request.
@@ -56,40 +59,64 @@ impl Identifier {
     /// Nobody known.
     pub(super) fn http(&self, headers: &HeaderMap, certificate: Option<&PeerCertificate>) -> Result<Caller, ApiError> {
         let tokens = headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().ok());
-        let found = self.of(tokens, certificate.map(|PeerCertificate(certificate)| certificate));
-        found.ok_or_else(|| {
+        self.known(tokens, certificate.map(|PeerCertificate(certificate)| certificate))
+    }
+
+    fn known<'v>(
+        &self,
+        tokens: impl Iterator<Item = Option<&'v str>>,
+        certificate: Option<&CertificateDer<'_>>,
+    ) -> Result<Caller, ApiError> {
+        self.of(tokens, certificate).map_err(|stranger| {
             self.handle.shared().metrics.unauthenticated.inc();
-            ApiError::unauthenticated()
+            stranger.map_or_else(ApiError::unauthenticated, |why| {
+                tracing::debug!(%why, "a token made nobody known");
+                ApiError::unknown(why)
+            })
         })
     }
 
+    /// Who that is; else why a token of others is nobody's, or nothing for those who showed none.
     fn of<'v>(
         &self,
         mut tokens: impl Iterator<Item = Option<&'v str>>,
         certificate: Option<&CertificateDer<'_>>,
-    ) -> Option<Caller> {
+    ) -> Result<Caller, Option<Stranger>> {
         // Somebody who presents a token wants to be that person; a certificate beside it does not help.
         match (tokens.next(), tokens.next()) {
-            (Some(value), None) => self.bearer(value?),
-            (None, _) => self.gateway(certificate?).or_else(|| self.workload(certificate?)),
-            (Some(_), Some(_)) => None,
+            (Some(Some(value)), None) => self.bearer(value, certificate),
+            (None, _) => {
+                let certificate = certificate.ok_or(None)?;
+                self.gateway(certificate).or_else(|| self.workload(certificate)).ok_or(None)
+            }
+            (Some(_), _) => Err(None),
         }
     }
 
-    fn bearer(&self, authorization: &str) -> Option<Caller> {
+    fn bearer(
+        &self,
+        authorization: &str,
+        certificate: Option<&CertificateDer<'_>>,
+    ) -> Result<Caller, Option<Stranger>> {
         if authorization.len() > MAX_AUTHORIZATION_BYTES {
-            return None;
+            return Err(None);
         }
-        let (scheme, token) = authorization.split_once(' ')?;
+        let (scheme, token) = authorization.split_once(' ').ok_or(None)?;
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
-            return None;
+            return Err(None);
         }
-        let (model, digest) = (self.handle.model(), Digest::of(token));
+        let (model, now) = (self.handle.model(), self.handle.shared().clock.now());
+        // Only what others issue has dots.
+        if let Some(tokens) = self.tokens.as_deref().filter(|_| token.contains('.')) {
+            let thumbprint = certificate.and_then(|certificate| thumbprint(certificate));
+            return tokens.caller(token, thumbprint, &model, now).map_err(Some);
+        }
+        let digest = Digest::of(token);
         if token.starts_with(JOIN_PREFIX) {
-            let name = model.gateway_joining(&digest, self.handle.shared().clock.now())?;
-            return Some(Caller::Joining(name, digest));
+            let name = model.gateway_joining(&digest, now).ok_or(None)?;
+            return Ok(Caller::Joining(name, digest));
         }
-        model.speaker_with(&digest).map(Caller::Person)
+        model.speaker_with(&digest).map(Caller::Person).ok_or(None)
     }
 
     fn gateway(&self, certificate: &[u8]) -> Option<Caller> {
@@ -112,6 +139,12 @@ impl Identifier {
         let identity = model.identities.get(name)?;
         (identity.value.state == IdentityState::Active).then(|| Caller::Identity(name.clone()))
     }
+}
+
+/// Of a whole certificate (RFC 8705 section 3.1).
+fn thumbprint(der: &[u8]) -> Option<CertificateThumbprint> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+    digest.as_ref().try_into().ok().map(CertificateThumbprint::from_bytes)
 }
 
 /// Of the key that a certificate is for.

@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use super::super::actor::ControlHandle;
 use super::super::authority::AuthorityKey;
 use super::super::enrol::CertificateAuthority;
+use super::super::sign_in::Tokens;
 use super::access::AccessService;
 use super::catalog::CatalogService;
 use super::fleet::FleetService;
@@ -37,6 +38,8 @@ pub(in super::super) struct Api {
     /// Certifies gateways, where it can.
     pub(in super::super) ca: Option<Arc<CertificateAuthority>>,
     pub(in super::super) trust_domain: String,
+    /// Takes tokens that others issued, where any are.
+    pub(in super::super) tokens: Option<Arc<Tokens>>,
     /// PEM.
     pub(in super::super) certificate: Vec<u8>,
     /// PEM.
@@ -81,13 +84,17 @@ pub enum ApiStartError {
 const THINKING: usize = 2;
 
 impl Api {
+    fn identifier(&self) -> Identifier {
+        let (handle, trust_domain) = (self.handle.clone(), self.trust_domain.clone());
+        Identifier { handle, trust_domain, tokens: self.tokens.clone() }
+    }
+
     /// The same operations over HTTP, for callers that reach them at `base`.
     pub(in super::super) fn json(&self, base: String) -> axum::Router {
-        let identifier = Identifier { handle: self.handle.clone(), trust_domain: self.trust_domain.clone() };
         super::json::router(super::json::Served {
             access: AccessService::new(self.handle.clone(), self.stop.clone()),
             catalog: CatalogService { handle: self.handle.clone(), stop: self.stop.clone() },
-            identifier,
+            identifier: self.identifier(),
             max_body_bytes: self.max_message_bytes,
             base,
             thinking: Arc::new(Semaphore::new(THINKING)),
@@ -106,7 +113,7 @@ impl Api {
             .client_ca_root(Certificate::from_pem(&self.client_ca))
             .client_auth_optional(true)
             .timeout(HANDSHAKE_PATIENCE);
-        let identifier = Identifier { handle: self.handle.clone(), trust_domain: self.trust_domain };
+        let identifier = self.identifier();
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<v1::access_server::AccessServer<AccessService>>().await;
         health.set_serving::<v1::catalog_server::CatalogServer<CatalogService>>().await;

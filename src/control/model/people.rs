@@ -61,14 +61,18 @@ impl Model {
     /// The person whose token this is, with the groups that they are in as owners that they speak for. Every record is
     /// compared, so that the time says nothing.
     pub fn speaker_with(&self, token: &Digest) -> Option<Arc<Person>> {
-        let person = self.person_with(token)?;
+        self.person_with(token).map(|person| self.speaking(person))
+    }
+
+    /// Somebody with the groups that they are in as owners that they speak for.
+    pub fn speaking(&self, person: Arc<Person>) -> Arc<Person> {
         let groups = self.groups_of(&person.name);
         if groups.is_empty() {
-            return Some(person);
+            return person;
         }
         let mut speaker = person.as_ref().clone();
         speaker.speaks_for.extend(groups);
-        Some(Arc::new(speaker))
+        Arc::new(speaker)
     }
 
     /// The person whose token this is. Every record is compared, so that the time says nothing.

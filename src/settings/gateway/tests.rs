@@ -1,6 +1,7 @@
 //! A gateway's settings, from text to checked or to faults.
 
 use super::*;
+use crate::settings::issuer::KeySource;
 use crate::settings::{Durability, LogFormat, LogLevel};
 
 const LEAST: &str = "\
