@@ -60,10 +60,11 @@
 //! # Who imports whom
 //!
 //! [`domain`] imports nothing of ours. [`decision`], [`token`], [`evidence`], [`settings`] and [`wire`] import the domain.
-//! [`gateway`] and [`control`] never each other. [`cli`] neither: it goes through [`client`]; [`app`] wires. A test keeps
+//! [`archive`] joins evidence and network. [`gateway`] and [`control`] never each other. [`cli`] neither: it goes through [`client`]; [`app`] wires. A test keeps
 //! this.
 
 pub mod app;
+pub mod archive;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -286,7 +286,7 @@ fn issuers(check: &mut Check<'_>, raw: &[RawIssuer], audience: &str) -> Vec<Issu
 }
 
 /// Keys from elsewhere decide who is who: only over TLS, or from this machine.
-fn fetchable(url: &str) -> bool {
+pub(super) fn fetchable(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
     // User information in a URL ends up in logs.
     if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {

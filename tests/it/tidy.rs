@@ -20,10 +20,24 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &["domain"]),
     ("telemetry", &["domain", "settings"]),
     ("client", &["domain", "settings", "wire"]),
+    // Where the evidence goes besides: it has a network, which the evidence itself does without.
+    ("archive", &["domain", "evidence", "settings"]),
     ("serve", &[]),
     (
         "gateway",
-        &["clock", "decision", "domain", "evidence", "files", "serve", "settings", "telemetry", "token", "wire"],
+        &[
+            "archive",
+            "clock",
+            "decision",
+            "domain",
+            "evidence",
+            "files",
+            "serve",
+            "settings",
+            "telemetry",
+            "token",
+            "wire",
+        ],
     ),
     (
         "control",
@@ -55,6 +69,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("pingora_http", &["src/gateway/http"]),
     ("pingora_proxy", &["src/gateway/http"]),
     ("tonic", &["src/wire", "src/control/api", "src/client", "src/gateway/sync", "src/app"]),
+    ("object_store", &["src/archive"]),
     ("rusqlite", &["src/control/store/sqlite"]),
 ];
 
