@@ -5,8 +5,6 @@ mod s3;
 use std::io;
 use std::sync::Arc;
 
-use tokio::runtime::Handle as Runtime;
-
 use crate::domain::Clock;
 use crate::evidence::EvidenceLog;
 use crate::evidence::archive::{Bound, DirectoryPlace, Keeper, KeeperOptions, Past, Place};
@@ -19,29 +17,24 @@ use crate::settings::{ArchiveSettings, ArchiveTarget, EvidenceSettings, PastMaxL
 /// # Errors
 /// When the archive cannot be set up, the log cannot be read, or no thread started. An archive that cannot be reached yet is
 /// no error: it is tried again.
-pub fn keep(
-    log: &Arc<EvidenceLog>,
-    settings: &EvidenceSettings,
-    clock: Arc<dyn Clock>,
-    runtime: &Runtime,
-) -> io::Result<Option<Keeper>> {
+pub fn keep(log: &Arc<EvidenceLog>, settings: &EvidenceSettings, clock: Arc<dyn Clock>) -> io::Result<Option<Keeper>> {
     let retention = Policy { age: settings.retention.age, bytes: settings.retention.bytes };
     if settings.archive.is_none() && retention == Policy::default() {
         return Ok(None);
     }
     let name = log.verifier_key().name().as_str();
     let place = match &settings.archive {
-        Some(archive) => Some((place(archive, name, runtime)?, bound(archive))),
+        Some(archive) => Some((place(archive, name)?, bound(archive))),
         None => None,
     };
     let every = settings.archive.as_ref().map_or(std::time::Duration::from_secs(10), |archive| archive.every);
     Keeper::start(log, KeeperOptions { place, every, retention }, clock).map(Some)
 }
 
-fn place(settings: &ArchiveSettings, name: &str, runtime: &Runtime) -> io::Result<Box<dyn Place>> {
+fn place(settings: &ArchiveSettings, name: &str) -> io::Result<Box<dyn Place>> {
     Ok(match &settings.target {
         ArchiveTarget::Directory(root) => Box::new(DirectoryPlace::new(&root.join(name))?),
-        ArchiveTarget::S3(bucket) => Box::new(s3::S3Place::new(bucket, name, runtime.clone())?),
+        ArchiveTarget::S3(bucket) => Box::new(s3::S3Place::new(bucket, name)?),
     })
 }
 

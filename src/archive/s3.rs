@@ -13,7 +13,7 @@ use object_store::path::Path;
 use object_store::{
     Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
-use tokio::runtime::Handle as Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::evidence::archive::{Outgoing, Place, Version, is_same, other};
 use crate::settings::{S3Settings, read_secret};
@@ -30,12 +30,22 @@ const RETRIES: usize = 2;
 pub(super) struct S3Place {
     store: AmazonS3,
     prefix: Path,
-    runtime: Runtime,
+    /// Its own: whoever waits here must not depend on who waits elsewhere. None when it is being dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for S3Place {
+    fn drop(&mut self) {
+        // Nothing is under way; and it may be dropped where nobody may wait.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl S3Place {
     /// Of the log with this name.
-    pub(super) fn new(settings: &S3Settings, name: &str, runtime: Runtime) -> io::Result<Self> {
+    pub(super) fn new(settings: &S3Settings, name: &str) -> io::Result<Self> {
         // A second call changes nothing: the process has one provider, and it is this one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
@@ -75,7 +85,16 @@ impl S3Place {
             .map_err(|error| invalid(error.to_string()))?;
         let prefix = Path::parse(format!("{}/{name}", settings.prefix).trim_start_matches('/'))
             .map_err(|error| invalid(error.to_string()))?;
+        let runtime = Some(Builder::new_current_thread().enable_all().build()?);
         Ok(Self { store, prefix, runtime })
+    }
+
+    /// Waits for what is asked of the bucket. On a thread that may be blocked.
+    fn wait<T>(&self, asked: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(asked),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     fn at(&self, path: &str) -> Path {
@@ -120,11 +139,11 @@ impl Place for S3Place {
             let puts = futures_util::stream::iter(files).map(|file| self.put_one(file));
             puts.buffer_unordered(AT_ONCE).try_for_each(|()| std::future::ready(Ok(()))).await
         };
-        self.runtime.block_on(all)
+        self.wait(all)
     }
 
     fn read(&self, path: &str, max: usize) -> io::Result<Option<(Vec<u8>, Version)>> {
-        self.runtime.block_on(self.get(path, max))
+        self.wait(self.get(path, max))
     }
 
     fn replace(&self, path: &str, bytes: &[u8], before: Option<&Version>) -> io::Result<()> {
@@ -134,14 +153,16 @@ impl Place for S3Place {
         };
         let at = self.at(path);
         let put = self.store.put_opts(&at, PutPayload::from(bytes.to_vec()), PutOptions::from(mode));
-        match self.runtime.block_on(put) {
-            Ok(_) => Ok(()),
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
-                let why = format!("{path}: somebody else archives there");
-                Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
+        self.wait(async {
+            match put.await {
+                Ok(_) => Ok(()),
+                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                    let why = format!("{path}: somebody else archives there");
+                    Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
+                }
+                Err(error) => Err(failed(&error)),
             }
-            Err(error) => Err(failed(&error)),
-        }
+        })
     }
 
     fn forget(&self, directory: &str) -> io::Result<()> {
@@ -152,6 +173,6 @@ impl Place for S3Place {
             }
             Ok(())
         };
-        self.runtime.block_on(all).map_err(|error: Error| failed(&error))
+        self.wait(async { all.await.map_err(|error: Error| failed(&error)) })
     }
 }

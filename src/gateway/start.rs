@@ -105,7 +105,7 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         private_dir(&settings.state_dir)?;
         let evidence = Arc::new(open_evidence(settings, clock.clone())?);
-        let keeper = crate::archive::keep(&evidence, &settings.evidence, clock.clone(), runtime)
+        let keeper = crate::archive::keep(&evidence, &settings.evidence, clock.clone())
             .map_err(|error| GatewayError::State { file: "evidence.archive".into(), why: error.to_string() })?
             .map(Arc::new);
         let Tokens { issuer, access_key, upstream_key, issuers, verifier } = tokens(settings, &clock)?;

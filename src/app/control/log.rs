@@ -52,9 +52,7 @@ impl ControlLog {
         .map_err(|e| fail(e.to_string()))?;
         tracing::debug!(?recovered, "the control plane's evidence is open");
         let log = Arc::new(log);
-        let runtime = tokio::runtime::Handle::current();
-        let keeper =
-            crate::archive::keep(&log, &settings.evidence, clock, &runtime).map_err(|e| fail(e.to_string()))?;
+        let keeper = crate::archive::keep(&log, &settings.evidence, clock).map_err(|e| fail(e.to_string()))?;
         Ok(Self {
             log,
             keeper: keeper.map(Arc::new),
