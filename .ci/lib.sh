@@ -119,10 +119,10 @@ need_clients() {
         (cd "$home" && npm install --silent --no-audit --no-fund --ignore-scripts undici@6.21.1 oidc-provider@9.13.3 >&2) ||
             fail "clients could not be installed: npm install undici@6.21.1 oidc-provider@9.13.3"
     fi
-    if ! "$home/venv/bin/python" -c 'import websockets, grpc, schemathesis' >/dev/null 2>&1; then
-        say "installing: websockets, grpcio and schemathesis (into $home)"
+    if ! "$home/venv/bin/python" -c 'import websockets, grpc, schemathesis, moto.server' >/dev/null 2>&1; then
+        say "installing: websockets, grpcio, schemathesis and moto (into $home)"
         { python3 -m venv "$home/venv" || { apt_install python3-venv && python3 -m venv "$home/venv"; }; } >&2 &&
-            "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check websockets==13.1 grpcio==1.85.3 schemathesis==4.32.5 >&2 ||
-            fail "clients could not be installed: pip install websockets==13.1 grpcio==1.85.3 schemathesis==4.32.5"
+            "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check websockets==13.1 grpcio==1.85.3 schemathesis==4.32.5 'moto[server]==5.2.5' >&2 ||
+            fail "clients could not be installed: pip install websockets==13.1 grpcio==1.85.3 schemathesis==4.32.5 'moto[server]==5.2.5'"
     fi
 }

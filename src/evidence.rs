@@ -5,6 +5,7 @@
 //! directory and a public key, and no running program. Knows nothing of gateways, control planes or networks.
 
 pub mod access;
+pub mod archive;
 pub mod bundle;
 pub mod checkpoint;
 pub mod cosignature;
@@ -16,6 +17,7 @@ pub mod key;
 pub mod proof;
 pub mod query;
 pub mod read;
+pub mod retention;
 pub mod sequencer;
 pub mod statement;
 pub mod storage;
@@ -33,11 +35,12 @@ use self::checkpoint::{Checkpoint, EvidenceKey, NoteError, Origin, VerifierKey};
 use self::journal::{Journal, JournalOptions, OpenError, RecoveryReport, Writer};
 use self::key::LogFileError;
 use self::proof::ProofError;
+use self::retention::{Plan, Policy, PruneError};
 use self::sequencer::{SequencerError, SequencerHandle, SequencerStatus};
 use self::statement::StatementKind;
 use self::storage::{DiskStorage, Persist, Storage};
 use self::tree::{Hash, TreeHead};
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 
 /// The latest checkpoint that the control plane cosigned, beside the log.
 pub const COSIGNED: &str = "cosigned";
@@ -129,6 +132,8 @@ impl EvidenceLog {
             Err(error) => return Err(error.into()),
         }
         sequencer::refuse_rollback(&storage, &verifier)?;
+        // What was to be deleted when the last process ended.
+        retention::delete(&*storage).map_err(LogError::Directory)?;
         let durability = options.durability;
         let (journal, report) = Journal::open(storage.clone(), origin, writer, options, clock.clone())?;
         let started = SequencerHandle::start(storage.clone(), journal.clone(), key.clone(), durability, clock);
@@ -184,6 +189,41 @@ impl EvidenceLog {
     /// When the key makes no signature.
     pub fn state(&self, kind: StatementKind, payload: &[u8]) -> Result<Vec<u8>, NoteError> {
         self.signer.state(kind, payload)
+    }
+
+    /// Finishes what was begun, and prunes what `policy` lets go of and `may_go` agrees to: nothing that is not cosigned, and
+    /// nothing that is not under the `archived` records where the log has an archive. Blocks for some reads and writes.
+    ///
+    /// # Errors
+    /// When the disk fails, or the log does not hold. What was recorded by then and not deleted goes the next time.
+    pub fn prune(
+        &self,
+        policy: Policy,
+        archived: Option<u64>,
+        now: Timestamp,
+        may_go: impl FnOnce(&Plan) -> Result<(), PruneError>,
+    ) -> Result<Option<Plan>, PruneError> {
+        retention::delete(&*self.storage)?;
+        let cosigned = retention::cosigned(&*self.storage)?;
+        let Some(plan) = retention::plan(&self.storage, policy, cosigned.min(archived.unwrap_or(u64::MAX)), now)?
+        else {
+            if retention::is_due(&self.storage, policy, now)? {
+                self.journal.turn();
+            }
+            return Ok(None);
+        };
+        may_go(&plan)?;
+        retention::seal(&self.storage, plan.from, plan.before)?;
+        let ticket = self.journal.append(&retention::record(&plan, policy, cosigned, archived))?;
+        self.journal.durable_blocking(ticket)?;
+        // A crash here leaves a record of something that was not done: it may be missing, and is not.
+        if self.checkpoint_now().is_none_or(|(head, _)| head.size <= ticket.seq) {
+            return Err(PruneError::NotSigned);
+        }
+        retention::note(&self.storage, ticket.seq)?;
+        // A crash here leaves segments that the next opening deletes.
+        retention::delete(&*self.storage)?;
+        Ok(Some(plan))
     }
 
     /// How tiles and checkpoint are doing.

@@ -5,6 +5,7 @@
 //! asks again. This module refuses to know what the settings are used for, and opens none of the files they name but
 //! secrets, which are read where they are needed and never stand in a settings file.
 
+mod archive;
 pub mod cases;
 pub mod catalog;
 pub mod control;
@@ -21,6 +22,7 @@ mod yaml;
 
 use crate::domain::size;
 
+pub use archive::{ArchiveSettings, ArchiveTarget, PastMaxLag, RetentionSettings, S3Settings};
 pub use control::ControlSettings;
 pub use fault::{Fault, Faults, Places};
 pub use gateway::GatewaySettings;

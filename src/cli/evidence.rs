@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod export;
 mod prove;
+mod prune;
 mod remote;
 mod summary;
 mod witness;
@@ -42,6 +43,8 @@ pub(super) enum Evidence {
     Prove(prove::Prove),
     /// Write a log as static files (C2SP tlog-tiles) that any client of the format reads and verifies
     Export(export::Export),
+    /// Let old records of a log that nobody writes go: the log says so first, and every proof stays
+    Prune(prune::Prune),
     /// Be a witness of others' logs (C2SP tlog-witness): cosign checkpoints that extend the last one, and no others
     Witness(witness::Serve),
     /// Have a log's latest checkpoint cosigned by a witness, and keep that
@@ -128,6 +131,7 @@ enum KindName {
     Enforced,
     Change,
     Recovered,
+    Pruned,
 }
 
 impl From<KindName> for Kind {
@@ -143,6 +147,7 @@ impl From<KindName> for Kind {
             KindName::Enforced => Self::Enforced,
             KindName::Change => Self::Change,
             KindName::Recovered => Self::Recovered,
+            KindName::Pruned => Self::Pruned,
         }
     }
 }
@@ -153,9 +158,11 @@ impl Evidence {
             Self::Verify(verify) => verify.run(context).await,
             Self::Prove(prove) => prove.run(context),
             Self::Export(export) => export.run(context),
+            Self::Prune(prune) => prune.run(context),
             Self::Witness(witness) => witness.run(context).await,
             Self::Cosign(cosign) => cosign.run(context).await,
             Self::Tail { log, lines, follow, access_log } => {
+                log.tell_of_pruned(context)?;
                 tail(context, &log.storage(context)?, lines, follow, View::of(access_log)).await
             }
             Self::Query(ask) => ask.run(context),
@@ -183,6 +190,16 @@ impl Log {
         Err(Failure::new(Exit::NotFound, format!("there is no log in {}", directory.display())))
     }
 
+    /// Says, beside what is asked for, that older records are not there.
+    fn tell_of_pruned(&self, context: &Context) -> Result<(), Failure> {
+        let gone = crate::evidence::retention::gone(&*self.storage(context)?)
+            .map_err(|error| Failure::from(QueryError::Disk(error)))?;
+        if let Some((first, horizon)) = gone {
+            super::output::note(&format!("records are here from {first} on: {horizon}"));
+        }
+        Ok(())
+    }
+
     fn storage(&self, context: &Context) -> Result<Arc<dyn Storage>, Failure> {
         Ok(Arc::new(DiskStorage::read_only(&self.directory(context)?)))
     }
@@ -192,6 +209,7 @@ impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::Disk(error) => Self::new(Exit::Failed, format!("the log cannot be read: {error}")),
+            QueryError::Pruned { .. } => Self::new(Exit::NotFound, error.to_string()),
             QueryError::Damaged { .. } | QueryError::Entry { .. } | QueryError::Index(_) => {
                 Self::new(Exit::VerificationFailed, error.to_string())
             }
@@ -244,6 +262,7 @@ async fn tail(
 impl Ask {
     fn run(self, context: &Context) -> Result<Exit, Failure> {
         let directory = self.log.directory(context)?;
+        self.log.tell_of_pruned(context)?;
         let filter = Filter {
             identity: self.identity,
             grant: self.grant,

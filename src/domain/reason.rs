@@ -214,6 +214,9 @@ reasons! {
     /// There is no room for the evidence.
     EvidenceFull = "evidence_full", 503, ResourceExhausted, Gate,
         "There is no room to record the call, so it is refused. Try again later.";
+    /// The archive of the evidence is further behind than this gateway's settings let it be.
+    ArchiveBehind = "archive_behind", 503, Unavailable, Gate,
+        "The archive of this gateway's records is too far behind, so the call is refused. Try again later.";
     // token endpoints
     /// A token request that is not well formed (RFC 6749 `invalid_request`).
     TokenRequestInvalid = "token_request_invalid", 400, InvalidArgument, Caller,

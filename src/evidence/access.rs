@@ -82,7 +82,8 @@ impl AccessLog {
             | Event::TokenRevoked(_)
             | Event::Enforced(_)
             | Event::Change(_)
-            | Event::Recovered(_) => Vec::new(),
+            | Event::Recovered(_)
+            | Event::Pruned(_) => Vec::new(),
         }
     }
 

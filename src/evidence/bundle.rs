@@ -66,9 +66,15 @@ pub struct BundleReader {
 }
 
 impl BundleReader {
-    /// The first `size` records of a log, which its checkpoint says that it has.
-    pub fn new(storage: Arc<dyn Storage>, size: u64) -> Self {
-        Self { storage, next: 0, size, path: "".into(), bytes: Vec::new(), ranges: Vec::new() }
+    /// The first `size` records of a log, which its checkpoint says that it has, from record `from` on, where a bundle
+    /// begins.
+    pub fn new(storage: Arc<dyn Storage>, from: u64, size: u64) -> Self {
+        Self { storage, next: from, size, path: "".into(), bytes: Vec::new(), ranges: Vec::new() }
+    }
+
+    /// The record that comes next.
+    pub(crate) fn position(&self) -> u64 {
+        self.next
     }
 
     /// The next record, if there is one.

@@ -9,11 +9,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::bundle;
-use super::checkpoint::{Checkpoint, NoteError, VerifierKey};
+use super::checkpoint::{Checkpoint, MAX_NOTE_BYTES, NoteError, VerifierKey};
 use super::key::{LOG_FILE, LogFileError, log_file_bytes, read_log_file};
 use super::read::{JournalReader, Next, Place};
+use super::retention::{Horizon, PRUNED, gone};
 use super::sequencer::{CHECKPOINT, SIGNED, read_note};
-use super::storage::{Persist, Storage};
+use super::storage::{Persist, Storage, read_file};
 use super::tiles::{self, Edge, TILE_WIDTH, TileId, read_tile};
 use super::tree::{Hash, TreeHead, leaf_hash, verify_consistency};
 use super::{COSIGNED, proof};
@@ -58,6 +59,13 @@ pub struct File {
     pub first: u64,
     /// It is not shorter than the first, nor longer than the second.
     pub bytes: RangeInclusive<usize>,
+}
+
+impl File {
+    /// Whether it holds records.
+    pub fn is_bundle(&self) -> bool {
+        bundle::parse(&self.path).is_some()
+    }
 }
 
 /// The files that a log of `size` records consists of, besides its checkpoint.
@@ -130,6 +138,14 @@ pub enum ExportError {
     /// Tiles do not lead to what was signed.
     #[error("the {0} records do not have the root that was signed")]
     Root(u64),
+    /// Records that are not there yet were pruned here.
+    #[error("what is there ends at record {there}, and here {horizon}: what is between is lost to it")]
+    Pruned {
+        /// Records there.
+        there: u64,
+        /// What was pruned.
+        horizon: Horizon,
+    },
     /// There is another log, or another history of this one.
     #[error("what is there is of a log with {there} records that this one, with {here}, did not grow from")]
     Other {
@@ -149,7 +165,14 @@ pub fn export(storage: &Arc<dyn Storage>, to: &mut dyn Sink) -> Result<Exported,
     let key = read_log_file(&**storage)?;
     let (head, note) = latest(&**storage, &key)?.ok_or(ExportError::NoCheckpoint)?;
     let before = there(&**storage, to, &key, head)?;
-    let mut job = Job { storage, to, head, before, files: 0, bytes: 0 };
+    let begins = match gone(&**storage)? {
+        Some((_, horizon)) if before > 0 && before / 256 * 256 < horizon.before => {
+            return Err(ExportError::Pruned { there: before, horizon });
+        }
+        Some((_, horizon)) if before == 0 => horizon.before,
+        Some(_) | None => 0,
+    };
+    let mut job = Job { storage, to, head, before, begins, files: 0, bytes: 0 };
     let edge = Edge::load(&**storage, head.size)?;
     if edge.is_none_or(|edge| edge.root() != head.root) {
         return Err(ExportError::Root(head.size));
@@ -160,6 +183,9 @@ pub fn export(storage: &Arc<dyn Storage>, to: &mut dyn Sink) -> Result<Exported,
     }
     // A crash up to here leaves the old checkpoint, which does not speak of what is new.
     job.put(LOG_FILE, &log_file_bytes(&key)?)?;
+    if begins > 0 {
+        job.put(PRUNED, &read_file(&**storage, PRUNED, MAX_NOTE_BYTES)?)?;
+    }
     job.put(CHECKPOINT, &note)?;
     // Behind the checkpoint: a cosigned one must never speak of more than the checkpoint beside it.
     if let Some(cosigned) = read_note(&**storage, COSIGNED)? {
@@ -204,6 +230,8 @@ struct Job<'j> {
     to: &'j mut dyn Sink,
     head: TreeHead,
     before: u64,
+    /// Where the bundles begin: those before were pruned here.
+    begins: u64,
     files: u64,
     bytes: u64,
 }
@@ -222,7 +250,11 @@ impl Job<'_> {
 
     /// Bundles, and the tiles of their hashes.
     fn records(&mut self) -> Result<(), ExportError> {
-        let first = self.before / 256;
+        for index in 0..self.begins / 256 {
+            let tile = TileId { level: 0, index };
+            self.put(&tile.path(TILE_WIDTH), &tiles::encode(&self.hashes(tile, TILE_WIDTH)?))?;
+        }
+        let first = self.before.max(self.begins) / 256;
         let mut reader = JournalReader::new(self.storage.clone(), first * 256);
         for index in first..self.head.size.div_ceil(256) {
             let width = usize::try_from((self.head.size - index * 256).min(256)).unwrap_or(TILE_WIDTH);

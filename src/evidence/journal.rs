@@ -18,8 +18,8 @@ mod writer;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -30,10 +30,11 @@ pub use self::recovery::{OpenError, RecoveryReport};
 pub use self::room::OutcomeRoom;
 pub use self::status::{JournalStatus, SYNC_BUCKETS_US, SyncLatency};
 pub use self::waiters::WorkerWaiters;
+use super::archive::Lag;
 use super::checkpoint::Origin;
 use super::entry::{Encode, Intent, MAX_ENTRY_BYTES, MAX_SUFFIX_BYTES, encode_body};
 use super::storage::Storage;
-use crate::domain::{Clock, Reason};
+use crate::domain::{Clock, Reason, Timestamp};
 
 /// Room that an intent reserves for its outcome: the longest outcome, its frame, and a mark if it is written alone.
 pub const OUTCOME_ROOM_BYTES: u64 = 768;
@@ -105,6 +106,9 @@ pub enum JournalError {
     /// The disk fails, does not keep up, or the journal is closed.
     #[error("the record cannot be written")]
     Unavailable,
+    /// The archive is further behind than it may be.
+    #[error("the archive of the evidence is too far behind")]
+    Behind,
     /// The record is longer than 65,535 bytes.
     #[error("the record is too large")]
     TooLarge,
@@ -115,6 +119,7 @@ impl JournalError {
     pub const fn reason(self) -> Reason {
         match self {
             Self::Full => Reason::EvidenceFull,
+            Self::Behind => Reason::ArchiveBehind,
             Self::Unavailable | Self::TooLarge => Reason::EvidenceUnavailable,
         }
     }
@@ -199,6 +204,10 @@ struct Shared {
     durable: AtomicU64,
     /// The current epoch. Written with the lock held.
     epoch: AtomicU64,
+    /// How far the archive may be behind before intents are refused.
+    lag: OnceLock<Arc<Lag>>,
+    /// Somebody wants the next batch to begin a new segment.
+    turn: AtomicBool,
     status: status::Shared,
 }
 
@@ -304,6 +313,26 @@ impl Journal {
         self.shared.status()
     }
 
+    /// Refuses intents from now on while the archive is too far behind. The first word counts.
+    pub(crate) fn bound(&self, lag: Arc<Lag>) {
+        let _ = self.shared.lag.set(lag);
+    }
+
+    /// Whether what is allowed may be recorded: the archive is not further behind than it may be.
+    ///
+    /// # Errors
+    /// [`JournalError::Behind`].
+    pub fn within_bound(&self) -> Result<(), JournalError> {
+        let now = self.shared.clock.now();
+        let refuses = self.shared.lag.get().is_some_and(|lag| lag.refuses(self.durable_seq(), now));
+        if refuses { Err(JournalError::Behind) } else { Ok(()) }
+    }
+
+    /// Has the next batch begin a new segment, so that the one that is being written can be pruned in time.
+    pub(crate) fn turn(&self) {
+        self.shared.turn.store(true, Ordering::SeqCst);
+    }
+
     /// Writes everything that is queued, outcomes too, and waits for it.
     ///
     /// # Errors
@@ -353,7 +382,7 @@ impl Shared {
                     return Err(error);
                 }
             }
-            self.admit(&state, class)?;
+            self.admit(&state, class, now)?;
             let ticket = Ticket { seq: state.next_seq, epoch: self.epoch.load(Ordering::Relaxed) };
             state.push(body, crc, class, now);
             let urgent = !matches!(class, Class::Outcome { .. });
@@ -369,7 +398,7 @@ impl Shared {
         })
     }
 
-    fn admit(&self, state: &State, class: Class) -> Result<(), JournalError> {
+    fn admit(&self, state: &State, class: Class, now: i64) -> Result<(), JournalError> {
         if state.closed {
             return Err(JournalError::Unavailable);
         }
@@ -378,6 +407,12 @@ impl Shared {
         }
         if let Some(error) = state.broken {
             return Err(error);
+        }
+        if class == Class::Intent
+            && let Some(lag) = self.lag.get()
+            && lag.refuses(self.durable.load(Ordering::SeqCst), Timestamp::from_unix_micros(now))
+        {
+            return Err(JournalError::Behind);
         }
         if state.closing || state.queue.len() > self.options.queue_bytes {
             return Err(JournalError::Unavailable);

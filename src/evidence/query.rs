@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::entry::{Basis, Entry, EntryError, Event, Kind};
 use super::read::{JournalReader, Next, Place, segments};
+use super::retention::{Horizon, gone};
 use super::storage::Storage;
 use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceName};
 use crate::domain::{Reason, Timestamp};
@@ -89,7 +90,7 @@ fn facts<'e>(event: &'e Event<'static>) -> Facts<'e> {
             ..Facts::default()
         },
         Event::Change(it) => Facts { grants: it.object.parse().into_iter().collect(), ..Facts::default() },
-        Event::LogOpened(_) | Event::Recovered(_) => Facts::default(),
+        Event::LogOpened(_) | Event::Recovered(_) | Event::Pruned(_) => Facts::default(),
     }
 }
 
@@ -146,6 +147,14 @@ pub enum QueryError {
         /// In which way.
         error: EntryError,
     },
+    /// The record was pruned.
+    #[error("record {seq} is not here any more: {horizon}")]
+    Pruned {
+        /// The record.
+        seq: u64,
+        /// What was pruned.
+        horizon: Horizon,
+    },
     /// The index leads to something else than it was made of.
     #[error("the index does not agree with the log at record {0}: verify the log, and remove its directory `index`")]
     Index(u64),
@@ -154,7 +163,10 @@ pub enum QueryError {
 /// A way through a log.
 #[derive(Debug)]
 pub struct Query {
+    storage: Arc<dyn Storage>,
     reader: JournalReader,
+    /// Whether anything was read.
+    begun: bool,
     filter: Filter,
     /// Intents of calls that are wanted, whose outcome has not come yet.
     open: HashSet<u64>,
@@ -163,9 +175,16 @@ pub struct Query {
 }
 
 impl Query {
-    /// The records from `from` on that `filter` wants.
+    /// The records from `from` on that `filter` wants, as far as they were not pruned.
     pub fn new(storage: Arc<dyn Storage>, from: u64, filter: Filter) -> Self {
-        Self { reader: JournalReader::new(storage, from), filter, open: HashSet::new(), before: None }
+        Self {
+            reader: JournalReader::new(storage.clone(), from),
+            storage,
+            begun: false,
+            filter,
+            open: HashSet::new(),
+            before: None,
+        }
     }
 
     /// The next record that is wanted; `None` when there is none yet: asking again later follows the log.
@@ -174,6 +193,12 @@ impl Query {
     /// When the log cannot be read on.
     #[expect(clippy::should_implement_trait, reason = "none is not the end: the log may grow")]
     pub fn next(&mut self) -> Result<Option<Found>, QueryError> {
+        if !std::mem::replace(&mut self.begun, true)
+            && let Some((first, _)) = gone(&*self.storage)?
+            && self.reader.position() < first
+        {
+            self.reader = JournalReader::new(self.storage.clone(), first);
+        }
         loop {
             let record = match self.reader.next()? {
                 Next::Record(record) => record,
@@ -195,8 +220,9 @@ impl Query {
             if let (Some((index, first)), Event::Outcome(outcome)) = (&self.before, &entry.event)
                 && outcome.intent_seq < *first
             {
-                let intent = index.record(outcome.intent_seq)?;
-                if self.filter.of_call(&facts(&intent.entry.event)) {
+                // Of an intent that was pruned nothing is known.
+                let intent = index.known(outcome.intent_seq)?;
+                if intent.is_some_and(|intent| self.filter.of_call(&facts(&intent.entry.event))) {
                     self.open.insert(outcome.intent_seq);
                 }
             }

@@ -128,6 +128,11 @@ pub(crate) fn segments(storage: &dyn Storage) -> io::Result<Vec<u64>> {
     Ok(firsts)
 }
 
+/// The first record that is there: 0, unless older ones were pruned or are missing.
+pub(crate) fn first(storage: &dyn Storage) -> io::Result<u64> {
+    Ok(segments(storage)?.first().copied().unwrap_or(0))
+}
+
 impl JournalReader {
     /// Reads from record `from` on.
     pub fn new(storage: Arc<dyn Storage>, from: u64) -> Self {

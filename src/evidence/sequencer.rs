@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::checkpoint::{Checkpoint, EvidenceKey, NoteError, Origin, VerifierKey};
 use super::journal::{Durability, Journal};
-use super::read::{JournalReader, Next, Place, segments};
+use super::read::{JournalReader, Next, Place, first, segments};
 use super::storage::{Persist, Storage, read_file};
 use super::tiles::{self, Edge, TILE_WIDTH, TileId};
 use super::tree::TreeHead;
@@ -99,9 +99,13 @@ impl Sequencer {
         }
         let edge = match &signed {
             Some((head, _)) if tiles_are_there(&*storage, head.size)? => {
-                Edge::load(&*storage, head.size)?.filter(|edge| edge.root() == head.root).unwrap_or_default()
+                Edge::load(&*storage, head.size)?.filter(|edge| edge.root() == head.root)
             }
-            Some(_) | None => Edge::default(),
+            Some(_) | None => None,
+        };
+        let edge = match edge {
+            Some(edge) => edge,
+            None => before_the_first(&*storage)?,
         };
         let (signed, note) = signed.unzip();
         let mut sequencer = Self {
@@ -316,6 +320,23 @@ fn tiles_are_there(storage: &dyn Storage, size: u64) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// The edge of what was pruned, from the leaves' tiles: those were made durable first. From nothing where nothing was.
+fn before_the_first(storage: &dyn Storage) -> Result<Edge, SequencerError> {
+    let first = first(storage)?;
+    let mut edge = Edge::default();
+    while edge.size() < first {
+        let tile = TileId { level: 0, index: edge.size() / 256 };
+        let width = usize::try_from(first - edge.size()).unwrap_or(TILE_WIDTH).min(TILE_WIDTH);
+        let place = Place { seq: edge.size(), segment: tile.path(TILE_WIDTH).into(), offset: 0 };
+        let why = "the tile of records that are not there is missing";
+        let hashes = tiles::read_tile(storage, tile, width)?.ok_or(SequencerError::Damaged { place, why })?;
+        for hash in hashes {
+            edge.append_hash(hash, |tile, hashes| tiles::write_tile(storage, tile, hashes))?;
+        }
+    }
+    Ok(edge)
 }
 
 /// How tiles and checkpoints are doing.

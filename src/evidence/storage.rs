@@ -72,6 +72,16 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Those of the disk.
     fn sync_file(&self, path: &str) -> io::Result<()>;
 
+    /// Makes sure that the names in a directory are on disk; `""` is the log's own. Where that cannot be asked, names are
+    /// on disk with what they name.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        let _ = directory;
+        Ok(())
+    }
+
     /// Removes a file, and the directory that it leaves empty.
     ///
     /// # Errors

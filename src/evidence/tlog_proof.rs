@@ -27,6 +27,7 @@ use super::entry::{Entry, EntryError, MAX_ENTRY_BYTES};
 use super::key::{LogFileError, read_log_file};
 use super::proof::{self, ProofError};
 use super::read::{JournalReader, Next, Place};
+use super::retention::{Horizon, gone};
 use super::sequencer::{CHECKPOINT, SIGNED, read_note};
 use super::storage::Storage;
 use super::tree::{Hash, leaf_hash, verify_inclusion};
@@ -131,6 +132,14 @@ pub enum CannotProve {
         /// In which way.
         why: &'static str,
     },
+    /// The record was pruned.
+    #[error("record {index} is not here any more: {horizon}; an archive of the log proves it")]
+    Pruned {
+        /// The record.
+        index: u64,
+        /// What was pruned.
+        horizon: Horizon,
+    },
     /// There is no such record.
     #[error("the log has no record {0}")]
     NoRecord(u64),
@@ -151,6 +160,9 @@ impl TlogProof {
     pub fn make(storage: &Arc<dyn Storage>, index: u64) -> Result<Self, CannotProve> {
         let key = read_log_file(&**storage)?;
         let (checkpoint, size) = covering(&**storage, &key, index)?.ok_or(CannotProve::NotSigned(index))?;
+        if let Some((_, horizon)) = gone(&**storage)?.filter(|(first, _)| index < *first) {
+            return Err(CannotProve::Pruned { index, horizon });
+        }
         let mut reader = JournalReader::new(storage.clone(), index);
         let record = match reader.next()? {
             Next::Record(record) if record.place.seq == index => record.bytes.to_vec(),

@@ -5,21 +5,22 @@
 //! can only be more. An export or an archive has bundles in place of a journal, and is verified in the same way. Knows no
 //! network and no running journal.
 
+mod failure;
 mod known;
 mod pipeline;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::failure::{Failure, RecordFault};
 use self::known::{cosigned, note, the_key};
 use self::pipeline::{Meaning, Records, Step, Told};
-use super::checkpoint::{NoteError, VerifierKey};
+use super::checkpoint::VerifierKey;
 use super::cosignature::CosignerKey;
-use super::key::LogFileError;
 use super::read::{Place, segments};
+use super::retention::Horizon;
 use super::sequencer::{CHECKPOINT, SIGNED};
 use super::storage::{DiskStorage, Storage, read_file};
 use super::tiles::{self, Edge, HASH_BYTES, TILE_WIDTH, TileId};
@@ -49,7 +50,7 @@ pub struct Report {
     pub key: VerifierKey,
     /// What was signed.
     pub checkpoint: TreeHead,
-    /// Records in the journal.
+    /// Records of the log, pruned ones included.
     pub records: u64,
     /// Those that no checkpoint covers yet.
     pub past_checkpoint: u64,
@@ -61,134 +62,10 @@ pub struct Report {
     pub incarnations: u64,
     /// Records under the latest cosigned checkpoint, and when that was, where the cosigner's key is known.
     pub cosigned: Option<(u64, Option<Timestamp>)>,
-    /// Time of the first and of the last record.
+    /// Time of the first and of the last record that is there.
     pub times: Option<(Timestamp, Timestamp)>,
-}
-
-/// What is wrong with a log.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The disk fails.
-    #[error("the log cannot be read: {0}")]
-    Disk(#[from] io::Error),
-    /// `log.json` cannot be used.
-    #[error(transparent)]
-    LogFile(#[from] LogFileError),
-    /// No checkpoint with the cosigner's word is there.
-    #[error("no checkpoint that the given key cosigned is beside the log")]
-    NotCosigned,
-    /// The directory names another key than the one that is known.
-    #[error("the log names the key {found}, and the key that must have signed is {expected}")]
-    OtherKey {
-        /// What stands there.
-        found: String,
-        /// What is known.
-        expected: String,
-    },
-    /// There is no checkpoint: somebody removed it, or the log is being created just now.
-    #[error("there is no signed checkpoint")]
-    NoCheckpoint,
-    /// A checkpoint does not hold.
-    #[error("{file}: {error}")]
-    Checkpoint {
-        /// Which file.
-        file: &'static str,
-        /// In which way.
-        error: NoteError,
-    },
-    /// A record is not what was recorded.
-    #[error("{place}: {why}")]
-    Record {
-        /// The first one.
-        place: Place,
-        /// In which way.
-        why: RecordFault,
-    },
-    /// A tile is not what the records lead to.
-    #[error("{path}: {why}; the records are {first} to {last}")]
-    Tile {
-        /// The file.
-        path: String,
-        /// In which way.
-        why: &'static str,
-        /// The first record under the first hash that is wrong.
-        first: u64,
-        /// The last one.
-        last: u64,
-    },
-    /// A file stands among the tiles that is none.
-    #[error("{path}: not a tile")]
-    NotATile {
-        /// The file.
-        path: String,
-    },
-    /// Records were cut off.
-    #[error("the log has {records} records, and {known} are known: {lost} are missing from record {records} on")]
-    Cut {
-        /// What is there.
-        records: u64,
-        /// What was signed, or is known from elsewhere.
-        known: u64,
-        /// The difference.
-        lost: u64,
-    },
-    /// Records and tiles agree with each other, and not with what was signed.
-    #[error("the first {size} records do not have the root that {by} says")]
-    Root {
-        /// How many.
-        size: u64,
-        /// Who says it.
-        by: &'static str,
-    },
-}
-
-impl Failure {
-    /// The record that is bad, when one can be named.
-    pub fn record(&self) -> Option<u64> {
-        match self {
-            Self::Record { place, .. } => Some(place.seq),
-            Self::Tile { first, .. } => Some(*first),
-            Self::Cut { records, .. } => Some(*records),
-            Self::Disk(_)
-            | Self::LogFile(_)
-            | Self::OtherKey { .. }
-            | Self::NoCheckpoint
-            | Self::NotCosigned
-            | Self::Checkpoint { .. }
-            | Self::NotATile { .. }
-            | Self::Root { .. } => None,
-        }
-    }
-}
-
-/// What is wrong with a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordFault {
-    /// Its bytes in the segment do not hold.
-    Form(&'static str),
-    /// It is no entry of the schema.
-    Entry(String),
-    /// It is of another log.
-    Log(String),
-    /// It is older than the one before.
-    Time,
-    /// Its hash is not the one in the tile.
-    Leaf,
-    /// It ends a call that was not begun, or was ended before.
-    Outcome,
-}
-
-impl fmt::Display for RecordFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Form(why) => f.write_str(why),
-            Self::Entry(why) => f.write_str(why),
-            Self::Log(log) => write!(f, "the record is of the log {}", log.escape_default()),
-            Self::Time => f.write_str("the record is older than the one before"),
-            Self::Leaf => f.write_str("the record is not the one that was recorded: its hash is another"),
-            Self::Outcome => f.write_str("the record ends a call that is not open"),
-        }
-    }
+    /// The first record that is there, and what was pruned, where records before it were.
+    pub pruned: Option<(u64, Horizon)>,
 }
 
 /// Verifies the log in a directory.
@@ -214,7 +91,10 @@ pub fn verify_in(storage: Arc<dyn Storage>, options: &VerifyOptions) -> Result<R
         // Records that were read and never promised: the disk failed under the writer, which went on before them.
         let now = segments(&*storage)?;
         let superseded = |first: &u64| failure.record().is_some_and(|seq| *first <= seq);
-        if tries == MAX_TRIES || !now.iter().filter(|first| !before.contains(first)).any(superseded) {
+        let appeared = now.iter().filter(|first| !before.contains(first)).any(superseded);
+        // Or segments that its writer pruned meanwhile.
+        let pruned = now.first() > before.first();
+        if tries == MAX_TRIES || !(appeared || pruned) {
             return Err(failure);
         }
         before = now;
@@ -236,6 +116,7 @@ fn verify_once(storage: &Arc<dyn Storage>, options: &VerifyOptions) -> Result<Re
     let records = Records::of(storage, checkpoint.size)?;
     let listed = list_tiles(&**storage, &records)?;
     let mut walk = Walk::new(storage, key, listed, known);
+    walk.leaves(records.first())?;
     let in_flight_bytes = walk.run(records)?;
     let report = walk.finish(checkpoint, in_flight_bytes)?;
     Ok(Report { cosigned: cosigned.map(|(head, at)| (head.size, at)), ..report })
@@ -273,8 +154,14 @@ struct Walk<'s> {
     /// Where the records of the tile that is being filled stand.
     places: Vec<Place>,
     open: HashMap<u64, CallId>,
+    /// Outcomes of calls that began before the first record that is there.
+    ended: HashSet<u64>,
     incarnations: u64,
     times: Option<(Timestamp, Timestamp)>,
+    /// The first record that is there.
+    first: u64,
+    /// What the log says was pruned, where that is signed for.
+    pruned: Option<Horizon>,
 }
 
 impl<'s> Walk<'s> {
@@ -292,9 +179,28 @@ impl<'s> Walk<'s> {
             edge: Edge::default(),
             places: Vec::new(),
             open: HashMap::new(),
+            ended: HashSet::new(),
             incarnations: 0,
             times: None,
+            first: 0,
+            pruned: None,
         }
+    }
+
+    /// Takes the leaves of records that are not there from their tiles: whether they are the ones that were signed shows the
+    /// root, and whether they may be missing shows [`finish`](Self::finish).
+    fn leaves(&mut self, first: u64) -> Result<(), Failure> {
+        self.first = first;
+        while self.edge.size() < first {
+            let tile = TileId { level: 0, index: self.edge.size() / 256 };
+            let width = usize::try_from(first - self.edge.size()).unwrap_or(TILE_WIDTH).min(TILE_WIDTH);
+            let hashes = tiles::read_tile(&**self.storage, tile, width)?;
+            let missing = || self.bad_tile(tile, tile.path(TILE_WIDTH), 0, "missing");
+            for hash in hashes.ok_or_else(missing)? {
+                self.append(hash)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes every record; says how many bytes at the end are none.
@@ -315,6 +221,10 @@ impl<'s> Walk<'s> {
             return Err(Failure::Record { place, why });
         }
         self.places.push(place);
+        self.append(leaf)
+    }
+
+    fn append(&mut self, leaf: Hash) -> Result<(), Failure> {
         let mut full = Vec::new();
         self.edge.append_hash(leaf, |tile, hashes| {
             full.push((tile, hashes.to_vec()));
@@ -339,11 +249,23 @@ impl<'s> Walk<'s> {
             return Err(RecordFault::Time);
         }
         self.times = Some((first, meaning.time));
-        match meaning.told {
+        match &meaning.told {
             Told::Opened => self.incarnations += 1,
-            Told::Intent(call) => drop(self.open.insert(seq, call)),
+            Told::Intent(call) => drop(self.open.insert(seq, *call)),
+            Told::Pruned(horizon) => {
+                let signed = self.known.first().is_some_and(|(checkpoint, _)| seq < checkpoint.size);
+                if signed && self.pruned.as_ref().is_none_or(|known| known.before <= horizon.before) {
+                    self.pruned = Some(horizon.clone());
+                }
+            }
+            // Its intent was pruned; that it ends twice still shows.
+            Told::Outcome { intent_seq, .. } if *intent_seq < self.first => {
+                if !self.ended.insert(*intent_seq) {
+                    return Err(RecordFault::Outcome);
+                }
+            }
             Told::Outcome { call, intent_seq } => {
-                if self.open.remove(&intent_seq) != Some(call) {
+                if self.open.remove(intent_seq) != Some(*call) {
                     return Err(RecordFault::Outcome);
                 }
             }
@@ -455,6 +377,11 @@ impl<'s> Walk<'s> {
             let (first, last) = self.span(*tile, 0);
             return Err(Failure::Tile { path, why: "of records that are not there", first, last });
         }
+        let said = self.pruned.as_ref().map_or(0, |horizon| horizon.before);
+        if said < self.first {
+            return Err(Failure::Missing { from: said, to: self.first - 1 });
+        }
+        let pruned = self.pruned.filter(|_| self.first > 0).map(|horizon| (self.first, horizon));
         Ok(Report {
             cosigned: None,
             key: self.key,
@@ -465,6 +392,7 @@ impl<'s> Walk<'s> {
             in_flight_bytes,
             incarnations: self.incarnations,
             times: self.times,
+            pruned,
         })
     }
 }

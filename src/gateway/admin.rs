@@ -28,7 +28,9 @@ use super::metrics::{Metrics, Seen};
 use super::published::Published;
 use super::{GatewayError, Shared};
 use crate::decision::Authority;
+use crate::domain::Clock;
 use crate::domain::resource::DEFAULT_AUTHORITY;
+use crate::evidence::archive::{Lag, LagStatus, Past};
 use crate::evidence::journal::Journal;
 use crate::issuers::TokenVerifier;
 
@@ -44,6 +46,8 @@ struct Admin {
     inspection: Arc<Budget>,
     verifier: Arc<TokenVerifier>,
     journal: Journal,
+    archive: Option<Arc<Lag>>,
+    clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     draining: Arc<watch::Sender<bool>>,
 }
@@ -52,6 +56,7 @@ struct Admin {
 pub(crate) async fn serve(
     address: SocketAddr,
     shared: &Arc<Shared>,
+    archive: Option<Arc<Lag>>,
     draining: Arc<watch::Sender<bool>>,
     tasks: &mut JoinSet<()>,
     runtime: &Runtime,
@@ -63,6 +68,8 @@ pub(crate) async fn serve(
         inspection: shared.inspection.clone(),
         verifier: shared.verifier.clone(),
         journal: shared.journal.clone(),
+        archive,
+        clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
         draining,
     };
@@ -133,6 +140,8 @@ struct Checks {
     snapshot: Check,
     authority: Check,
     evidence: Check,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<Check>,
     draining: Check,
 }
 
@@ -154,6 +163,18 @@ impl Check {
     }
 }
 
+impl Admin {
+    fn archive(&self) -> Option<LagStatus> {
+        self.archive.as_ref().map(|lag| lag.status(self.journal.durable_seq(), self.clock.now()))
+    }
+}
+
+fn archived(status: &LagStatus) -> Check {
+    let why = status.error.as_deref().unwrap_or("it is slower than the log");
+    let behind = format!("{} records and {} s behind: {why}", status.records, status.age.as_secs());
+    Check::new(!status.past, behind)
+}
+
 fn readiness(admin: &Admin) -> Readiness {
     let authority = match admin.authority.now().authority {
         Authority::Missing => Check::new(false, "the control plane has not been heard yet"),
@@ -167,13 +188,17 @@ fn readiness(admin: &Admin) -> Readiness {
         None => Check::new(true, ""),
         Some(error) => Check::new(false, error.to_string()),
     };
+    let archive = admin.archive();
     let checks = Checks {
         snapshot: Check::new(*admin.published.ready().borrow(), "no snapshot of the control plane has arrived yet"),
         authority,
         evidence,
+        archive: archive.as_ref().map(archived),
         draining: Check::new(!*admin.draining.borrow(), "the gateway is draining"),
     };
     let ready = [&checks.snapshot, &checks.authority, &checks.evidence, &checks.draining].iter().all(|c| c.holds());
+    // Where calls go on all the same, whoever sends them here has no reason to stop.
+    let ready = ready && !archive.is_some_and(|archive| archive.past && archive.then == Past::Refuse);
     Readiness { ready, checks }
 }
 
@@ -192,6 +217,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         token_hits_and_misses: admin.verifier.hits_and_misses(),
         revoked_tokens: admin.verifier.revoked().len(),
         evidence: Some(admin.journal.status()),
+        archive: admin.archive(),
     };
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], admin.metrics.render(&seen)).into_response()
 }

@@ -3,6 +3,7 @@
 //! Calls count in their worker's own [`WorkerMetrics`]; what other parts know of themselves (running calls, authority,
 //! the journal) is asked for when the metrics are read. Labels are closed sets: nothing that a caller sends becomes one.
 
+mod evidence;
 mod worker;
 
 use std::sync::Arc;
@@ -17,7 +18,8 @@ pub use worker::{MintedFor, WorkerMetrics};
 
 use crate::decision::Authority;
 use crate::domain::Reason;
-use crate::evidence::journal::{JournalStatus, SYNC_BUCKETS_US};
+use crate::evidence::archive::LagStatus;
+use crate::evidence::journal::JournalStatus;
 
 /// Every metric of a gateway.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub struct Seen {
     pub revoked_tokens: usize,
     /// The journal.
     pub evidence: Option<JournalStatus>,
+    /// Its archive, where there is one.
+    pub archive: Option<LagStatus>,
 }
 
 impl Metrics {
@@ -344,54 +348,17 @@ fn parts(families: &mut Families, seen: &Seen) {
         "Uses of tokens that had to be verified anew, good ones and bad ones.",
         misses,
     );
+    if let Some(status) = &seen.archive {
+        evidence::archive(families, status);
+    }
     if let Some(status) = &seen.evidence {
-        evidence(families, status);
+        evidence::journal(families, status);
     }
     families.push(
         "portcullis_build_info",
         "Always 1; the label says which version runs.",
         MetricType::GAUGE,
         vec![gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
-    );
-}
-
-fn evidence(families: &mut Families, status: &JournalStatus) {
-    let writable = if status.broken.is_none() { 1.0 } else { 0.0 };
-    families.gauge(
-        "portcullis_evidence_writable",
-        "1 while evidence can be written; 0 means that calls are refused.",
-        writable,
-    );
-    families.gauge(
-        "portcullis_evidence_durable_seq",
-        "Records of evidence that are durable: the position of the next one to become so.",
-        status.durable as f64,
-    );
-    families.gauge(
-        "portcullis_evidence_queued_bytes",
-        "Bytes of evidence that wait to be written.",
-        status.queued_bytes as f64,
-    );
-    families.gauge(
-        "portcullis_evidence_open_intents",
-        "Allowed calls whose outcome is not recorded yet.",
-        status.open_intents as f64,
-    );
-    families.counter(
-        "portcullis_evidence_errors_total",
-        "Errors of the disk that evidence is written to.",
-        status.errors,
-    );
-    families.counter(
-        "portcullis_evidence_written_bytes_total",
-        "Bytes of evidence written since the start.",
-        status.written_bytes,
-    );
-    let sync = Distribution { bounds: &SYNC_BUCKETS_US, counts: status.sync.buckets.to_vec(), sum: status.sync.sum };
-    families.histogram(
-        "portcullis_evidence_fsync_seconds",
-        "Time that each flush of evidence to the disk took.",
-        &sync,
     );
 }
 

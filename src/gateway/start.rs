@@ -22,6 +22,7 @@ use super::upstream::{OwnCertificate, Reach, UpstreamTrust};
 use super::worker::{self, Listening};
 use super::{Shared, admin, incarnation, record, sync, tls};
 use crate::domain::Clock;
+use crate::evidence::archive::Keeper;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::{Durability, JournalOptions, Writer};
 use crate::evidence::{EvidenceLog, LogError};
@@ -82,6 +83,7 @@ pub enum GatewayError {
 pub struct Gateway {
     shared: Arc<Shared>,
     evidence: Arc<EvidenceLog>,
+    keeper: Option<Arc<Keeper>>,
     listeners: Vec<SocketAddr>,
     admin: SocketAddr,
     workers: Vec<worker::Handle>,
@@ -104,6 +106,9 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         private_dir(&settings.state_dir)?;
         let evidence = Arc::new(open_evidence(settings, clock.clone())?);
+        let keeper = crate::archive::keep(&evidence, &settings.evidence, clock.clone())
+            .map_err(|error| GatewayError::State { file: "evidence.archive".into(), why: error.to_string() })?
+            .map(Arc::new);
         let Tokens { issuer, access_key, upstream_key, issuers, verifier } = tokens(settings, &clock)?;
         let own = settings.upstreams.certificate.as_ref().map(OwnCertificate::load).transpose()?;
         let mut tasks = issuers.keep_fresh(runtime);
@@ -155,7 +160,8 @@ impl Gateway {
         let shutdown = watch::Sender::new(false);
         let draining = Arc::new(watch::Sender::new(false));
         let (listeners, workers) = start_workers(settings, &shared, &shutdown)?;
-        let admin = admin::serve(settings.admin_address, &shared, draining.clone(), &mut tasks, runtime).await?;
+        let lag = keeper.as_ref().and_then(|keeper| keeper.lag());
+        let admin = admin::serve(settings.admin_address, &shared, lag, draining.clone(), &mut tasks, runtime).await?;
         // Ends after the workers: what is revoked while they drain ends their calls too.
         let stop_stream = watch::Sender::new(false);
         let following = sync::run(stream(settings, &shared, &evidence), stop_stream.subscribe());
@@ -164,7 +170,7 @@ impl Gateway {
         tasks.spawn_on(tls.keep_fresh(), runtime);
         tasks.spawn_on(keep_own_fresh(shared.clone()), runtime);
         let drain = settings.drain;
-        Ok(Self { shared, evidence, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
+        Ok(Self { shared, evidence, keeper, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
     }
 
     /// Addresses in use, in the order of the settings' listeners.
@@ -200,7 +206,7 @@ impl Gateway {
 
     /// Stops accepting, lets running calls end for the drain's time, cuts the rest, and closes the evidence.
     pub async fn shutdown(self) {
-        let Self { shared, evidence, workers, drain, shutdown, draining, stream, mut tasks, .. } = self;
+        let Self { shared, evidence, keeper, workers, drain, shutdown, draining, stream, mut tasks, .. } = self;
         draining.send_replace(true);
         shutdown.send_replace(true);
         tracing::info!(running = shared.registry.len(), limit_seconds = drain.as_secs(), "draining");
@@ -220,7 +226,15 @@ impl Gateway {
         if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
             tracing::warn!(%error, "the last refusals could not be recorded");
         }
-        drop(tokio::task::spawn_blocking(move || evidence.shutdown()).await);
+        let close = move || {
+            // What was recorded last is under a checkpoint before the archive is brought up to it.
+            if let Some(keeper) = keeper {
+                evidence.checkpoint_now();
+                keeper.stop();
+            }
+            evidence.shutdown();
+        };
+        drop(tokio::task::spawn_blocking(close).await);
     }
 }
 

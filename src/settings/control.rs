@@ -321,7 +321,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         store,
         seal_key_file,
         ca_dir,
-        evidence: check.evidence(&raw.evidence, &state_dir),
+        evidence: control_evidence(&mut check, &raw.evidence, &state_dir),
         notify: webhooks(&mut check, &raw.notify),
         issuers,
         sign_in,
@@ -388,6 +388,14 @@ fn is_safe(url: &str) -> bool {
 fn is_origin(url: &str) -> bool {
     let bare = |uri: http::Uri| uri.scheme_str().zip(uri.authority()).is_some_and(|(s, a)| format!("{s}://{a}") == url);
     is_safe(url) && url.parse().is_ok_and(bare)
+}
+
+/// A restored store is compared with all that the control plane ever recorded.
+fn control_evidence(check: &mut Check<'_>, raw: &RawEvidence, state_dir: &Path) -> EvidenceSettings {
+    if raw.retention.age.is_some() || raw.retention.size.is_some() {
+        check.fault("/evidence/retention", "the control plane's evidence stays whole: retention is for gateways");
+    }
+    check.evidence(raw, state_dir)
 }
 
 #[cfg(test)]

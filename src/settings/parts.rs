@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::archive::{ArchiveSettings, RawArchive, RawRetention, RetentionSettings};
 use super::fault::{Fault, Faults, Places};
 use super::size::Size;
 use crate::domain::resource::Span;
@@ -49,13 +50,24 @@ pub(super) struct RawEvidence {
     pub(super) dir: Option<FilePath>,
     /// When a record counts as written. `disk` survives the loss of power, `process` only that of the process.
     pub(super) durability: Durability,
-    /// Size after which a new segment file is begun: 1MiB to 1GiB.
+    /// Size after which a new segment file is begun: 64KiB to 1GiB.
     pub(super) segment_bytes: Size,
+    /// Where the log is kept besides, while it is written. Default: nowhere.
+    pub(super) archive: Option<RawArchive>,
+    /// What of it stays on this disk: a gateway's records go when either bound says so, and never before they are cosigned
+    /// and archived. Default: everything.
+    pub(super) retention: RawRetention,
 }
 
 impl Default for RawEvidence {
     fn default() -> Self {
-        Self { dir: None, durability: Durability::Disk, segment_bytes: Size::mebibytes(64) }
+        Self {
+            dir: None,
+            durability: Durability::Disk,
+            segment_bytes: Size::mebibytes(64),
+            archive: None,
+            retention: RawRetention::default(),
+        }
     }
 }
 
@@ -68,6 +80,10 @@ pub struct EvidenceSettings {
     pub durability: Durability,
     /// Size after which a new segment file is begun, in bytes.
     pub segment_bytes: u64,
+    /// Where it is kept besides.
+    pub archive: Option<ArchiveSettings>,
+    /// What of it stays on this disk.
+    pub retention: RetentionSettings,
 }
 
 /// How log lines look.
@@ -177,11 +193,15 @@ impl<'p> Check<'p> {
     }
 
     pub(super) fn evidence(&mut self, raw: &RawEvidence, state_dir: &Path) -> EvidenceSettings {
-        let (least, most) = (Size::mebibytes(1), Size::mebibytes(1024));
+        let (least, most) = (Size::bytes(64 << 10), Size::mebibytes(1024));
+        let archive = raw.archive.as_ref().and_then(|archive| self.archive(archive));
+        let retention = self.retention(&raw.retention, raw.segment_bytes);
         EvidenceSettings {
             dir: raw.dir.as_ref().map_or_else(|| state_dir.join("evidence"), |dir| self.path(dir)),
             durability: raw.durability,
             segment_bytes: self.size("/evidence/segment_bytes", raw.segment_bytes, least, most),
+            archive,
+            retention,
         }
     }
 

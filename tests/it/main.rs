@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod archive;
 mod call;
 mod cli;
 mod cli_dev;

@@ -75,6 +75,11 @@ const REACHED: &[(Reason, &str, &str)] = &[
         "src/evidence/journal/tests.rs",
         "a_full_disk_refuses_with_full_keeps_room_for_outcomes_and_recovers",
     ),
+    (
+        Reason::ArchiveBehind,
+        "tests/it/archive.rs",
+        "a_bucket_gets_all_through_an_outage_and_a_kill_and_a_stranger_verifies_it",
+    ),
     (Reason::TokenRequestInvalid, "tests/it/token.rs", "a_token_request_that_is_not_one_is_refused_by_its_name"),
     (Reason::SubjectTokenInvalid, "tests/it/token.rs", "a_token_request_that_is_not_one_is_refused_by_its_name"),
     (Reason::TokenTargetInvalid, "tests/it/token.rs", "an_exchange_never_broadens_or_prolongs"),

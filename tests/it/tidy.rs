@@ -20,12 +20,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &["domain"]),
     ("telemetry", &["domain", "settings"]),
     ("client", &["clock", "domain", "files", "settings", "wire"]),
+    // Where the evidence goes besides: it has a network, which the evidence itself does without.
+    ("archive", &["domain", "evidence", "settings"]),
     ("serve", &[]),
     // What tokens say, and whose keys vouch for them.
     ("issuers", &["domain", "settings", "token"]),
     (
         "gateway",
         &[
+            "archive",
             "clock",
             "decision",
             "domain",
@@ -81,6 +84,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("pingora_http", &["src/gateway/http"]),
     ("pingora_proxy", &["src/gateway/http"]),
     ("tonic", &["src/wire", "src/control/api", "src/client", "src/gateway/sync", "src/app"]),
+    ("object_store", &["src/archive"]),
     ("rusqlite", &["src/control/store/sqlite"]),
 ];
 

@@ -13,6 +13,7 @@ use crate::control::outbox::{Reached, Sink, SinkError, Told};
 use crate::domain::Clock;
 use crate::domain::name::OwnerName;
 use crate::evidence::EvidenceLog;
+use crate::evidence::archive::Keeper;
 use crate::evidence::checkpoint::{EvidenceKey, Origin};
 use crate::evidence::entry::{Change, Event, Kind};
 use crate::evidence::journal::{Durability, JournalOptions, Writer};
@@ -25,6 +26,7 @@ use crate::settings::{self, ControlSettings, EvidenceSettings};
 #[derive(Debug)]
 pub(crate) struct ControlLog {
     log: Arc<EvidenceLog>,
+    keeper: Option<Arc<Keeper>>,
     /// Read-only: for how far the log has come.
     storage: Arc<dyn Storage>,
 }
@@ -39,17 +41,36 @@ impl ControlLog {
         let name = format!("portcullis/control/{}", settings.trust_domain);
         let name = if number > 1 { format!("{name}/{number}") } else { name };
         let origin: Origin = name.parse().map_err(|e| fail(format!("{e}")))?;
-        let (log, recovered) =
-            EvidenceLog::open(&settings.evidence.dir, origin, key, &writer(), options(&settings.evidence), clock)
-                .map_err(|e| fail(e.to_string()))?;
+        let (log, recovered) = EvidenceLog::open(
+            &settings.evidence.dir,
+            origin,
+            key,
+            &writer(),
+            options(&settings.evidence),
+            clock.clone(),
+        )
+        .map_err(|e| fail(e.to_string()))?;
         tracing::debug!(?recovered, "the control plane's evidence is open");
-        Ok(Self { log: Arc::new(log), storage: Arc::new(DiskStorage::read_only(&settings.evidence.dir)) })
+        let log = Arc::new(log);
+        let keeper = crate::archive::keep(&log, &settings.evidence, clock).map_err(|e| fail(e.to_string()))?;
+        Ok(Self {
+            log,
+            keeper: keeper.map(Arc::new),
+            storage: Arc::new(DiskStorage::read_only(&settings.evidence.dir)),
+        })
     }
 
     /// Takes everything under a last checkpoint.
     pub(crate) async fn close(&self) {
-        let log = self.log.clone();
-        if tokio::task::spawn_blocking(move || log.shutdown()).await.is_err() {
+        let (log, keeper) = (self.log.clone(), self.keeper.clone());
+        let close = move || {
+            if let Some(keeper) = keeper {
+                log.checkpoint_now();
+                keeper.stop();
+            }
+            log.shutdown();
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
             tracing::error!("the control plane's evidence could not be closed");
         }
     }

@@ -61,10 +61,26 @@ struct Verified {
     #[serde(skip_serializing_if = "Option::is_none")]
     cosigned: Option<Timestamp>,
     incarnations: u64,
+    /// What was pruned, and the first record that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned: Option<Pruned>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<Timestamp>,
+}
+
+/// What a log says of records that are not there.
+#[derive(Serialize)]
+struct Pruned {
+    /// The first record that is there.
+    present_from: u64,
+    /// Records before this one may be missing.
+    before: u64,
+    /// The record that says so.
+    record: u64,
+    at: Timestamp,
+    policy: String,
 }
 
 /// A record whose proof holds.
@@ -209,6 +225,13 @@ fn shown(log: PathBuf, report: &Report) -> Verified {
         cosigned_size: report.cosigned.map(|(size, _)| size),
         cosigned: report.cosigned.and_then(|(_, at)| at),
         incarnations: report.incarnations,
+        pruned: report.pruned.as_ref().map(|(first, horizon)| Pruned {
+            present_from: *first,
+            before: horizon.before,
+            record: horizon.seq,
+            at: horizon.at,
+            policy: horizon.policy.clone(),
+        }),
         from: report.times.map(|(from, _)| from),
         to: report.times.map(|(_, to)| to),
     }
@@ -225,12 +248,28 @@ fn details(verified: &Verified) -> Human {
             ("checkpoint", format!("{} records, root {}", verified.size, verified.root)),
             ("cosigned", cosigned(verified, now)),
             ("since then", format!("{} records", verified.past_checkpoint)),
+            ("pruned", pruned(verified, now)),
             ("open calls", verified.open_intents.to_string()),
             ("opened", format!("{} times", verified.incarnations)),
             ("first record", at(verified.from)),
             ("last record", at(verified.to)),
         ]),
     ])
+}
+
+/// From where on records are present, and by whose word.
+fn pruned(verified: &Verified, now: Timestamp) -> String {
+    match &verified.pruned {
+        None => "nothing".to_owned(),
+        Some(it) => format!(
+            "records are present from {} on; those before {} may be gone: `{}`, {}, in record {}",
+            it.present_from,
+            it.before,
+            it.policy.escape_default(),
+            both(it.at, now),
+            it.record
+        ),
+    }
 }
 
 /// How much of it the control plane cosigned: by the kept checkpoint's word, or by the cosigner's where its key is given.

@@ -57,7 +57,7 @@ impl From<ExportError> for Failure {
         let exit = match &error {
             ExportError::Disk(_) => Exit::Failed,
             ExportError::NoCheckpoint => Exit::Unavailable,
-            ExportError::Other { .. } => Exit::Conflict,
+            ExportError::Other { .. } | ExportError::Pruned { .. } => Exit::Conflict,
             ExportError::LogFile(_)
             | ExportError::Checkpoint { .. }
             | ExportError::Damaged { .. }

@@ -96,7 +96,7 @@ impl From<CannotProve> for Failure {
     fn from(error: CannotProve) -> Self {
         let exit = match &error {
             CannotProve::Disk(_) => Exit::Failed,
-            CannotProve::NoRecord(_) => Exit::NotFound,
+            CannotProve::NoRecord(_) | CannotProve::Pruned { .. } => Exit::NotFound,
             CannotProve::NotSigned(_) => Exit::Unavailable,
             CannotProve::LogFile(_)
             | CannotProve::Checkpoint { .. }

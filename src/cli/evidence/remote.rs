@@ -9,6 +9,7 @@ use crate::evidence::COSIGNED;
 use crate::evidence::checkpoint::{Checkpoint, MAX_NOTE_BYTES, VerifierKey};
 use crate::evidence::export::{File, files};
 use crate::evidence::key::{LOG_FILE, MAX_LOG_FILE_BYTES, read_log_file};
+use crate::evidence::retention::{PRUNED, told};
 use crate::evidence::sequencer::CHECKPOINT;
 use crate::evidence::storage::{DiskStorage, Persist, Storage as _};
 
@@ -53,7 +54,10 @@ pub(super) async fn copy(address: &str, key: Option<&VerifierKey>) -> Result<tem
     };
     let size = Checkpoint::verify(&note, key).map_err(|error| unverified(&error))?.head.size;
     let server = &server;
-    let copied = futures_util::stream::iter(files(size)).map(|file| async move { server.copy(&file).await });
+    server.small(PRUNED, MAX_NOTE_BYTES).await?;
+    let begins = told(&server.copy).ok().flatten().map_or(0, |horizon| horizon.before);
+    let wanted = files(size).filter(|file| !file.is_bundle() || file.first >= begins);
+    let copied = futures_util::stream::iter(wanted).map(|file| async move { server.copy(&file).await });
     let all = copied.buffer_unordered(AT_ONCE).try_fold(0u64, |sum, bytes| async move {
         let sum = sum.saturating_add(bytes);
         if sum <= MAX_LOG_BYTES { Ok(sum) } else { Err(Failure::new(Exit::Failed, "the log is longer than 64 GiB")) }

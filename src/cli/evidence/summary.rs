@@ -35,6 +35,7 @@ pub(super) fn of(event: &Event<'_>) -> String {
         Event::Recovered(it) => {
             format!("from record {} on: {} frames dropped; {}", it.lost_from, it.discarded_frames, it.note)
         }
+        Event::Pruned(it) => format!("records before {} may be gone: {}", it.before, it.policy),
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Event<'a> {
     Change(Box<Change<'a>>),
     /// What was found, and dropped, when the log was opened after a failure.
     Recovered(Recovered<'a>),
+    /// Old records are about to be removed from the log's own disk.
+    Pruned(Pruned<'a>),
 }
 
 /// The names of the kinds.
@@ -70,6 +72,7 @@ pub enum Kind {
     Enforced,
     Change,
     Recovered,
+    Pruned,
 }
 
 impl Kind {
@@ -86,6 +89,7 @@ impl Kind {
             Self::Enforced => "enforced",
             Self::Change => "change",
             Self::Recovered => "recovered",
+            Self::Pruned => "pruned",
         }
     }
 }
@@ -103,6 +107,7 @@ impl Event<'static> {
             Kind::Enforced => Self::Enforced(serde_json::from_str(data)?),
             Kind::Change => Self::Change(serde_json::from_str(data)?),
             Kind::Recovered => Self::Recovered(serde_json::from_str(data)?),
+            Kind::Pruned => Self::Pruned(serde_json::from_str(data)?),
         })
     }
 }
@@ -121,6 +126,7 @@ impl Event<'_> {
             Self::Enforced(_) => Kind::Enforced,
             Self::Change(_) => Kind::Change,
             Self::Recovered(_) => Kind::Recovered,
+            Self::Pruned(_) => Kind::Pruned,
         }
     }
 }
@@ -241,6 +247,23 @@ pub struct Recovered<'a> {
     pub discarded_frames: u64,
     /// What happened.
     pub note: Text<'a>,
+}
+
+/// Old records are about to be removed from the log's own disk: written, and signed for, before any of them goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pruned<'a> {
+    /// Records before this position may be missing from now on, and none from it on. A multiple of 256, so that it is also
+    /// where an entry bundle begins.
+    pub before: u64,
+    /// The first record that was there until now.
+    pub from: u64,
+    /// Records that were under the latest cosigned checkpoint.
+    pub cosigned: u64,
+    /// Records that were archived and verified there, where the log has an archive.
+    #[serde(default)]
+    pub archived: Option<u64>,
+    /// The policy, in words, for example `keep 90d`.
+    pub policy: Text<'a>,
 }
 
 /// A time as the integer that records carry.

@@ -63,6 +63,7 @@ const KINDS: &[(Kind, Data)] = &[
     (Kind::Enforced, enforced),
     (Kind::Change, change),
     (Kind::Recovered, recovered),
+    (Kind::Pruned, pruned),
 ];
 
 fn of(name: &str) -> Value {
@@ -237,4 +238,12 @@ fn change() -> Value {
 
 fn recovered() -> Value {
     object(&[("discarded_frames", number()), ("lost_from", number()), ("note", text(MAX_NOTE_BYTES))], &[])
+}
+
+fn pruned() -> Value {
+    let policy = text(MAX_LABEL_BYTES);
+    object(
+        &[("before", number()), ("cosigned", number()), ("from", number()), ("policy", policy)],
+        &[("archived", number())],
+    )
 }

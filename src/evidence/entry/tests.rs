@@ -111,6 +111,7 @@ fn every_kind() -> Vec<Event<'static>> {
             reason: Some(text("because")),
         })),
         Event::Recovered(Recovered { lost_from: 1, discarded_frames: 2, note: text("n") }),
+        Event::Pruned(Pruned { before: 512, from: 3, cosigned: 600, archived: Some(601), policy: text("keep 90d") }),
     ]
 }
 

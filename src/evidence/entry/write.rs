@@ -6,8 +6,8 @@
 use super::call::{Basis, CredentialOut, Denial, Intent, Outcome, Refusals};
 use super::event::{
     Change, Enforced, Event, IssueKind, Kind, LogOpened, MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_METHOD_BYTES,
-    MAX_NOTE_BYTES, MAX_PATH_BYTES, MAX_PRINCIPAL_BYTES, MAX_SAMPLE_PATH_BYTES, MAX_SAMPLES, Recovered, TokenIssued,
-    TokenRevoked,
+    MAX_NOTE_BYTES, MAX_PATH_BYTES, MAX_PRINCIPAL_BYTES, MAX_SAMPLE_PATH_BYTES, MAX_SAMPLES, Pruned, Recovered,
+    TokenIssued, TokenRevoked,
 };
 use super::json::{Object, canonical_json, escaped, key, list, quoted, signed, ulid, unsigned};
 use super::parameters::{ParameterValue, Parameters};
@@ -45,6 +45,7 @@ encode! {
     Enforced => Enforced, enforced;
     Change<'_> => Change, change;
     Recovered<'_> => Recovered, recovered;
+    Pruned<'_> => Pruned, pruned;
 }
 
 impl Encode for Event<'_> {
@@ -64,6 +65,7 @@ impl Encode for Event<'_> {
             Self::Enforced(it) => enforced(it, out),
             Self::Change(it) => change(it, out),
             Self::Recovered(it) => recovered(it, out),
+            Self::Pruned(it) => pruned(it, out),
         }
     }
 }
@@ -309,5 +311,17 @@ fn recovered(it: &Recovered<'_>, out: &mut Vec<u8>) {
     object.number(key!("discarded_frames"), it.discarded_frames);
     object.number(key!("lost_from"), it.lost_from);
     object.text(key!("note"), &it.note, MAX_NOTE_BYTES);
+    object.end();
+}
+
+fn pruned(it: &Pruned<'_>, out: &mut Vec<u8>) {
+    let mut object = Object::begin(out);
+    if let Some(archived) = it.archived {
+        object.number(key!("archived"), archived);
+    }
+    object.number(key!("before"), it.before);
+    object.number(key!("cosigned"), it.cosigned);
+    object.number(key!("from"), it.from);
+    object.text(key!("policy"), &it.policy, MAX_LABEL_BYTES);
     object.end();
 }

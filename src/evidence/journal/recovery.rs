@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
@@ -118,6 +118,8 @@ pub(super) fn open(
         workers: Mutex::new(Vec::new()),
         durable: AtomicU64::new(found.records),
         epoch: AtomicU64::new(0),
+        lag: OnceLock::new(),
+        turn: AtomicBool::new(false),
         status: status::Shared::default(),
     });
     let size = u64::try_from(header.encode().len()).unwrap_or(0);

@@ -215,7 +215,8 @@ impl WriterThread {
     fn ensure_room(&mut self, now: u64, all: u64, first: u64) -> io::Result<()> {
         let options = &self.shared.options;
         let Some(segment) = &mut self.segment else { return Err(io::Error::other("no segment")) };
-        if segment.written + now > options.segment_bytes && segment.written > MIN_SEGMENT_BYTES {
+        let due = segment.written + now > options.segment_bytes || self.shared.turn.swap(false, Ordering::SeqCst);
+        if due && segment.written > MIN_SEGMENT_BYTES {
             match self.next_segment(first, all) {
                 Ok(()) => return Ok(()),
                 // The old one serves on as long as there is room in it.

@@ -28,6 +28,7 @@ use crate::evidence::entry::{Entry, Event};
 use crate::evidence::journal::segment;
 use crate::evidence::key::read_log_file;
 use crate::evidence::read::{JournalReader, Next, Place, record_at, segments};
+use crate::evidence::retention::{Horizon, gone};
 use crate::evidence::sequencer::{SIGNED, read_note};
 use crate::evidence::storage::{DiskStorage, Storage};
 use crate::evidence::tree::sha256;
@@ -42,6 +43,8 @@ pub(super) const CHUNK: u64 = 8192;
 /// Of this many records one is remembered by its place.
 const STRIDE: u64 = 16;
 const PLACES: usize = (CHUNK / STRIDE) as usize;
+/// Bytes of a place.
+const PLACE: usize = 16;
 const CHUNK_HEADER: usize = 8;
 const BODY_HEADER: usize = 24;
 const TERM: usize = 16;
@@ -61,6 +64,8 @@ pub struct Index {
     pub(super) chunks: Vec<Chunk>,
     /// The first records of the segments that were there when it was opened: of all that it speaks of.
     segments: Vec<u64>,
+    /// The first record that was there then, and what was pruned before.
+    gone: Option<(u64, Horizon)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +140,8 @@ impl Index {
     pub fn open(directory: &Path) -> Result<Self, QueryError> {
         let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(directory));
         let segments = segments(&*storage)?;
-        let mut index = Self { storage, file: None, chunks: Vec::new(), segments };
+        let gone = gone(&*storage)?;
+        let mut index = Self { storage, file: None, chunks: Vec::new(), segments, gone };
         let Ok(key) = read_log_file(&*index.storage) else { return Ok(index) };
         let header = [&MAGIC[..], &sha256(key.to_string().as_bytes())].concat();
         let path = directory.join(DIRECTORY).join(FILE);
@@ -194,7 +200,8 @@ impl Index {
         if signed < self.records() + CHUNK {
             return Ok(());
         }
-        let mut reader = self.reader(self.records())?;
+        // Whole chunks of what was pruned need no record.
+        let mut reader = self.reader(self.gone.as_ref().map_or(0, |(first, _)| *first).max(self.records()))?;
         let mut open = HashMap::new();
         while signed >= self.records() + CHUNK {
             let body = self.made(&mut reader, &mut open)?;
@@ -219,6 +226,11 @@ impl Index {
         let mut terms: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
         let mut calls: Vec<(u64, u32)> = Vec::new();
         for at in 0..u16::try_from(CHUNK).unwrap_or(0) {
+            if self.is_pruned(self.records() + u64::from(at)) {
+                // It says nothing of what is gone, and its places stay where they are.
+                places.resize(places.len() + if u64::from(at) % STRIDE == 0 { PLACE } else { 0 }, 0);
+                continue;
+            }
             let (place, entry) = parsed(reader)?;
             let (first, _) = times.unwrap_or((entry.time, entry.time));
             times = Some((first, entry.time));
@@ -239,7 +251,9 @@ impl Index {
                 Event::Outcome(outcome) => {
                     of_record = match open.remove(&outcome.intent_seq) {
                         Some(terms) => terms,
-                        None => of_call(&super::facts(&self.record(outcome.intent_seq)?.entry.event)),
+                        None => self
+                            .known(outcome.intent_seq)?
+                            .map_or(Vec::new(), |intent| of_call(&super::facts(&intent.entry.event))),
                     };
                 }
                 _ => {}
@@ -252,7 +266,8 @@ impl Index {
         }
         calls.sort_unstable();
         calls.dedup();
-        let (first, last) = times.map_or((0, 0), |(first, last)| (first.unix_micros(), last.unix_micros()));
+        let (first, last) =
+            times.map_or((i64::MIN, i64::MIN), |(first, last)| (first.unix_micros(), last.unix_micros()));
         let mut body = [first.to_le_bytes(), last.to_le_bytes()].concat();
         body.extend_from_slice(&u32::try_from(terms.len()).unwrap_or(u32::MAX).to_le_bytes());
         body.extend_from_slice(&u32::try_from(calls.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -290,10 +305,26 @@ impl Index {
         Ok(segment.zip(offset).map(|(segment, offset)| (seq - seq % STRIDE, segment, offset)))
     }
 
+    /// Of the log.
+    pub(super) fn storage(&self) -> Arc<dyn Storage> {
+        self.storage.clone()
+    }
+
+    /// Whether a record was pruned before it was opened.
+    pub(super) fn is_pruned(&self, seq: u64) -> bool {
+        self.gone.as_ref().is_some_and(|(first, _)| seq < *first)
+    }
+
+    /// As [`record`](Self::record); `None` of one that was pruned.
+    pub(super) fn known(&self, seq: u64) -> Result<Option<Found>, QueryError> {
+        if self.is_pruned(seq) { Ok(None) } else { self.record(seq).map(Some) }
+    }
+
     /// Reads from a record that it knows, or from the one behind the last.
     pub(super) fn reader(&self, seq: u64) -> Result<JournalReader, QueryError> {
         let wanted = if seq == self.records() { seq.saturating_sub(1) } else { seq };
-        let Some((from, segment, offset)) = self.place(wanted)? else {
+        let place = self.place(wanted)?.filter(|(from, ..)| !self.is_pruned(*from));
+        let Some((from, segment, offset)) = place else {
             return Ok(JournalReader::new(self.storage.clone(), seq));
         };
         let mut reader = JournalReader::at(self.storage.clone(), from, segment, offset);
@@ -305,9 +336,14 @@ impl Index {
 
     /// A record that it knows: read where it stands, or from where the one before it does.
     pub(super) fn record(&self, seq: u64) -> Result<Found, QueryError> {
+        if let Some((_, horizon)) = self.gone.as_ref().filter(|(first, _)| seq < *first) {
+            return Err(QueryError::Pruned { seq, horizon: horizon.clone() });
+        }
         let here = match self.place(seq)? {
             // What stands there behind the beginning of the next segment was never promised.
-            Some((at, segment, offset)) if !self.segments.iter().any(|first| (segment + 1..=seq).contains(first)) => {
+            Some((at, segment, offset))
+                if !self.is_pruned(at) && !self.segments.iter().any(|first| (segment + 1..=seq).contains(first)) =>
+            {
                 let path: Arc<str> = segment::path(segment).into();
                 record_at(&*self.storage, &path, offset, at..=seq)?
                     .map(|(offset, bytes)| (Place { seq, segment: path, offset }, bytes))

@@ -33,7 +33,9 @@ impl Search {
         let first = if by_index { index.records() } else { u64::try_from(chunk).unwrap_or(0) * CHUNK };
         let chunk = if by_index { chunk } else { index.chunks.len() };
         let rest = Query {
+            storage: index.storage(),
             reader: index.reader(first)?,
+            begun: false,
             filter: filter.clone(),
             open: std::collections::HashSet::new(),
             before: (first > 0).then(|| (index.clone(), first)),
@@ -50,6 +52,9 @@ impl Search {
         let to = self.filter.to.map_or(i64::MAX, crate::domain::Timestamp::unix_micros);
         loop {
             if let Some(seq) = self.waiting.pop() {
+                if self.index.is_pruned(seq) {
+                    continue;
+                }
                 let found = self.index.record(seq)?;
                 if self.wanted(&found)? {
                     return Ok(Some(found));
@@ -74,7 +79,10 @@ impl Search {
         Ok(match &found.entry.event {
             Event::Outcome(outcome) => {
                 self.filter.of_call(&Facts::default())
-                    || self.filter.of_call(&super::facts(&self.index.record(outcome.intent_seq)?.entry.event))
+                    || self
+                        .index
+                        .known(outcome.intent_seq)?
+                        .is_some_and(|intent| self.filter.of_call(&super::facts(&intent.entry.event)))
             }
             _ => self.filter.of_call(&facts),
         })

@@ -179,6 +179,10 @@ impl Storage for DiskStorage {
         Ok(())
     }
 
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        File::open(self.writable(directory)?)?.sync_all()
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         let path = self.writable(path)?;
         std::fs::remove_file(&path)?;

@@ -13,7 +13,8 @@ use crate::domain::name::CallId;
 use crate::evidence::bundle::{self, BundleReader};
 use crate::evidence::entry::{Entry, Event};
 use crate::evidence::journal::segment;
-use crate::evidence::read::{JournalReader, Next, Place, segments};
+use crate::evidence::read::{JournalReader, Next, Place, first, segments};
+use crate::evidence::retention::{Horizon, told};
 use crate::evidence::storage::Storage;
 use crate::evidence::tree::{Hash, leaf_hash};
 
@@ -42,10 +43,20 @@ impl Records {
             && storage.list(segment::DIRECTORY)?.is_empty()
             && !storage.list(bundle::DIRECTORY)?.is_empty();
         Ok(if bundles {
-            Self::Bundles(BundleReader::new(storage.clone(), size))
+            // Only a hint: whether records may be missing says a record that is signed for.
+            let from = told(&**storage)?.map_or(0, |horizon| horizon.before.min(size) / 256 * 256);
+            Self::Bundles(BundleReader::new(storage.clone(), from, size))
         } else {
-            Self::Journal(JournalReader::new(storage.clone(), 0))
+            Self::Journal(JournalReader::new(storage.clone(), first(&**storage)?))
         })
+    }
+
+    /// The first record that is there.
+    pub(super) fn first(&self) -> u64 {
+        match self {
+            Self::Journal(reader) => reader.position(),
+            Self::Bundles(reader) => reader.position(),
+        }
     }
 
     /// Whether a path among the tiles is a bundle, and bundles are what this log consists of.
@@ -62,17 +73,18 @@ impl Records {
 }
 
 /// What a record means for the log as a whole.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Meaning {
     pub(super) time: Timestamp,
     pub(super) told: Told,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Told {
     Opened,
     Intent(CallId),
     Outcome { call: CallId, intent_seq: u64 },
+    Pruned(Horizon),
     Other,
 }
 
@@ -112,6 +124,7 @@ fn meaning(bytes: &[u8], log: &str) -> Result<Meaning, RecordFault> {
         return Err(RecordFault::Log(entry.log));
     }
     let told = match &entry.event {
+        Event::Pruned(_) => Horizon::of(&entry).map_or(Told::Other, Told::Pruned),
         Event::LogOpened(_) => Told::Opened,
         Event::Intent(intent) => Told::Intent(intent.call),
         Event::Outcome(outcome) => Told::Outcome { call: outcome.call, intent_seq: outcome.intent_seq },

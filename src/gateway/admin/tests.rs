@@ -25,6 +25,8 @@ async fn served() -> Served {
         inspection: super::Budget::new(1),
         verifier: fixture.verifier.clone(),
         journal: fixture.journal.clone(),
+        archive: None,
+        clock: Arc::new(crate::clock::SystemClock),
         metrics: fixture.metrics.clone(),
         draining: draining.clone(),
     };
@@ -115,6 +117,8 @@ async fn a_gateway_without_a_snapshot_or_draining_is_not_ready() {
         journal: served.fixture.journal.clone(),
         metrics: served.fixture.metrics.clone(),
         draining: Arc::new(watch::Sender::new(false)),
+        archive: None,
+        clock: Arc::new(crate::clock::SystemClock),
     };
     assert!(!readiness(&empty).checks.snapshot.holds());
 }

@@ -1,6 +1,7 @@
 //! The names and help texts that dashboards rely on, and that what is counted is what is shown.
 
 use super::*;
+use crate::evidence::archive::Past;
 use crate::evidence::journal::SyncLatency;
 
 fn seen() -> Seen {
@@ -11,6 +12,17 @@ fn seen() -> Seen {
         grants: 10,
         token_hits_and_misses: (7, 2),
         revoked_tokens: 1,
+        archive: Some(LagStatus {
+            archived: 90,
+            records: 10,
+            age: Duration::from_millis(2500),
+            past: true,
+            then: Past::Refuse,
+            error: None,
+            failures: 3,
+            files: 4,
+            pruned: 0,
+        }),
         evidence: Some(JournalStatus {
             durable: 41,
             next: 42,
@@ -70,6 +82,8 @@ fn workers_are_added_up() {
         "portcullis_authority_age_seconds 1.5",
         r#"portcullis_evidence_fsync_seconds_bucket{le="0.00025"} 3"#,
         "portcullis_evidence_fsync_seconds_count 6",
+        "portcullis_archive_lag_seconds 2.5",
+        "portcullis_archive_past_max_lag 1",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
     }

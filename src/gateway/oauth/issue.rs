@@ -142,6 +142,8 @@ impl Oauth {
             kind,
             parent_jti: parent.as_deref().map(Into::into),
         };
+        // A token that leaves is a call that is allowed: within the archive's bound, or not at all.
+        self.parts.journal.within_bound().map_err(|error| error.reason())?;
         self.write(&record).await.map_err(|error| error.reason())?;
         self.parts.metrics.minted(MintedFor::Caller);
         Ok(private(200, TokenAnswer::new(&minted, form.kind, &given.actions, now).to_json().into()))

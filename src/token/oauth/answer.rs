@@ -150,7 +150,8 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::UsesUnavailable
         | Reason::Halted
         | Reason::EvidenceUnavailable
-        | Reason::EvidenceFull => (503, "temporarily_unavailable"),
+        | Reason::EvidenceFull
+        | Reason::ArchiveBehind => (503, "temporarily_unavailable"),
         Reason::UpstreamUnreachable
         | Reason::UpstreamAddressRefused
         | Reason::UpstreamTimeout

@@ -19,7 +19,7 @@ fn log_with(disk: &FakeStorage, options: JournalOptions) -> ControlLog {
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
     let (log, _) =
         EvidenceLog::open_in(storage.clone(), origin, key, &writer(), options, Arc::new(SystemClock)).unwrap();
-    ControlLog { log: Arc::new(log), storage }
+    ControlLog { log: Arc::new(log), keeper: None, storage }
 }
 
 fn told(revision: u64, reason: &str) -> Told {

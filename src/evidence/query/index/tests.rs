@@ -108,7 +108,7 @@ fn rows_of_a_table_of_any_size_are_found_however_their_hashes_are_spread() {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
             file.write_all_at(&[&[9; 24][..], &bytes, &[7; 4096]].concat(), 0).unwrap();
             let storage = Arc::new(DiskStorage::read_only(home.path()));
-            let index = Index { storage, file: Some(file), chunks: Vec::new(), segments: Vec::new() };
+            let index = Index { storage, file: Some(file), chunks: Vec::new(), segments: Vec::new(), gone: None };
             let mut asked: Vec<u64> = table.iter().map(|(hash, _)| *hash).collect();
             asked.extend([0, 1, u64::MAX, u64::MAX / 2, 77]);
             for hash in asked {

@@ -1,0 +1,129 @@
+//! `portcullis evidence prune`: what a policy lets go of a log that nobody writes, and letting it go.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::super::Context;
+use super::super::failure::{Exit, Failure};
+use super::super::output::Human;
+use super::Log;
+use crate::clock::SystemClock;
+use crate::domain::Clock as _;
+use crate::domain::resource::Span;
+use crate::domain::size::Size;
+use crate::evidence::EvidenceLog;
+use crate::evidence::checkpoint::EvidenceKey;
+use crate::evidence::journal::{JournalOptions, Writer};
+use crate::evidence::key::read_log_file;
+use crate::evidence::retention::{Plan, Policy, PruneError, archived, cosigned, plan};
+
+#[derive(Debug, Args)]
+pub(in super::super) struct Prune {
+    #[command(flatten)]
+    log: Log,
+    /// Keep what is younger, for example 90d
+    #[arg(long, value_name = "DURATION", required_unless_present = "keep_size")]
+    keep: Option<Span>,
+    /// Keep the youngest segments of together at most this size, for example 10GiB
+    #[arg(long, value_name = "SIZE")]
+    keep_size: Option<Size>,
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+    /// The log's signing key (a gateway's STATE_DIR/evidence.key): the log itself says what went, and signs for it
+    #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
+    signing_key: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Done {
+    log: PathBuf,
+    policy: String,
+    dry_run: bool,
+    /// Records that are cosigned, and archived where the log has an archive: none behind them goes.
+    bound: u64,
+    #[serde(flatten)]
+    gone: Option<Gone>,
+}
+
+#[derive(Serialize)]
+struct Gone {
+    before: u64,
+    present_from: u64,
+    segments: usize,
+    bytes: u64,
+}
+
+impl Prune {
+    pub(in super::super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let directory = self.log.directory(context)?;
+        let storage = self.log.storage(context)?;
+        let policy = Policy { age: self.keep.map(Span::duration), bytes: self.keep_size.map(Size::as_bytes) };
+        let now = SystemClock.now();
+        let archived = archived(&*storage)?;
+        let bound = cosigned(&*storage)?.min(archived.unwrap_or(u64::MAX));
+        let plan = match &self.signing_key {
+            Some(file) if !self.dry_run => {
+                let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error.to_string());
+                let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", file.display()));
+                if !file.is_file() {
+                    return Err(usage(&"there is no such file"));
+                }
+                let key = EvidenceKey::load_or_create(file).map_err(|error| usage(&error))?;
+                let origin = read_log_file(&*storage).map_err(|error| failed(&error))?.name().clone();
+                let program = concat!("portcullis ", env!("CARGO_PKG_VERSION"), " evidence prune").to_owned();
+                let writer = Writer { program, boot_id: String::new() };
+                let (options, clock) = (JournalOptions::default(), Arc::new(SystemClock));
+                let (log, _) = EvidenceLog::open(&directory, origin, key, &writer, options, clock)
+                    .map_err(|error| failed(&format_args!("{error}; is its gateway running?")))?;
+                log.prune(policy, archived, now, |_| Ok(()))?
+            }
+            Some(_) | None => plan(&storage, policy, bound, now)?,
+        };
+        let done = Done {
+            log: directory,
+            policy: policy.to_string(),
+            dry_run: self.dry_run,
+            bound,
+            gone: plan.as_ref().map(gone),
+        };
+        context.output.answer(&done, || Human::Lines(vec![words(&done)]))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn gone(plan: &Plan) -> Gone {
+    Gone { before: plan.before, present_from: plan.stays, segments: plan.segments, bytes: plan.bytes }
+}
+
+fn words(done: &Done) -> String {
+    let Some(it) = &done.gone else {
+        let why = "no whole segment is beyond it and before the last record that is cosigned (and archived)";
+        return format!("`{}`: nothing goes: {why}, {}", done.policy, done.bound);
+    };
+    let verb = if done.dry_run { "would go" } else { "went" };
+    let Gone { before, present_from, segments, bytes } = it;
+    format!(
+        "`{}`: {segments} segments ({bytes} bytes) {verb}: records before {before} may be missing then, and are present from \
+         {present_from} on",
+        done.policy
+    )
+}
+
+impl From<PruneError> for Failure {
+    fn from(error: PruneError) -> Self {
+        let exit = match &error {
+            PruneError::Disk(_) | PruneError::NotRecorded(_) | PruneError::Archive(_) => Exit::Failed,
+            PruneError::NotSigned => Exit::Unavailable,
+            PruneError::LogFile(_)
+            | PruneError::Cosigned(_)
+            | PruneError::Archived(_)
+            | PruneError::Damaged { .. }
+            | PruneError::Tile(_) => Exit::VerificationFailed,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
