@@ -11,6 +11,7 @@ pub mod authority;
 mod budget;
 mod connection;
 mod credential;
+mod denials;
 #[cfg(test)]
 mod fixture;
 mod http;
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) oauth: Arc<oauth::Oauth>,
     pub(crate) journal: Journal,
     pub(crate) refusals: record::RefusalCounter,
+    pub(crate) denials: Arc<denials::DenialBudget>,
     pub(crate) metrics: Arc<metrics::Metrics>,
     pub(crate) limits: GatewayLimits,
     /// Memory for inspected bodies.

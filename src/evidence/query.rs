@@ -75,6 +75,12 @@ fn facts<'e>(event: &'e Event<'static>) -> Facts<'e> {
             calls: vec![it.call],
             ..Facts::default()
         },
+        Event::Denials(it) => Facts {
+            identity: it.identity.as_deref(),
+            reasons: vec![it.reason],
+            calls: it.samples.iter().map(|sample| sample.call).collect(),
+            ..Facts::default()
+        },
         Event::Refusals(it) => {
             Facts { reasons: it.counts.iter().map(|count| count.reason).collect(), ..Facts::default() }
         }

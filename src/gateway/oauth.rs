@@ -25,6 +25,7 @@ use crate::evidence::entry::{CredentialKind, Denial, Encode};
 use crate::evidence::journal::{Journal, JournalError};
 use crate::gateway::authority::AuthorityClock;
 use crate::gateway::connection::ClientCertificate;
+use crate::gateway::denials::{At, Course, DenialBudget};
 use crate::gateway::issuers::TokenVerifier;
 use crate::gateway::live::Registry;
 use crate::gateway::metrics::WorkerMetrics;
@@ -51,6 +52,7 @@ pub(crate) struct OauthParts {
     pub(crate) registry: Arc<Registry>,
     pub(crate) verifier: Arc<TokenVerifier>,
     pub(crate) journal: Journal,
+    pub(crate) denials: Arc<DenialBudget>,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) issuer: GatewayIssuer,
     /// The audience of this gateway's own tokens.
@@ -176,7 +178,19 @@ impl Oauth {
             revision: snapshot.revision(),
         };
         self.parts.metrics.denied(reason);
-        match self.write(&record).await {
+        let at = At { since_boot: self.parts.authority.since_boot(), wall: self.parts.authority.wall() };
+        let written = match self.parts.denials.take(&self.parts.journal, &record, at) {
+            Ok(Course::Alone) => self.write(&record).await,
+            Ok(course) => {
+                self.parts.metrics.denial_counted();
+                match course {
+                    Course::Counted(ticket) => self.parts.journal.durable(ticket).await,
+                    Course::Alone | Course::CountedAlready => Ok(()),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(()) => Refused::Recorded(reason),
             Err(error) => Refused::Recorded(error.reason()),
         }

@@ -11,6 +11,7 @@ use http::HeaderValue;
 
 use super::Shared;
 use super::connection::Connection;
+use super::denials::{At, Course};
 use super::identify::{Caller, identify};
 use super::live::{Cut, KeyKey, Registration, Running, TokenKey};
 use super::meter::Use;
@@ -25,6 +26,7 @@ use crate::domain::route::{BodyRule, Host};
 use crate::domain::trust::Protocol;
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::{BodyDigest, CredentialKind, Denial, Parameters};
+use crate::evidence::journal::JournalError;
 
 /// A request whose form has been accepted.
 #[derive(Debug)]
@@ -433,11 +435,7 @@ async fn deny(
         revision: snapshot.revision(),
     };
     worker.metrics.denied(denied.reason);
-    let written = match worker.waiters.append(&record) {
-        Ok(ticket) => worker.waiters.durable(ticket).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = written {
+    if let Err(error) = write(worker, &record).await {
         return Refusal::new(error.reason(), request.call);
     }
     let wanted = identity.zip(denied.target).map(|(identity, target)| {
@@ -446,4 +444,22 @@ async fn deny(
         Box::new(Wanted { identity: identity.name.clone(), resource, action, is_governed })
     });
     Refusal { reason: denied.reason, call: request.call, wanted }
+}
+
+/// A denial's own record, or its place in an aggregate that is on disk.
+async fn write(worker: &Worker, denial: &Denial<'_>) -> Result<(), JournalError> {
+    let shared = &worker.shared;
+    let at = At { since_boot: shared.authority.since_boot(), wall: shared.clock.now() };
+    let ticket = match shared.denials.take(&shared.journal, denial, at)? {
+        Course::Alone => worker.waiters.append(denial)?,
+        Course::Counted(ticket) => {
+            worker.metrics.denial_counted();
+            ticket
+        }
+        Course::CountedAlready => {
+            worker.metrics.denial_counted();
+            return Ok(());
+        }
+    };
+    worker.waiters.durable(ticket).await
 }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::address_limit::AddressLimit;
 use super::authority::{AuthorityClock, Memory};
+use super::denials::DenialBudget;
 use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
 use super::live::Registry;
 use super::meter::Meter;
@@ -114,12 +115,15 @@ impl Gateway {
         let meter = Meter::new(random()?);
         let metrics = Metrics::new(settings.workers);
         let tls = tls::Tls::load(&settings.listen, authority.clone(), registry.clone(), metrics.clone()).await?;
+        let (burst, per_minute) = (settings.limits.denials_burst, settings.limits.denials_per_minute);
+        let denials = Arc::new(DenialBudget::new(burst, per_minute));
         let oauth = Oauth::new(OauthParts {
             authority: authority.clone(),
             published: published.clone(),
             registry: registry.clone(),
             verifier: verifier.clone(),
             journal: evidence.journal().clone(),
+            denials: denials.clone(),
             metrics: metrics.worker(0),
             issuer: issuer.clone(),
             audience: settings.audience.clone(),
@@ -139,6 +143,7 @@ impl Gateway {
             oauth,
             journal: evidence.journal().clone(),
             refusals: record::RefusalCounter::default(),
+            denials,
             metrics,
             limits: settings.limits,
             inspection: super::budget::Budget::new(settings.limits.inspect_bytes),
@@ -218,6 +223,9 @@ impl Gateway {
         drop(tokio::task::spawn_blocking(move || journal.flush()).await);
         if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
             tracing::warn!(%error, "the last refusals could not be recorded");
+        }
+        if let Err(error) = shared.denials.flush(&shared.journal, shared.clock.now(), true) {
+            tracing::warn!(%error, "the last denials could not be counted");
         }
         drop(tokio::task::spawn_blocking(move || evidence.shutdown()).await);
     }
@@ -361,6 +369,9 @@ async fn flush_refusals(shared: Arc<Shared>) {
         every.tick().await;
         if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
             tracing::debug!(%error, "refusals could not be recorded yet");
+        }
+        if let Err(error) = shared.denials.flush(&shared.journal, shared.clock.now(), false) {
+            tracing::debug!(%error, "denials could not be counted yet");
         }
     }
 }

@@ -229,6 +229,53 @@ pub struct Denial<'a> {
     pub revision: u64,
 }
 
+/// Denials of one identity for one reason beyond its budget, counted: so that a known caller cannot fill the disk.
+///
+/// One such record opens an aggregate, durable before the first denial in it is answered; a second one closes it, with the
+/// count. Without the second the process ended first, and how many there were is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denials<'a> {
+    /// The first of them.
+    #[serde(with = "micros")]
+    pub from: Timestamp,
+    /// Whose calls they were. Without it: of callers who are not in the inventory, or beyond the number that is told apart.
+    #[serde(default)]
+    pub identity: Option<Cow<'a, IdentityName>>,
+    /// Why.
+    pub reason: Reason,
+    /// A few of them, at most [`MAX_SAMPLES`](super::MAX_SAMPLES).
+    #[serde(default)]
+    pub samples: Vec<DenialSample<'a>>,
+    /// In the record that closes it.
+    #[serde(default)]
+    pub counted: Option<Counted>,
+}
+
+/// What an aggregate of denials came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// How many denials.
+    pub count: u64,
+    /// Where the record that opened it stands in this log.
+    pub opened_seq: u64,
+    /// The last of them.
+    #[serde(with = "micros")]
+    pub to: Timestamp,
+}
+
+/// One denial of an aggregate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenialSample<'a> {
+    /// The call.
+    pub call: CallId,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// HTTP method.
+    pub method: Text<'a>,
+    /// Path, without query.
+    pub path: Text<'a>,
+}
+
 /// Refusals before identification, counted, so that strangers cannot fill the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusals<'a> {

@@ -57,6 +57,7 @@ const KINDS: &[(Kind, Data)] = &[
     (Kind::Intent, intent),
     (Kind::Outcome, outcome),
     (Kind::Denial, denial),
+    (Kind::Denials, denials),
     (Kind::Refusals, refusals),
     (Kind::TokenIssued, token_issued),
     (Kind::TokenRevoked, token_revoked),
@@ -177,6 +178,17 @@ fn denial() -> Value {
             ("resource", name()),
             ("route", name()),
         ],
+    )
+}
+
+fn denials() -> Value {
+    let counted = object(&[("count", number()), ("opened_seq", number()), ("to", time())], &[]);
+    let (method, path) = (text(MAX_METHOD_BYTES), text(MAX_SAMPLE_PATH_BYTES));
+    let sample = object(&[("call", id()), ("method", method), ("path", path), ("peer", text(MAX_LABEL_BYTES))], &[]);
+    let samples = json!({ "type": "array", "items": sample, "maxItems": MAX_SAMPLES });
+    object(
+        &[("from", time()), ("reason", reason()), ("samples", samples)],
+        &[("counted", counted), ("identity", name())],
     )
 }
 

@@ -76,6 +76,18 @@ fn every_kind() -> Vec<Event<'static>> {
             epoch: 0,
             revision: 0,
         })),
+        Event::Denials(Denials {
+            from: at,
+            identity: Some(Cow::Owned("helper".parse().unwrap())),
+            reason: Reason::GrantMissing,
+            samples: vec![DenialSample {
+                call: call(2),
+                peer: "1.2.3.4:5".parse().unwrap(),
+                method: text("G"),
+                path: text("/x"),
+            }],
+            counted: Some(Counted { count: 12, opened_seq: 3, to: at }),
+        }),
         Event::Refusals(Refusals {
             from: at,
             to: at,
@@ -192,7 +204,7 @@ fn long_values_are_kept_as_their_digest_and_long_texts_cut() {
 
 #[test]
 fn unknown_versions_kinds_and_members_are_refused() {
-    let good = String::from_utf8(encode(&every_kind()[6], 0, 0)).unwrap();
+    let good = String::from_utf8(encode(&every_kind()[7], 0, 0)).unwrap();
     for (from, to) in
         [("\"v\":1", "\"v\":2"), ("token_revoked", "token_removed"), ("\"log\"", "\"lag\""), ("{\"by\"", "{\"bye\"")]
     {

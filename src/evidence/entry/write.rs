@@ -3,7 +3,7 @@
 //! Written by hand because it stands on the path of each call. Every text that a stranger chose goes through
 //! [`Object::text`], which bounds its encoded length.
 
-use super::call::{Basis, CredentialOut, Denial, Intent, Outcome, Refusals};
+use super::call::{Basis, CredentialOut, Denial, Denials, Intent, Outcome, Refusals};
 use super::event::{
     Change, Enforced, Event, IssueKind, Kind, LogOpened, MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_METHOD_BYTES,
     MAX_NOTE_BYTES, MAX_PATH_BYTES, MAX_PRINCIPAL_BYTES, MAX_SAMPLE_PATH_BYTES, MAX_SAMPLES, Recovered, TokenIssued,
@@ -39,6 +39,7 @@ encode! {
     Intent<'_> => Intent, intent;
     Outcome => Outcome, outcome;
     Denial<'_> => Denial, denial;
+    Denials<'_> => Denials, denials;
     Refusals<'_> => Refusals, refusals;
     TokenIssued<'_> => TokenIssued, token_issued;
     TokenRevoked<'_> => TokenRevoked, token_revoked;
@@ -58,6 +59,7 @@ impl Encode for Event<'_> {
             Self::Intent(it) => intent(it, out),
             Self::Outcome(it) => outcome(it, out),
             Self::Denial(it) => denial(it, out),
+            Self::Denials(it) => denials(it, out),
             Self::Refusals(it) => refusals(it, out),
             Self::TokenIssued(it) => token_issued(it, out),
             Self::TokenRevoked(it) => token_revoked(it, out),
@@ -217,6 +219,31 @@ fn denial(it: &Denial<'_>, out: &mut Vec<u8>) {
     if let Some(route) = &it.route {
         object.plain(key!("route"), route.as_str());
     }
+    object.end();
+}
+
+fn denials(it: &Denials<'_>, out: &mut Vec<u8>) {
+    let mut object = Object::begin(out);
+    if let Some(counted) = &it.counted {
+        let mut object = Object::begin(object.key(key!("counted")));
+        object.number(key!("count"), counted.count);
+        object.number(key!("opened_seq"), counted.opened_seq);
+        object.integer(key!("to"), counted.to.unix_micros());
+        object.end();
+    }
+    object.integer(key!("from"), it.from.unix_micros());
+    if let Some(identity) = &it.identity {
+        object.plain(key!("identity"), identity.as_str());
+    }
+    object.plain(key!("reason"), it.reason.code());
+    list(object.key(key!("samples")), it.samples.iter().take(MAX_SAMPLES), |sample, out| {
+        let mut object = Object::begin(out);
+        object.call(key!("call"), sample.call);
+        object.text(key!("method"), &sample.method, MAX_METHOD_BYTES);
+        object.text(key!("path"), &sample.path, MAX_SAMPLE_PATH_BYTES);
+        object.address(key!("peer"), sample.peer);
+        object.end();
+    });
     object.end();
 }
 
