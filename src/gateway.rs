@@ -14,6 +14,7 @@ mod credential;
 mod denials;
 #[cfg(test)]
 mod fixture;
+mod hash_key;
 mod http;
 mod identify;
 pub mod incarnation;
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) refusals: record::RefusalCounter,
     pub(crate) denials: Arc<denials::DenialBudget>,
+    /// For what records must not hold.
+    pub(crate) hash_key: hash_key::CurrentHashKey,
     pub(crate) metrics: Arc<metrics::Metrics>,
     pub(crate) limits: GatewayLimits,
     /// Memory for inspected bodies.

@@ -218,6 +218,7 @@ mod tests {
             method: it.method,
             host: it.host,
             path: it.path,
+            query: None,
             peer: it.peer,
             epoch: 1,
             revision: 1,

@@ -173,6 +173,7 @@ impl Oauth {
             method: request.method.as_str().into(),
             host: "".into(),
             path: request.path.as_str().into(),
+            query: None,
             peer: request.peer,
             epoch: snapshot.epoch(),
             revision: snapshot.revision(),

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::address_limit::AddressLimit;
 use super::authority::{AuthorityClock, Memory};
 use super::denials::DenialBudget;
+use super::hash_key::CurrentHashKey;
 use super::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
 use super::live::Registry;
 use super::meter::Meter;
@@ -26,6 +27,7 @@ use super::{Shared, admin, incarnation, record, sync, tls};
 use crate::domain::Clock;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::{Durability, JournalOptions, Writer};
+use crate::evidence::keyed::HASH_KEY_FILE;
 use crate::evidence::{EvidenceLog, LogError};
 use crate::settings::gateway::{GatewaySettings, IssuerSettings};
 use crate::token::keys::{KeyAlgorithm, KeySet, SigningKey};
@@ -104,6 +106,8 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         private_dir(&settings.state_dir)?;
         let evidence = Arc::new(open_evidence(settings, clock.clone())?);
+        let hash_key = CurrentHashKey::open(&settings.state_dir)
+            .map_err(|error| GatewayError::State { file: HASH_KEY_FILE.into(), why: error.to_string() })?;
         let Tokens { issuer, access_key, upstream_key, issuers, verifier } = tokens(settings, &clock)?;
         let own = settings.upstreams.certificate.as_ref().map(OwnCertificate::load).transpose()?;
         let mut tasks = issuers.keep_fresh(runtime);
@@ -144,6 +148,7 @@ impl Gateway {
             journal: evidence.journal().clone(),
             refusals: record::RefusalCounter::default(),
             denials,
+            hash_key,
             metrics,
             limits: settings.limits,
             inspection: super::budget::Budget::new(settings.limits.inspect_bytes),
@@ -167,6 +172,8 @@ impl Gateway {
         tasks.spawn_on(flush_refusals(shared.clone()), runtime);
         tasks.spawn_on(tls.keep_fresh(), runtime);
         tasks.spawn_on(keep_own_fresh(shared.clone()), runtime);
+        let hashing = shared.clone();
+        tasks.spawn_on(async move { hashing.hash_key.keep_fresh().await }, runtime);
         let drain = settings.drain;
         Ok(Self { shared, evidence, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
     }
@@ -193,6 +200,7 @@ impl Gateway {
         let shared = self.shared.clone();
         let reload = move || {
             shared.tls.reload();
+            shared.hash_key.reload();
             if let Some(own) = shared.upstream_trust.own() {
                 own.reload(&shared.metrics);
             }
@@ -265,6 +273,7 @@ fn stream(settings: &GatewaySettings, shared: &Shared, evidence: &Arc<EvidenceLo
         revoked: shared.verifier.revoked().clone(),
         name: settings.name.clone(),
         log: evidence.clone(),
+        evidence_dir: settings.evidence.dir.clone(),
         metrics: shared.metrics.clone(),
     }
 }

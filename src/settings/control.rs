@@ -1,5 +1,7 @@
 //! The settings of a control plane.
 
+mod witness;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,9 @@ use super::parts::{Address, Check, DEFAULT_DRAIN, EvidenceSettings, FilePath, Lo
 use super::size::Size;
 use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
+
+pub use witness::{CosigningSettings, WitnessSettings, WitnessingSettings};
+use witness::{RawCosigning, RawWitnessing, cosigning, witnessing};
 
 /// Default port of the gRPC service.
 pub const DEFAULT_GRPC_PORT: u16 = 7443;
@@ -61,6 +66,12 @@ pub struct RawControl {
     /// Webhooks that people are told by: of requests that wait for them, and of what they should not overlook.
     #[serde(default)]
     notify: Vec<RawWebhook>,
+    /// Witnesses of this control plane's own log: without one, nobody but itself stands for it. Default: none.
+    #[serde(default)]
+    cosigning: Option<RawCosigning>,
+    /// Be a witness of others' logs. Default: none.
+    #[serde(default)]
+    witness: Option<RawWitnessing>,
     /// Limits on what clients can take.
     #[serde(default)]
     limits: RawControlLimits,
@@ -184,6 +195,10 @@ pub struct ControlSettings {
     pub evidence: EvidenceSettings,
     /// Webhooks that people are told by.
     pub notify: Vec<WebhookSettings>,
+    /// Who cosigns its own log.
+    pub cosigning: Option<CosigningSettings>,
+    /// Whose logs it cosigns.
+    pub witness: Option<WitnessingSettings>,
     /// Limits on what clients can take.
     pub limits: ControlLimits,
     /// How long running requests may go on after the signal to stop.
@@ -271,6 +286,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     let mut addresses =
         vec![("/grpc_address".to_owned(), raw.grpc_address.0), ("/http_address".to_owned(), http_address)];
     addresses.extend(raw.https_address.map(|address| ("/https_address".to_owned(), address.0)));
+    addresses.extend(raw.witness.as_ref().map(|raw| ("/witness/address".to_owned(), raw.address.0)));
     check.distinct(&addresses);
     let public_url = raw.public_url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
     if public_url.as_deref().is_some_and(|url| !is_origin(url)) {
@@ -289,6 +305,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     let seal_key_file = in_state(raw.seal_key_file.as_ref(), "seal.key");
     let ca_dir = in_state(raw.ca_dir.as_ref(), "ca");
     let store = StoreSettings::Sqlite { file: in_state(raw.store.sqlite.file.as_ref(), "control.db") };
+    let raw_domain = raw.trust_domain.clone();
     let settings = ControlSettings {
         trust_domain: raw.trust_domain.clone(),
         grpc_address: raw.grpc_address.0,
@@ -305,6 +322,8 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         ca_dir,
         evidence: check.evidence(&raw.evidence, &state_dir),
         notify: webhooks(&mut check, &raw.notify),
+        cosigning: raw.cosigning.as_ref().map(|raw| cosigning(&mut check, raw)),
+        witness: raw.witness.as_ref().map(|raw| witnessing(&mut check, raw, &raw_domain)),
         limits: ControlLimits {
             max_connections: check.number("/limits/max_connections", raw.limits.max_connections, 1, 100_000),
             max_message_bytes: usize::try_from(check.size(

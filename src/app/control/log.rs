@@ -46,6 +46,16 @@ impl ControlLog {
         Ok(Self { log: Arc::new(log), storage: Arc::new(DiskStorage::read_only(&settings.evidence.dir)) })
     }
 
+    /// The log itself.
+    pub(crate) const fn evidence(&self) -> &Arc<EvidenceLog> {
+        &self.log
+    }
+
+    /// Its directory, to be read.
+    pub(crate) const fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
     /// Takes everything under a last checkpoint.
     pub(crate) async fn close(&self) {
         let log = self.log.clone();

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Text, micros};
+use super::hashed::{Hashed, QueryHashes};
 use super::parameters::Parameters;
 use crate::domain::name::{
     ActionName, AllotmentId, CallId, ExceptionName, GrantId, IdentityName, ResourceName, RouteName,
@@ -26,7 +27,7 @@ pub struct Intent<'a> {
     pub allotment: Option<AllotmentId>,
     /// The body that was decided on, when the route inspects it: it is what is forwarded.
     #[serde(default)]
-    pub body: Option<BodyDigest>,
+    pub body: Option<Hashed>,
     /// On an observed route: what would have been refused, and why.
     #[serde(default)]
     pub would_refuse: Option<Reason>,
@@ -51,6 +52,9 @@ pub struct Intent<'a> {
     pub host: Text<'a>,
     /// Path, without query.
     pub path: Text<'a>,
+    /// Its query, without what it says.
+    #[serde(default)]
+    pub query: Option<QueryHashes>,
     /// The other end of the connection.
     pub peer: SocketAddr,
     /// Epoch of the snapshot decided on.
@@ -63,16 +67,6 @@ pub struct Intent<'a> {
     pub upstream: Text<'a>,
     /// What the upstream gets in place of the caller's credential.
     pub credential_out: CredentialOut,
-}
-
-/// A whole body, by what identifies it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BodyDigest {
-    /// Its length.
-    pub bytes: u64,
-    /// Its SHA-256, hexadecimal.
-    pub sha256: String,
 }
 
 /// What was decided on a recorded intent. A denial is a record of its own.
@@ -221,6 +215,9 @@ pub struct Denial<'a> {
     pub host: Text<'a>,
     /// Path, without query.
     pub path: Text<'a>,
+    /// Its query, without what it says.
+    #[serde(default)]
+    pub query: Option<QueryHashes>,
     /// The other end of the connection.
     pub peer: SocketAddr,
     /// Epoch of the snapshot decided on.

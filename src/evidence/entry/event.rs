@@ -94,6 +94,13 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Of the name that records and filters write.
+    pub fn parse(name: &str) -> Option<Self> {
+        serde_json::from_value(name.into()).ok()
+    }
+}
+
 impl Event<'static> {
     pub(super) fn parse(kind: Kind, data: &str) -> Result<Self, serde_json::Error> {
         Ok(match kind {

@@ -9,6 +9,7 @@ use super::event::{
     MAX_NOTE_BYTES, MAX_PATH_BYTES, MAX_PRINCIPAL_BYTES, MAX_SAMPLE_PATH_BYTES, MAX_SAMPLES, Recovered, TokenIssued,
     TokenRevoked,
 };
+use super::hashed::{Hashed, MAX_QUERY_VALUES, QueryHashes};
 use super::json::{Object, canonical_json, escaped, key, list, quoted, signed, ulid, unsigned};
 use super::parameters::{ParameterValue, Parameters};
 
@@ -119,10 +120,7 @@ fn intent(it: &Intent<'_>, out: &mut Vec<u8>) {
     }
     basis.push(b'}');
     if let Some(body) = &it.body {
-        let mut digest = Object::begin(object.key(key!("body")));
-        digest.number(key!("bytes"), body.bytes);
-        digest.text(key!("sha256"), &body.sha256, MAX_LABEL_BYTES);
-        digest.end();
+        hashed(body, object.key(key!("body")));
     }
     object.call(key!("call"), it.call);
     object.plain(key!("credential"), it.credential.as_str());
@@ -142,6 +140,9 @@ fn intent(it: &Intent<'_>, out: &mut Vec<u8>) {
     object.text(key!("path"), &it.path, MAX_PATH_BYTES);
     object.address(key!("peer"), it.peer);
     object.text(key!("principal"), &it.principal, MAX_PRINCIPAL_BYTES);
+    if let Some(it) = &it.query {
+        query(it, object.key(key!("query")));
+    }
     object.plain(key!("resource"), it.resource.as_str());
     object.number(key!("revision"), it.revision);
     object.plain(key!("route"), it.route.as_str());
@@ -162,15 +163,43 @@ fn parameters(it: &Parameters<'_>, out: &mut Vec<u8>) {
         out.push(b':');
         match value {
             ParameterValue::Text(text) => escaped(text, out),
-            ParameterValue::Digest { bytes, sha256 } => {
-                let mut object = Object::begin(out);
-                object.number(key!("bytes"), *bytes);
-                object.text(key!("sha256"), sha256, MAX_LABEL_BYTES);
-                object.end();
-            }
+            ParameterValue::Hashed(value) => hashed(value, out),
         }
     }
     out.push(b'}');
+}
+
+fn hashed(it: &Hashed, out: &mut Vec<u8>) {
+    let mut object = Object::begin(out);
+    match it {
+        Hashed::Keyed { bytes, hmac, key } => {
+            object.number(key!("bytes"), *bytes);
+            object.text(key!("hmac"), hmac, MAX_LABEL_BYTES);
+            object.text(key!("key"), key, MAX_LABEL_BYTES);
+        }
+        Hashed::Plain { bytes, sha256 } => {
+            object.number(key!("bytes"), *bytes);
+            object.text(key!("sha256"), sha256, MAX_LABEL_BYTES);
+        }
+    }
+    object.end();
+}
+
+fn query(it: &QueryHashes, out: &mut Vec<u8>) {
+    let mut object = Object::begin(out);
+    object.text(key!("key"), &it.key, MAX_LABEL_BYTES);
+    if it.more > 0 {
+        object.number(key!("more"), it.more);
+    }
+    list(object.key(key!("values")), it.values.iter().take(MAX_QUERY_VALUES), |value, out| {
+        let mut object = Object::begin(out);
+        object.text(key!("hmac"), &value.hmac, MAX_LABEL_BYTES);
+        if let Some(name) = &value.name {
+            object.text(key!("name"), name, MAX_LABEL_BYTES);
+        }
+        object.end();
+    });
+    object.end();
 }
 
 fn outcome(it: &Outcome, out: &mut Vec<u8>) {
@@ -210,6 +239,9 @@ fn denial(it: &Denial<'_>, out: &mut Vec<u8>) {
     object.address(key!("peer"), it.peer);
     if let Some(principal) = &it.principal {
         object.text(key!("principal"), principal, MAX_PRINCIPAL_BYTES);
+    }
+    if let Some(it) = &it.query {
+        query(it, object.key(key!("query")));
     }
     object.plain(key!("reason"), it.reason.code());
     if let Some(resource) = &it.resource {

@@ -19,6 +19,7 @@ fn denial(n: u64, identity: Option<&IdentityName>, reason: Reason) -> Denial<'st
         method: "GET".into(),
         host: "h".into(),
         path: format!("/{n}").into(),
+        query: None,
         peer: "10.0.0.1:1".parse().unwrap(),
         epoch: 0,
         revision: 0,
