@@ -72,7 +72,7 @@ fn a_tail_over_the_control_plane_follows_every_gateway_and_tells_who_left_and_wh
     let fleet = Fleet::of(Upstream::ok().address, &["edge", "far"]);
     let (edge, mut far) = two(&fleet);
     let bearer = fleet.bearer();
-    let mut tail = Stream::of(fleet.command(&["-o", "json", "evidence", "tail", "--fleet", "-f", "-n", "1"]));
+    let tail = Stream::of(fleet.command(&["-o", "json", "evidence", "tail", "--fleet", "-f", "-n", "1"]));
     let call = |gate: &Gate| gate.get(&bearer, "/v1/orders/7").is(403).header("portcullis-call-id").unwrap().to_owned();
     for gate in [&edge, &far] {
         let id = call(gate);

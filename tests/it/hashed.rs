@@ -73,7 +73,7 @@ fn a_secret_of_a_call_is_in_no_record_and_is_found_by_its_key() {
         lines(&dev, &arguments).iter().map(|it| it["data"]["call"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     for value in ["q-s3cr3t-2", "a b", "a%20b", "b-s3cr3t", long.as_str()] {
-        assert_eq!(found(value, &[&key]).first(), Some(&call), "{value}");
+        assert!(found(value, &[&key]).contains(&call), "{value}");
         assert!(found(value, &[]).is_empty(), "{value} is found without the key");
     }
     let both = found("q-s3cr3t-1", &[&key]);
@@ -144,7 +144,7 @@ fn hostile_text_cannot_break_a_line_a_terminal_or_a_page() {
     let dev = Dev::start();
     let create = ["grant", "create", "--identity", "billing", "--resource", "api/orders", "--action", "read"];
     dev.cli(&[&create[..], &["--duration", "15m", "--reason", HOSTILE]].concat()).exits(0);
-    let path = "/v1/orders/%1b%5b31m%e2%80%ae\u{fffd}";
+    let path = "/v1/orders/%1b%5b31m%e2%80%ae";
     let answer = curl(&["-H", &dev.bearer("helper"), &format!("{}{path}", dev.addresses.gateway)]);
     let call = answer.header(CALL_ID).unwrap().to_owned();
     let grants = dev.cli(&["-o", "json", "grant", "list", "--identity", "billing"]).exits(0).json();
