@@ -150,7 +150,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let storage = Arc::new(DiskStorage::open(dir.path()).unwrap());
         let (journal, _) = Journal::open(storage, origin(), &writer(), small(), clock()).unwrap();
-        (0..50).for_each(|n| drop(journal.append(&note(n)).unwrap()));
+        (0..50).for_each(|n| {
+            let _ = journal.append(&note(n)).unwrap();
+        });
         journal.flush().unwrap();
         let ask = |after, last, limit, kind: &str| {
             let filter = Some(v1::EvidenceFilter { kind: kind.into(), ..v1::EvidenceFilter::default() });
