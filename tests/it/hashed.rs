@@ -123,7 +123,7 @@ fn a_rotated_key_is_taken_by_a_running_gateway_and_the_old_one_still_finds() {
 
     // A file that is simply replaced is taken too, and the one before is kept by the gateway.
     let third = std::fs::read_to_string(&current).unwrap();
-    let copy = std::fs::read_to_string(&kept).unwrap();
+    let copy = std::fs::read_to_string(fleet.home.path().join(&kept)).unwrap();
     std::fs::write(&current, copy).unwrap();
     let beside = state.join(format!("evidence-hash-{}.key", rotated["key"].as_str().unwrap()));
     eventually("the replaced key is kept", PATIENCE, || {
@@ -136,13 +136,14 @@ fn a_rotated_key_is_taken_by_a_running_gateway_and_the_old_one_still_finds() {
     assert_eq!(key_of(&call), rotated["before"]);
 }
 
-/// A terminal's escapes, a bell, a C1 control, text that is turned around or hidden.
-const HOSTILE: &str = "x\u{1b}[31m\u{7}\u{9b}2J\u{202e}evil\u{2066}\u{200b}y";
+/// Text that is turned around or hidden. Control characters are refused where a reason is given.
+const HOSTILE: &str = "x\u{202e}evil\u{2066}\u{200b}y";
 
 #[test]
 fn hostile_text_cannot_break_a_line_a_terminal_or_a_page() {
     let dev = Dev::start();
     let create = ["grant", "create", "--identity", "billing", "--resource", "api/orders", "--action", "read"];
+    dev.cli(&[&create[..], &["--duration", "15m", "--reason", "x\u{1b}[31m\u{7}\u{9b}2J"]].concat()).exits(2);
     dev.cli(&[&create[..], &["--duration", "15m", "--reason", HOSTILE]].concat()).exits(0);
     let path = "/v1/orders/%1b%5b31m%e2%80%ae";
     let answer = curl(&["-H", &dev.bearer("helper"), &format!("{}{path}", dev.addresses.gateway)]);

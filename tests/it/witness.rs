@@ -11,11 +11,12 @@ use crate::world::{Fleet, Process, Upstream, free_address};
 struct Plane {
     fleet: Fleet,
     http: String,
+    is_running: bool,
 }
 
 impl Plane {
     fn start() -> Self {
-        Self { fleet: Fleet::start(Upstream::ok().address), http: String::new() }
+        Self { fleet: Fleet::start(Upstream::ok().address), http: String::new(), is_running: true }
     }
 
     fn home(&self) -> &Path {
@@ -35,7 +36,9 @@ impl Plane {
 
     /// Ends it and starts it with these settings.
     fn with(&mut self, settings: &[(&str, Value)]) {
-        self.stop();
+        if self.is_running {
+            self.stop();
+        }
         let path = self.home().join("control.yaml");
         let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         for (key, value) in settings {
@@ -46,11 +49,13 @@ impl Plane {
         self.fleet.control = Process::spawn(self.home(), &["control", "run", "-c", "control.yaml"]);
         let ready = self.fleet.control.says("the control plane is ready");
         self.http = format!("http://{}", ready["http"].as_str().unwrap());
+        self.is_running = true;
     }
 
     fn stop(&mut self) {
         self.fleet.control.signal(rustix::process::Signal::TERM);
         assert_eq!(self.fleet.control.ended(), Some(0));
+        self.is_running = false;
     }
 
     fn metric(&self, name: &str) -> Option<f64> {
