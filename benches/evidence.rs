@@ -78,6 +78,7 @@ fn write(directory: &Path, calls: u64) -> Result<u64> {
             method: "GET".into(),
             host: "orders.internal".into(),
             path: "/v1/orders/8812".into(),
+            query: None,
             peer: "10.1.2.3:45678".parse()?,
             epoch: 1,
             revision: 4711,

@@ -90,6 +90,7 @@ impl Names {
             method: "GET".into(),
             host: "orders.internal".into(),
             path: "/v1/orders/8812".into(),
+            query: None,
             peer: "10.1.2.3:45678".parse()?,
             epoch: 1,
             revision: 4711,

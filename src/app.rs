@@ -10,6 +10,7 @@ pub mod join;
 pub mod policy;
 mod sample;
 mod signals;
+pub(crate) mod witness;
 
 use std::io;
 

@@ -5,6 +5,7 @@
 //! trust is consulted, and a gateway's certificate from that CA is not the server's. Nothing here prints, and nothing here knows how the control plane works inside.
 
 mod context;
+pub mod evidence;
 pub mod fleet;
 pub mod gateway;
 pub mod jwt;
@@ -146,6 +147,7 @@ pub struct Client {
     access: v1::access_client::AccessClient<Service>,
     catalog: v1::catalog_client::CatalogClient<Service>,
     address: String,
+    evidence: v1::evidence_client::EvidenceClient<Service>,
     fleet: v1::fleet_client::FleetClient<Service>,
 }
 
@@ -176,6 +178,8 @@ impl Client {
         Ok(Self {
             access: v1::access_client::AccessClient::new(service.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
             address: target.address.clone(),
+            evidence: v1::evidence_client::EvidenceClient::new(service.clone())
+                .max_decoding_message_size(MAX_ANSWER_BYTES),
             fleet: v1::fleet_client::FleetClient::new(service.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
             catalog: v1::catalog_client::CatalogClient::new(service).max_decoding_message_size(MAX_ANSWER_BYTES),
         })

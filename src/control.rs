@@ -11,6 +11,7 @@ mod actor;
 pub mod analyse;
 mod api;
 pub mod approval;
+mod asked;
 pub mod authority;
 pub mod authorize;
 pub mod catalog;
@@ -37,6 +38,7 @@ mod sign_in;
 pub mod store;
 mod uses;
 pub mod vault;
+pub mod witnessed;
 
 pub use actor::{ControlHandle, Done};
 pub use api::ApiStartError;

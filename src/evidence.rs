@@ -14,6 +14,7 @@ pub mod explain;
 pub mod export;
 pub mod journal;
 pub mod key;
+pub mod keyed;
 pub mod proof;
 pub mod query;
 pub mod read;

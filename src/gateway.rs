@@ -11,8 +11,10 @@ pub mod authority;
 mod budget;
 mod connection;
 mod credential;
+mod denials;
 #[cfg(test)]
 mod fixture;
+mod hash_key;
 mod http;
 mod identify;
 pub mod incarnation;
@@ -59,6 +61,9 @@ pub(crate) struct Shared {
     pub(crate) oauth: Arc<oauth::Oauth>,
     pub(crate) journal: Journal,
     pub(crate) refusals: record::RefusalCounter,
+    pub(crate) denials: Arc<denials::DenialBudget>,
+    /// For what records must not hold.
+    pub(crate) hash_key: hash_key::CurrentHashKey,
     pub(crate) metrics: Arc<metrics::Metrics>,
     pub(crate) limits: GatewayLimits,
     /// Memory for inspected bodies.

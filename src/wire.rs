@@ -27,6 +27,12 @@ pub const CONTROL_SERVER_NAME: &str = "control.portcullis.internal";
 
 /// Largest message of a gateway that a control plane reads: an acknowledgement with its cut calls.
 pub const MAX_GATEWAY_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Records of one gateway's answer to a question about its evidence, and their bytes together: the message that brings
+/// them, and the first record beyond, are well within what is read.
+pub const MAX_EVIDENCE_RECORDS: u32 = 1_000;
+/// See [`MAX_EVIDENCE_RECORDS`].
+pub const MAX_EVIDENCE_BYTES: usize = 768 * 1024;
+
 /// Cut calls that an acknowledgement lists: some 80 bytes each, so that it is well within that.
 pub const MAX_CUT_CALLS_LISTED: usize = 4_096;
 

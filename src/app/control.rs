@@ -2,6 +2,7 @@
 
 mod log;
 mod restored;
+mod witnessing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 pub(super) use log::ControlLog;
 pub use restored::{RestoredStore, restored};
+use witnessing::Witnessing;
 
 use super::signals::Signals;
 use super::{AppError, on_runtime};
@@ -170,10 +172,12 @@ pub fn run(config: &Path) -> Result<(), AppError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log = Arc::new(ControlLog::open(&settings, clock.clone())?);
         let plane = ControlPlane::start(&settings, clock, log.clone()).await.map_err(part)?;
+        let witnessing = Witnessing::start(&settings, log.evidence(), log.storage(), plane.witnessed()).await?;
         tracing::info!(grpc = %plane.grpc_address(), http = %plane.http_address(), https = ?plane.https_address(), "the control plane is ready");
         signals.next().await;
         tracing::info!("ending: what runs has {:?}", settings.drain);
         let ended = async {
+            witnessing.end().await;
             plane.shutdown().await;
             log.close().await;
         };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::signals::{Hangups, Signals};
 use super::{AppError, on_runtime};
 use crate::clock::SystemClock;
+use crate::evidence::keyed::{self, Rotated};
 use crate::gateway::Gateway;
 use crate::gateway::incarnation::{self, Sealed};
 use crate::settings::GatewaySettings;
@@ -46,6 +47,16 @@ pub fn run(config: &Path) -> Result<(), AppError> {
 pub fn seal(config: &Path) -> Result<Sealed, AppError> {
     let settings = GatewaySettings::load(config)?;
     incarnation::seal(&settings.state_dir, &settings.evidence.dir).map_err(AppError::part("gateway"))
+}
+
+/// Puts a new key for hashes in the place of the one that the gateway of the settings at `config` uses. A running one takes
+/// it within two seconds.
+///
+/// # Errors
+/// When the settings are wrong, or a file cannot be read or written.
+pub fn rotate_hash_key(config: &Path) -> Result<Rotated, AppError> {
+    let settings = GatewaySettings::load(config)?;
+    keyed::rotate(&settings.state_dir).map_err(AppError::part("gateway"))
 }
 
 /// Starts a gateway on this runtime.

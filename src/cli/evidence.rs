@@ -5,6 +5,7 @@
 mod check;
 mod explain;
 mod export;
+mod gateways;
 mod prove;
 mod prune;
 mod remote;
@@ -23,14 +24,16 @@ use super::failure::{Exit, Failure};
 use super::output::escaped;
 use super::time::moment;
 use crate::client::target::DevFile;
-use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceName};
+use crate::domain::name::{ActionName, CallId, GatewayName, GrantId, IdentityName, ResourceName};
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::access::AccessLog;
 use crate::evidence::entry::Kind;
+use crate::evidence::keyed::{HashKey, HashKeyError};
 use crate::evidence::query::index::Index;
 use crate::evidence::query::search::Search;
-use crate::evidence::query::{Filter, Found, Query, QueryError, records};
+use crate::evidence::query::{Filter, Found, Query, QueryError, WantedValue, records};
 use crate::evidence::storage::{DiskStorage, Storage};
+use crate::wire::v1;
 
 /// How often `tail --follow` looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -62,6 +65,8 @@ pub(super) enum Evidence {
         /// One line for each call that is over, in place of the records
         #[arg(long)]
         access_log: bool,
+        #[command(flatten)]
+        fleet: Fleet,
     },
     /// Print the records that match
     Query(Ask),
@@ -77,6 +82,44 @@ pub(super) struct Log {
     /// The control plane's log of the dev directory
     #[arg(long, conflicts_with = "directory")]
     control: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Fleet {
+    /// Ask every gateway, over the control plane, and say how far each answer goes and whose is missing. Exit 7 when one is
+    #[arg(long, conflicts_with_all = ["directory", "control", "access_log"])]
+    fleet: bool,
+    /// The same of this gateway alone. May be given several times
+    #[arg(long = "gateway", value_name = "NAME", conflicts_with_all = ["directory", "control", "access_log"])]
+    gateways: Vec<GatewayName>,
+}
+
+impl Fleet {
+    /// What is to be asked over the control plane, if anything is.
+    fn request(&self, filter: &Filter) -> Option<v1::QueryEvidenceRequest> {
+        let text = |text: Option<String>| text.unwrap_or_default();
+        let bits = |bits: Option<u128>| bits.map(|bits| bits.to_be_bytes().to_vec()).unwrap_or_default();
+        let value = |value: &WantedValue| v1::EvidenceValue {
+            plain: value.plain().to_owned(),
+            hashes: value.hashes().map(ToOwned::to_owned).collect(),
+        };
+        let filter = v1::EvidenceFilter {
+            identity: text(filter.identity.as_ref().map(ToString::to_string)),
+            grant: bits(filter.grant.map(GrantId::bits)),
+            resource: text(filter.resource.as_ref().map(ToString::to_string)),
+            action: text(filter.action.as_ref().map(ToString::to_string)),
+            reason: text(filter.reason.map(|reason| reason.code().to_owned())),
+            call: bits(filter.call.map(CallId::bits)),
+            kind: text(filter.kind.map(|kind| kind.as_str().to_owned())),
+            from_unix_us: filter.from.map(Timestamp::unix_micros),
+            to_unix_us: filter.to.map(Timestamp::unix_micros),
+            values: filter.values.iter().map(value).collect(),
+        };
+        let gateways = self.gateways.iter().map(ToString::to_string).collect();
+        let request =
+            v1::QueryEvidenceRequest { filter: Some(filter), gateways, ..v1::QueryEvidenceRequest::default() };
+        (self.fleet || !self.gateways.is_empty()).then_some(request)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -110,12 +153,21 @@ pub(super) struct Ask {
     /// Before this time, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment)]
     to: Option<Timestamp>,
+    /// Only calls that hold this value: a parameter as it stands; with --hash-key also a value of the query, a long
+    /// parameter, an inspected body. May be given several times
+    #[arg(long = "value", value_name = "VALUE")]
+    values: Vec<String>,
+    /// A key under which the gateway hashed such values: its `evidence-hash.key`, or an old one. May be given several times
+    #[arg(long = "hash-key", value_name = "FILE", requires = "values")]
+    hash_keys: Vec<PathBuf>,
     /// One line for each call that is over, in place of the records
     #[arg(long)]
     access_log: bool,
     /// Read every record, without the index that is kept in the log's directory `index`
     #[arg(long)]
     scan: bool,
+    #[command(flatten)]
+    fleet: Fleet,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -125,6 +177,7 @@ enum KindName {
     Intent,
     Outcome,
     Denial,
+    Denials,
     Refusals,
     TokenIssued,
     TokenRevoked,
@@ -141,6 +194,7 @@ impl From<KindName> for Kind {
             KindName::Intent => Self::Intent,
             KindName::Outcome => Self::Outcome,
             KindName::Denial => Self::Denial,
+            KindName::Denials => Self::Denials,
             KindName::Refusals => Self::Refusals,
             KindName::TokenIssued => Self::TokenIssued,
             KindName::TokenRevoked => Self::TokenRevoked,
@@ -161,11 +215,15 @@ impl Evidence {
             Self::Prune(prune) => prune.run(context),
             Self::Witness(witness) => witness.run(context).await,
             Self::Cosign(cosign) => cosign.run(context).await,
-            Self::Tail { log, lines, follow, access_log } => {
+            Self::Tail { log, lines, follow, access_log, fleet } => {
+                if let Some(request) = fleet.request(&Filter::default()) {
+                    let last = u32::try_from(lines).unwrap_or(u32::MAX).max(1);
+                    return gateways::tail(context, v1::QueryEvidenceRequest { last, ..request }, follow).await;
+                }
                 log.tell_of_pruned(context)?;
                 tail(context, &log.storage(context)?, lines, follow, View::of(access_log)).await
             }
-            Self::Query(ask) => ask.run(context),
+            Self::Query(ask) => ask.run(context).await,
             Self::Explain(command) => command.run(context),
         }
     }
@@ -217,6 +275,12 @@ impl From<QueryError> for Failure {
     }
 }
 
+impl From<HashKeyError> for Failure {
+    fn from(error: HashKeyError) -> Self {
+        Self::new(Exit::Usage, error.to_string())
+    }
+}
+
 /// What is shown of what was found.
 enum View {
     /// The records.
@@ -260,9 +324,8 @@ async fn tail(
 }
 
 impl Ask {
-    fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let directory = self.log.directory(context)?;
-        self.log.tell_of_pruned(context)?;
+    async fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let keys = self.hash_keys.iter().map(|file| HashKey::read(file)).collect::<Result<Vec<_>, _>>()?;
         let filter = Filter {
             identity: self.identity,
             grant: self.grant,
@@ -273,7 +336,13 @@ impl Ask {
             kind: self.kind.map(Kind::from),
             from: self.from,
             to: self.to,
+            values: self.values.iter().map(|value| WantedValue::new(value, &keys)).collect(),
         };
+        if let Some(request) = self.fleet.request(&filter) {
+            return gateways::query(context, request).await;
+        }
+        let directory = self.log.directory(context)?;
+        self.log.tell_of_pruned(context)?;
         let mut view = View::of(self.access_log);
         if self.scan {
             let mut query = Query::new(Arc::new(DiskStorage::read_only(&directory)), 0, filter);

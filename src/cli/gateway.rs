@@ -34,6 +34,22 @@ pub(super) enum Gateway {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Hash what the evidence must not hold with a new key from here on; a running gateway takes it within two seconds. The
+    /// old one is kept under its identifier: who holds it finds what it hashed (`evidence query --hash-key`)
+    RotateHashKey {
+        /// Settings of the gateway
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Serialize)]
+struct RotateAnswer {
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +67,14 @@ impl Gateway {
                 let joined = app::join::join(&config, &invitation)?;
                 let line = format!("gateway {} has joined: {}", joined.gateway, joined.certificate.display());
                 context.output.answer(&joined, || Human::Lines(vec![line]))?;
+            }
+            Self::RotateHashKey { config } => {
+                let rotated = app::gateway::rotate_hash_key(&config)?;
+                let (before, kept) = rotated.old.unzip();
+                let answer = RotateAnswer { key: rotated.new, before, kept };
+                let old = answer.kept.as_ref().map(|path| format!("; the one before is kept in {}", path.display()));
+                let line = format!("the key is {}{}", answer.key, old.unwrap_or_default());
+                context.output.answer(&answer, || Human::Lines(vec![line]))?;
             }
             Self::Seal { config } => {
                 let sealed = app::gateway::seal(&config)?;

@@ -45,6 +45,7 @@ pub(super) struct Shared {
     pub(super) ring: Ring,
     pub(super) fleet: Fleet,
     pub(super) metrics: Metrics,
+    pub(super) standing_by: super::asked::StandingBy,
     pub(super) budgets: super::api::Budgets,
     /// Counts commits with events: the outbox's drain looks again.
     pub(super) outbox: watch::Sender<u64>,
@@ -124,6 +125,7 @@ impl Actor {
             ring: Ring::at(head),
             fleet,
             metrics: Metrics::new(),
+            standing_by: super::asked::StandingBy::default(),
             budgets: super::api::Budgets::default(),
             outbox: watch::Sender::new(0),
         });

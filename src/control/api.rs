@@ -6,6 +6,7 @@
 mod access;
 mod catalog;
 mod error;
+mod evidence;
 mod fleet;
 mod identify;
 mod json;

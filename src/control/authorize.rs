@@ -136,13 +136,17 @@ pub enum Operation {
     ReadPolicy,
     /// Puts another policy into force.
     PublishPolicy,
+    /// Asks every gateway what it recorded.
+    QueryEvidence,
+    /// Answers such questions.
+    ServeEvidence,
     /// Health and reflection of the API.
     Describe,
 }
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -169,6 +173,8 @@ impl Operation {
         Self::CancelRequest,
         Self::ReadPolicy,
         Self::PublishPolicy,
+        Self::QueryEvidence,
+        Self::ServeEvidence,
         Self::Describe,
     ];
 
@@ -209,6 +215,8 @@ impl Operation {
             Self::CancelRequest => "cancel_request",
             Self::ReadPolicy => "read_policy",
             Self::PublishPolicy => "publish_policy",
+            Self::QueryEvidence => "query_evidence",
+            Self::ServeEvidence => "serve_evidence",
             Self::Describe => "describe",
         }
     }
@@ -236,10 +244,10 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
 
         (O::WhoAmI, _) => Rule::Allow,
 
-        (O::Attach, R::Gateway) | (O::RevokeToken, R::Gateway) => Rule::Allow,
+        (O::Attach | O::RevokeToken | O::ServeEvidence, R::Gateway) => Rule::Allow,
         (_, R::Gateway) => Rule::Deny,
         // A stream is a gateway's: its scope and its receipts are those of its record.
-        (O::Attach, _) => Rule::Deny,
+        (O::Attach | O::ServeEvidence, _) => Rule::Deny,
 
         // For itself: whose request it is is looked at where it is read.
         (O::CreateRequest | O::ReadRequests | O::CancelRequest | O::Describe, R::Identity) => Rule::Allow,
@@ -254,13 +262,20 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
 
         (
-            O::RevokeGrant | O::RevokeToken | O::Quarantine | O::ReadFleet | O::ExpelGateway | O::Halt | O::Drill,
+            O::RevokeGrant
+            | O::RevokeToken
+            | O::Quarantine
+            | O::ReadFleet
+            | O::ExpelGateway
+            | O::Halt
+            | O::Drill
+            | O::QueryEvidence,
             R::Security,
         ) => Rule::Allow,
         (O::RevokeGrant | O::Halt, R::Owner | R::Developer) => Rule::AllowOwned,
 
         (O::Apply | O::CreateGrant | O::ReleaseOrOffboard, R::Security | R::Owner | R::Developer) => Rule::Deny,
-        (O::Quarantine | O::RevokeToken | O::ExpelGateway, R::Owner | R::Developer) => Rule::Deny,
+        (O::Quarantine | O::RevokeToken | O::ExpelGateway | O::QueryEvidence, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
         (O::Drill, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadmitGateway | O::Resume | O::InviteGateway, R::Security | R::Owner | R::Developer) => Rule::Deny,
@@ -356,6 +371,8 @@ mod tests {
         cancel_request       + + + + - - +
         read_policy          + + + + - - -
         publish_policy       + - - - - - -
+        query_evidence       + + - - - - -
+        serve_evidence       - - - - + - -
         describe             + + + + - - +
     ";
 

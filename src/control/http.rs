@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
 use super::actor::ControlHandle;
+use super::witnessed::Witnessed;
 use crate::serve::{Listener, serve};
 
 /// How long the store may take to answer and still count as ready.
@@ -42,6 +43,7 @@ impl Parts {
 struct Served {
     handle: ControlHandle,
     parts: Parts,
+    witnessed: Arc<Witnessed>,
 }
 
 /// What is served, and where.
@@ -55,11 +57,17 @@ pub(super) struct Http {
 }
 
 /// Serves until stopped.
-pub(super) fn start(handle: ControlHandle, parts: Parts, http: Http, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+pub(super) fn start(
+    handle: ControlHandle,
+    parts: Parts,
+    witnessed: Arc<Witnessed>,
+    http: Http,
+    stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
     let router = http.api.route("/healthz", get(|| async { "alive\n" }));
     // How it does in detail is for those on this machine.
     let local = Router::new().route("/readyz", get(ready)).route("/metrics", get(metrics));
-    let local = local.with_state(Served { handle, parts }).merge(router.clone());
+    let local = local.with_state(Served { handle, parts, witnessed }).merge(router.clone());
     tokio::spawn(async move {
         let plain = serve(http.plain, None, local, stop.clone());
         match http.secure {
@@ -75,17 +83,19 @@ pub(super) fn start(handle: ControlHandle, parts: Parts, http: Http, stop: watch
 /// Ready is who can commit: all parts are at work, and the store answers.
 async fn ready(State(served): State<Served>) -> impl IntoResponse {
     if let Some(fault) = served.parts.missing() {
-        return (StatusCode::SERVICE_UNAVAILABLE, fault);
+        return (StatusCode::SERVICE_UNAVAILABLE, fault.to_owned());
     }
+    let witnesses = served.witnessed.lines(served.handle.shared().clock.now());
     let asked = served.handle.shared().vault.store().current_revision();
     match tokio::time::timeout(READY_PATIENCE, asked).await {
-        Ok(Ok(_)) => (StatusCode::OK, "ready\n"),
-        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
+        Ok(Ok(_)) => (StatusCode::OK, format!("ready\n{witnesses}")),
+        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n".to_owned()),
     }
 }
 
-async fn metrics(State(Served { handle, .. }): State<Served>) -> impl IntoResponse {
+async fn metrics(State(Served { handle, witnessed, .. }): State<Served>) -> impl IntoResponse {
     let shared = handle.shared();
+    witnessed.read(shared.clock.now());
     let text = shared.metrics.render(&handle.model(), &handle.gateways(), shared.clock.now());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
@@ -117,13 +127,14 @@ mod tests {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
         let core = sample::core(dir.path(), &clock).await;
         let parts = Parts::default();
+        let witnessed = Arc::new(Witnessed::none(&core.handle().shared().metrics));
         let (stop, stopped) = watch::channel(false);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let places = Arc::new(Semaphore::new(8));
         let plain = Listener::bind(any, places).await.unwrap();
         let address = plain.address();
         let http = Http { plain, secure: None, api: Router::new() };
-        let serving = start(core.handle().clone(), parts.clone(), http, stopped);
+        let serving = start(core.handle().clone(), parts.clone(), witnessed, http, stopped);
         assert_eq!(ask(address).await, "503 not everything has started");
         let (one, two) = (tokio::spawn(std::future::pending()), tokio::spawn(std::future::pending()));
         parts.are([("the first has ended\n", &one), ("the second has ended\n", &two)]);

@@ -34,6 +34,9 @@ pub(super) struct Metrics {
     pub(super) denied: IntCounter,
     /// Requests refused because nobody known made them.
     pub(super) unauthenticated: IntCounter,
+    pub(super) witness_failures: IntCounterVec,
+    /// Since a witness cosigned last, and whether it remembers another log.
+    pub(super) witness_gauges: (GaugeVec, GaugeVec),
     grants: IntGaugeVec,
     gateways: IntGaugeVec,
     lag: IntGaugeVec,
@@ -117,6 +120,38 @@ impl Metrics {
                     "unauthenticated_total",
                     "Requests without a credential that is known here.",
                 )),
+            ),
+            witness_failures: keep(
+                &registry,
+                IntCounterVec::new(
+                    opts(
+                        "witness_failures_total",
+                        "Times that a witness did not cosign the control plane's log, by why; behind and forked are alarms.",
+                    ),
+                    &["witness", "kind"],
+                ),
+            ),
+            witness_gauges: (
+                keep(
+                    &registry,
+                    GaugeVec::new(
+                        opts(
+                            "witness_cosignature_age_seconds",
+                            "Time since a witness last cosigned the control plane's log; at a start, since the start.",
+                        ),
+                        &["witness"],
+                    ),
+                ),
+                keep(
+                    &registry,
+                    GaugeVec::new(
+                        opts(
+                            "witness_alarm",
+                            "1 while a witness remembers another log than the control plane's, 0 since it cosigned again.",
+                        ),
+                        &["witness"],
+                    ),
+                ),
             ),
             grants: keep(
                 &registry,

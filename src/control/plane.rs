@@ -23,6 +23,7 @@ use super::sign_in::{SignInError, Tokens};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
 use super::vault::{Vault, VaultError};
+use super::witnessed::Witnessed;
 use crate::domain::Clock;
 use crate::serve::Listener;
 use crate::settings::control::StoreSettings;
@@ -147,6 +148,7 @@ impl Core {
 #[derive(Debug)]
 pub struct ControlPlane {
     core: Core,
+    witnessed: Arc<Witnessed>,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
     https_address: Option<SocketAddr>,
@@ -225,8 +227,9 @@ impl ControlPlane {
         let http = Http { plain, secure, api: api.json(base.clone()) };
         let listening = api.start(settings.grpc_address).await?;
         let parts = super::http::Parts::default();
-        let http = super::http::start(handle.clone(), parts.clone(), http, stopped);
         let shared = handle.shared().clone();
+        let witnessed = Arc::new(witnessed(settings, &shared));
+        let http = super::http::start(handle.clone(), parts.clone(), witnessed.clone(), http, stopped);
         let (evidence, notifying): (Arc<dyn Sink>, _) = if settings.notify.is_empty() {
             (evidence, Vec::new())
         } else {
@@ -244,6 +247,7 @@ impl ControlPlane {
         ]);
         Ok(Self {
             core,
+            witnessed,
             grpc_address: listening.address,
             http_address,
             https_address,
@@ -259,6 +263,11 @@ impl ControlPlane {
     /// The way to the writer, for what runs in the same process.
     pub const fn handle(&self) -> &ControlHandle {
         &self.core.handle
+    }
+
+    /// How the witnesses of its log are doing, for whoever asks them.
+    pub const fn witnessed(&self) -> &Arc<Witnessed> {
+        &self.witnessed
     }
 
     /// Where gateways and the command line connect.
@@ -291,6 +300,14 @@ impl ControlPlane {
             let _ = task.await;
         }
     }
+}
+
+fn witnessed(settings: &ControlSettings, shared: &super::actor::Shared) -> Witnessed {
+    let witnesses = settings.cosigning.iter().flat_map(|it| &it.witnesses);
+    // What stands before the key is the witness's name.
+    let names = witnesses.map(|it| it.vkey.split('+').next().unwrap_or_default().to_owned()).collect();
+    let metrics = &shared.metrics;
+    Witnessed::new(names, metrics.witness_failures.clone(), metrics.witness_gauges.clone(), shared.clock.now())
 }
 
 /// What a store without a timer of its own needs from time to time.

@@ -77,7 +77,8 @@ impl AccessLog {
             Event::Denial(denial) => vec![denied(entry, denial)],
             // Whoever wrote before is gone: what was open then has no other end.
             Event::LogOpened(_) => self.lost(entry.time),
-            Event::Refusals(_)
+            Event::Denials(_)
+            | Event::Refusals(_)
             | Event::TokenIssued(_)
             | Event::TokenRevoked(_)
             | Event::Enforced(_)
@@ -218,6 +219,7 @@ mod tests {
             method: it.method,
             host: it.host,
             path: it.path,
+            query: None,
             peer: it.peer,
             epoch: 1,
             revision: 1,

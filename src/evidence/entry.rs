@@ -9,6 +9,7 @@
 
 mod call;
 mod event;
+mod hashed;
 mod json;
 mod parameters;
 mod schema;
@@ -21,6 +22,8 @@ use serde_json::value::RawValue;
 
 pub use call::*;
 pub use event::*;
+pub(crate) use hashed::read;
+pub use hashed::{Hashed, MAX_QUERY_NAME_BYTES, MAX_QUERY_VALUES, QueryHash, QueryHashes};
 pub(crate) use json::hex;
 pub use parameters::*;
 pub use schema::schema;

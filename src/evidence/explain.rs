@@ -188,6 +188,12 @@ fn ties(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<(Subject, Ti
                 let text = format!("{} {} refused: {}", denial.method, denial.path, denial.reason);
                 alone.push(line(log, found, &who, "call.denied", &text));
             }
+            Event::Denials(denials) => {
+                subject = Some(Subject::Call);
+                let who = denials.identity.as_ref().map(ToString::to_string).unwrap_or_default();
+                let text = format!("refused: {}, one of those that are counted together", denials.reason);
+                alone.push(line(log, found, &who, "call.denied", &text));
+            }
             _ => {}
         })?;
     }

@@ -9,10 +9,12 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use super::entry::{Basis, Entry, EntryError, Event, Kind};
+use super::entry::{Basis, Entry, EntryError, Event, Hashed, Kind, ParameterValue, Parameters, hex, read};
+use super::keyed::HashKey;
 use super::read::{JournalReader, Next, Place, segments};
 use super::retention::{Horizon, gone};
 use super::storage::Storage;
+use super::tree;
 use crate::domain::name::{ActionName, CallId, GrantId, IdentityName, ResourceName};
 use crate::domain::{Reason, Timestamp};
 
@@ -39,6 +41,57 @@ pub struct Filter {
     pub from: Option<Timestamp>,
     /// Before.
     pub to: Option<Timestamp>,
+    /// Holding each of these.
+    pub values: Vec<WantedValue>,
+}
+
+/// A value that a record may hold, as it is or hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedValue {
+    plain: String,
+    /// Under every key that was given.
+    hashes: HashSet<String>,
+}
+
+impl WantedValue {
+    /// A value; it is found hashed under `keys`. One from a query may be given as it stood in it.
+    pub fn new(value: &str, keys: &[HashKey]) -> Self {
+        let hashes = keys.iter().flat_map(|key| [key.hash(value.as_bytes()), key.hash(&read(value))]).collect();
+        Self { plain: value.to_owned(), hashes }
+    }
+
+    /// A value of which somebody else knows the hashes.
+    pub fn hashed(plain: &str, hashes: impl IntoIterator<Item = String>) -> Self {
+        Self { plain: plain.to_owned(), hashes: hashes.into_iter().collect() }
+    }
+
+    /// The value.
+    pub fn plain(&self) -> &str {
+        &self.plain
+    }
+
+    /// Its hashes.
+    pub fn hashes(&self) -> impl Iterator<Item = &str> {
+        self.hashes.iter().map(String::as_str)
+    }
+
+    fn is_in(&self, event: &Event<'_>) -> bool {
+        let (query, body, parameters) = match event {
+            Event::Intent(it) => (it.query.as_ref(), it.body.as_ref(), Some(&it.parameters)),
+            Event::Denial(it) => (it.query.as_ref(), None, None),
+            _ => return false,
+        };
+        let hashed = |hashed: &Hashed| match hashed {
+            Hashed::Keyed { hmac, .. } => self.hashes.contains(hmac),
+            Hashed::Plain { sha256, .. } => *sha256 == hex(&tree::sha256(self.plain.as_bytes())),
+        };
+        query.is_some_and(|query| query.values.iter().any(|value| self.hashes.contains(&value.hmac)))
+            || body.is_some_and(hashed)
+            || parameters.into_iter().flat_map(Parameters::iter).any(|(_, value)| match value {
+                ParameterValue::Text(text) => *text == self.plain,
+                ParameterValue::Hashed(value) => hashed(value),
+            })
+    }
 }
 
 /// What of a record filters look at.
@@ -76,6 +129,12 @@ fn facts<'e>(event: &'e Event<'static>) -> Facts<'e> {
             calls: vec![it.call],
             ..Facts::default()
         },
+        Event::Denials(it) => Facts {
+            identity: it.identity.as_deref(),
+            reasons: vec![it.reason],
+            calls: it.samples.iter().map(|sample| sample.call).collect(),
+            ..Facts::default()
+        },
         Event::Refusals(it) => {
             Facts { reasons: it.counts.iter().map(|count| count.reason).collect(), ..Facts::default() }
         }
@@ -111,6 +170,7 @@ impl Filter {
             && self.kind.is_none_or(|kind| entry.event.kind() == kind)
             && self.from.is_none_or(|from| entry.time >= from)
             && self.to.is_none_or(|to| entry.time < to)
+            && self.values.iter().all(|value| value.is_in(&entry.event))
     }
 }
 

@@ -157,6 +157,11 @@ impl Metrics {
             "Calls of identified callers by decision and reason, counted when decided; refused token requests among the denied.",
             calls,
         );
+        families.counter(
+            "portcullis_denials_counted_total",
+            "Denied calls beyond the budget of their identity, counted in an aggregate of the evidence in place of a record each. They are among portcullis_calls_total.",
+            self.sum(|w| &w.denials_counted),
+        );
         families.counters(
             "portcullis_refusals_total",
             "Requests refused before a caller was identified, by reason. They are not among portcullis_calls_total.",

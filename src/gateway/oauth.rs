@@ -25,6 +25,7 @@ use crate::evidence::entry::{CredentialKind, Denial, Encode};
 use crate::evidence::journal::{Journal, JournalError};
 use crate::gateway::authority::AuthorityClock;
 use crate::gateway::connection::ClientCertificate;
+use crate::gateway::denials::{At, Course, DenialBudget};
 use crate::gateway::live::Registry;
 use crate::gateway::metrics::WorkerMetrics;
 use crate::gateway::published::Published;
@@ -51,6 +52,7 @@ pub(crate) struct OauthParts {
     pub(crate) registry: Arc<Registry>,
     pub(crate) verifier: Arc<TokenVerifier>,
     pub(crate) journal: Journal,
+    pub(crate) denials: Arc<DenialBudget>,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) issuer: GatewayIssuer,
     /// The audience of this gateway's own tokens.
@@ -171,12 +173,25 @@ impl Oauth {
             method: request.method.as_str().into(),
             host: "".into(),
             path: request.path.as_str().into(),
+            query: None,
             peer: request.peer,
             epoch: snapshot.epoch(),
             revision: snapshot.revision(),
         };
         self.parts.metrics.denied(reason);
-        match self.write(&record).await {
+        let at = At { since_boot: self.parts.authority.since_boot(), wall: self.parts.authority.wall() };
+        let written = match self.parts.denials.take(&self.parts.journal, &record, at) {
+            Ok(Course::Alone) => self.write(&record).await,
+            Ok(course) => {
+                self.parts.metrics.denial_counted();
+                match course {
+                    Course::Counted(ticket) => self.parts.journal.durable(ticket).await,
+                    Course::Alone | Course::CountedAlready => Ok(()),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(()) => Refused::Recorded(reason),
             Err(error) => Refused::Recorded(error.reason()),
         }

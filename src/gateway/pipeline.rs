@@ -11,6 +11,7 @@ use http::HeaderValue;
 
 use super::Shared;
 use super::connection::Connection;
+use super::denials::{At, Course};
 use super::identify::{Caller, identify};
 use super::live::{Cut, KeyKey, Registration, Running, TokenKey};
 use super::meter::Use;
@@ -24,7 +25,8 @@ use crate::domain::name::CallId;
 use crate::domain::route::{BodyRule, Host};
 use crate::domain::trust::Protocol;
 use crate::domain::{Reason, Timestamp};
-use crate::evidence::entry::{BodyDigest, CredentialKind, Denial, Parameters};
+use crate::evidence::entry::{CredentialKind, Denial, Parameters, QueryHashes};
+use crate::evidence::journal::JournalError;
 
 /// A request whose form has been accepted.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub(crate) struct Request<'a> {
     pub(crate) host: &'a Host,
     /// Canonical, without the query.
     pub(crate) path: &'a str,
+    pub(crate) query: Option<&'a str>,
     pub(crate) authorization: Option<&'a [u8]>,
     pub(crate) body: &'a Body,
     pub(crate) dialect: Dialect,
@@ -48,9 +51,16 @@ pub(crate) enum Body {
     /// Nothing yet.
     Unread,
     /// All of it.
-    Whole(BodyDigest),
+    Whole(WholeBody),
     /// That it cannot be had whole, and why.
     Unusable(Reason),
+}
+
+/// A whole body, by what identifies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WholeBody {
+    pub(crate) bytes: u64,
+    pub(crate) sha256: [u8; 32],
 }
 
 /// What becomes of a request that is not refused.
@@ -324,12 +334,12 @@ async fn prepare(
     let credential = worker.minter.outgoing(&permit, now).map_err(Unready::Unrecorded)?;
     let principal = caller.principal();
     let upstream = permit.route().upstream_text();
-    let parameters = Parameters::new(
-        matched.parameters().iter().map(|(name, value)| (std::borrow::Cow::Borrowed(name), value.as_ref())),
-    );
+    let key = worker.shared.hash_key.load();
+    let values = matched.parameters().iter().map(|(name, value)| (std::borrow::Cow::Borrowed(name), value.as_ref()));
+    let parameters = Parameters::new(values, &key);
     let allotment = metered.as_ref().map(|one| one.allotment);
     let particulars = Particulars { allotment, ..particulars(request, principal, caller) };
-    let intent = record::intent(&particulars, &permit, parameters, now, upstream);
+    let intent = record::intent(&particulars, &permit, parameters, &key, now, upstream);
     // Before it can be on disk: what became of it, nobody may know.
     if let Some(one) = metered {
         one.spend();
@@ -380,9 +390,10 @@ fn particulars<'a>(request: &'a Request<'_>, principal: &'a str, caller: &Caller
         principal,
         credential: credential_kind(caller),
         body: match request.body {
-            Body::Whole(body) => Some(body),
+            Body::Whole(body) => Some(*body),
             Body::Unread | Body::Unusable(_) => None,
         },
+        query: request.query,
         allotment: None,
     }
 }
@@ -428,16 +439,13 @@ async fn deny(
         method: request.method.into(),
         host: request.host.as_str().into(),
         path: request.path.into(),
+        query: request.query.and_then(|query| QueryHashes::of(query, &worker.shared.hash_key.load())),
         peer: request.connection.peer,
         epoch: snapshot.epoch(),
         revision: snapshot.revision(),
     };
     worker.metrics.denied(denied.reason);
-    let written = match worker.waiters.append(&record) {
-        Ok(ticket) => worker.waiters.durable(ticket).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = written {
+    if let Err(error) = write(worker, &record).await {
         return Refusal::new(error.reason(), request.call);
     }
     let wanted = identity.zip(denied.target).map(|(identity, target)| {
@@ -446,4 +454,22 @@ async fn deny(
         Box::new(Wanted { identity: identity.name.clone(), resource, action, is_governed })
     });
     Refusal { reason: denied.reason, call: request.call, wanted }
+}
+
+/// A denial's own record, or its place in an aggregate that is on disk.
+async fn write(worker: &Worker, denial: &Denial<'_>) -> Result<(), JournalError> {
+    let shared = &worker.shared;
+    let at = At { since_boot: shared.authority.since_boot(), wall: shared.clock.now() };
+    let ticket = match shared.denials.take(&shared.journal, denial, at)? {
+        Course::Alone => worker.waiters.append(denial)?,
+        Course::Counted(ticket) => {
+            worker.metrics.denial_counted();
+            ticket
+        }
+        Course::CountedAlready => {
+            worker.metrics.denial_counted();
+            return Ok(());
+        }
+    };
+    worker.waiters.durable(ticket).await
 }

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use super::live::Cut;
 use super::metrics::WorkerMetrics;
+use super::pipeline::WholeBody;
 use crate::decision::{Authority, Basis as PermitBasis, Now, Permit};
 use crate::domain::route::CredentialRule;
 use crate::domain::{Clock, Reason, Timestamp};
 use crate::evidence::entry::{
-    Basis, BodyDigest, CredentialKind, CredentialOut, Decision, Ended, Ending, Intent, MAX_SAMPLES, Parameters,
+    Basis, CredentialKind, CredentialOut, Decision, Ended, Ending, Intent, MAX_SAMPLES, Parameters, QueryHashes,
     RefusalCount, RefusalSample, Refusals,
 };
 use crate::evidence::journal::{Journal, JournalError, OutcomeRoom, Ticket};
+use crate::evidence::keyed::HashKey;
 
 /// What the evidence needs of a request.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +30,8 @@ pub(crate) struct Particulars<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) principal: &'a str,
     pub(crate) credential: CredentialKind,
-    pub(crate) body: Option<&'a BodyDigest>,
+    pub(crate) body: Option<WholeBody>,
+    pub(crate) query: Option<&'a str>,
     /// Whose use it spends, of a counted grant.
     pub(crate) allotment: Option<crate::domain::name::AllotmentId>,
 }
@@ -38,6 +41,7 @@ pub(crate) fn intent<'a>(
     what: &Particulars<'a>,
     permit: &'a Permit,
     parameters: Parameters<'a>,
+    key: &HashKey,
     now: &Now,
     upstream: &'a str,
 ) -> Intent<'a> {
@@ -56,7 +60,7 @@ pub(crate) fn intent<'a>(
         decision: Decision::Allow,
         basis,
         allotment: what.allotment,
-        body: what.body.cloned(),
+        body: what.body.map(|body| key.hashed(body.bytes, &body.sha256)),
         would_refuse,
         identity: std::borrow::Cow::Borrowed(permit.identity()),
         principal: what.principal.into(),
@@ -68,6 +72,7 @@ pub(crate) fn intent<'a>(
         method: what.method.into(),
         host: what.host.into(),
         path: what.path.into(),
+        query: what.query.and_then(|query| QueryHashes::of(query, key)),
         peer: what.peer,
         epoch: permit.epoch(),
         revision: permit.revision(),

@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 
 use super::address_limit::AddressLimit;
 use super::authority::{AuthorityClock, Memory};
+use super::denials::DenialBudget;
+use super::hash_key::CurrentHashKey;
 use super::live::Registry;
 use super::meter::Meter;
 use super::metrics::Metrics;
@@ -25,6 +27,7 @@ use crate::domain::Clock;
 use crate::evidence::archive::Keeper;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::{Durability, JournalOptions, Writer};
+use crate::evidence::keyed::HASH_KEY_FILE;
 use crate::evidence::{EvidenceLog, LogError};
 use crate::issuers::{Issuers, RevokedTokens, TokenVerifier, TrustedIssuer};
 use crate::settings::gateway::GatewaySettings;
@@ -106,6 +109,8 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         private_dir(&settings.state_dir)?;
         let evidence = Arc::new(open_evidence(settings, clock.clone())?);
+        let hash_key = CurrentHashKey::open(&settings.state_dir)
+            .map_err(|error| GatewayError::State { file: HASH_KEY_FILE.into(), why: error.to_string() })?;
         let keeper = crate::archive::keep(&evidence, &settings.evidence, clock.clone())
             .map_err(|error| GatewayError::State { file: "evidence.archive".into(), why: error.to_string() })?
             .map(Arc::new);
@@ -120,12 +125,15 @@ impl Gateway {
         let meter = Meter::new(random()?);
         let metrics = Metrics::new(settings.workers);
         let tls = tls::Tls::load(&settings.listen, authority.clone(), registry.clone(), metrics.clone()).await?;
+        let (burst, per_minute) = (settings.limits.denials_burst, settings.limits.denials_per_minute);
+        let denials = Arc::new(DenialBudget::new(burst, per_minute));
         let oauth = Oauth::new(OauthParts {
             authority: authority.clone(),
             published: published.clone(),
             registry: registry.clone(),
             verifier: verifier.clone(),
             journal: evidence.journal().clone(),
+            denials: denials.clone(),
             metrics: metrics.worker(0),
             issuer: issuer.clone(),
             audience: settings.audience.clone(),
@@ -145,6 +153,8 @@ impl Gateway {
             oauth,
             journal: evidence.journal().clone(),
             refusals: record::RefusalCounter::default(),
+            denials,
+            hash_key,
             metrics,
             limits: settings.limits,
             inspection: super::budget::Budget::new(settings.limits.inspect_bytes),
@@ -169,6 +179,8 @@ impl Gateway {
         tasks.spawn_on(flush_refusals(shared.clone()), runtime);
         tasks.spawn_on(tls.keep_fresh(), runtime);
         tasks.spawn_on(keep_own_fresh(shared.clone()), runtime);
+        let hashing = shared.clone();
+        tasks.spawn_on(async move { hashing.hash_key.keep_fresh().await }, runtime);
         let drain = settings.drain;
         Ok(Self { shared, evidence, keeper, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
     }
@@ -195,6 +207,7 @@ impl Gateway {
         let shared = self.shared.clone();
         let reload = move || {
             shared.tls.reload();
+            shared.hash_key.reload();
             if let Some(own) = shared.upstream_trust.own() {
                 own.reload(&shared.metrics);
             }
@@ -225,6 +238,9 @@ impl Gateway {
         drop(tokio::task::spawn_blocking(move || journal.flush()).await);
         if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
             tracing::warn!(%error, "the last refusals could not be recorded");
+        }
+        if let Err(error) = shared.denials.flush(&shared.journal, shared.clock.now(), true) {
+            tracing::warn!(%error, "the last denials could not be counted");
         }
         let close = move || {
             // What was recorded last is under a checkpoint before the archive is brought up to it.
@@ -272,6 +288,7 @@ fn stream(settings: &GatewaySettings, shared: &Shared, evidence: &Arc<EvidenceLo
         revoked: shared.verifier.revoked().clone(),
         name: settings.name.clone(),
         log: evidence.clone(),
+        evidence_dir: settings.evidence.dir.clone(),
         metrics: shared.metrics.clone(),
     }
 }
@@ -376,6 +393,9 @@ async fn flush_refusals(shared: Arc<Shared>) {
         every.tick().await;
         if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
             tracing::debug!(%error, "refusals could not be recorded yet");
+        }
+        if let Err(error) = shared.denials.flush(&shared.journal, shared.clock.now(), false) {
+            tracing::debug!(%error, "denials could not be counted yet");
         }
     }
 }

@@ -12,6 +12,7 @@ mod apply;
 mod certificate;
 mod connect;
 mod enforce;
+mod evidence;
 #[cfg(test)]
 mod fixture;
 mod heartbeat;
@@ -74,6 +75,8 @@ pub struct Parts {
     pub name: GatewayName,
     /// Where enforcements are recorded, what authority is given over, and whose key signs.
     pub log: Arc<EvidenceLog>,
+    /// Its directory, to be read when somebody asks.
+    pub evidence_dir: std::path::PathBuf,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -92,6 +95,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeat::run(parts.clock.clone(), parts.registry.clone(), parts.revoked.clone()));
     tasks.spawn(certificate::run(parts.clone()));
+    tasks.spawn(evidence::run(parts.clone()));
     tasks.spawn(Enforcer::new(&parts, outbox.clone()).run(waiting));
     let mut follower = Follower::new(&parts, enforcements);
     let follow = async {

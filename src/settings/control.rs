@@ -1,6 +1,7 @@
 //! The settings of a control plane.
 
 mod sign_in;
+mod witness;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,9 @@ use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
 use sign_in::RawSignIn;
 pub use sign_in::{PersonClaim, SignInSettings};
+
+pub use witness::{CosigningSettings, WitnessSettings, WitnessingSettings};
+use witness::{RawCosigning, RawWitnessing, cosigning, witnessing};
 
 /// Default port of the gRPC service.
 pub const DEFAULT_GRPC_PORT: u16 = 7443;
@@ -73,6 +77,12 @@ pub struct RawControl {
     /// Where people sign in, OpenID Connect. Default: nowhere; their tokens are those that `control init` makes.
     #[serde(default)]
     sign_in: Option<RawSignIn>,
+    /// Witnesses of this control plane's own log: without one, nobody but itself stands for it. Default: none.
+    #[serde(default)]
+    cosigning: Option<RawCosigning>,
+    /// Be a witness of others' logs. Default: none.
+    #[serde(default)]
+    witness: Option<RawWitnessing>,
     /// Limits on what clients can take.
     #[serde(default)]
     limits: RawControlLimits,
@@ -200,6 +210,10 @@ pub struct ControlSettings {
     pub issuers: Vec<IssuerSettings>,
     /// Where people sign in.
     pub sign_in: Option<SignInSettings>,
+    /// Who cosigns its own log.
+    pub cosigning: Option<CosigningSettings>,
+    /// Whose logs it cosigns.
+    pub witness: Option<WitnessingSettings>,
     /// Limits on what clients can take.
     pub limits: ControlLimits,
     /// How long running requests may go on after the signal to stop.
@@ -287,6 +301,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     let mut addresses =
         vec![("/grpc_address".to_owned(), raw.grpc_address.0), ("/http_address".to_owned(), http_address)];
     addresses.extend(raw.https_address.map(|address| ("/https_address".to_owned(), address.0)));
+    addresses.extend(raw.witness.as_ref().map(|raw| ("/witness/address".to_owned(), raw.address.0)));
     check.distinct(&addresses);
     let public_url = raw.public_url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
     if public_url.as_deref().is_some_and(|url| !is_origin(url)) {
@@ -307,6 +322,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     let seal_key_file = in_state(raw.seal_key_file.as_ref(), "seal.key");
     let ca_dir = in_state(raw.ca_dir.as_ref(), "ca");
     let store = StoreSettings::Sqlite { file: in_state(raw.store.sqlite.file.as_ref(), "control.db") };
+    let raw_domain = raw.trust_domain.clone();
     let settings = ControlSettings {
         trust_domain: raw.trust_domain.clone(),
         grpc_address: raw.grpc_address.0,
@@ -325,6 +341,8 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         notify: webhooks(&mut check, &raw.notify),
         issuers,
         sign_in,
+        cosigning: raw.cosigning.as_ref().map(|raw| cosigning(&mut check, raw)),
+        witness: raw.witness.as_ref().map(|raw| witnessing(&mut check, raw, &raw_domain)),
         limits: ControlLimits {
             max_connections: check.number("/limits/max_connections", raw.limits.max_connections, 1, 100_000),
             max_message_bytes: usize::try_from(check.size(

@@ -125,6 +125,10 @@ pub struct GatewayLimits {
     pub inspect_deadline: Duration,
     /// Memory for all inspected bodies together, in bytes.
     pub inspect_bytes: u64,
+    /// Denials of one identity that are recorded one by one in a burst; those beyond it are counted.
+    pub denials_burst: u32,
+    /// Denials of one identity that are recorded one by one in the long run, a minute.
+    pub denials_per_minute: u32,
 }
 
 /// The JSON Schema (2020-12) of a gateway's file.
@@ -228,13 +232,12 @@ fn limits(check: &mut Check<'_>, raw: &RawGatewayLimits) -> GatewayLimits {
             1,
             1_000_000,
         ),
-        max_streams_per_connection: u32::try_from(check.number(
+        max_streams_per_connection: count(
+            check,
             "/limits/max_streams_per_connection",
             raw.max_streams_per_connection,
-            1,
             1_000,
-        ))
-        .unwrap_or(1),
+        ),
         handshake_deadline: check.span("/limits/handshake_deadline", raw.handshake_deadline, least, seconds(60)),
         max_head_bytes: bytes(check.size(
             "/limits/max_head_bytes",
@@ -267,7 +270,13 @@ fn limits(check: &mut Check<'_>, raw: &RawGatewayLimits) -> GatewayLimits {
             Size::bytes(64 << 10),
             Size::mebibytes(64 << 10),
         ),
+        denials_burst: count(check, "/limits/denials_burst", raw.denials_burst, 1_000_000),
+        denials_per_minute: count(check, "/limits/denials_per_minute", raw.denials_per_minute, 60_000),
     }
+}
+
+fn count(check: &mut Check<'_>, at: &str, raw: u64, most: u64) -> u32 {
+    u32::try_from(check.number(at, raw, 1, most)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

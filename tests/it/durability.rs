@@ -3,6 +3,7 @@
 //! Here stand the upstream that remembers every call, and the caller that keeps its connection; the promises are in the
 //! modules below.
 
+mod denied;
 mod disk;
 mod killed;
 mod order;

@@ -60,6 +60,16 @@ impl ControlLog {
         })
     }
 
+    /// The log itself.
+    pub(crate) const fn evidence(&self) -> &Arc<EvidenceLog> {
+        &self.log
+    }
+
+    /// Its directory, to be read.
+    pub(crate) const fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
     /// Takes everything under a last checkpoint.
     pub(crate) async fn close(&self) {
         let (log, keeper) = (self.log.clone(), self.keeper.clone());

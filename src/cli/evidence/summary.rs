@@ -1,7 +1,7 @@
 //! A record in one line, for people. The whole of it is what `-o json` prints.
 
 use crate::domain::Timestamp;
-use crate::evidence::entry::{Basis, Denial, Ended, Ending, Event, Intent, RefusalCount};
+use crate::evidence::entry::{Basis, Denial, Denials, Ended, Ending, Event, Intent, RefusalCount};
 
 /// What happened, in the words of the log.
 pub(super) fn of(event: &Event<'_>) -> String {
@@ -12,6 +12,7 @@ pub(super) fn of(event: &Event<'_>) -> String {
         Event::Intent(it) => intent(it),
         Event::Outcome(it) => format!("{} of record {}: {}", it.call, it.intent_seq, ending(&it.ending)),
         Event::Denial(it) => denial(it),
+        Event::Denials(it) => denials(it),
         Event::Refusals(it) => {
             let count = |count: &RefusalCount| format!("{} {}", count.count, count.reason);
             format!("strangers: {}", it.counts.iter().map(count).collect::<Vec<_>>().join(", "))
@@ -59,6 +60,17 @@ fn denial(it: &Denial<'_>) -> String {
         (None, None) => "somebody".to_owned(),
     };
     format!("{} {} {}: {} {}", it.call, it.reason, who, it.method, it.path)
+}
+
+fn denials(it: &Denials<'_>) -> String {
+    let who = it.identity.as_ref().map_or("others".to_owned(), ToString::to_string);
+    match &it.counted {
+        None => format!("{} {who}: over its budget of records, counted from here on", it.reason),
+        Some(counted) => {
+            let (from, to) = (second(it.from), second(counted.to));
+            format!("{} {who}: {} from {from} to {to}, since record {}", it.reason, counted.count, counted.opened_seq)
+        }
+    }
 }
 
 fn ending(it: &Ending) -> String {

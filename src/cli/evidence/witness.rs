@@ -5,12 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use clap::Args;
-use http::{StatusCode, header};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -18,22 +13,19 @@ use super::super::Context;
 use super::super::failure::{Exit, Failure};
 use super::super::output::Human;
 use super::super::time::both;
-use super::{Log, remote};
+use super::Log;
+use crate::app::witness::{AskError, Asked, MAX_CONNECTIONS, router};
 use crate::clock::SystemClock;
 use crate::domain::{Clock as _, Timestamp};
-use crate::evidence::checkpoint::{Checkpoint, EvidenceKey, MAX_NOTE_BYTES, Origin, VerifierKey};
+use crate::evidence::checkpoint::{Checkpoint, EvidenceKey, Origin, VerifierKey};
 use crate::evidence::cosignature::CosignerKey;
 use crate::evidence::storage::DiskStorage;
-use crate::evidence::witness::{ADD_CHECKPOINT, MAX_REQUEST_BYTES, NotCosigned, Request, Witness};
+use crate::evidence::witness::Witness;
 use crate::files;
 use crate::serve::{Listener, serve};
 
-/// Connections at the same time; the rest wait.
-const MAX_CONNECTIONS: usize = 1_024;
-/// Requests that are judged at once; the rest wait.
-const AT_ONCE: usize = 32;
-/// How long a request may take, its body included.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a witness may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Serve {
@@ -75,48 +67,14 @@ impl Serve {
         let address = listener.address();
         let serving = Serving { address, key: witness.verifier().to_string() };
         context.output.element(&serving, || format!("witness {} on http://{address}/", serving.key))?;
-        let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
-        let router = Router::new()
-            .route(&format!("/{ADD_CHECKPOINT}"), post(add))
-            .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
-            .with_state((witness, places));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             // Without a handler for it the process ends at once, which harms nothing that was said.
             drop(tokio::signal::ctrl_c().await);
             stop.send_replace(true);
         });
-        serve(listener, None, router, stopped).await;
+        serve(listener, None, router(witness), stopped).await;
         Ok(Exit::Done)
-    }
-}
-
-type Shared = (Arc<Witness>, Arc<tokio::sync::Semaphore>);
-
-async fn add(State((witness, places)): State<Shared>, request: axum::extract::Request) -> Response {
-    let body = tokio::time::timeout(PATIENCE, axum::body::to_bytes(request.into_body(), MAX_REQUEST_BYTES)).await;
-    let body = match body {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
-        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
-    };
-    // One that is slow to send what is to be judged keeps nobody waiting.
-    let Ok(_place) = places.acquire().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-    let judged = tokio::task::spawn_blocking(move || witness.add_checkpoint(&body, SystemClock.now())).await;
-    let text = |kind: &'static str| [(header::CONTENT_TYPE, kind)];
-    match judged {
-        Ok(Ok(line)) => (text("text/plain; charset=utf-8"), line).into_response(),
-        Ok(Err(error)) => {
-            let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            tracing::warn!(%error, %status, "witness: not cosigned");
-            match error {
-                NotCosigned::OtherSize { known, .. } => {
-                    (status, text("text/x.tlog.size"), format!("{known}\n")).into_response()
-                }
-                error => (status, text("text/plain; charset=utf-8"), format!("{error}\n")).into_response(),
-            }
-        }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
@@ -151,41 +109,25 @@ impl Cosign {
             .map_err(|error| Failure::new(Exit::VerificationFailed, error.to_string()))?
             .ok_or_else(|| Failure::new(Exit::Unavailable, "there is no signed checkpoint"))?;
         let size = checkpoint.head.size;
-        let url = format!("{}/{ADD_CHECKPOINT}", self.witness.trim_end_matches('/'));
-        let client = remote::client(&url).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-        // Nobody but the witness knows what it cosigned last: it says so when it is asked from nothing.
-        let mut old = 0;
-        for _ in 0..2 {
-            let request = Request::make(&*storage, note.clone(), size, old);
-            let request = request.map_err(|error| Failure::new(Exit::Conflict, format!("{url}: {error}")))?;
-            let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Unavailable, format!("{url}: {error}"));
-            let sent = client.post(&url).body(request.body()).send().await;
-            let answer = sent.map_err(|error| failed(&error.without_url()))?;
-            let status = answer.status();
-            let is_size = answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/x.tlog.size");
-            let text = remote::body(answer, MAX_NOTE_BYTES).await.map_err(|error| failed(&error))?;
-            let text = String::from_utf8_lossy(&text).into_owned();
-            if status == StatusCode::OK {
-                return self.keep(context, &checkpoint, &format!("{note}{text}"));
-            }
-            match text.trim_end().parse() {
-                Ok(known) if status == StatusCode::CONFLICT && is_size && old == 0 => old = known,
-                _ => {
-                    let text = super::super::output::escaped(text.trim_end());
-                    return Err(Failure::new(Exit::Conflict, format!("{url} answered {status}: {text}")));
-                }
+        let asked = Asked::new(&self.witness, self.cosigner.clone(), PATIENCE);
+        let mut asked = asked.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        match asked.cosign(&storage, &note, size).await {
+            Ok(cosigned) => self.keep(context, &checkpoint, cosigned.at, &format!("{note}{}", cosigned.lines)),
+            Err(error) => {
+                let exit = match error {
+                    AskError::Unreachable(_) => Exit::Unavailable,
+                    AskError::Unsigned(_) => Exit::VerificationFailed,
+                    AskError::Behind { .. } | AskError::Forked(..) | AskError::Refused(..) | AskError::Log(_) => {
+                        Exit::Conflict
+                    }
+                };
+                let text = super::super::output::escaped(&error.to_string());
+                Err(Failure::new(exit, format!("{}: {text}", asked.url())))
             }
         }
-        Err(Failure::new(Exit::Conflict, format!("{url}: somebody else had it cosigned meanwhile; try again")))
     }
 
-    fn keep(&self, context: &Context, checkpoint: &Checkpoint, note: &str) -> Result<Exit, Failure> {
-        let at = self.cosigner.cosigned(note).ok_or_else(|| {
-            Failure::new(
-                Exit::VerificationFailed,
-                format!("the answer bears no cosignature of {}", self.cosigner.name()),
-            )
-        })?;
+    fn keep(&self, context: &Context, checkpoint: &Checkpoint, at: Timestamp, note: &str) -> Result<Exit, Failure> {
         files::write(&self.to, note.as_bytes(), files::PUBLIC)
             .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", self.to.display())))?;
         let cosigned = Cosigned {

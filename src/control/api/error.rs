@@ -44,6 +44,11 @@ impl ApiError {
         Self::new(Code::InvalidArgument, "invalid", text.into())
     }
 
+    /// Something that is not there.
+    pub(in super::super) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, "not_found", text.into())
+    }
+
     /// The process is about to end.
     pub(in super::super) fn stopping() -> Self {
         Self::new(Code::Unavailable, "unavailable", "the control plane is stopping".to_owned())

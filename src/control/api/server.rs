@@ -16,6 +16,7 @@ use super::super::enrol::CertificateAuthority;
 use super::super::sign_in::Tokens;
 use super::access::AccessService;
 use super::catalog::CatalogService;
+use super::evidence::EvidenceService;
 use super::fleet::FleetService;
 use super::identify::Identifier;
 use super::push::GrantStreamService;
@@ -117,6 +118,7 @@ impl Api {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<v1::access_server::AccessServer<AccessService>>().await;
         health.set_serving::<v1::catalog_server::CatalogServer<CatalogService>>().await;
+        health.set_serving::<v1::evidence_server::EvidenceServer<EvidenceService>>().await;
         health.set_serving::<v1::fleet_server::FleetServer<FleetService>>().await;
         health.set_serving::<v1::grant_stream_server::GrantStreamServer<GrantStreamService>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -146,6 +148,11 @@ impl Api {
                 })
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(usize::MAX),
+            )
+            .add_service(
+                v1::evidence_server::EvidenceServer::new(EvidenceService::new(self.handle.clone(), self.stop.clone()))
+                    .max_decoding_message_size(MAX_GATEWAY_MESSAGE_BYTES)
+                    .max_encoding_message_size(usize::MAX),
             )
             .add_service(
                 v1::fleet_server::FleetServer::new(fleet)

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Text, micros};
+use super::hashed::{Hashed, QueryHashes};
 use super::parameters::Parameters;
 use crate::domain::name::{
     ActionName, AllotmentId, CallId, ExceptionName, GrantId, IdentityName, ResourceName, RouteName,
@@ -26,7 +27,7 @@ pub struct Intent<'a> {
     pub allotment: Option<AllotmentId>,
     /// The body that was decided on, when the route inspects it: it is what is forwarded.
     #[serde(default)]
-    pub body: Option<BodyDigest>,
+    pub body: Option<Hashed>,
     /// On an observed route: what would have been refused, and why.
     #[serde(default)]
     pub would_refuse: Option<Reason>,
@@ -51,6 +52,9 @@ pub struct Intent<'a> {
     pub host: Text<'a>,
     /// Path, without query.
     pub path: Text<'a>,
+    /// Its query, without what it says.
+    #[serde(default)]
+    pub query: Option<QueryHashes>,
     /// The other end of the connection.
     pub peer: SocketAddr,
     /// Epoch of the snapshot decided on.
@@ -63,16 +67,6 @@ pub struct Intent<'a> {
     pub upstream: Text<'a>,
     /// What the upstream gets in place of the caller's credential.
     pub credential_out: CredentialOut,
-}
-
-/// A whole body, by what identifies it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BodyDigest {
-    /// Its length.
-    pub bytes: u64,
-    /// Its SHA-256, hexadecimal.
-    pub sha256: String,
 }
 
 /// What was decided on a recorded intent. A denial is a record of its own.
@@ -221,12 +215,62 @@ pub struct Denial<'a> {
     pub host: Text<'a>,
     /// Path, without query.
     pub path: Text<'a>,
+    /// Its query, without what it says.
+    #[serde(default)]
+    pub query: Option<QueryHashes>,
     /// The other end of the connection.
     pub peer: SocketAddr,
     /// Epoch of the snapshot decided on.
     pub epoch: u64,
     /// Revision of the snapshot decided on.
     pub revision: u64,
+}
+
+/// Denials of one identity for one reason beyond its budget, counted: so that a known caller cannot fill the disk.
+///
+/// One such record opens an aggregate, durable before the first denial in it is answered; a second one closes it, with the
+/// count. Without the second the process ended first, and how many there were is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denials<'a> {
+    /// The first of them.
+    #[serde(with = "micros")]
+    pub from: Timestamp,
+    /// Whose calls they were. Without it: of callers who are not in the inventory, or beyond the number that is told apart.
+    #[serde(default)]
+    pub identity: Option<Cow<'a, IdentityName>>,
+    /// Why.
+    pub reason: Reason,
+    /// A few of them, at most [`MAX_SAMPLES`](super::MAX_SAMPLES).
+    #[serde(default)]
+    pub samples: Vec<DenialSample<'a>>,
+    /// In the record that closes it.
+    #[serde(default)]
+    pub counted: Option<Counted>,
+}
+
+/// What an aggregate of denials came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// How many denials.
+    pub count: u64,
+    /// Where the record that opened it stands in this log.
+    pub opened_seq: u64,
+    /// The last of them.
+    #[serde(with = "micros")]
+    pub to: Timestamp,
+}
+
+/// One denial of an aggregate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenialSample<'a> {
+    /// The call.
+    pub call: CallId,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// HTTP method.
+    pub method: Text<'a>,
+    /// Path, without query.
+    pub path: Text<'a>,
 }
 
 /// Refusals before identification, counted, so that strangers cannot fill the disk.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::call::{Denial, Intent, Outcome, Refusals};
+use super::call::{Denial, Denials, Intent, Outcome, Refusals};
 use crate::domain::name::{CallId, GrantId, IdentityName, OwnerName};
 use crate::domain::{Reason, Timestamp};
 
@@ -41,6 +41,8 @@ pub enum Event<'a> {
     Outcome(Outcome),
     /// An identified caller is refused.
     Denial(Box<Denial<'a>>),
+    /// Denials of an identified caller beyond its budget, counted.
+    Denials(Denials<'a>),
     /// Refusals of callers that nobody identified, counted.
     Refusals(Refusals<'a>),
     /// A token left the gate.
@@ -66,6 +68,7 @@ pub enum Kind {
     Intent,
     Outcome,
     Denial,
+    Denials,
     Refusals,
     TokenIssued,
     TokenRevoked,
@@ -83,6 +86,7 @@ impl Kind {
             Self::Intent => "intent",
             Self::Outcome => "outcome",
             Self::Denial => "denial",
+            Self::Denials => "denials",
             Self::Refusals => "refusals",
             Self::TokenIssued => "token_issued",
             Self::TokenRevoked => "token_revoked",
@@ -94,6 +98,13 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Of the name that records and filters write.
+    pub fn parse(name: &str) -> Option<Self> {
+        serde_json::from_value(name.into()).ok()
+    }
+}
+
 impl Event<'static> {
     pub(super) fn parse(kind: Kind, data: &str) -> Result<Self, serde_json::Error> {
         Ok(match kind {
@@ -101,6 +112,7 @@ impl Event<'static> {
             Kind::Intent => Self::Intent(serde_json::from_str(data)?),
             Kind::Outcome => Self::Outcome(serde_json::from_str(data)?),
             Kind::Denial => Self::Denial(serde_json::from_str(data)?),
+            Kind::Denials => Self::Denials(serde_json::from_str(data)?),
             Kind::Refusals => Self::Refusals(serde_json::from_str(data)?),
             Kind::TokenIssued => Self::TokenIssued(serde_json::from_str(data)?),
             Kind::TokenRevoked => Self::TokenRevoked(serde_json::from_str(data)?),
@@ -120,6 +132,7 @@ impl Event<'_> {
             Self::Intent(_) => Kind::Intent,
             Self::Outcome(_) => Kind::Outcome,
             Self::Denial(_) => Kind::Denial,
+            Self::Denials(_) => Kind::Denials,
             Self::Refusals(_) => Kind::Refusals,
             Self::TokenIssued(_) => Kind::TokenIssued,
             Self::TokenRevoked(_) => Kind::TokenRevoked,

@@ -7,13 +7,14 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::event::Text;
-use super::json::hex;
+use super::hashed::Hashed;
 use crate::domain::name::ParameterName;
+use crate::evidence::keyed::HashKey;
 use crate::evidence::tree::sha256;
 
-/// Longest parameter value recorded as it is; of a longer one its length and SHA-256.
+/// Longest parameter value recorded as it is; of a longer one its length and keyed hash.
 pub const MAX_VALUE_BYTES: usize = 256;
-/// Bytes that the parameter values of one call may take together as they are; the rest are recorded as digests.
+/// Bytes that the parameter values of one call may take together as they are; the rest are recorded as hashes.
 pub const MAX_VALUES_BYTES: usize = 8192;
 
 /// A route's parameters in a call: sorted by name, each once, values bounded.
@@ -27,17 +28,12 @@ pub enum ParameterValue<'a> {
     /// As it stood in the call.
     Text(Text<'a>),
     /// A value too long to be kept.
-    Digest {
-        /// Its length.
-        bytes: u64,
-        /// Its SHA-256, hexadecimal.
-        sha256: String,
-    },
+    Hashed(Hashed),
 }
 
 impl<'a> Parameters<'a> {
     /// Of a call's parameters in any order. Of a name that stands twice the first value counts.
-    pub fn new(values: impl IntoIterator<Item = (Cow<'a, ParameterName>, &'a str)>) -> Self {
+    pub fn new(values: impl IntoIterator<Item = (Cow<'a, ParameterName>, &'a str)>, key: &HashKey) -> Self {
         let mut left = MAX_VALUES_BYTES;
         let mut pairs: Vec<_> = values
             .into_iter()
@@ -50,7 +46,7 @@ impl<'a> Parameters<'a> {
                     (name, ParameterValue::Text(Cow::Borrowed(text)))
                 } else {
                     let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-                    (name, ParameterValue::Digest { bytes, sha256: hex(&sha256(text.as_bytes())) })
+                    (name, ParameterValue::Hashed(key.hashed(bytes, &sha256(text.as_bytes()))))
                 }
             })
             .collect();

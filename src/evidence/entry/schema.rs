@@ -9,7 +9,7 @@ use super::event::{
     MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_METHOD_BYTES, MAX_NOTE_BYTES, MAX_PATH_BYTES, MAX_PRINCIPAL_BYTES,
     MAX_SAMPLE_PATH_BYTES, MAX_SAMPLES,
 };
-use super::{ENTRY_VERSION, Kind};
+use super::{ENTRY_VERSION, Kind, MAX_QUERY_VALUES};
 use crate::domain::Reason;
 use crate::evidence::checkpoint::MAX_ORIGIN_BYTES;
 
@@ -44,7 +44,11 @@ pub fn schema() -> Value {
             "number": { "type": "integer", "minimum": 0 },
             "reason": { "enum": Reason::ALL.iter().map(|reason| reason.code()).collect::<Vec<_>>() },
             "credential": { "enum": ["certificate", "token", "gate_token"] },
-            "digest": object(&[("bytes", number()), ("sha256", text(MAX_LABEL_BYTES))], &[]),
+            "hashed": { "oneOf": [
+                object(&[("bytes", number()), ("hmac", text(MAX_LABEL_BYTES)), ("key", text(MAX_LABEL_BYTES))], &[]),
+                object(&[("bytes", number()), ("sha256", text(MAX_LABEL_BYTES))], &[]),
+            ] },
+            "query": query(),
         },
     })
 }
@@ -57,6 +61,7 @@ const KINDS: &[(Kind, Data)] = &[
     (Kind::Intent, intent),
     (Kind::Outcome, outcome),
     (Kind::Denial, denial),
+    (Kind::Denials, denials),
     (Kind::Refusals, refusals),
     (Kind::TokenIssued, token_issued),
     (Kind::TokenRevoked, token_revoked),
@@ -107,6 +112,12 @@ fn object(always: &[(&str, Value)], sometimes: &[(&str, Value)]) -> Value {
     json!({ "type": "object", "additionalProperties": false, "required": required, "properties": members })
 }
 
+fn query() -> Value {
+    let value = object(&[("hmac", text(MAX_LABEL_BYTES))], &[("name", text(MAX_LABEL_BYTES))]);
+    let values = json!({ "type": "array", "items": value, "maxItems": MAX_QUERY_VALUES });
+    object(&[("key", text(MAX_LABEL_BYTES)), ("values", values)], &[("more", number())])
+}
+
 fn log_opened() -> Value {
     let (program, boot) = (text(MAX_LABEL_BYTES), text(MAX_LABEL_BYTES));
     object(&[("boot_id", boot), ("incarnation", number()), ("program", program), ("resumed_from", number())], &[])
@@ -114,7 +125,7 @@ fn log_opened() -> Value {
 
 fn intent() -> Value {
     let basis = json!({ "oneOf": [object(&[("grant", id())], &[]), object(&[("exception", name())], &[])] });
-    let value = json!({ "oneOf": [{ "type": "string" }, of("digest")] });
+    let value = json!({ "oneOf": [{ "type": "string" }, of("hashed")] });
     let parameters = json!({ "type": "object", "propertyNames": of("name"), "additionalProperties": value });
     object(
         &[
@@ -138,7 +149,7 @@ fn intent() -> Value {
             ("route", name()),
             ("upstream", text(MAX_HOST_BYTES)),
         ],
-        &[("allotment", id()), ("body", of("digest")), ("would_refuse", reason())],
+        &[("allotment", id()), ("body", of("hashed")), ("query", of("query")), ("would_refuse", reason())],
     )
 }
 
@@ -175,9 +186,21 @@ fn denial() -> Value {
             ("credential", of("credential")),
             ("identity", name()),
             ("principal", text(MAX_PRINCIPAL_BYTES)),
+            ("query", of("query")),
             ("resource", name()),
             ("route", name()),
         ],
+    )
+}
+
+fn denials() -> Value {
+    let counted = object(&[("count", number()), ("opened_seq", number()), ("to", time())], &[]);
+    let (method, path) = (text(MAX_METHOD_BYTES), text(MAX_SAMPLE_PATH_BYTES));
+    let sample = object(&[("call", id()), ("method", method), ("path", path), ("peer", text(MAX_LABEL_BYTES))], &[]);
+    let samples = json!({ "type": "array", "items": sample, "maxItems": MAX_SAMPLES });
+    object(
+        &[("from", time()), ("reason", reason()), ("samples", samples)],
+        &[("counted", counted), ("identity", name())],
     )
 }
 

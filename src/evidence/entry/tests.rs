@@ -7,6 +7,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::name::{AllotmentId, CallId, GrantId, ParameterName};
 use crate::domain::{Reason, Timestamp};
+use crate::evidence::keyed::HashKey;
+
+fn key() -> HashKey {
+    HashKey::generate().unwrap()
+}
 
 pub(crate) fn call(n: u128) -> CallId {
     CallId::from_bits(n)
@@ -19,7 +24,7 @@ fn intent<'a>(path: &'a str, principal: &'a str, values: &[(&'a str, &'a str)]) 
         decision: Decision::Allow,
         basis: Basis::Grant(GrantId::from_bits(9)),
         allotment: Some(AllotmentId::from_bits(11)),
-        body: Some(BodyDigest { bytes: u64::MAX, sha256: "0a".repeat(32) }),
+        body: Some(Hashed::Keyed { bytes: u64::MAX, hmac: "0a".repeat(32), key: "0b".repeat(8) }),
         would_refuse: Some(Reason::GrantMissing),
         identity: Cow::Owned("billing".parse().unwrap()),
         principal: principal.into(),
@@ -27,10 +32,11 @@ fn intent<'a>(path: &'a str, principal: &'a str, values: &[(&'a str, &'a str)]) 
         route: Cow::Owned("orders".parse().unwrap()),
         resource: Cow::Owned("api/orders".parse().unwrap()),
         action: Cow::Owned("read".parse().unwrap()),
-        parameters: Parameters::new(parameters),
+        parameters: Parameters::new(parameters, &key()),
         method: "GET".into(),
         host: "orders.internal".into(),
         path: path.into(),
+        query: QueryHashes::of("a=1&b", &key()),
         peer: "10.1.2.3:4567".parse().unwrap(),
         epoch: 1,
         revision: 42,
@@ -72,10 +78,23 @@ fn every_kind() -> Vec<Event<'static>> {
             method: text("DELETE"),
             host: text("h"),
             path: text("/"),
+            query: QueryHashes::of("a=1", &key()),
             peer: "[::1]:80".parse().unwrap(),
             epoch: 0,
             revision: 0,
         })),
+        Event::Denials(Denials {
+            from: at,
+            identity: Some(Cow::Owned("helper".parse().unwrap())),
+            reason: Reason::GrantMissing,
+            samples: vec![DenialSample {
+                call: call(2),
+                peer: "1.2.3.4:5".parse().unwrap(),
+                method: text("G"),
+                path: text("/x"),
+            }],
+            counted: Some(Counted { count: 12, opened_seq: 3, to: at }),
+        }),
         Event::Refusals(Refusals {
             from: at,
             to: at,
@@ -182,18 +201,26 @@ fn long_values_are_kept_as_their_digest_and_long_texts_cut() {
     let Event::Intent(read) = Entry::parse(&bytes).unwrap().event else { panic!() };
     let parameters: Vec<_> = read.parameters.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     assert_eq!(parameters[0], ("a", ParameterValue::Text("1".into())));
-    let sha256 = "9a3a8a9bb2d46bd5d1f3b44d5f4f7b9a".len();
-    assert!(
-        matches!(&parameters[1], ("b", ParameterValue::Digest { bytes: 257, sha256: hex }) if hex.len() == sha256 * 2)
-    );
+    let ("b", ParameterValue::Hashed(Hashed::Keyed { bytes: 257, hmac, .. })) = &parameters[1] else { panic!() };
+    assert_eq!(hmac.len(), 64);
     assert!(read.path.starts_with("/\u{1}\u{20ac}") && read.path.contains("[36001 bytes, sha256 "));
     let encoded = serde_json::to_string(&read.path).unwrap();
     assert!(encoded.len() <= MAX_PATH_BYTES + 2, "{}", encoded.len());
 }
 
 #[test]
+fn records_of_earlier_versions_are_read() {
+    let mut event = intent("/", "p", &[]);
+    event.query = None;
+    event.body = Some(Hashed::Plain { bytes: 5, sha256: "0a".repeat(32) });
+    let bytes = encode(&event, 0, 0);
+    assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"bytes":5,"sha256":""#));
+    assert_eq!(Entry::parse(&bytes).unwrap().event, Event::Intent(event.into()));
+}
+
+#[test]
 fn unknown_versions_kinds_and_members_are_refused() {
-    let good = String::from_utf8(encode(&every_kind()[6], 0, 0)).unwrap();
+    let good = String::from_utf8(encode(&every_kind()[7], 0, 0)).unwrap();
     for (from, to) in
         [("\"v\":1", "\"v\":2"), ("token_revoked", "token_removed"), ("\"log\"", "\"lag\""), ("{\"by\"", "{\"bye\"")]
     {
@@ -230,6 +257,7 @@ fn the_longest_intent_fits() {
         (0..64).map(|n| (format!("{}{n}", "p".repeat(126)), "\u{1}".repeat(256))).collect();
     let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let mut event = intent(&hostile, &hostile, &values);
+    event.query = QueryHashes::of(&format!("{}=v&", "n".repeat(MAX_QUERY_NAME_BYTES)).repeat(99), &key());
     (event.host, event.method, event.upstream) =
         (hostile.as_str().into(), hostile.as_str().into(), hostile.as_str().into());
     let bytes = encode(&event, u64::MAX, i64::MIN);

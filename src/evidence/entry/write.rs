@@ -3,12 +3,13 @@
 //! Written by hand because it stands on the path of each call. Every text that a stranger chose goes through
 //! [`Object::text`], which bounds its encoded length.
 
-use super::call::{Basis, CredentialOut, Denial, Intent, Outcome, Refusals};
+use super::call::{Basis, CredentialOut, Denial, Denials, Intent, Outcome, Refusals};
 use super::event::{
     Change, Enforced, Event, IssueKind, Kind, LogOpened, MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_METHOD_BYTES,
     MAX_NOTE_BYTES, MAX_PATH_BYTES, MAX_PRINCIPAL_BYTES, MAX_SAMPLE_PATH_BYTES, MAX_SAMPLES, Pruned, Recovered,
     TokenIssued, TokenRevoked,
 };
+use super::hashed::{Hashed, MAX_QUERY_VALUES, QueryHashes};
 use super::json::{Object, canonical_json, escaped, key, list, quoted, signed, ulid, unsigned};
 use super::parameters::{ParameterValue, Parameters};
 
@@ -39,6 +40,7 @@ encode! {
     Intent<'_> => Intent, intent;
     Outcome => Outcome, outcome;
     Denial<'_> => Denial, denial;
+    Denials<'_> => Denials, denials;
     Refusals<'_> => Refusals, refusals;
     TokenIssued<'_> => TokenIssued, token_issued;
     TokenRevoked<'_> => TokenRevoked, token_revoked;
@@ -59,6 +61,7 @@ impl Encode for Event<'_> {
             Self::Intent(it) => intent(it, out),
             Self::Outcome(it) => outcome(it, out),
             Self::Denial(it) => denial(it, out),
+            Self::Denials(it) => denials(it, out),
             Self::Refusals(it) => refusals(it, out),
             Self::TokenIssued(it) => token_issued(it, out),
             Self::TokenRevoked(it) => token_revoked(it, out),
@@ -119,10 +122,7 @@ fn intent(it: &Intent<'_>, out: &mut Vec<u8>) {
     }
     basis.push(b'}');
     if let Some(body) = &it.body {
-        let mut digest = Object::begin(object.key(key!("body")));
-        digest.number(key!("bytes"), body.bytes);
-        digest.text(key!("sha256"), &body.sha256, MAX_LABEL_BYTES);
-        digest.end();
+        hashed(body, object.key(key!("body")));
     }
     object.call(key!("call"), it.call);
     object.plain(key!("credential"), it.credential.as_str());
@@ -142,6 +142,9 @@ fn intent(it: &Intent<'_>, out: &mut Vec<u8>) {
     object.text(key!("path"), &it.path, MAX_PATH_BYTES);
     object.address(key!("peer"), it.peer);
     object.text(key!("principal"), &it.principal, MAX_PRINCIPAL_BYTES);
+    if let Some(it) = &it.query {
+        query(it, object.key(key!("query")));
+    }
     object.plain(key!("resource"), it.resource.as_str());
     object.number(key!("revision"), it.revision);
     object.plain(key!("route"), it.route.as_str());
@@ -162,15 +165,43 @@ fn parameters(it: &Parameters<'_>, out: &mut Vec<u8>) {
         out.push(b':');
         match value {
             ParameterValue::Text(text) => escaped(text, out),
-            ParameterValue::Digest { bytes, sha256 } => {
-                let mut object = Object::begin(out);
-                object.number(key!("bytes"), *bytes);
-                object.text(key!("sha256"), sha256, MAX_LABEL_BYTES);
-                object.end();
-            }
+            ParameterValue::Hashed(value) => hashed(value, out),
         }
     }
     out.push(b'}');
+}
+
+fn hashed(it: &Hashed, out: &mut Vec<u8>) {
+    let mut object = Object::begin(out);
+    match it {
+        Hashed::Keyed { bytes, hmac, key } => {
+            object.number(key!("bytes"), *bytes);
+            object.text(key!("hmac"), hmac, MAX_LABEL_BYTES);
+            object.text(key!("key"), key, MAX_LABEL_BYTES);
+        }
+        Hashed::Plain { bytes, sha256 } => {
+            object.number(key!("bytes"), *bytes);
+            object.text(key!("sha256"), sha256, MAX_LABEL_BYTES);
+        }
+    }
+    object.end();
+}
+
+fn query(it: &QueryHashes, out: &mut Vec<u8>) {
+    let mut object = Object::begin(out);
+    object.text(key!("key"), &it.key, MAX_LABEL_BYTES);
+    if it.more > 0 {
+        object.number(key!("more"), it.more);
+    }
+    list(object.key(key!("values")), it.values.iter().take(MAX_QUERY_VALUES), |value, out| {
+        let mut object = Object::begin(out);
+        object.text(key!("hmac"), &value.hmac, MAX_LABEL_BYTES);
+        if let Some(name) = &value.name {
+            object.text(key!("name"), name, MAX_LABEL_BYTES);
+        }
+        object.end();
+    });
+    object.end();
 }
 
 fn outcome(it: &Outcome, out: &mut Vec<u8>) {
@@ -211,6 +242,9 @@ fn denial(it: &Denial<'_>, out: &mut Vec<u8>) {
     if let Some(principal) = &it.principal {
         object.text(key!("principal"), principal, MAX_PRINCIPAL_BYTES);
     }
+    if let Some(it) = &it.query {
+        query(it, object.key(key!("query")));
+    }
     object.plain(key!("reason"), it.reason.code());
     if let Some(resource) = &it.resource {
         object.plain(key!("resource"), resource.as_str());
@@ -219,6 +253,31 @@ fn denial(it: &Denial<'_>, out: &mut Vec<u8>) {
     if let Some(route) = &it.route {
         object.plain(key!("route"), route.as_str());
     }
+    object.end();
+}
+
+fn denials(it: &Denials<'_>, out: &mut Vec<u8>) {
+    let mut object = Object::begin(out);
+    if let Some(counted) = &it.counted {
+        let mut object = Object::begin(object.key(key!("counted")));
+        object.number(key!("count"), counted.count);
+        object.number(key!("opened_seq"), counted.opened_seq);
+        object.integer(key!("to"), counted.to.unix_micros());
+        object.end();
+    }
+    object.integer(key!("from"), it.from.unix_micros());
+    if let Some(identity) = &it.identity {
+        object.plain(key!("identity"), identity.as_str());
+    }
+    object.plain(key!("reason"), it.reason.code());
+    list(object.key(key!("samples")), it.samples.iter().take(MAX_SAMPLES), |sample, out| {
+        let mut object = Object::begin(out);
+        object.call(key!("call"), sample.call);
+        object.text(key!("method"), &sample.method, MAX_METHOD_BYTES);
+        object.text(key!("path"), &sample.path, MAX_SAMPLE_PATH_BYTES);
+        object.address(key!("peer"), sample.peer);
+        object.end();
+    });
     object.end();
 }
 

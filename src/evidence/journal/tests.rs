@@ -66,6 +66,7 @@ pub(crate) fn intent(n: u64) -> Intent<'static> {
         method: "GET".into(),
         host: "orders.internal".into(),
         path: "/v1/orders/7".into(),
+        query: None,
         peer: "10.0.0.1:1".parse().unwrap(),
         epoch: 1,
         revision: 2,

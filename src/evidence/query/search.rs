@@ -20,6 +20,17 @@ pub struct Search {
     rest: Query,
 }
 
+impl Query {
+    /// The records from `from` on that `filter` wants, with the outcomes of calls whose intents stand before.
+    ///
+    /// # Errors
+    /// When the log or the index cannot be read.
+    pub fn after(index: Arc<Index>, from: u64, filter: Filter) -> Result<Self, QueryError> {
+        let (reader, open) = (index.reader(from)?, std::collections::HashSet::new());
+        Ok(Self { reader, filter, open, before: (from > 0).then_some((index, from)) })
+    }
+}
+
 impl Search {
     /// The records that `filter` wants. Without anything that the index knows, all of them are read.
     ///

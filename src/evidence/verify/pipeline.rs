@@ -129,6 +129,7 @@ fn meaning(bytes: &[u8], log: &str) -> Result<Meaning, RecordFault> {
         Event::Intent(intent) => Told::Intent(intent.call),
         Event::Outcome(outcome) => Told::Outcome { call: outcome.call, intent_seq: outcome.intent_seq },
         Event::Denial(_)
+        | Event::Denials(_)
         | Event::Refusals(_)
         | Event::TokenIssued(_)
         | Event::TokenRevoked(_)

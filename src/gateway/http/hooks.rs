@@ -102,6 +102,7 @@ impl Hooks {
                 method: header.method.as_str(),
                 host,
                 path: header.uri.path(),
+                query: header.uri.query(),
                 authorization: header.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
                 dialect: context.dialect,
                 body: &body,
@@ -121,7 +122,7 @@ impl Hooks {
                 }
                 Ok(Admission::Inspect(most)) => match inspect::read(&self.worker, session, most).await {
                     Ok(whole) => {
-                        body = Body::Whole(whole.digest.clone());
+                        body = Body::Whole(whole.digest);
                         inspected = Some(whole);
                     }
                     Err(reason) => {

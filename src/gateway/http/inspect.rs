@@ -11,8 +11,8 @@ use pingora_error::{Error, ErrorType};
 use pingora_proxy::Session;
 
 use crate::domain::Reason;
-use crate::evidence::entry::BodyDigest;
 use crate::gateway::budget::Share;
+use crate::gateway::pipeline::WholeBody;
 use crate::gateway::worker::Worker;
 
 /// What a body takes first; then it doubles, up to its length.
@@ -22,7 +22,7 @@ const FIRST_BYTES: u64 = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Inspected {
     pub(super) bytes: Bytes,
-    pub(super) digest: BodyDigest,
+    pub(super) digest: WholeBody,
     /// Holds the memory of `bytes` until the call ends.
     pub(super) share: Share,
     /// Whether the head announced one, be it empty.
@@ -43,7 +43,7 @@ pub(super) async fn read(worker: &Worker, session: &mut Session, most: u64) -> R
     };
     let limit = worker.shared.limits.inspect_deadline;
     let (bytes, sha256) = tokio::time::timeout(limit, work).await.map_err(|_| Reason::RequestTimeout)??;
-    let digest = BodyDigest { bytes: length_of(&bytes), sha256 };
+    let digest = WholeBody { bytes: length_of(&bytes), sha256 };
     Ok(Inspected { bytes: bytes.into(), digest, share, announced })
 }
 
@@ -76,7 +76,7 @@ async fn collect(
     most: u64,
     declared: Option<u64>,
     share: &mut Share,
-) -> Result<(Vec<u8>, String), Reason> {
+) -> Result<(Vec<u8>, [u8; 32]), Reason> {
     let mut bytes = Vec::new();
     let most_room = declared.unwrap_or(most);
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
@@ -94,7 +94,9 @@ async fn collect(
         digest.update(&part);
         bytes.extend_from_slice(&part);
     }
-    Ok((bytes, crate::evidence::entry::hex(digest.finish().as_ref())))
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(digest.finish().as_ref());
+    Ok((bytes, sha256))
 }
 
 fn length_of(bytes: &[u8]) -> u64 {

@@ -89,6 +89,7 @@ pub struct WorkerMetrics {
     pub(super) allowed: AtomicU64,
     pub(super) observed: AtomicU64,
     pub(super) denied: ByReason,
+    pub(super) denials_counted: AtomicU64,
     pub(super) refused: ByReason,
     pub(super) cut: ByReason,
     pub(super) call: Durations,
@@ -122,6 +123,7 @@ impl WorkerMetrics {
             allowed: AtomicU64::default(),
             observed: AtomicU64::default(),
             denied: ByReason::default(),
+            denials_counted: AtomicU64::default(),
             refused: ByReason::default(),
             cut: ByReason::default(),
             call: Durations::new(CALL_BUCKETS_US),
@@ -154,6 +156,11 @@ impl WorkerMetrics {
     /// A call of an identified caller was refused.
     pub fn denied(&self, reason: Reason) {
         self.denied.count(reason);
+    }
+
+    /// A denial was beyond its identity's budget.
+    pub fn denial_counted(&self) {
+        self.denials_counted.fetch_add(1, Relaxed);
     }
 
     /// A request was refused before anybody was identified.

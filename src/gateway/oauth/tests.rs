@@ -31,6 +31,7 @@ async fn gate(grants: &[Grant]) -> Gate {
         registry: fixture.registry.clone(),
         verifier: fixture.verifier.clone(),
         journal: fixture.journal.clone(),
+        denials: Arc::new(crate::gateway::denials::DenialBudget::new(1000, 20)),
         metrics: fixture.metrics.worker(0),
         issuer: GatewayIssuer::new(GATE),
         audience: GATE.to_owned(),

@@ -9,6 +9,7 @@ use crate::evidence::cosignature::CosignerKey;
 use crate::settings::gateway::ControlEndpoint;
 use crate::wire::CONTROL_SERVER_NAME;
 use crate::wire::v1::access_client::AccessClient;
+use crate::wire::v1::evidence_client::EvidenceClient;
 use crate::wire::v1::fleet_client::FleetClient;
 use crate::wire::v1::grant_stream_client::GrantStreamClient;
 
@@ -65,6 +66,12 @@ pub(super) async fn access(endpoint: &ControlEndpoint) -> Result<AccessClient<Ch
 /// A client for what concerns the fleet, over a connection of its own.
 pub(super) async fn fleet(endpoint: &ControlEndpoint) -> Result<FleetClient<Channel>, ConnectError> {
     Ok(FleetClient::new(channel(endpoint).await?.connect().await?))
+}
+
+/// A client on which this gateway answers questions, over a connection of its own: answers are large, and the stream's
+/// must not wait behind them.
+pub(super) async fn evidence(endpoint: &ControlEndpoint) -> Result<EvidenceClient<Channel>, ConnectError> {
+    Ok(EvidenceClient::new(channel(endpoint).await?.connect().await?))
 }
 
 async fn channel(endpoint: &ControlEndpoint) -> Result<Endpoint, ConnectError> {

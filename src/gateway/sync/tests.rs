@@ -208,6 +208,7 @@ async fn house_of(name: &str) -> House {
         revoked: Arc::default(),
         name: "edge".parse().unwrap(),
         log: Arc::new(log),
+        evidence_dir: evidence,
         metrics: Metrics::new(1),
     };
     House { _dir: dir, parts, attached: Mutex::new(attached), stop: watch::Sender::new(false) }

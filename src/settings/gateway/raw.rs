@@ -223,6 +223,11 @@ pub(super) struct RawGatewayLimits {
     pub(super) inspect_deadline: Span,
     /// Memory for all inspected bodies together: 64KiB to 64GiB.
     pub(super) inspect_bytes: Size,
+    /// Denials of one identity that the evidence records one by one in a burst, 1 to 1000000; those beyond it are counted
+    /// in one record per reason. Default: 1000.
+    pub(super) denials_burst: u64,
+    /// The same in the long run, a minute: 1 to 60000. Default: 20.
+    pub(super) denials_per_minute: u64,
 }
 
 impl Default for RawGatewayLimits {
@@ -241,9 +246,16 @@ impl Default for RawGatewayLimits {
             hold: seconds(30),
             inspect_deadline: seconds(30),
             inspect_bytes: Size::mebibytes(256),
+            denials_burst: DENIALS_BURST,
+            denials_per_minute: DENIALS_PER_MINUTE,
         }
     }
 }
+
+/// Some 700 KiB of log: what a deployment with a forgotten grant does before somebody looks is all there to read.
+const DENIALS_BURST: u64 = 1_000;
+/// Some 20 MiB of log a day from one identity that never stops.
+const DENIALS_PER_MINUTE: u64 = 20;
 
 fn default_listen() -> Vec<RawListener> {
     vec![RawListener { address: Address::loopback(DEFAULT_PLAIN_PORT), tls: None }]

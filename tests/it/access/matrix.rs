@@ -32,6 +32,7 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("request deny", "request deny {request} --reason x"),
     ("request cancel", "request cancel {request} --reason x"),
     ("fleet status", "fleet status"),
+    ("evidence of every gateway", "evidence query --fleet --reason grant_missing"),
     ("fleet resume", "fleet resume --all --reason x"),
     ("fleet invite", "fleet invite edge-{caller} --out {caller}.json"),
 ];

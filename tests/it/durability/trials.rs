@@ -57,6 +57,7 @@ fn write(log: &EvidenceLog, who: &str, until: u64) {
             method: "GET".into(),
             host: "orders.internal".into(),
             path: "/v1/orders/8812".into(),
+            query: None,
             peer: "10.1.2.3:45678".parse().unwrap(),
             epoch: 1,
             revision: 1,

@@ -1,6 +1,5 @@
 //! Bodies that are read whole before the call is decided: all of it or nothing.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::mpsc;
 
@@ -25,14 +24,17 @@ fn call_of(answers: &str) -> String {
     answers.rsplit_once(CALL_ID).expect("a call id").1.lines().next().unwrap().to_owned()
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref().iter().fold(
-        String::new(),
-        |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        },
-    )
+/// A body as the gateway's records have it, under its own key: HMAC-SHA-256 of the SHA-256.
+fn hashed(dev: &Dev, bytes: &[u8]) -> Value {
+    use aws_lc_rs::{digest, hmac};
+    use base64::Engine as _;
+    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let file = std::fs::read_to_string(dev.dir().join("gateway/evidence-hash.key")).unwrap();
+    let key = base64::engine::general_purpose::STANDARD.decode(file.trim().rsplit_once(':').unwrap().1).unwrap();
+    let digest = digest::digest(&digest::SHA256, bytes);
+    let id = digest::digest(&digest::SHA256, &[b"portcullis evidence hash key id\n", &key[..]].concat());
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), digest.as_ref());
+    json!({ "bytes": bytes.len(), "hmac": hex(tag.as_ref()), "key": hex(&id.as_ref()[..8]) })
 }
 
 /// Bytes that look like nothing else.
@@ -71,7 +73,7 @@ fn an_inspected_body_is_whole_before_anything_goes_upstream_and_is_what_goes() {
     let call = call_of(&answer);
     assert_eq!(
         record(&dev, &call, "intent")["data"]["body"],
-        json!({ "bytes": 700_000, "sha256": sha256(&sent) }),
+        hashed(&dev, &sent),
         "what was decided on is what was forwarded"
     );
     assert_eq!(record(&dev, &call, "outcome")["data"]["request_bytes"], 700_000);
@@ -93,7 +95,7 @@ fn an_inspected_body_is_whole_before_anything_goes_upstream_and_is_what_goes() {
         );
         let forwarded = tap.came.text().to_ascii_lowercase();
         assert!(forwarded.contains("content-length: 200000\r\n") && !forwarded.contains("transfer-encoding"));
-        assert_eq!(record(&dev, &call_of(&answer), "intent")["data"]["body"]["sha256"], sha256(&sent[..200_000]));
+        assert_eq!(record(&dev, &call_of(&answer), "intent")["data"]["body"], hashed(&dev, &sent[..200_000]));
     }
     raw.seen.clear();
     tap.came.forget();
@@ -119,7 +121,7 @@ fn an_inspected_body_is_whole_before_anything_goes_upstream_and_is_what_goes() {
     assert!(tap.came.bytes().ends_with(&sent));
     assert!(tap.came.text().starts_with("POST /box HTTP/1.1\r\n"), "{}", &tap.came.text()[..200]);
     let call = answer.header("portcullis-call-id").unwrap();
-    assert_eq!(record(&dev, call, "intent")["data"]["body"]["sha256"], sha256(&sent));
+    assert_eq!(record(&dev, call, "intent")["data"]["body"], hashed(&dev, &sent));
     eventually("the memory is free again", PATIENCE, || metric(&admin, "portcullis_inspection_bytes") == 0.0);
     dev.cli(&["evidence", "verify"]).exits(0);
 }

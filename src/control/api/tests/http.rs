@@ -120,7 +120,8 @@ async fn a_caller_that_takes_nothing_of_its_answers_loses_its_place() {
     let clock = std::sync::Arc::new(crate::domain::clock::ManualClock::at(super::super::super::sample::NOW));
     let core = super::super::super::sample::core(dir.path(), &clock).await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let serving = super::super::super::http::start(core.handle().clone(), Default::default(), http, stopped);
+    let witnessed = std::sync::Arc::new(crate::control::witnessed::Witnessed::none(&core.handle().shared().metrics));
+    let serving = super::super::super::http::start(core.handle().clone(), Default::default(), witnessed, http, stopped);
     let mut greedy = TcpStream::connect(address).await.unwrap();
     greedy.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     // It holds the one place, and reads nothing; the next is served when its time is over.

@@ -1,0 +1,176 @@
+//! The `Evidence` service: questions to every gateway's log, and the streams on which gateways answer them.
+//!
+//! Nothing is kept here. What comes is what gateways say of themselves; whose part is missing is said.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::super::actor::{ControlHandle, Shared};
+use super::super::asked::NotAsked;
+use super::super::authorize::{Caller, Operation};
+use super::super::fleet::GatewayStatus;
+use super::push::in_good_standing;
+use super::{ApiError, authorized};
+use crate::domain::name::GatewayName;
+use crate::wire::{MAX_EVIDENCE_RECORDS, v1};
+
+/// How long a gateway may take to answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to say who it is.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// Questions that are under way at once, of all who ask: each may hold an answer of each gateway's in memory.
+const AT_ONCE: usize = 8;
+/// Gateways that one question waits for at once, each with an answer of at most a message.
+const GATEWAYS_AT_ONCE: usize = 16;
+/// Values that one question may name.
+const MAX_VALUES: usize = 16;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct EvidenceService {
+    handle: ControlHandle,
+    stop: watch::Receiver<bool>,
+    places: Arc<Semaphore>,
+}
+
+impl EvidenceService {
+    pub(super) fn new(handle: ControlHandle, stop: watch::Receiver<bool>) -> Self {
+        Self { handle, stop, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<v1::GatewayEvidence, Status>> + Send>>;
+type Questions = Pin<Box<dyn Stream<Item = Result<v1::EvidenceQuestion, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::evidence_server::Evidence for EvidenceService {
+    type QueryStream = Answers;
+    type ServeStream = Questions;
+
+    async fn query(&self, request: Request<v1::QueryEvidenceRequest>) -> Result<Response<Answers>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::QueryEvidence, None).await?;
+        let request = request.into_inner();
+        let values = request.filter.as_ref().map_or(0, |filter| filter.values.len());
+        if values > MAX_VALUES {
+            return Err(ApiError::invalid(format!("at most {MAX_VALUES} values can be asked for")).into());
+        }
+        let asked = chosen(&self.handle, &request)?;
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            return Err(ApiError::limit("too many questions at once: try again later").into());
+        };
+        tracing::info!(%caller, gateways = asked.len(), "the gateways' evidence is asked");
+        let (shared, request) = (self.handle.shared().clone(), Arc::new(request));
+        let answers = futures_util::stream::iter(asked)
+            .map(move |gateway| {
+                let (shared, request) = (shared.clone(), request.clone());
+                async move { Ok(ask(&shared, &gateway, &request).await) }
+            })
+            .buffer_unordered(GATEWAYS_AT_ONCE)
+            .inspect(move |_| {
+                // Held until the last answer has gone.
+                let _held = &place;
+            });
+        let mut stop = self.stop.clone();
+        let stopped = async move { super::super::stopped(&mut stop).await };
+        Ok(Response::new(Box::pin(answers.take_until(Box::pin(stopped)))))
+    }
+
+    async fn serve(&self, request: Request<Streaming<v1::EvidenceAnswer>>) -> Result<Response<Questions>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::ServeEvidence, None).await?;
+        let Caller::Gateway(name) = caller else { return Err(ApiError::unauthenticated().into()) };
+        in_good_standing(self.handle.shared(), &name)?;
+        let mut answers = request.into_inner();
+        let first = tokio::time::timeout(HELLO_PATIENCE, answers.message()).await;
+        let Ok(Some(first)) = first.map_err(|_| ApiError::invalid("no first message in time"))? else {
+            return Err(ApiError::invalid("the first message must name the log").into());
+        };
+        let (down, questions) = mpsc::channel(1);
+        let (shared, mut stop) = (self.handle.shared().clone(), self.stop.clone());
+        let (session, mut asked) = shared.standing_by.enter(&name, first.log);
+        tokio::spawn(async move {
+            let hear = async {
+                while let Ok(Some(answer)) = answers.message().await {
+                    shared.standing_by.answered(&name, session, answer);
+                }
+            };
+            let pass = async {
+                while let Some(question) = asked.recv().await {
+                    if down.send(Ok(question)).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = hear => {}
+                () = pass => {}
+                () = down.closed() => {}
+                () = super::super::stopped(&mut stop) => {}
+            }
+            shared.standing_by.leave(&name, session);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(questions))))
+    }
+}
+
+/// The recorded gateways that are meant.
+fn chosen(handle: &ControlHandle, request: &v1::QueryEvidenceRequest) -> Result<Vec<GatewayStatus>, ApiError> {
+    let mut known = handle.gateways();
+    for name in &request.gateways {
+        if !known.iter().any(|status| status.name.as_str() == name) {
+            return Err(ApiError::not_found(format!("there is no gateway {name}")));
+        }
+    }
+    known.retain(|status| {
+        request.gateways.is_empty() || request.gateways.iter().any(|name| status.name.as_str() == name)
+    });
+    Ok(known)
+}
+
+async fn ask(shared: &Shared, gateway: &GatewayStatus, request: &v1::QueryEvidenceRequest) -> v1::GatewayEvidence {
+    let name: &GatewayName = &gateway.name;
+    let heard_unix_us = gateway.answered.unix_micros();
+    let missing = |why: String| v1::GatewayEvidence {
+        gateway: name.to_string(),
+        missing: why,
+        heard_unix_us,
+        ..v1::GatewayEvidence::default()
+    };
+    if let Err(denied) = in_good_standing(shared, name) {
+        return missing(Status::from(denied).message().to_owned());
+    }
+    let limit = match request.limit {
+        0 => MAX_EVIDENCE_RECORDS,
+        limit => limit.min(MAX_EVIDENCE_RECORDS),
+    };
+    let question = v1::EvidenceQuestion {
+        number: 0,
+        filter: request.filter.clone(),
+        limit,
+        after: request.after.get(name.as_str()).copied(),
+        last: request.last,
+    };
+    let mut under_way = match shared.standing_by.ask(name, question) {
+        Ok(under_way) => under_way,
+        Err(why @ (NotAsked::Away | NotAsked::Busy)) => return missing(why.to_string()),
+    };
+    match tokio::time::timeout(ANSWER_PATIENCE, &mut under_way.answer).await {
+        Err(_) => missing(format!("it did not answer within {} s", ANSWER_PATIENCE.as_secs())),
+        Ok(Err(_)) => missing("it went away".into()),
+        Ok(Ok(answer)) if !answer.fault.is_empty() => missing(answer.fault),
+        Ok(Ok(answer)) => v1::GatewayEvidence {
+            gateway: name.to_string(),
+            missing: String::new(),
+            heard_unix_us,
+            log: under_way.log.clone(),
+            records: answer.records,
+            reached: answer.reached,
+            size: answer.size,
+        },
+    }
+}
