@@ -213,13 +213,13 @@ impl Gateway {
             tracing::error!("the stream to the control plane ended in a panic");
         }
         tasks.shutdown().await;
-        // What became of those that were told last is known then, and what was not written is told again.
-        let journal = shared.journal.clone();
-        drop(tokio::task::spawn_blocking(move || journal.flush()).await);
-        if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
-            tracing::warn!(%error, "the last refusals could not be recorded");
-        }
-        drop(tokio::task::spawn_blocking(move || evidence.shutdown()).await);
+        let last = move || {
+            if let Err(error) = shared.refusals.flush_last(&shared.journal, shared.clock.now()) {
+                tracing::warn!(%error, "the last refusals could not be recorded");
+            }
+            evidence.shutdown();
+        };
+        drop(tokio::task::spawn_blocking(last).await);
     }
 }
 
