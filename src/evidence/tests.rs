@@ -15,6 +15,8 @@ use super::verify::{Failure, RecordFault, Report, VerifyOptions, verify, verify_
 use super::*;
 use crate::domain::name::CallId;
 
+#[path = "tests/faults.rs"]
+mod faults;
 #[path = "tests/tamper.rs"]
 mod tamper;
 
