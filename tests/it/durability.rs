@@ -6,6 +6,7 @@
 mod disk;
 mod killed;
 mod order;
+mod steps;
 mod strangers;
 mod tamper;
 mod trials;

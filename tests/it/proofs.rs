@@ -282,8 +282,12 @@ fn gos_checksum_database_client_reads_a_log_of_two_lives_and_refuses_any_other()
     let read = read_by_go(&program, &files.address, &key).exits(0);
     assert_eq!(read.stdout.trim(), records.to_string());
     let (last, more) = (records / 256, records % 256);
-    let paths =
-        [String::from("checkpoint"), "tile/0/000".into(), "tile/entries/000".into(), format!("tile/0/{last:03}.p/{more}")];
+    let paths = [
+        String::from("checkpoint"),
+        "tile/0/000".into(),
+        "tile/entries/000".into(),
+        format!("tile/0/{last:03}.p/{more}"),
+    ];
     for path in paths.map(|path| to.join(path)) {
         let before = std::fs::read(&path).unwrap();
         let mut changed = before.clone();

@@ -168,6 +168,11 @@ impl Process {
         kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), signal).unwrap();
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// The most memory that it ever had resident, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         let pid = self.child.as_ref().expect("it runs").id();
