@@ -113,7 +113,7 @@ pub(crate) fn ends(stream: &mut TcpStream) -> bool {
 
 /// A process of ours that logs JSON lines.
 pub(crate) struct Process {
-    child: Option<Child>,
+    pub(crate) child: Option<Child>,
     log: Arc<Mutex<String>>,
     lines: Receiver<Value>,
 }
@@ -166,11 +166,6 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), signal).unwrap();
-    }
-
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
     }
 
     /// The most memory that it ever had resident, in KiB.

@@ -104,7 +104,11 @@ fn every_step_that_the_kernel_fails_refuses_what_it_must_and_the_gate_goes_on() 
     fleet.grant("--wait=20s");
     let log = fleet.home.path().join("edge/evidence").display().to_string();
     for (place, row) in ROWS.iter().enumerate() {
-        let injected = Injected::into(gate.process.id(), row, fleet.home.path().join(format!("trace-{place}")));
+        let injected = Injected::into(
+            gate.process.child.as_ref().unwrap().id(),
+            row,
+            fleet.home.path().join(format!("trace-{place}")),
+        );
         let mut asking = caller(&gate, &fleet);
         let (mut refused, mut n) = (Vec::new(), 0);
         eventually(row.name, PATIENCE, || {
@@ -227,13 +231,18 @@ fn the_name_of_each_new_directory_of_a_log_is_on_disk_before_the_first_call() {
     let _ = std::fs::remove_dir_all(root.join("edge"));
     let trace = root.join("trace");
     let mut traced = Command::new("strace");
-    traced.args(["-f", "-y", "-qq", "-e", "trace=mkdir,mkdirat,fsync", "-o"]).arg(&trace).arg(crate::dev::BINARY);
+    // With -D it is the gateway that is our child: its tracer ends with it.
+    traced.args(["-D", "-f", "-y", "-qq", "-e", "trace=mkdir,mkdirat,fsync", "-o"]).arg(&trace).arg(crate::dev::BINARY);
     traced.args(["gateway", "run", "-c", "gateway.yaml"]).current_dir(&root).stdin(Stdio::null());
     let mut running = traced.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("the log is open", PATIENCE, || log.join("checkpoint").exists());
-    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&running), Signal::TERM);
-    drop(running.wait());
-    let seen = directories(&std::fs::read_to_string(&trace).unwrap());
+    let checkpoint = log.join("checkpoint");
+    eventually("the log is open", PATIENCE, || checkpoint.exists() || running.try_wait().unwrap().is_some());
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(checkpoint.exists(), "the gateway did not start");
+    let read = || std::fs::read_to_string(&trace).unwrap_or_default();
+    eventually("the tracer has written the end of the process", PATIENCE, || read().contains("killed by SIGKILL"));
+    let seen = directories(&read());
     let absolute = |path: &str| root.join(path);
     let made: Vec<PathBuf> = seen.iter().filter(|(made, _)| *made).map(|(_, path)| absolute(path)).collect();
     for directory in
