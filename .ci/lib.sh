@@ -104,8 +104,8 @@ need_tools() {
     fail "Install them, then run this again."
 }
 
-# Clients and servers that the tests drive and that come from other registries: undici, oidc-provider (npm), websockets, grpcio and schemathesis (PyPI). Kept
-# where builds are kept.
+# Clients and servers that the tests drive and that come from other registries: undici, oidc-provider (npm), websockets,
+# grpcio and schemathesis (PyPI), kept where builds are kept; Go's packages for transparency logs (Debian).
 need_clients() {
     local home
     home="$(cache_dir)"
@@ -114,6 +114,10 @@ need_clients() {
     mkdir -p "$home"
     have node || apt_install nodejs npm || true
     have node && have npm || fail "The tests drive Node.js, which is missing and could not be installed from here."
+    if [ ! -e /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog ]; then
+        apt_install golang-golang-x-mod-dev ||
+            fail "Go's packages for transparency logs could not be installed: apt-get install golang-golang-x-mod-dev"
+    fi
     if [ ! -e "$home/node_modules/undici/package.json" ] || [ ! -e "$home/node_modules/oidc-provider/package.json" ]; then
         say "installing: undici and oidc-provider (into $home)"
         (cd "$home" && npm install --silent --no-audit --no-fund --ignore-scripts undici@6.21.1 oidc-provider@9.13.3 >&2) ||

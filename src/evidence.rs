@@ -29,7 +29,7 @@ pub mod verify;
 pub mod witness;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::checkpoint::{Checkpoint, EvidenceKey, NoteError, Origin, VerifierKey};
@@ -60,9 +60,19 @@ pub fn signed_checkpoint(storage: &dyn Storage) -> Result<Option<(Checkpoint, St
 /// Why a log cannot be opened for writing. Closed: without it no call is allowed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The directory cannot be used, or another process writes there.
-    #[error("the evidence directory cannot be opened: {0}")]
-    Directory(io::Error),
+    /// The directory cannot be used.
+    #[error("the evidence directory {directory} cannot be opened: {error}")]
+    Directory {
+        /// Which.
+        directory: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Another process writes there.
+    #[error(
+        "another process writes the evidence in {0}: end it first, or give this one a directory of its own (evidence.dir)"
+    )]
+    Busy(PathBuf),
     /// `log.json` cannot be used.
     #[error(transparent)]
     LogFile(#[from] LogFileError),
@@ -105,7 +115,10 @@ impl EvidenceLog {
         options: JournalOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, RecoveryReport), LogError> {
-        let storage = DiskStorage::open(directory).map_err(LogError::Directory)?;
+        let storage = DiskStorage::open(directory).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => LogError::Busy(directory.to_owned()),
+            _ => LogError::Directory { directory: directory.to_owned(), error },
+        })?;
         Self::open_in(Arc::new(storage), origin, key, writer, options, clock)
     }
 

@@ -61,13 +61,30 @@ pub fn read_private(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Makes a directory, and those above it that are missing, with mode 0700. Each new name survives a power cut.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_dirs(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let above = parent(path);
+    create_dirs(above)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else was faster, or something else has its name: then whoever uses it is told.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_dir(above),
+    }
+}
+
 /// Makes sure of a directory for private files; what is missing of it is created with mode 0700.
 ///
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`] when it exists and somebody else may write to it: then files in it can be
 /// swapped. Otherwise what the file system says.
 pub fn private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    create_dirs(path)?;
     let mode = fs::metadata(path)?.permissions().mode() & 0o777;
     if mode & 0o022 != 0 {
         let text = format!("{} has mode {mode:o}; nobody but its owner may write to it", path.display());

@@ -8,6 +8,7 @@
 //! Knows nothing of files, threads or how a record becomes durable. Secrets have no field here, and must never get one.
 
 mod call;
+mod canonical;
 mod event;
 mod hashed;
 mod json;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub use call::*;
+pub(crate) use canonical::is_canonical;
 pub use event::*;
 pub(crate) use hashed::read;
 pub use hashed::{Hashed, MAX_QUERY_NAME_BYTES, MAX_QUERY_VALUES, QueryHash, QueryHashes};
@@ -56,6 +58,10 @@ pub enum EntryError {
     /// Not the JSON that this schema describes.
     #[error("not an entry of this schema: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// Not in the one form that it may have: members in another order or twice, white space, another spelling of a text or a
+    /// number. Readers could take it for different things.
+    #[error("not canonical JSON (RFC 8785)")]
+    NotCanonical,
     /// Of a version that this program does not know.
     #[error("entry version {0} is not known here")]
     Version(u32),

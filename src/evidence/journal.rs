@@ -350,6 +350,17 @@ impl Journal {
         self.durable_blocking(last)
     }
 
+    /// Waits until a disk that failed is well again, about so long at most; says whether it is.
+    pub fn well_within(&self, limit: Duration) -> bool {
+        let mut state = self.shared.state.lock();
+        while state.broken.is_some() && !state.closed {
+            if self.shared.committed.wait_for(&mut state, limit).timed_out() {
+                break;
+            }
+        }
+        state.broken.is_none() && !state.closed
+    }
+
     /// Writes what is queued and ends the thread. Appending fails from now on.
     pub fn close(&self) {
         {

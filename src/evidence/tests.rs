@@ -15,6 +15,8 @@ use super::verify::{Failure, RecordFault, Report, VerifyOptions, verify, verify_
 use super::*;
 use crate::domain::name::CallId;
 
+#[path = "tests/faults.rs"]
+mod faults;
 #[path = "tests/tamper.rs"]
 mod tamper;
 
@@ -254,7 +256,7 @@ fn a_log_that_is_being_written_verifies_without_false_alarms() {
     let busy = EvidenceKey::load_or_create(&directory.path().join("key")).unwrap();
     assert!(matches!(
         EvidenceLog::open(&path, origin(), busy, &writer(), options.clone(), clock.clone()),
-        Err(LogError::Directory(_))
+        Err(LogError::Busy(_))
     ));
     let mut last = 0;
     std::thread::scope(|scope| {

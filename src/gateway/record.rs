@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::live::Cut;
 use super::metrics::WorkerMetrics;
@@ -167,6 +168,9 @@ impl Drop for OutcomeRecord {
     }
 }
 
+/// How long the last refusals wait for a disk that failed: the journal tries it anew several times in that.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 /// Counts refusals of callers that nobody identified, for one bounded record every few seconds.
 #[derive(Debug, Default)]
 pub(crate) struct RefusalCounter {
@@ -237,6 +241,16 @@ impl RefusalCounter {
         let told = std::mem::replace(&mut *state, Counts { from: Some(now), ..Counts::default() });
         state.told = Some((ticket, Box::new(told)));
         Ok(())
+    }
+
+    /// The same behind everything else, when nobody will come again: waits until it is known what became of those that were
+    /// told last, and tells anew what was not written. Blocks on the disk.
+    pub(crate) fn flush_last(&self, journal: &Journal, now: Timestamp) -> Result<(), JournalError> {
+        if journal.flush().is_err() && !journal.well_within(LAST_WAIT) {
+            tracing::debug!("the disk has not recovered");
+        }
+        self.flush(journal, now)?;
+        journal.flush()
     }
 }
 

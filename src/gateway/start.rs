@@ -233,16 +233,14 @@ impl Gateway {
             tracing::error!("the stream to the control plane ended in a panic");
         }
         tasks.shutdown().await;
-        // What became of those that were told last is known then, and what was not written is told again.
-        let journal = shared.journal.clone();
-        drop(tokio::task::spawn_blocking(move || journal.flush()).await);
-        if let Err(error) = shared.refusals.flush(&shared.journal, shared.clock.now()) {
-            tracing::warn!(%error, "the last refusals could not be recorded");
-        }
-        if let Err(error) = shared.denials.flush(&shared.journal, shared.clock.now(), true) {
-            tracing::warn!(%error, "the last denials could not be counted");
-        }
-        let close = move || {
+        let last = move || {
+            // What became of those that were told last is known then, and what was not written is told again.
+            if let Err(error) = shared.refusals.flush_last(&shared.journal, shared.clock.now()) {
+                tracing::warn!(%error, "the last refusals could not be recorded");
+            }
+            if let Err(error) = shared.denials.flush(&shared.journal, shared.clock.now(), true) {
+                tracing::warn!(%error, "the last denials could not be counted");
+            }
             // What was recorded last is under a checkpoint before the archive is brought up to it.
             if let Some(keeper) = keeper {
                 evidence.checkpoint_now();
@@ -250,7 +248,7 @@ impl Gateway {
             }
             evidence.shutdown();
         };
-        drop(tokio::task::spawn_blocking(close).await);
+        drop(tokio::task::spawn_blocking(last).await);
     }
 }
 

@@ -7,6 +7,7 @@ mod denied;
 mod disk;
 mod killed;
 mod order;
+mod steps;
 mod strangers;
 mod tamper;
 mod trials;

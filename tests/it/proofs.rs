@@ -254,6 +254,56 @@ fn others_read_and_verify_a_log_of_ours() {
     check_tree(&prove_tree(size, 200, &reader).unwrap(), size, root, 200, old).unwrap();
 }
 
+/// Go's packages for its checksum database, over the server.
+fn read_by_go(program: &Path, address: &str, key: &str) -> crate::dev::Done {
+    crate::dev::Done::of(Command::new(program).args([address, key]).output().unwrap())
+}
+
+#[test]
+fn gos_checksum_database_client_reads_a_log_of_two_lives_and_refuses_any_other() {
+    let (mut dev, _) = written(140);
+    dev.kill();
+    let mut dev = dev.restart(&[]);
+    let key = key(&dev);
+    assert!(dev.stop().success());
+    let home = tempfile::tempdir().unwrap();
+    let (to, program) = (home.path().join("export"), home.path().join("readlog"));
+    let log = dev.addresses.evidence.clone();
+    let done = dev.cli(&["-o", "json", "evidence", "export", &log, "--to", &to.display().to_string()]).exits(0).json();
+    let records = done["records"].as_u64().unwrap();
+    let mut build = Command::new("go");
+    build.arg("build").arg("-o").arg(&program).arg(crate::clients::script("readlog.go"));
+    // Where Debian's packages of Go libraries are.
+    build.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode");
+    let built = build.env("GOCACHE", crate::clients::clients().join("go")).output().expect("go");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+
+    let files = Files::serve(&to);
+    let read = read_by_go(&program, &files.address, &key).exits(0);
+    assert_eq!(read.stdout.trim(), records.to_string());
+    let (last, more) = (records / 256, records % 256);
+    let paths = [
+        String::from("checkpoint"),
+        "tile/0/000".into(),
+        "tile/entries/000".into(),
+        format!("tile/0/{last:03}.p/{more}"),
+    ];
+    for path in paths.map(|path| to.join(path)) {
+        let before = std::fs::read(&path).unwrap();
+        let mut changed = before.clone();
+        // The last but one byte: of a note, of its signature.
+        let at = changed.len() - 2;
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        std::fs::write(&path, changed).unwrap();
+        let refused = read_by_go(&program, &files.address, &key).exits(1);
+        assert!(!refused.stderr.is_empty(), "{}", path.display());
+        std::fs::write(&path, before).unwrap();
+    }
+    read_by_go(&program, &files.address, &key).exits(0);
+    let other = key.replacen(key.split('+').next().unwrap(), "gate.other/log", 1);
+    read_by_go(&program, &files.address, &other).exits(1);
+}
+
 #[test]
 fn a_witness_cosigns_what_grows_and_refuses_a_log_that_was_put_back() {
     let (dev, _) = written(20);

@@ -113,7 +113,7 @@ pub(crate) fn ends(stream: &mut TcpStream) -> bool {
 
 /// A process of ours that logs JSON lines.
 pub(crate) struct Process {
-    child: Option<Child>,
+    pub(crate) child: Option<Child>,
     log: Arc<Mutex<String>>,
     lines: Receiver<Value>,
 }

@@ -82,9 +82,12 @@ impl<'de> Deserialize<'de> for Parameters<'_> {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+                let mut pairs: Vec<(ParameterName, _)> = Vec::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    if pairs.last().is_some_and(|(last, _)| *last >= name) {
+                        return Err(serde::de::Error::custom("parameters stand twice, or not in their order"));
+                    }
+                    pairs.push((name, value));
                 }
                 Ok(pairs)
             }

@@ -363,6 +363,8 @@ impl WriterThread {
         let mut state = self.shared.state.lock();
         state.broken = None;
         state.urgent = !state.queue.is_empty();
+        drop(state);
+        self.shared.announce();
     }
 
     /// Readers ignore what the failed segment holds from the next one's first record on. That it is also cut off is

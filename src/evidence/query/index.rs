@@ -6,22 +6,28 @@
 //!
 //! ```text
 //! file    magic 8 | SHA-256 of the log's key 32 | chunk…
-//! chunk   body length u32 | crc32c of the body u32 | body
+//! chunk   body length u32 | crc32c of the head u32 | root of the log up to its end 32
+//!         | crc32c of each 4,096 bytes of the body u32… | body
 //! body    first time i64 | last time i64 | terms u32 | calls u32
 //!         | 512 × (segment u64, offset u64): where every 16th record stands
 //!         | terms × (hash u64, first posting u32, postings u32), sorted | calls × (hash u64, record u32), sorted
 //!         | postings u16: records of the chunk
 //! ```
 //!
-//! Numbers are little-endian. A chunk speaks of 8,192 records.
+//! Numbers are little-endian. A chunk speaks of 8,192 records. One whose root is not that of the log's tiles is of another
+//! history and is made anew; one that is damaged is read past, as if nothing were known of its records.
 
-use std::collections::{BTreeMap, HashMap};
+mod chunk;
+
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
+pub(super) use self::chunk::Chunk;
+use self::chunk::{BODY_HEADER, CALL, TERM, number, sealed};
 use super::{Facts, Filter, Found, QueryError, facts};
 use crate::evidence::checkpoint::Checkpoint;
 use crate::evidence::entry::{Entry, Event};
@@ -31,12 +37,13 @@ use crate::evidence::read::{JournalReader, Next, Place, record_at, segments};
 use crate::evidence::retention::{Horizon, gone};
 use crate::evidence::sequencer::{SIGNED, read_note};
 use crate::evidence::storage::{DiskStorage, Storage};
+use crate::evidence::tiles::Edge;
 use crate::evidence::tree::sha256;
 
 /// The directory of the index in that of its log.
 pub const DIRECTORY: &str = "index";
 const FILE: &str = "records";
-const MAGIC: &[u8; 8] = b"PCLSIDX1";
+const MAGIC: &[u8; 8] = b"PCLSIDX2";
 const FILE_HEADER: u64 = 8 + 32;
 /// Records of a chunk: what is not in one yet is read one by one.
 pub(super) const CHUNK: u64 = 8192;
@@ -45,16 +52,11 @@ const STRIDE: u64 = 16;
 const PLACES: usize = (CHUNK / STRIDE) as usize;
 /// Bytes of a place.
 const PLACE: usize = 16;
-const CHUNK_HEADER: usize = 8;
-const BODY_HEADER: usize = 24;
-const TERM: usize = 16;
-const CALL: usize = 12;
-/// Longest body: no more terms than this fit.
-const MAX_BODY: usize = 64 << 20;
 /// Rows of a table that are read at once.
 const WINDOW: usize = 64;
-/// Intents whose outcome may still come, remembered while chunks are made; older ones are looked up.
-const MAX_OPEN: usize = 100_000;
+/// Intents whose outcome may still come, remembered while chunks are made; older ones are looked up. More than a chunk: what
+/// is looked up is of one that is made.
+const MAX_OPEN: usize = if cfg!(test) { CHUNK as usize + 100 } else { 100_000 };
 
 /// An index over the first records of a log.
 #[derive(Debug)]
@@ -66,17 +68,6 @@ pub struct Index {
     segments: Vec<u64>,
     /// The first record that was there then, and what was pruned before.
     gone: Option<(u64, Horizon)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Chunk {
-    /// Where its body stands in the file.
-    at: u64,
-    length: usize,
-    pub(super) first_time: i64,
-    pub(super) last_time: i64,
-    terms: usize,
-    calls: usize,
 }
 
 /// What a record is looked for by.
@@ -127,8 +118,15 @@ impl Filter {
     }
 }
 
-fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at + N)?.try_into().ok()
+/// What is known of the calls that have not ended, by the position of their intents.
+type Open = BTreeMap<u64, Vec<u64>>;
+
+/// Remembers one more. The oldest goes first: it is the likeliest never to end, as after a crash.
+fn remember(open: &mut Open, seq: u64, terms: Vec<u64>) {
+    if open.len() >= MAX_OPEN {
+        open.pop_first();
+    }
+    open.insert(seq, terms);
 }
 
 impl Index {
@@ -147,11 +145,13 @@ impl Index {
         let path = directory.join(DIRECTORY).join(FILE);
         if let Some(file) = writable(&path) {
             index.load(file, &header)?;
+            index.keep_of_this_history()?;
             let signed = read_note(&*index.storage, SIGNED)?;
             let signed = signed.and_then(|note| Checkpoint::verify(&note, &key).ok());
             index.extend(signed.map_or(0, |checkpoint| checkpoint.head.size))?;
         } else if let Ok(file) = File::open(&path) {
             index.load(file, &header)?;
+            index.keep_of_this_history()?;
         }
         Ok(index)
     }
@@ -163,28 +163,15 @@ impl Index {
 
     /// Takes what is there; begins anew when that is of another log. What does not hold at the end is written over.
     fn load(&mut self, file: File, header: &[u8]) -> io::Result<()> {
-        let length = file.metadata()?.len();
         let mut found = vec![0; header.len()];
         let same = file.read_exact_at(&mut found, 0).is_ok() && found == header;
         let mut at = FILE_HEADER;
-        while same && at < length {
-            let mut head = [0; CHUNK_HEADER + BODY_HEADER];
-            if file.read_exact_at(&mut head, at).is_err() {
-                break;
-            }
-            let Some(chunk) = Chunk::read(&head, at).filter(|chunk| chunk.end() <= length) else { break };
-            self.chunks.push(chunk);
+        while same && let Some(chunk) = Chunk::open(&file, at, PLACES) {
             at = chunk.end();
+            self.chunks.push(chunk);
         }
-        // A crash may have torn the last one, and no other.
-        if let Some(last) = self.chunks.last() {
-            let mut bytes = vec![0; last.length + CHUNK_HEADER];
-            file.read_exact_at(&mut bytes, last.at - CHUNK_HEADER as u64)?;
-            let crc = number(&bytes, 4).map(u32::from_le_bytes);
-            if bytes.get(CHUNK_HEADER..).map(crc32c::crc32c) != crc {
-                self.chunks.pop();
-            }
-        }
+        // A crash may have torn the last one, and no other. Of those, every block is checked where it is read.
+        self.chunks.pop_if(|last| !last.holds(&file));
         if !same {
             // Of another log, or none: nothing behind the header is this log's. A reader of what cannot be written has none
             // then.
@@ -195,33 +182,58 @@ impl Index {
         Ok(())
     }
 
+    /// Drops what was made of records that the log does not have: it was put back, and written on, under the same key.
+    fn keep_of_this_history(&mut self) -> io::Result<()> {
+        let before = self.chunks.len();
+        while let Some(last) = self.chunks.last() {
+            let edge = Edge::load(&*self.storage, self.records())?;
+            if edge.is_some_and(|edge| edge.root() == last.root) {
+                break;
+            }
+            self.chunks.pop();
+        }
+        if self.chunks.len() < before {
+            let end = self.chunks.last().map_or(FILE_HEADER, Chunk::end);
+            // Where it may not be written, the next reader comes to the same.
+            if let Some(file) = &self.file {
+                let _ = file.set_len(end);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds whole chunks of the first `signed` records.
     fn extend(&mut self, signed: u64) -> Result<(), QueryError> {
         if signed < self.records() + CHUNK {
             return Ok(());
         }
+        // Without its tiles, which are derived anew, nobody can say which history it is.
+        let Some(mut edge) = Edge::load(&*self.storage, self.records())? else { return Ok(()) };
         // Whole chunks of what was pruned need no record.
         let mut reader = self.reader(self.gone.as_ref().map_or(0, |(first, _)| *first).max(self.records()))?;
-        let mut open = HashMap::new();
+        let mut open = Open::new();
         while signed >= self.records() + CHUNK {
-            let body = self.made(&mut reader, &mut open)?;
+            let gone = self.is_pruned(self.records());
+            let body = self.made(&mut reader, &mut edge, &mut open)?;
+            if gone {
+                // Of records that are gone, the tiles still know.
+                let Some(known) = Edge::load(&*self.storage, self.records() + CHUNK)? else { return Ok(()) };
+                edge = known;
+            }
             let at = self.chunks.last().map_or(FILE_HEADER, Chunk::end);
-            let Some(file) = &self.file else { return Ok(()) };
-            let mut bytes = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
-            bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
-            bytes.extend_from_slice(&body);
+            let (Some(file), Some(bytes)) = (&self.file, sealed(&edge.root(), &body)) else { return Ok(()) };
             // A disk that is full, or one that may not be written: what there is stands.
-            if body.len() > MAX_BODY || file.write_all_at(&bytes, at).is_err() {
+            if file.write_all_at(&bytes, at).is_err() {
                 return Ok(());
             }
-            let Some(chunk) = Chunk::read(&bytes, at) else { return Ok(()) };
+            let Some(chunk) = Chunk::open(file, at, PLACES) else { return Ok(()) };
             self.chunks.push(chunk);
         }
         Ok(())
     }
 
-    /// The body of the next chunk. `open`: what is known of the calls that have not ended.
-    fn made(&self, reader: &mut JournalReader, open: &mut HashMap<u64, Vec<u64>>) -> Result<Vec<u8>, QueryError> {
+    /// The body of the next chunk, whose records go into the tree.
+    fn made(&self, reader: &mut JournalReader, edge: &mut Edge, open: &mut Open) -> Result<Vec<u8>, QueryError> {
         let (mut places, mut times) = (Vec::with_capacity(CHUNK as usize), None);
         let mut terms: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
         let mut calls: Vec<(u64, u32)> = Vec::new();
@@ -231,7 +243,7 @@ impl Index {
                 places.resize(places.len() + if u64::from(at) % STRIDE == 0 { PLACE } else { 0 }, 0);
                 continue;
             }
-            let (place, entry) = parsed(reader)?;
+            let (place, entry) = parsed(reader, edge)?;
             let (first, _) = times.unwrap_or((entry.time, entry.time));
             times = Some((first, entry.time));
             if u64::from(at) % STRIDE == 0 {
@@ -242,12 +254,7 @@ impl Index {
             let facts = facts(&entry.event);
             let mut of_record = of_call(&facts);
             match &entry.event {
-                Event::Intent(_) => {
-                    if open.len() >= MAX_OPEN {
-                        open.clear();
-                    }
-                    open.insert(entry.seq, of_record.clone());
-                }
+                Event::Intent(_) => remember(open, entry.seq, of_record.clone()),
                 Event::Outcome(outcome) => {
                     of_record = match open.remove(&outcome.intent_seq) {
                         Some(terms) => terms,
@@ -288,19 +295,20 @@ impl Index {
         Ok(body)
     }
 
-    fn bytes(&self, at: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        if let Some(file) = &self.file {
-            file.read_exact_at(&mut bytes, at)?;
-        }
-        Ok(bytes)
+    fn bytes(&self, chunk: &Chunk, from: usize, length: usize) -> io::Result<Vec<u8>> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        chunk.bytes(file, from, length)
     }
 
     /// The last record up to `seq` whose place is remembered: its number, the first of its segment, and its byte there.
     fn place(&self, seq: u64) -> io::Result<Option<(u64, u64, u64)>> {
         let chunk = usize::try_from(seq / CHUNK).ok().and_then(|chunk| self.chunks.get(chunk));
         let Some(chunk) = chunk else { return Ok(None) };
-        let place = self.bytes(chunk.at + (BODY_HEADER as u64) + seq % CHUNK / STRIDE * 16, 16)?;
+        let from = usize::try_from(seq % CHUNK / STRIDE * 16).unwrap_or(0);
+        let place = match self.bytes(chunk, BODY_HEADER + from, 16) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
+            place => place?,
+        };
         let (segment, offset) = (number(&place, 0).map(u64::from_le_bytes), number(&place, 8).map(u64::from_le_bytes));
         Ok(segment.zip(offset).map(|(segment, offset)| (seq - seq % STRIDE, segment, offset)))
     }
@@ -364,11 +372,8 @@ impl Index {
 
     /// The rows of a sorted table that begin with `hash`. Hashes are spread evenly, so a guess is rarely far off, and one
     /// look is mostly enough.
-    fn rows<const N: usize>(&self, table: u64, rows: usize, hash: u64) -> io::Result<Vec<[u8; N]>> {
-        let read = |from: usize, to: usize| {
-            let at = table + u64::try_from(from * N).unwrap_or(u64::MAX);
-            self.bytes(at, (to.min(rows) - from) * N)
-        };
+    fn rows<const N: usize>(&self, chunk: &Chunk, table: usize, rows: usize, hash: u64) -> io::Result<Vec<[u8; N]>> {
+        let read = |from: usize, to: usize| self.bytes(chunk, table + from * N, (to.min(rows) - from) * N);
         let smaller = |row: &[u8; N]| number(row, 0).map_or(0, u64::from_le_bytes) < hash;
         // The first that is not smaller stands in here; `high` is one of them.
         let (mut low, mut high) = (0, rows);
@@ -399,14 +404,23 @@ impl Index {
         }
     }
 
-    /// The records of a chunk that may be wanted, ascending.
+    /// The records of a chunk that may be wanted, ascending: of one that is damaged, all.
     pub(super) fn candidates(&self, chunk: &Chunk, terms: &[u64], call: Option<u64>) -> io::Result<Vec<u16>> {
-        let tables = chunk.at + (BODY_HEADER + PLACES * 16) as u64;
-        let calls = tables + (chunk.terms * TERM) as u64;
-        let postings = calls + (chunk.calls * CALL) as u64;
+        match self.wanted(chunk, terms, call) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Ok((0..u16::try_from(CHUNK).unwrap_or(0)).collect())
+            }
+            wanted => wanted,
+        }
+    }
+
+    fn wanted(&self, chunk: &Chunk, terms: &[u64], call: Option<u64>) -> io::Result<Vec<u16>> {
+        let tables = BODY_HEADER + PLACES * 16;
+        let calls = tables + chunk.terms * TERM;
+        let postings = calls + chunk.calls * CALL;
         let mut wanted: Option<Vec<u16>> = None;
         if let Some(call) = call {
-            let rows = self.rows::<CALL>(calls, chunk.calls, call)?;
+            let rows = self.rows::<CALL>(chunk, calls, chunk.calls, call)?;
             let at = rows.iter().filter_map(|row| number(row, 8).map(u32::from_le_bytes));
             let mut at: Vec<u16> = at.filter_map(|at| u16::try_from(at).ok()).collect();
             at.sort_unstable();
@@ -416,13 +430,13 @@ impl Index {
             if wanted.as_ref().is_some_and(Vec::is_empty) {
                 break;
             }
-            let rows = self.rows::<TERM>(tables, chunk.terms, *term)?;
+            let rows = self.rows::<TERM>(chunk, tables, chunk.terms, *term)?;
             let range = rows.first().and_then(|row| Some((number(row, 8)?, number(row, 12)?)));
             let Some((from, count)) = range.map(|(a, b)| (u32::from_le_bytes(a), u32::from_le_bytes(b))) else {
                 return Ok(Vec::new());
             };
-            let bytes =
-                self.bytes(postings + u64::from(from) * 2, usize::try_from(count).unwrap_or(0).min(8192) * 2)?;
+            let size = |number: u32| usize::try_from(number).unwrap_or(0);
+            let bytes = self.bytes(chunk, postings + size(from) * 2, size(count).min(8192) * 2)?;
             let list = bytes.as_chunks::<2>().0.iter().map(|at| u16::from_le_bytes(*at));
             wanted = Some(match wanted {
                 None => list.collect(),
@@ -433,9 +447,10 @@ impl Index {
     }
 }
 
-fn parsed(reader: &mut JournalReader) -> Result<(Place, Entry), QueryError> {
+fn parsed(reader: &mut JournalReader, edge: &mut Edge) -> Result<(Place, Entry), QueryError> {
     match reader.next()? {
         Next::Record(record) => {
+            edge.append(record.bytes, |_, _| Ok::<(), io::Error>(()))?;
             let place = record.place.clone();
             match Entry::parse(record.bytes) {
                 Ok(entry) => Ok((place, entry)),
@@ -444,28 +459,6 @@ fn parsed(reader: &mut JournalReader) -> Result<(Place, Entry), QueryError> {
         }
         Next::Damaged { place, why } => Err(QueryError::Damaged { place, why }),
         Next::CaughtUp { .. } => Err(QueryError::Disk(io::ErrorKind::UnexpectedEof.into())),
-    }
-}
-
-impl Chunk {
-    /// From the header at `at` and the beginning of its body.
-    fn read(bytes: &[u8], at: u64) -> Option<Self> {
-        let body = CHUNK_HEADER;
-        let size = |at| number(bytes, at).map(u32::from_le_bytes).and_then(|it| usize::try_from(it).ok());
-        let chunk = Self {
-            at: at + CHUNK_HEADER as u64,
-            length: size(0)?,
-            first_time: i64::from_le_bytes(number(bytes, body)?),
-            last_time: i64::from_le_bytes(number(bytes, body + 8)?),
-            terms: size(body + 16)?,
-            calls: size(body + 20)?,
-        };
-        let least = BODY_HEADER + PLACES * 16 + chunk.terms.checked_mul(TERM)? + chunk.calls.checked_mul(CALL)?;
-        (chunk.length <= MAX_BODY && least <= chunk.length).then_some(chunk)
-    }
-
-    fn end(&self) -> u64 {
-        self.at + u64::try_from(self.length).unwrap_or(u64::MAX)
     }
 }
 

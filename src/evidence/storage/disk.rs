@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -19,8 +20,10 @@ pub struct DiskStorage {
     lock: Option<File>,
     /// Files of which this process has seen a sync succeed, and none fail since. Of another the system may have failed to
     /// write what was in memory and taken it for written: a sync would say so too.
-    synced: Mutex<BTreeSet<String>>,
+    synced: Synced,
 }
+
+type Synced = Arc<Mutex<BTreeSet<String>>>;
 
 const LOCK: &str = "lock";
 const TEMPORARY: &str = "tmp";
@@ -32,14 +35,17 @@ impl DiskStorage {
     /// Those of the disk; another writer is [`io::ErrorKind::WouldBlock`].
     pub fn open(root: &Path) -> io::Result<Self> {
         create_directory(root, Persist::Now)?;
+        // Whoever made it may have ended before its name was on disk.
+        sync_parent(root)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join(LOCK))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { root: root.to_owned(), lock: Some(lock), synced: Mutex::default() })
+        File::open(root)?.sync_all()?;
+        Ok(Self { root: root.to_owned(), lock: Some(lock), synced: Synced::default() })
     }
 
     /// Opens a directory for reading. Somebody may be writing to it.
     pub fn read_only(root: &Path) -> Self {
-        Self { root: root.to_owned(), lock: None, synced: Mutex::default() }
+        Self { root: root.to_owned(), lock: None, synced: Synced::default() }
     }
 
     fn writable(&self, path: &str) -> io::Result<PathBuf> {
@@ -61,8 +67,10 @@ fn create_directory(path: &Path, persist: Persist) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    if persist == Persist::Now { sync_parent(path) } else { Ok(()) }
+    if persist == Persist::Now {
+        return crate::files::create_dirs(path);
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
@@ -80,8 +88,12 @@ fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
 
 impl Storage for DiskStorage {
     fn create_segment(&self, path: &str, header: &[u8], room: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let name = path.to_owned();
         let path = self.new_file(path, Persist::Now)?;
         let (beside, mut file) = temporary(&path)?;
+        // What was known of one of that name is not known of this one.
+        self.synced.lock().remove(&name);
+        let synced = self.synced.clone();
         let made = (|| {
             file.write_all(header)?;
             let written = u64::try_from(header.len()).unwrap_or(u64::MAX);
@@ -92,7 +104,7 @@ impl Storage for DiskStorage {
             sync_parent(&path)?;
             let inode = file.metadata()?;
             let inode = (inode.dev(), inode.ino());
-            Ok(DiskSegment { file, path, inode, written, allocated: written + room })
+            Ok(DiskSegment { file, path, inode, written, allocated: written + room, name, synced })
         })();
         if made.is_err() {
             // It holds space; that it cannot be removed either changes nothing about the error.
@@ -232,6 +244,10 @@ struct DiskSegment {
     written: u64,
     /// Up to where space is reserved.
     allocated: u64,
+    /// Its name in the storage.
+    name: String,
+    /// Of the storage: a failure here is one of the file, whoever syncs it next.
+    synced: Synced,
 }
 
 impl SegmentFile for DiskSegment {
@@ -252,7 +268,11 @@ impl SegmentFile for DiskSegment {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.file)?)
+        let done = rustix::fs::fdatasync(&self.file);
+        if done.is_err() {
+            self.synced.lock().remove(&self.name);
+        }
+        Ok(done?)
     }
 
     fn in_place(&self) -> io::Result<bool> {
@@ -271,6 +291,32 @@ impl SegmentFile for DiskSegment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_whose_sync_failed_is_written_again_before_it_counts_as_synced() {
+        let home = tempfile::tempdir().unwrap();
+        let disk = DiskStorage::open(home.path()).unwrap();
+        let path = "journal/00000000000000000000.log";
+        drop(disk.create_segment(path, b"header", 0).unwrap());
+        disk.sync_file(path).unwrap();
+        assert!(disk.synced.lock().contains(path), "the second sync writes nothing again");
+        // A pipe is no file that can be synced: what a disk that fails says is said here.
+        let (_reader, pipe) = io::pipe().unwrap();
+        let mut failing = DiskSegment {
+            file: std::os::fd::OwnedFd::from(pipe).into(),
+            path: home.path().join(path),
+            inode: (0, 0),
+            written: 6,
+            allocated: 6,
+            name: path.to_owned(),
+            synced: disk.synced.clone(),
+        };
+        failing.sync().unwrap_err();
+        assert!(!disk.synced.lock().contains(path), "the system took what failed for written");
+        disk.sync_file(path).unwrap();
+        drop(disk.create_segment(path, b"another", 0).unwrap());
+        assert!(!disk.synced.lock().contains(path), "that was another file of this name");
+    }
 
     #[test]
     fn a_directory_goes_with_its_last_file_and_nothing_comes_of_what_is_not_there() {

@@ -1,4 +1,4 @@
-//! A disk in memory that keeps synced and unsynced bytes apart, fails when told, fills up, and can lose power.
+//! A disk in memory that keeps synced and unsynced bytes apart, fails when told, fills up, lies, and can lose power.
 //!
 //! For tests here and elsewhere. What it does not model: bytes of one unsynced write that survive out of order.
 
@@ -40,13 +40,33 @@ pub enum Fault {
     Done,
     /// `EIO`, and what was not synced before is gone (what Linux does to dirty pages after a failed `fsync`).
     Lost,
+    /// No error, and nothing of it is on disk: what was synced, and each new name, goes with the power.
+    Lie,
 }
 
 impl Fault {
     fn error(self) -> io::Error {
         match self {
             Self::Full => io::Error::from(io::ErrorKind::StorageFull),
-            Self::Error | Self::Half | Self::Done | Self::Lost => io::Error::other("injected EIO"),
+            Self::Error | Self::Half | Self::Done | Self::Lost | Self::Lie => io::Error::other("injected EIO"),
+        }
+    }
+
+    /// What a whole file that was to be put looks like then: whether it stands there, and whether its name is on disk.
+    fn put(fault: Option<Self>) -> (bool, bool) {
+        match fault {
+            None | Some(Self::Done) => (true, true),
+            // Renamed, and the directory was not synced.
+            Some(Self::Lost | Self::Lie) => (true, false),
+            Some(Self::Error | Self::Full | Self::Half) => (false, false),
+        }
+    }
+
+    /// What is said of it.
+    fn said(fault: Option<Self>) -> io::Result<()> {
+        match fault {
+            None | Some(Self::Lie) => Ok(()),
+            Some(fault) => Err(fault.error()),
         }
     }
 }
@@ -77,6 +97,8 @@ struct State {
     capacity: Option<u64>,
     /// Faults to come: (operation, how many of it go well first, fault).
     planned: Vec<(Operation, u64, Fault)>,
+    /// The operation of this number, counted over all kinds, fails.
+    nth: Option<(u64, Fault)>,
     /// What every operation does, until mended.
     standing: Option<Fault>,
     /// The operation that waits until it is released.
@@ -107,6 +129,9 @@ impl State {
             *left -= 1;
         }
         if let Some(fault) = self.standing {
+            return Ok(Some(fault));
+        }
+        if let Some((_, fault)) = self.nth.take_if(|(nth, _)| *nth <= self.operations) {
             return Ok(Some(fault));
         }
         let mut fault = None;
@@ -143,6 +168,12 @@ impl FakeStorage {
         self.state.lock().planned.push((operation, after, fault));
     }
 
+    /// Lets the operation fail that comes behind `after` others from now on, whichever kind it is.
+    pub fn fail_after(&self, after: u64, fault: Fault) {
+        let mut state = self.state.lock();
+        state.nth = Some((state.operations + after + 1, fault));
+    }
+
     /// Lets everything but reading fail until [`mend`](Self::mend).
     pub fn fail_everything(&self, fault: Fault) {
         self.state.lock().standing = Some(fault);
@@ -151,7 +182,7 @@ impl FakeStorage {
     /// Ends every fault, standing or planned.
     pub fn mend(&self) {
         let mut state = self.state.lock();
-        state.standing = None;
+        (state.standing, state.nth) = (None, None);
         state.planned.clear();
     }
 
@@ -204,8 +235,7 @@ impl FakeStorage {
         let files = state.files.iter().filter_map(|(path, file)| {
             let bytes = match &file.before {
                 Some(before) if next(1) == 0 => before.clone(),
-                Some(_) => file.bytes.clone(),
-                None => {
+                Some(_) | None => {
                     let kept = file.synced + next(file.bytes.len().saturating_sub(file.synced));
                     file.bytes.get(..kept).unwrap_or_default().to_vec()
                 }
@@ -262,8 +292,9 @@ fn not_found(path: &str) -> io::Error {
 impl Storage for FakeStorage {
     fn create_segment(&self, path: &str, header: &[u8], room: u64) -> io::Result<Box<dyn SegmentFile>> {
         let (mut state, fault) = self.enter(Operation::Create)?;
-        if let Some(fault) = fault.filter(|fault| *fault != Fault::Done) {
-            return Err(fault.error());
+        let (put, named) = Fault::put(fault);
+        if !put {
+            return Err(fault.unwrap_or(Fault::Error).error());
         }
         let size = header.len() as u64 + room;
         if !state.has_room(size) {
@@ -271,18 +302,19 @@ impl Storage for FakeStorage {
         }
         state.next_id += 1;
         let id = state.next_id;
-        let file = FakeFile { bytes: header.to_vec(), synced: header.len(), before: None, reserved: size, id };
+        let old = state.files.remove(path);
+        let before = (!named).then(|| old.map(|old| old.before.unwrap_or(old.bytes)).unwrap_or_default());
+        let file = FakeFile { bytes: header.to_vec(), synced: header.len(), before, reserved: size, id };
         state.files.insert(path.to_owned(), file);
-        match fault {
-            Some(fault) => Err(fault.error()),
-            None => Ok(Box::new(FakeSegment { disk: self.clone(), path: path.to_owned(), id })),
-        }
+        Fault::said(fault)?;
+        Ok(Box::new(FakeSegment { disk: self.clone(), path: path.to_owned(), id }))
     }
 
     fn write_file(&self, path: &str, bytes: &[u8], persist: Persist) -> io::Result<()> {
         let (mut state, fault) = self.enter(Operation::Write)?;
-        if let Some(fault) = fault.filter(|fault| *fault != Fault::Done) {
-            return Err(fault.error());
+        let (put, named) = Fault::put(fault);
+        if !put {
+            return Err(fault.unwrap_or(Fault::Error).error());
         }
         if !state.has_room(bytes.len() as u64) {
             return Err(Fault::Full.error());
@@ -291,12 +323,12 @@ impl Storage for FakeStorage {
         let id = state.next_id;
         let old = state.files.remove(path);
         let before = match persist {
-            Persist::Now => None,
-            Persist::Later => Some(old.map(|old| old.before.unwrap_or(old.bytes)).unwrap_or_default()),
+            Persist::Now if named => None,
+            Persist::Now | Persist::Later => Some(old.map(|old| old.before.unwrap_or(old.bytes)).unwrap_or_default()),
         };
         let file = FakeFile { bytes: bytes.to_vec(), synced: bytes.len(), before, reserved: 0, id };
         state.files.insert(path.to_owned(), file);
-        fault.map_or(Ok(()), |fault| Err(fault.error()))
+        Fault::said(fault)
     }
 
     fn read_at(&self, path: &str, offset: u64, max: usize, into: &mut Vec<u8>) -> io::Result<usize> {
@@ -326,33 +358,32 @@ impl Storage for FakeStorage {
 
     fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
         let (mut state, fault) = self.enter(Operation::Cut)?;
-        if let Some(fault) = fault {
+        if let Some(fault) = fault.filter(|fault| !Fault::put(Some(*fault)).0) {
             return Err(fault.error());
         }
         let file = state.files.get_mut(path).ok_or_else(|| not_found(path))?;
         file.bytes.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
         file.synced = file.bytes.len();
         file.reserved = 0;
-        Ok(())
+        Fault::said(fault)
     }
 
     fn sync_file(&self, path: &str) -> io::Result<()> {
         let (mut state, fault) = self.enter(Operation::Sync)?;
-        if let Some(fault) = fault {
-            return Err(fault.error());
-        }
         let file = state.files.get_mut(path).ok_or_else(|| not_found(path))?;
-        file.synced = file.bytes.len();
-        file.before = None;
-        Ok(())
+        if fault.is_none_or(|fault| fault == Fault::Done) {
+            (file.synced, file.before) = (file.bytes.len(), None);
+        }
+        Fault::said(fault)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let (mut state, fault) = self.enter(Operation::Cut)?;
-        if let Some(fault) = fault {
+        if let Some(fault) = fault.filter(|fault| !Fault::put(Some(*fault)).0) {
             return Err(fault.error());
         }
-        state.files.remove(path).map(drop).ok_or_else(|| not_found(path))
+        state.files.remove(path).map(drop).ok_or_else(|| not_found(path))?;
+        Fault::said(fault)
     }
 }
 
@@ -374,7 +405,7 @@ impl SegmentFile for FakeSegment {
             return Err(Fault::Full.error());
         }
         let part = match fault {
-            None | Some(Fault::Done) => bytes,
+            None | Some(Fault::Done | Fault::Lie) => bytes,
             Some(Fault::Half) => bytes.get(..bytes.len() / 2).unwrap_or_default(),
             Some(Fault::Error | Fault::Full | Fault::Lost) => &[],
         };
@@ -382,12 +413,12 @@ impl SegmentFile for FakeSegment {
         if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
             file.bytes.extend_from_slice(part);
         }
-        fault.map_or(Ok(()), |fault| Err(fault.error()))
+        Fault::said(fault)
     }
 
     fn allocate(&mut self, room: u64) -> io::Result<()> {
         let (mut state, fault) = self.disk.enter(Operation::Allocate)?;
-        if let Some(fault) = fault.filter(|fault| *fault != Fault::Done) {
+        if let Some(fault) = fault.filter(|fault| !Fault::put(Some(*fault)).0) {
             return Err(fault.error());
         }
         let Some(file) = state.files.get(&self.path) else { return Ok(()) };
@@ -399,7 +430,7 @@ impl SegmentFile for FakeSegment {
         if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
             file.reserved = file.reserved.max(wanted);
         }
-        fault.map_or(Ok(()), |fault| Err(fault.error()))
+        Fault::said(fault)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -410,13 +441,13 @@ impl SegmentFile for FakeSegment {
                 None | Some(Fault::Done) => file.synced = file.bytes.len(),
                 Some(Fault::Lost) => file.bytes.truncate(file.synced),
                 Some(Fault::Half) => file.synced += (file.bytes.len() - file.synced) / 2,
-                Some(Fault::Error | Fault::Full) => {}
+                Some(Fault::Error | Fault::Full | Fault::Lie) => {}
             }
         }
         if fault.is_none() {
             state.syncs += 1;
         }
-        fault.map_or(Ok(()), |fault| Err(fault.error()))
+        Fault::said(fault)
     }
 
     fn in_place(&self) -> io::Result<bool> {
@@ -425,12 +456,12 @@ impl SegmentFile for FakeSegment {
 
     fn finish(&mut self) -> io::Result<()> {
         let (mut state, fault) = self.disk.enter(Operation::Cut)?;
-        if let Some(fault) = fault {
+        if let Some(fault) = fault.filter(|fault| !Fault::put(Some(*fault)).0) {
             return Err(fault.error());
         }
         if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
             file.reserved = 0;
         }
-        Ok(())
+        Fault::said(fault)
     }
 }

@@ -11,7 +11,7 @@ use super::{Failure, RecordFault};
 use crate::domain::Timestamp;
 use crate::domain::name::CallId;
 use crate::evidence::bundle::{self, BundleReader};
-use crate::evidence::entry::{Entry, Event};
+use crate::evidence::entry::{Entry, EntryError, Event, is_canonical};
 use crate::evidence::journal::segment;
 use crate::evidence::read::{JournalReader, Next, Place, first, segments};
 use crate::evidence::retention::{Horizon, told};
@@ -119,6 +119,9 @@ impl Batch {
 }
 
 fn meaning(bytes: &[u8], log: &str) -> Result<Meaning, RecordFault> {
+    if !is_canonical(bytes) {
+        return Err(RecordFault::Entry(EntryError::NotCanonical.to_string()));
+    }
     let entry = Entry::parse(bytes).map_err(|error| RecordFault::Entry(error.to_string()))?;
     if entry.log != log {
         return Err(RecordFault::Log(entry.log));

@@ -79,3 +79,12 @@ fn after_kill_9_every_call_that_the_upstream_saw_is_in_the_evidence() {
     assert!(upstream.seen().len() > 200, "too little load to show anything: {}", upstream.seen().len());
     assert!(!told.is_empty() && open > 0, "no kill met a running call");
 }
+
+#[test]
+fn a_short_soak_finds_nothing_lost_doubled_or_reordered() {
+    let soak = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/soak/run");
+    let done =
+        std::process::Command::new(soak).args(["--seeds", "25"]).env("PORTCULLIS_BINARY", crate::dev::BINARY).output();
+    let done = crate::dev::Done::of(done.unwrap()).exits(0);
+    assert!(done.stdout.contains("25 passed, 0 failed") && done.stdout.contains("cut and undecided"), "{done:?}");
+}

@@ -7,6 +7,7 @@ use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::tests::{clock, completed, intent, origin, small, writer};
 use crate::evidence::query::Query;
 use crate::evidence::query::search::Search;
+use crate::evidence::tree::Hash;
 
 fn write(directory: &Path, key: &EvidenceKey, calls: std::ops::Range<u64>) {
     let (log, _) = EvidenceLog::open(directory, origin(), key.clone(), &writer(), small(), clock()).unwrap();
@@ -106,13 +107,16 @@ fn rows_of_a_table_of_any_size_are_found_however_their_hashes_are_spread() {
             let bytes: Vec<u8> =
                 table.iter().flat_map(|(hash, n)| [&hash.to_le_bytes()[..], &n.to_le_bytes()].concat()).collect();
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
-            file.write_all_at(&[&[9; 24][..], &bytes, &[7; 4096]].concat(), 0).unwrap();
+            let table_at = BODY_HEADER + PLACES * 16;
+            let body = [&vec![0; table_at][..], &bytes, &[7; 4096]].concat();
+            file.write_all_at(&sealed(&Hash([0; 32]), &body).unwrap(), 0).unwrap();
             let storage = Arc::new(DiskStorage::read_only(home.path()));
+            let chunk = Chunk::open(&file, 0, PLACES).unwrap();
             let index = Index { storage, file: Some(file), chunks: Vec::new(), segments: Vec::new(), gone: None };
             let mut asked: Vec<u64> = table.iter().map(|(hash, _)| *hash).collect();
             asked.extend([0, 1, u64::MAX, u64::MAX / 2, 77]);
             for hash in asked {
-                let found = index.rows::<CALL>(24, table.len(), hash).unwrap();
+                let found = index.rows::<CALL>(&chunk, table_at, table.len(), hash).unwrap();
                 let found: Vec<u32> = found.iter().map(|row| u32::from_le_bytes(number(row, 8).unwrap())).collect();
                 let expected: Vec<u32> = table.iter().filter(|(it, _)| *it == hash).map(|(_, n)| *n).collect();
                 assert_eq!(found, expected, "{rows} rows, {hash}");
@@ -155,4 +159,67 @@ fn what_a_superseded_segment_still_holds_is_no_record() {
     put(&file, &stale);
     let again = Index::open(&log).unwrap().record(seq).unwrap();
     assert_eq!((again.bytes, again.place.segment), (found.bytes, path(seq).into()));
+}
+
+/// A byte of a file, changed.
+fn change(path: &Path, at: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+#[test]
+fn a_damaged_chunk_hides_nothing_wherever_it_stands() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("log");
+    write(&log, &EvidenceKey::generate().unwrap().0, 0..8300);
+    let index = Index::open(&log).unwrap();
+    assert_eq!(index.records(), 2 * CHUNK);
+    let path = log.join(DIRECTORY).join(FILE);
+    let (first, second) = (index.chunks[0].end(), index.chunks[1].end());
+    let filters = [filters().remove(0), filters().remove(3)];
+    let expected: Vec<_> = filters.iter().map(|filter| scanned(&log, filter)).collect();
+    let whole = std::fs::read(&path).unwrap();
+    for at in
+        [0, FILE_HEADER + 4, FILE_HEADER + 9_000, first / 2, first - 1, first + 3, (first + second) / 2, second - 1]
+    {
+        change(&path, at);
+        for (filter, expected) in filters.iter().zip(&expected) {
+            assert_eq!(&searched(&log, filter), expected, "byte {at}: {filter:?}");
+        }
+        let file = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+        file.write_all_at(&whole, 0).unwrap();
+    }
+}
+
+#[test]
+fn the_index_of_another_history_of_this_log_is_made_anew() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("log");
+    let (key, _) = EvidenceKey::generate().unwrap();
+    write(&log, &key, 0..2500);
+    let copy = home.path().join("copy");
+    assert!(std::process::Command::new("cp").arg("-r").arg(&log).arg(&copy).status().unwrap().success());
+    write(&log, &key, 2500..8300);
+    assert_eq!(Index::open(&log).unwrap().records(), 2 * CHUNK);
+    // Put back, and written on with other calls: the first chunk speaks in part of records that never were.
+    std::fs::rename(log.join(DIRECTORY), copy.join(DIRECTORY)).unwrap();
+    write(&copy, &key, 50_502..56_000);
+    for filter in filters() {
+        assert_eq!(searched(&copy, &filter), scanned(&copy, &filter), "{filter:?}");
+    }
+    assert_eq!(Index::open(&copy).unwrap().records(), CHUNK);
+}
+
+#[test]
+fn of_too_many_open_calls_the_newest_are_remembered() {
+    let mut open = Open::new();
+    let last = MAX_OPEN as u64 + 500;
+    (0..last).for_each(|seq| remember(&mut open, seq, Vec::new()));
+    assert_eq!((open.len(), open.first_key_value().unwrap().0), (MAX_OPEN, &500));
+    assert!(
+        MAX_OPEN as u64 > CHUNK && open.contains_key(&(last - CHUNK)),
+        "what is looked up is of a chunk that is made"
+    );
 }
