@@ -33,6 +33,7 @@ pub mod record;
 pub mod registry;
 pub mod request;
 mod ring;
+mod scoped;
 pub mod store;
 mod uses;
 pub mod vault;

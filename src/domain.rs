@@ -17,6 +17,7 @@ pub mod request;
 pub mod resource;
 pub mod role;
 pub mod route;
+pub mod scope;
 pub mod size;
 pub mod trust;
 

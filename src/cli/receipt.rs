@@ -15,6 +15,7 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
             ReceiptState::Pending if receipt.connected => ("pending", String::new()),
             ReceiptState::Pending => ("pending (not connected)", String::new()),
             ReceiptState::Lapsed => ("lapsed", String::new()),
+            ReceiptState::NotConcerned => ("not concerned", String::new()),
         };
         let stops = receipt.stops_by.map(|at| both(at, now)).unwrap_or_default();
         let cut = receipt.unlisted.saturating_add(u64::try_from(receipt.cut.len()).unwrap_or(u64::MAX));

@@ -104,6 +104,8 @@ pub enum ReceiptState {
     Pending,
     /// Not heard, and by now its authority is too old to allow any.
     Lapsed,
+    /// It was never told of it: its scope is another one.
+    NotConcerned,
 }
 
 /// A call that was cut.
@@ -192,6 +194,7 @@ impl TryFrom<v1::GatewayReceipt> for Receipt {
             // An unknown word is no promise.
             State::Pending | State::Unspecified => ReceiptState::Pending,
             State::Lapsed => ReceiptState::Lapsed,
+            State::NotConcerned => ReceiptState::NotConcerned,
         };
         let cut = message.cut.into_iter().map(Cut::try_from).collect::<Result<_, _>>()?;
         let stops_by = (message.stops_by_unix_us != 0).then(|| Timestamp::from_unix_micros(message.stops_by_unix_us));
