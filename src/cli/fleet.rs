@@ -1,5 +1,6 @@
 //! `portcullis fleet`: where the gateways stand, and taking one's authority.
 
+mod halted;
 mod scope;
 
 use std::path::{Path, PathBuf};
@@ -7,19 +8,18 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::scope::Before;
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::{Human, Output};
 use super::receipt;
 use super::time::{DEFAULT_WAIT, both, measured, millis};
-use self::scope::Before;
 use crate::client::Receipt;
 use crate::client::fleet::{Drilled, FleetGateway, FleetHalt, FleetStatus};
 use crate::clock::SystemClock;
 use crate::domain::Clock as _;
 use crate::domain::Timestamp;
-use crate::domain::halt::HaltScope;
-use crate::domain::name::{GatewayName, ResourceName};
+use crate::domain::name::GatewayName;
 use crate::domain::resource::Span;
 use crate::files;
 use crate::wire::v1;
@@ -50,7 +50,7 @@ pub(super) enum Fleet {
         #[arg(long, value_name = "DURATION", default_value = DEFAULT_WAIT)]
         wait: Span,
     },
-    /// The red button: have everything, or everything on one resource, stand still, and cut what runs
+    /// The red button: have everything, or what one resource, key or issuer is behind, stand still, and cut what runs
     Halt(Stop),
     /// Let it go on
     Resume(Stop),
@@ -72,20 +72,9 @@ pub(super) struct Change {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "scope", required = true, multiple = false)]
-pub(super) struct Scope {
-    /// Every call on every gateway
-    #[arg(long, group = "scope")]
-    all: bool,
-    /// Every call on this resource
-    #[arg(long, group = "scope", value_name = "NAME")]
-    resource: Option<ResourceName>,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct Stop {
     #[command(flatten)]
-    scope: Scope,
+    scope: halted::Scope,
     /// Why, in your words
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -106,10 +95,7 @@ struct StopAnswer {
 
 impl Stop {
     async fn run(self, context: &Context, halting: bool) -> Result<Exit, Failure> {
-        let scope = match self.scope.resource {
-            Some(name) => HaltScope::Resource(name),
-            None => HaltScope::All,
-        };
+        let scope = self.scope.read()?;
         let (text, reason, wait_ms) = (scope.to_string(), self.reason, self.wait.map_or(0, millis));
         let mut client = context.client().await?;
         let halted = if halting {

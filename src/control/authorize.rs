@@ -267,10 +267,9 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::Quarantine | O::RevokeToken | O::ExpelGateway, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
         (O::Drill, R::Owner | R::Developer) => Rule::Deny,
-        (
-            O::ReadmitGateway | O::Resume | O::InviteGateway | O::ScopeGateway,
-            R::Security | R::Owner | R::Developer,
-        ) => Rule::Deny,
+        (O::ReadmitGateway | O::Resume | O::InviteGateway | O::ScopeGateway, R::Security | R::Owner | R::Developer) => {
+            Rule::Deny
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use acknowledgements::Acknowledgements;
-use holding::Holding;
 pub(super) use acknowledgements::Stated;
+use holding::Holding;
 pub(super) use holding::Resources;
 pub use receipt::{Bound, Cuts, Wanted};
 

@@ -21,6 +21,7 @@ use shard::Shard;
 use crate::decision::snapshot::IdentityIndex;
 use crate::decision::{Authority, Basis, Now, Permit};
 use crate::domain::name::{CallId, ExceptionName, GrantId, RouteName};
+use crate::domain::root::Root;
 use crate::domain::{Reason, Timestamp};
 
 /// Of this process: the two hashes below mean nothing outside it, and nobody outside can aim at a collision.
@@ -81,6 +82,8 @@ pub struct Running {
     pub token: Option<TokenKey>,
     /// The key or certificate that vouched for it.
     pub key: Option<KeyKey>,
+    /// What vouched for its credential in the end, and for the connection it came on.
+    pub roots: [Option<Arc<Root>>; 2],
     /// The connection it came on, where that showed a client certificate.
     pub connection: Option<ConnectionId>,
     /// First moment at which it must not run any more.
@@ -106,6 +109,7 @@ impl Running {
             exception,
             token: None,
             key: None,
+            roots: [None, None],
             connection: None,
             ends: permit.ends(),
             end_reason: permit.end_reason(),

@@ -23,9 +23,9 @@ use super::{Identifiers, Job, Shared, note, planned};
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::halt::HaltScope;
-use crate::domain::scope::Scope;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::{AllotmentId, GatewayName, GrantId, IdentityName};
+use crate::domain::scope::Scope;
 use crate::evidence::checkpoint::Checkpoint;
 
 /// How long a caller waits for a place in the queue, and for its commit.

@@ -213,7 +213,9 @@ impl FleetService {
     async fn receipts(&self, revision: u64, scope: &HaltScope, wait_ms: u64) -> Vec<v1::GatewayReceipt> {
         let model = self.handle.model();
         let bounds = match scope {
-            HaltScope::All => model.resources.keys().map(|name| receipts::bound(&model, name)).collect(),
+            HaltScope::All | HaltScope::Credential(_) => {
+                model.resources.keys().map(|name| receipts::bound(&model, name)).collect()
+            }
             HaltScope::Resource(name) => vec![receipts::bound(&model, name)],
             HaltScope::Drill => Vec::new(),
         };
@@ -242,7 +244,9 @@ fn unavailable(error: &EnrolError) -> Refused {
 
 fn scope(text: &str) -> Result<HaltScope, Status> {
     let scope = text.parse().ok().filter(|scope| *scope != HaltScope::Drill);
-    scope.ok_or_else(|| ApiError::invalid("scope: `all`, or `resource/NAME`").into())
+    scope.ok_or_else(|| {
+        ApiError::invalid("scope: `all`, `resource/NAME`, `issuer/URL`, `issuer/URL#KID` or `public-key/SHA256`").into()
+    })
 }
 
 fn parsed(name: &str) -> Result<GatewayName, Status> {

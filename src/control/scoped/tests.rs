@@ -30,7 +30,8 @@ impl Held {
         }
         held.grants = view.grants().map(|grant| (grant.id, grant.revision)).collect();
         let token = |kept: &crate::control::model::Kept<RevokedToken>| encode::token(&kept.value);
-        held.tokens = view.model.tokens.values().map(|kept| (kept.value.jti.clone(), token(kept).expires_unix_us)).collect();
+        held.tokens =
+            view.model.tokens.values().map(|kept| (kept.value.jti.clone(), token(kept).expires_unix_us)).collect();
         held
     }
 
@@ -208,7 +209,9 @@ fn what_is_not_in_a_scope_makes_no_change_and_a_route_that_leads_elsewhere_makes
         model.revision += 1;
         view.step(Arc::new(model.clone()), NOW)
     };
-    for foreign in [grant(2, 1, 1, false), grant(2, 1, 1, true), Change::Put(Record::Route(route(3, 1))), resource(1, 20)] {
+    for foreign in
+        [grant(2, 1, 1, false), grant(2, 1, 1, true), Change::Put(Record::Route(route(3, 1))), resource(1, 20)]
+    {
         assert_eq!(step(foreign), Step::Delta(Vec::new()));
     }
     let Step::Delta(own) = step(grant(3, 1, 0, false)) else { panic!("one grant more") };

@@ -120,8 +120,7 @@ async fn a_gateway_that_asks_for_anothers_scope_gets_nothing() {
     scope(&bench, "one", &["orders"], &[]).await;
     let mut access = bench.access("admin").await;
     let limits = v1::Limits { uses: 10, ..Default::default() };
-    let counted =
-        |request: v1::CreateGrantRequest| v1::CreateGrantRequest { limits: Some(limits.clone()), ..request };
+    let counted = |request: v1::CreateGrantRequest| v1::CreateGrantRequest { limits: Some(limits.clone()), ..request };
     let own = access.create_grant(counted(grant_request())).await.unwrap().into_inner();
     let others = access.create_grant(counted(ledger_request())).await.unwrap().into_inner();
     let (own, others) = (own.grants[0].id.clone(), others.grants[0].id.clone());

@@ -288,7 +288,8 @@ async fn who_joined_with_other_keys_is_known_by_no_certificate_of_its_old_ones()
     let mut joinings = Vec::new();
     for token in ["first", "second"] {
         let digest = Digest::of(token);
-        let invited = Invited { name: name.clone(), hosts: Vec::new(), token: JoinToken { digest, expires }, scope: None };
+        let invited =
+            Invited { name: name.clone(), hosts: Vec::new(), token: JoinToken { digest, expires }, scope: None };
         bench.handle().invite(&Caller::System, invited).await.unwrap();
         let log = "portcullis/gateway/one".parse().unwrap();
         let key = crate::evidence::checkpoint::EvidenceKey::generate().unwrap().0;
