@@ -84,8 +84,8 @@ fn each_gateway_forwards_its_own_and_never_has_anything_of_the_others() {
     west.get(&books, LEDGER).is(200);
     let seen = upstream.seen();
     // Neither the route nor whose it is, nor that there is anything.
-    edge.get(&books, LEDGER).refuses(401, "identity_unknown");
-    west.get(&billing, ORDERS).refuses(401, "identity_unknown");
+    edge.get(&books, LEDGER).refuses(403, "identity_unknown");
+    west.get(&billing, ORDERS).refuses(403, "identity_unknown");
     edge.get(&billing, LEDGER).refuses(404, "route_unknown");
     assert_eq!(upstream.seen(), seen);
     assert_eq!(picture(&edge), (1, 1, vec!["orders".to_owned()]));
@@ -125,7 +125,7 @@ fn what_leaves_a_scope_is_cut_and_what_comes_in_works() {
     assert_eq!(receipt(&scoped, "edge")["cut"].as_array().unwrap().len(), 1, "{scoped}");
     assert!(open.to_end().contains("data: 1"));
     let seen = upstream.seen();
-    gate.get(&billing, ORDERS).refuses(401, "identity_unknown");
+    gate.get(&billing, ORDERS).refuses(403, "identity_unknown");
     assert_eq!((upstream.seen(), picture(&gate).1), (seen, 1));
     gate.get(&books, LEDGER).is(200);
     // A grant that ends while it is out of scope does not come back with it.
@@ -161,6 +161,6 @@ fn a_gateway_whose_scope_changed_while_it_was_away_comes_back_to_the_new_one() {
         fleet.cli(&["-o", "json", "fleet", "scope", "edge", "--resource", "db/ledger", "--reason", "x", "--wait=1s"]);
     assert_eq!(scoped.exits(7).json()["enforced"], false);
     gate.process.signal(rustix::process::Signal::CONT);
-    eventually("it goes by its new scope", Duration::from_secs(40), || gate.get(&billing, ORDERS).status == 401);
+    eventually("it goes by its new scope", Duration::from_secs(40), || gate.get(&billing, ORDERS).json()["reason"] == "identity_unknown");
     assert_eq!(picture(&gate).2, ["ledger"]);
 }
