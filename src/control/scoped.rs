@@ -171,7 +171,8 @@ impl View {
         for item in before.identities.diff(&next.identities) {
             match item {
                 DiffItem::Add(name, kept) | DiffItem::Update { new: (name, kept), .. } => {
-                    if self.everybody || self.identities.contains(name) || is_set_aside(&kept.value) {
+                    let is_known = self.everybody || self.identities.contains(name);
+                    if is_known || is_set_aside(&kept.value) || self.is_holder(next, name) {
                         changes.push(Change::ObjectPut(encode::identity(&kept.value, kept.revision)));
                         self.identities.insert(name.clone());
                     }
@@ -239,6 +240,12 @@ impl View {
                 DiffItem::Remove(..) => {}
             }
         }
+    }
+
+    /// Whether an identity has a grant of its. One that is made anew finds those that it had.
+    fn is_holder(&self, next: &Model, name: &IdentityName) -> bool {
+        let grants = next.grants_of.get(name).into_iter().flatten().filter_map(|id| next.grants.get(id));
+        grants.into_iter().any(|kept| self.resources.contains(&kept.value.resource))
     }
 
     /// The first grant of an identity brings the identity.

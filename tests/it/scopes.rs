@@ -13,8 +13,8 @@ const ORDERS: &str = "/v1/orders/7";
 const LEDGER: &str = "/v1/ledger/7";
 
 /// Orders, and a ledger with an identity of its own.
-fn fleet(upstream: &Upstream) -> Fleet {
-    let fleet = Fleet::of(upstream.address, &["edge", "west"]);
+fn fleet(upstream: &Upstream, gateways: &[&str]) -> Fleet {
+    let fleet = Fleet::of(upstream.address, gateways);
     fleet.apply(&format!(
         "kind: Identity\nname: books\nspec: {{ kind: service, owner: books, purpose: closes months, environment: test,\n  \
          authenticate: [ {{ issuer: \"{ISSUER}\", subject: books }} ] }}\n\
@@ -41,10 +41,12 @@ fn books(fleet: &Fleet) -> String {
     format!("Authorization: Bearer {}", fleet.key.sign(&plain_claims(ISSUER, AUDIENCE, "books")))
 }
 
-fn ledger_grant(fleet: &Fleet) -> String {
+fn ledger_grant(fleet: &Fleet, wait: &str) -> String {
     let create = ["grant", "create", "--identity", "books", "--resource", "db/ledger", "--action", "read"];
-    let more = ["--duration", "15m", "--reason", "month-end", "--wait=20s"];
-    fleet.json(&[&create[..], &more].concat())["grants"][0]["id"].as_str().unwrap().to_owned()
+    let more = ["--duration", "15m", "--reason", "month-end"];
+    let mut arguments = [&create[..], &more].concat();
+    arguments.extend((!wait.is_empty()).then_some(wait));
+    fleet.json(&arguments)["grants"][0]["id"].as_str().unwrap().to_owned()
 }
 
 /// What a gateway says of its picture.
@@ -73,10 +75,10 @@ fn receipt<'r>(receipts: &'r Value, gateway: &str) -> &'r Value {
 #[test]
 fn each_gateway_forwards_its_own_and_never_has_anything_of_the_others() {
     let upstream = upstream();
-    let fleet = fleet(&upstream);
+    let fleet = fleet(&upstream, &["edge", "west"]);
     fleet.json(&["fleet", "scope", "edge", "--route", "orders", "--reason", "stands before orders"]);
     fleet.json(&["fleet", "scope", "west", "--resource", "db/ledger", "--reason", "stands before the ledger"]);
-    let (orders, ledger) = (fleet.grant(""), ledger_grant(&fleet));
+    let (orders, ledger) = (fleet.grant(""), ledger_grant(&fleet, ""));
     let (edge, west) = (fleet.gateway(|_| {}), fleet.gateway_of("west", |_| {}));
     let (edge, west) = (edge.ready(), west.ready());
     let (billing, books) = (fleet.bearer(), books(&fleet));
@@ -91,7 +93,7 @@ fn each_gateway_forwards_its_own_and_never_has_anything_of_the_others() {
     assert_eq!(picture(&edge), (1, 1, vec!["orders".to_owned()]));
     assert_eq!(picture(&west), (1, 1, vec!["ledger".to_owned()]));
     // What comes later goes the same way, and leaves no trace at the other.
-    let later = ledger_grant(&fleet);
+    let later = ledger_grant(&fleet, "--wait=20s");
     assert_eq!((picture(&edge).1, picture(&west).1), (1, 2));
     let disk = |name: &str, text: &str| on_disk(&fleet.home.path().join(name), text);
     assert!(disk("edge", &orders), "its own is in its evidence");
@@ -109,9 +111,9 @@ fn each_gateway_forwards_its_own_and_never_has_anything_of_the_others() {
 #[test]
 fn what_leaves_a_scope_is_cut_and_what_comes_in_works() {
     let upstream = upstream();
-    let fleet = fleet(&upstream);
+    let fleet = fleet(&upstream, &["edge"]);
     let gate = fleet.gateway(|_| {}).ready();
-    let (orders, _) = (fleet.grant("--wait=20s"), ledger_grant(&fleet));
+    let (orders, _) = (fleet.grant("--wait=20s"), ledger_grant(&fleet, "--wait=20s"));
     let (billing, books) = (fleet.bearer(), books(&fleet));
     gate.get(&books, LEDGER).is(200);
     let mut open = Raw::connect(&gate.url);
@@ -150,7 +152,7 @@ fn what_leaves_a_scope_is_cut_and_what_comes_in_works() {
 #[test]
 fn a_gateway_whose_scope_changed_while_it_was_away_comes_back_to_the_new_one() {
     let upstream = upstream();
-    let fleet = fleet(&upstream);
+    let fleet = fleet(&upstream, &["edge"]);
     let gate = fleet.gateway(|_| {}).ready();
     fleet.grant("--wait=20s");
     let billing = fleet.bearer();
@@ -161,6 +163,8 @@ fn a_gateway_whose_scope_changed_while_it_was_away_comes_back_to_the_new_one() {
         fleet.cli(&["-o", "json", "fleet", "scope", "edge", "--resource", "db/ledger", "--reason", "x", "--wait=1s"]);
     assert_eq!(scoped.exits(7).json()["enforced"], false);
     gate.process.signal(rustix::process::Signal::CONT);
-    eventually("it goes by its new scope", Duration::from_secs(40), || gate.get(&billing, ORDERS).json()["reason"] == "identity_unknown");
+    eventually("it goes by its new scope", Duration::from_secs(40), || {
+        gate.get(&billing, ORDERS).json()["reason"] == "identity_unknown"
+    });
     assert_eq!(picture(&gate).2, ["ledger"]);
 }
