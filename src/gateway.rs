@@ -13,6 +13,7 @@ mod connection;
 mod credential;
 #[cfg(test)]
 mod fixture;
+mod handed;
 mod http;
 mod identify;
 pub mod incarnation;

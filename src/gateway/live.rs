@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 pub use cut::Cut;
 use shard::Shard;
 
+use super::handed::Handed;
 use crate::decision::snapshot::IdentityIndex;
 use crate::decision::{Authority, Basis, Now, Permit};
 use crate::domain::name::{CallId, ExceptionName, GrantId, RouteName};
@@ -150,6 +151,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Registry {
     shards: Box<[Place]>,
+    /// What went upstream under the grants and cannot be called back.
+    handed: Arc<Handed>,
     /// Told when a call that was cut has left.
     departures: Notify,
 }
@@ -166,7 +169,12 @@ impl Registry {
     /// A registry with a shard for each worker, at least one.
     pub fn new(shards: usize) -> Arc<Self> {
         let shards = (0..shards.max(1)).map(|_| Place::default()).collect();
-        Arc::new(Self { shards, departures: Notify::new() })
+        Arc::new(Self { shards, handed: Arc::default(), departures: Notify::new() })
+    }
+
+    /// The tokens that upstreams hold.
+    pub(crate) fn handed(&self) -> &Arc<Handed> {
+        &self.handed
     }
 
     /// Enters a call. The caller reads snapshot and authority again afterwards, and only then goes on.
@@ -346,6 +354,8 @@ pub struct CutCall {
     pub intent_seq: u64,
     /// Bytes of the answer that the caller had got.
     pub response_bytes: u64,
+    /// Those of them that came after the call was told to end, which it is once what ends it is in force.
+    pub late_bytes: u64,
 }
 
 /// Calls that were told to end. Calls that were ending already, and still run, are among them.
@@ -425,6 +435,7 @@ fn cut_call((call, grant, cut): &(CallId, Option<GrantId>, Arc<Cut>)) -> Option<
         reason: cut.reason()?,
         intent_seq: cut.intent.load(Relaxed),
         response_bytes: cut.response_bytes.load(Relaxed),
+        late_bytes: cut.response_bytes.load(Relaxed).saturating_sub(cut.fired_at.load(Relaxed)),
     })
 }
 

@@ -57,10 +57,16 @@ impl Wanted {
         bounds.max().unwrap_or(MAX_AUTHORITY.duration()).saturating_add(SLACK)
     }
 
+    /// Whether it is about a grant by name.
+    fn names(&self, grant: &[u8]) -> bool {
+        let Cuts::Of(grants) = &self.cuts else { return false };
+        crate::wire::grant_id(grant).is_ok_and(|id| grants.contains(&id))
+    }
+
     fn concerns(&self, cut: &v1::CutCall) -> bool {
         match &self.cuts {
             Cuts::All => true,
-            Cuts::Of(grants) => crate::wire::grant_id(&cut.grant_id).is_ok_and(|id| grants.contains(&id)),
+            Cuts::Of(_) => self.names(&cut.grant_id),
             Cuts::For(reason) => cut.reason == *reason,
         }
     }
@@ -123,6 +129,8 @@ impl Gateway {
         receipt.unlisted = self.acknowledgements.unlisted_since(from);
         let cut = self.acknowledgements.since(from).flat_map(|said| &said.cut).filter(|cut| wanted.concerns(cut));
         receipt.cut = cut.map(info).collect();
+        let residual = self.acknowledgements.since(from).flat_map(|said| &said.residual);
+        receipt.residual = residual.filter(|left| wanted.names(&left.grant_id)).cloned().collect();
         receipt
     }
 }
@@ -133,5 +141,6 @@ fn info(cut: &v1::CutCall) -> v1::CutCallInfo {
         reason: cut.reason.clone(),
         intent_seq: cut.intent_seq,
         response_bytes: cut.response_bytes,
+        late_bytes: cut.late_bytes,
     }
 }

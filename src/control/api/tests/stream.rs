@@ -47,6 +47,7 @@ async fn a_grant_goes_out_and_its_revocation_comes_back_with_what_was_cut() {
         reason: "grant_revoked".into(),
         intent_seq: 3,
         response_bytes: 100,
+        late_bytes: 7,
     };
     // As many as an acknowledgement lists.
     one.applied(vec![cut; wire::MAX_CUT_CALLS_LISTED]).await;
