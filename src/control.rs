@@ -34,6 +34,7 @@ pub mod record;
 pub mod registry;
 pub mod request;
 mod ring;
+mod scoped;
 mod sign_in;
 pub mod store;
 mod uses;

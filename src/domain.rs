@@ -16,7 +16,9 @@ pub mod reason;
 pub mod request;
 pub mod resource;
 pub mod role;
+pub mod root;
 pub mod route;
+pub mod scope;
 pub mod size;
 pub mod trust;
 

@@ -14,6 +14,7 @@ mod credential;
 mod denials;
 #[cfg(test)]
 mod fixture;
+mod handed;
 mod hash_key;
 mod http;
 mod identify;

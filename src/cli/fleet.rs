@@ -1,10 +1,14 @@
 //! `portcullis fleet`: where the gateways stand, and taking one's authority.
 
+mod halted;
+mod scope;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::scope::Before;
 use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::{Human, Output};
@@ -15,8 +19,7 @@ use crate::client::fleet::{Drilled, FleetGateway, FleetHalt, FleetStatus};
 use crate::clock::SystemClock;
 use crate::domain::Clock as _;
 use crate::domain::Timestamp;
-use crate::domain::halt::HaltScope;
-use crate::domain::name::{GatewayName, ResourceName};
+use crate::domain::name::GatewayName;
 use crate::domain::resource::Span;
 use crate::files;
 use crate::wire::v1;
@@ -32,6 +35,8 @@ pub(super) enum Fleet {
         /// A host name or address under which callers reach it, besides those of loopback; may be repeated
         #[arg(long = "host", value_name = "HOST")]
         hosts: Vec<String>,
+        #[command(flatten)]
+        before: Before,
         /// How long it is good
         #[arg(long, value_name = "DURATION", default_value = "1h")]
         ttl: Span,
@@ -45,10 +50,12 @@ pub(super) enum Fleet {
         #[arg(long, value_name = "DURATION", default_value = DEFAULT_WAIT)]
         wait: Span,
     },
-    /// The red button: have everything, or everything on one resource, stand still, and cut what runs
+    /// The red button: have everything, or what one resource, key or issuer is behind, stand still, and cut what runs
     Halt(Stop),
     /// Let it go on
     Resume(Stop),
+    /// Say what a gateway stands before: it is told of nothing else, and calls that run on anything else are cut
+    Scope(scope::Change),
     /// Take a gateway's authority for good, for example after it was stolen
     Expel(Change),
     /// Let a gateway that lost its state come with a new evidence key and log; the old one is sealed
@@ -65,20 +72,9 @@ pub(super) struct Change {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "scope", required = true, multiple = false)]
-pub(super) struct Scope {
-    /// Every call on every gateway
-    #[arg(long, group = "scope")]
-    all: bool,
-    /// Every call on this resource
-    #[arg(long, group = "scope", value_name = "NAME")]
-    resource: Option<ResourceName>,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct Stop {
     #[command(flatten)]
-    scope: Scope,
+    scope: halted::Scope,
     /// Why, in your words
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -99,10 +95,7 @@ struct StopAnswer {
 
 impl Stop {
     async fn run(self, context: &Context, halting: bool) -> Result<Exit, Failure> {
-        let scope = match self.scope.resource {
-            Some(name) => HaltScope::Resource(name),
-            None => HaltScope::All,
-        };
+        let scope = self.scope.read()?;
         let (text, reason, wait_ms) = (scope.to_string(), self.reason, self.wait.map_or(0, millis));
         let mut client = context.client().await?;
         let halted = if halting {
@@ -134,14 +127,23 @@ impl Fleet {
         let change = match self {
             Self::Halt(stop) => return stop.run(context, true).await,
             Self::Resume(stop) => return stop.run(context, false).await,
+            Self::Scope(change) => return change.run(context).await,
             other => other,
         };
         let mut client = context.client().await?;
         let now = SystemClock.now();
         match change {
-            Self::Halt(_) | Self::Resume(_) => {}
+            Self::Halt(_) | Self::Resume(_) | Self::Scope(_) => {}
             Self::Drill { wait } => return drill(&context.output, client.drill(millis(wait)).await?),
-            Self::Invite { name, hosts, ttl, out } => invite(context, name, hosts, ttl, &out).await?,
+            Self::Invite { name, hosts, before, ttl, out } => {
+                let request = v1::InviteGatewayRequest {
+                    name: name.to_string(),
+                    hosts,
+                    ttl_ms: millis(ttl),
+                    scope: before.message(),
+                };
+                invite(context, request, &out).await?;
+            }
             Self::Status => {
                 let status = client.fleet().await?;
                 context.output.answer(&status, || table(&status, now))?;
@@ -192,19 +194,13 @@ struct InviteAnswer {
     expires: Timestamp,
 }
 
-async fn invite(
-    context: &Context,
-    name: GatewayName,
-    hosts: Vec<String>,
-    ttl: Span,
-    out: &Path,
-) -> Result<(), Failure> {
+async fn invite(context: &Context, request: v1::InviteGatewayRequest, out: &Path) -> Result<(), Failure> {
+    let name = request.name.clone();
     let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", out.display()));
     // Before anything is asked for: a secret that cannot be kept is worth nothing.
     if out.exists() {
         return Err(Failure::new(Exit::Conflict, format!("{}: it is there already", out.display())));
     }
-    let request = v1::InviteGatewayRequest { name: name.to_string(), hosts, ttl_ms: millis(ttl) };
     let invitation = context.client().await?.invite(request).await?;
     let text = serde_json::to_vec_pretty(&invitation).map_err(|error| failed(error.into()))?;
     files::create_new(out, &text, files::PRIVATE).map_err(failed)?;
@@ -230,10 +226,11 @@ fn table(status: &FleetStatus, now: Timestamp) -> Human {
         let log = gateway.log.as_ref();
         let cosigned = log.map(|log| format!("{} records", log.cosigned_size)).unwrap_or_default();
         let at = log.and_then(|log| log.cosigned).map(|at| both(at, now)).unwrap_or_default();
-        vec![gateway.name.clone(), state, gateway.applied_revision.to_string(), lag.to_string(), age, cosigned, at]
+        let (revision, lag, scope) = (gateway.applied_revision.to_string(), lag.to_string(), scope::shown(gateway));
+        vec![gateway.name.clone(), state, revision, lag, age, cosigned, at, scope]
     };
     let gateways = Human::Table {
-        headers: &["GATEWAY", "STATE", "REVISION", "LAG", "AUTHORITY", "COSIGNED", "AT"],
+        headers: &["GATEWAY", "STATE", "REVISION", "LAG", "AUTHORITY", "COSIGNED", "AT", "SCOPE"],
         rows: status.gateways.iter().map(row).collect(),
         empty: "no gateways",
     };

@@ -15,6 +15,7 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
             ReceiptState::Pending if receipt.connected => ("pending", String::new()),
             ReceiptState::Pending => ("pending (not connected)", String::new()),
             ReceiptState::Lapsed => ("lapsed", String::new()),
+            ReceiptState::NotConcerned => ("not concerned", String::new()),
         };
         let stops = receipt.stops_by.map(|at| both(at, now)).unwrap_or_default();
         let cut = receipt.unlisted.saturating_add(u64::try_from(receipt.cut.len()).unwrap_or(u64::MAX));
@@ -28,7 +29,15 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
                 cut.reason.clone(),
                 cut.evidence.to_string(),
                 cut.response_bytes.to_string(),
+                cut.late_bytes.to_string(),
             ]
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let residual = |receipt: &Receipt| {
+        let rows = receipt.residual.iter().map(|left| {
+            let tokens = if left.tokens == 1 { "1 token".to_owned() } else { format!("{} tokens", left.tokens) };
+            vec![tokens, receipt.gateway.clone(), left.grant.to_string(), both(left.until, now)]
         });
         rows.collect::<Vec<_>>()
     };
@@ -39,8 +48,13 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
             empty: "",
         },
         Human::Table {
-            headers: &["CALL CUT", "GATEWAY", "REASON", "EVIDENCE", "BYTES"],
+            headers: &["CALL CUT", "GATEWAY", "REASON", "EVIDENCE", "BYTES", "LATE"],
             rows: receipts.iter().flat_map(cut).collect(),
+            empty: "",
+        },
+        Human::Table {
+            headers: &["UPSTREAMS HOLD", "GATEWAY", "GRANT", "UNTIL"],
+            rows: receipts.iter().flat_map(residual).collect(),
             empty: "",
         },
     ])

@@ -92,9 +92,32 @@ pub struct FleetGateway {
     pub answered: Timestamp,
     /// The latest moment at which it can still allow a call, if it hears nothing more.
     pub stops_by: Timestamp,
+    /// What it stands before; absent: everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<FleetScope>,
     /// Its log of evidence; absent before it first attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<FleetLog>,
+}
+
+/// What a gateway stands before: the routes named, and all routes of the resources named.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetScope {
+    /// Routes.
+    pub routes: Vec<String>,
+    /// Resources.
+    pub resources: Vec<String>,
+}
+
+/// What became of a change of scope.
+#[derive(Clone, Debug)]
+pub struct Scoped {
+    /// The gateway, as it is now.
+    pub gateway: FleetGateway,
+    /// Revision of the change.
+    pub revision: u64,
+    /// What the gateway said, when it was waited for.
+    pub receipt: Option<Receipt>,
 }
 
 /// A gateway's log, as the control plane cosigned it.
@@ -122,7 +145,9 @@ impl From<v1::GatewayInfo> for FleetGateway {
             cosigned: (log.cosigned_unix_us != 0).then(|| Timestamp::from_unix_micros(log.cosigned_unix_us)),
             sealed: log.sealed,
         });
+        let scope = message.scope.map(|scope| FleetScope { routes: scope.routes, resources: scope.resources });
         Self {
+            scope,
             name: message.name,
             standing: message.standing,
             connected: message.connected,
@@ -166,6 +191,18 @@ impl Client {
             ca: answer.ca_pem,
             control_keys: answer.control_keys,
         })
+    }
+
+    /// Says what a gateway stands before.
+    ///
+    /// # Errors
+    /// As `Fleet.ScopeGateway` says.
+    pub async fn scope(&mut self, request: v1::ScopeGatewayRequest) -> Result<Scoped, ClientError> {
+        let wait = request.wait_ms;
+        let answer = self.fleet.scope_gateway(bounded(request, wait)).await?.into_inner();
+        let receipt = answer.receipt.map(Receipt::try_from).transpose()?;
+        let gateway = answers::present("gateway", answer.gateway)?.into();
+        Ok(Scoped { gateway, revision: answer.revision, receipt })
     }
 
     /// A certificate for the caller's key.

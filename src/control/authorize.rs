@@ -122,6 +122,8 @@ pub enum Operation {
     Drill,
     /// Records a gateway, and gives the token that it joins with.
     InviteGateway,
+    /// Says what a gateway stands before.
+    ScopeGateway,
     /// Gives a gateway its certificate: the first one, and the next.
     Certify,
     /// Asks for access: policy says more.
@@ -146,7 +148,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -166,6 +168,7 @@ impl Operation {
         Self::Resume,
         Self::Drill,
         Self::InviteGateway,
+        Self::ScopeGateway,
         Self::Certify,
         Self::CreateRequest,
         Self::ReadRequests,
@@ -208,6 +211,7 @@ impl Operation {
             Self::Resume => "resume",
             Self::Drill => "drill",
             Self::InviteGateway => "invite_gateway",
+            Self::ScopeGateway => "scope_gateway",
             Self::Certify => "certify",
             Self::CreateRequest => "create_request",
             Self::ReadRequests => "read_requests",
@@ -278,7 +282,9 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::Quarantine | O::RevokeToken | O::ExpelGateway | O::QueryEvidence, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
         (O::Drill, R::Owner | R::Developer) => Rule::Deny,
-        (O::ReadmitGateway | O::Resume | O::InviteGateway, R::Security | R::Owner | R::Developer) => Rule::Deny,
+        (O::ReadmitGateway | O::Resume | O::InviteGateway | O::ScopeGateway, R::Security | R::Owner | R::Developer) => {
+            Rule::Deny
+        }
     }
 }
 
@@ -364,6 +370,7 @@ mod tests {
         resume               + - - - - - -
         drill                + + - - - - -
         invite_gateway       + - - - - - -
+        scope_gateway        + - - - - - -
         certify              - - - - + + -
         create_request       + + + + - - +
         read_requests        + + + + - - +

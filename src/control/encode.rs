@@ -129,6 +129,7 @@ pub(super) fn people_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     objects
 }
 
-fn kept<T: Clone>(kept: &Kept<T>, record: impl FnOnce(T) -> Record) -> Option<v1::CatalogObject> {
+/// An object of the model.
+pub(super) fn kept<T: Clone>(kept: &Kept<T>, record: impl FnOnce(T) -> Record) -> Option<v1::CatalogObject> {
     object(&record(kept.value.as_ref().clone()), kept.revision)
 }

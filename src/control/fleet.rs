@@ -4,6 +4,7 @@
 //! time may be too late, never too early. It knows no streams.
 
 mod acknowledgements;
+mod holding;
 mod receipt;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use tokio::sync::{oneshot, watch};
 
 use acknowledgements::Acknowledgements;
 pub(super) use acknowledgements::Stated;
+use holding::Holding;
+pub(super) use holding::Resources;
 pub use receipt::{Bound, Cuts, Wanted};
 
 use crate::domain::name::GatewayName;
@@ -36,6 +39,7 @@ struct Gateway {
     displaced: Option<Displaced>,
     behind: Option<Behind>,
     acknowledgements: Acknowledgements,
+    holding: Holding,
 }
 
 /// A process that another one took the place of.
@@ -77,6 +81,7 @@ impl Gateway {
         self.displaced = Some(Displaced { answered: self.answered, applied: before });
         self.applied = 0;
         self.acknowledgements.forget();
+        self.holding = Holding::default();
     }
 
     /// Its stream ends, however that came.
@@ -143,6 +148,7 @@ impl Fleet {
             displaced: parted.then_some(Displaced { answered, applied: 0 }),
             behind: None,
             acknowledgements: Acknowledgements::default(),
+            holding: Holding::default(),
         });
         self.touch();
     }
@@ -203,7 +209,14 @@ impl Fleet {
         self.with(name, session, |gateway| {
             gateway.applied = gateway.applied.max(stated.applied.revision);
             gateway.acknowledgements.push(stated, at);
+            gateway.holding.applied(gateway.applied);
         });
+    }
+
+    /// A gateway is about to be sent its part of the picture as of a revision, and from then on what changes in it: that of
+    /// these resources, `None` for all.
+    pub(super) fn told(&self, name: &GatewayName, session: u64, revision: u64, resources: Option<Resources>) {
+        self.with(name, session, |gateway| gateway.holding.told(revision, resources));
     }
 
     /// Another process than the one that is known has the gateway's keys: what it enforced nobody knows.
@@ -301,10 +314,11 @@ impl Fleet {
         told.filter(|(_, connected, at)| *connected || at.is_some()).map(|(name, _, at)| (name.clone(), at)).collect()
     }
 
-    /// Whether every connected gateway has enforced a revision: there is nobody to wait for.
-    fn is_settled(&self, revision: u64) -> bool {
+    /// Whether every connected gateway that it concerns has enforced a revision: there is nobody to wait for.
+    fn is_settled(&self, wanted: &Wanted) -> bool {
         let gateways = self.gateways.lock();
-        gateways.by_name.values().all(|gateway| gateway.session.is_none() || gateway.applied >= revision)
+        let waits = |gateway: &Gateway| gateway.session.is_some() && gateway.applied < wanted.revision;
+        !gateways.by_name.values().any(|gateway| waits(gateway) && gateway.is_concerned(wanted))
     }
 
     /// Waits until every connected gateway has enforced it, or until `timeout`, and returns what each has to show.
@@ -313,7 +327,7 @@ impl Fleet {
         let settled = async {
             loop {
                 changed.mark_unchanged();
-                if self.is_settled(wanted.revision) || changed.changed().await.is_err() {
+                if self.is_settled(wanted) || changed.changed().await.is_err() {
                     return;
                 }
             }

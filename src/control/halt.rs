@@ -5,6 +5,9 @@ use super::plan::{Audience, ChangeEvent, Context, Plan, Refused, checked_reason}
 use super::record::{Change, Record};
 use crate::domain::halt::{Halt, HaltScope};
 
+/// Halts in force at once.
+const MAX_HALTS: usize = 1_000;
+
 /// Has everything in a scope stand still. Again it changes nothing.
 ///
 /// # Errors
@@ -18,6 +21,10 @@ pub fn plan_halt(model: &Model, context: &Context<'_>, scope: &HaltScope, reason
     }
     if model.halts.contains_key(scope) {
         return Ok(Plan::nothing(()));
+    }
+    // Every call looks its credential up among them.
+    if model.halts.len() >= MAX_HALTS {
+        return Err(Refused::TooMuch(format!("{MAX_HALTS} halts are in force already: resume some, or halt all")));
     }
     let halt = Halt { scope: scope.clone(), reason: reason.clone(), by: context.author()?, since: context.now };
     let change = Change::Put(Record::Halt(halt));

@@ -75,7 +75,7 @@ impl Metrics {
                 IntCounterVec::new(
                     opts(
                         "stream_resyncs_total",
-                        "Whole snapshots sent to gateways: new ones, ones that were away for too long, ones too slow to keep up.",
+                        "Whole snapshots sent to gateways: new ones, ones that were away for too long, ones too slow to keep up, ones whose scope changed.",
                     ),
                     &["cause"],
                 ),

@@ -44,6 +44,13 @@ pub struct Kept<T> {
     pub revision: u64,
 }
 
+/// The same record of the same revision: what differs between two models is found without reading it.
+impl<T> PartialEq for Kept<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.revision == other.revision && Arc::ptr_eq(&self.value, &other.value)
+    }
+}
+
 impl<T> Clone for Kept<T> {
     fn clone(&self) -> Self {
         Self { value: self.value.clone(), revision: self.revision }

@@ -22,6 +22,7 @@ use crate::domain::request::Request;
 use crate::domain::resource::Resource;
 use crate::domain::role::Role;
 use crate::domain::route::Route;
+use crate::domain::scope::Scope;
 
 /// What stands before every key, so that a later layout can live beside this one.
 pub const ROOT: &str = "/v1/";
@@ -208,6 +209,9 @@ pub struct GatewayRecord {
     /// whatever certificate its CA gave it is good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<Digest>,
+    /// What it stands before, and is told of.
+    #[serde(default, skip_serializing_if = "Scope::is_everything")]
+    pub scope: Scope,
 }
 
 /// A token that a gateway joins with, once.

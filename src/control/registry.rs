@@ -8,6 +8,7 @@ use super::plan::{Audience, ChangeEvent, Plan, Refused, checked_reason};
 use super::record::{Change, Digest, GatewayRecord, JoinToken, Meta, Person, Record, Standing};
 use crate::domain::Timestamp;
 use crate::domain::name::GatewayName;
+use crate::domain::scope::{MAX_SCOPE, Scope};
 
 /// People that can be recorded: each token presented is compared with all of theirs.
 const MAX_PEOPLE: usize = 10_000;
@@ -27,6 +28,8 @@ pub struct Invited {
     pub hosts: Vec<String>,
     /// What it joins with.
     pub token: JoinToken,
+    /// What it stands before; `None`: what its record says, everything if it has none.
+    pub scope: Option<Scope>,
 }
 
 /// What a gateway joins with.
@@ -105,7 +108,7 @@ pub fn plan_gateway(model: &Model, gateway: GatewayRecord) -> Result<Plan<()>, R
 /// # Errors
 /// [`Refused::Conflict`] for one that was expelled, [`Refused::Invalid`] for hosts that no certificate names.
 pub fn plan_invite(model: &Model, now: Timestamp, invited: Invited) -> Result<Plan<()>, Refused> {
-    let Invited { name, hosts, token } = invited;
+    let Invited { name, hosts, token, scope } = invited;
     if hosts.len() > MAX_HOSTS {
         return Err(Refused::invalid(format!("hosts: at most {MAX_HOSTS}")));
     }
@@ -116,13 +119,53 @@ pub fn plan_invite(model: &Model, now: Timestamp, invited: Invited) -> Result<Pl
     if before.is_none() && model.gateways.len() >= MAX_GATEWAYS {
         return Err(Refused::TooMuch(format!("{MAX_GATEWAYS} gateways are recorded already")));
     }
+    if let Some(scope) = &scope {
+        known(model, scope)?;
+    }
     let registered = before.map_or(now, |before| before.registered);
     let client_key = before.and_then(|before| before.client_key);
     let token = Some(token);
-    let record = GatewayRecord { name, standing: Standing::Good, registered, hosts, token, client_key };
+    // One that comes again does not get more by being silent about it.
+    let had = before.map(|before| before.scope.clone()).unwrap_or_default();
+    let scope = scope.unwrap_or_else(|| had.clone());
+    // What is sent on its stream changes with its scope, and with nothing else here.
+    let audience = if scope == had { Audience::Control } else { Audience::Gateways };
+    let record = GatewayRecord { name, standing: Standing::Good, registered, hosts, token, client_key, scope };
     let change = Change::Put(Record::Gateway(record));
     let event = ChangeEvent::of("gateway.invited", before.cloned().map(Record::Gateway).as_ref(), &change, None);
-    Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Control, answer: () })
+    Ok(Plan { changes: vec![change], events: vec![event], audience, answer: () })
+}
+
+/// Says what a gateway stands before. The same again changes nothing.
+///
+/// # Errors
+/// [`Refused::NotFound`] for a gateway, a route or a resource that is not there, [`Refused::Invalid`] for a scope that is
+/// too large.
+pub fn plan_scope(model: &Model, name: &GatewayName, scope: Scope, reason: &str) -> Result<Plan<()>, Refused> {
+    let reason = checked_reason(reason).map_err(Refused::invalid)?;
+    let Some(kept) = model.gateways.get(name) else {
+        return Err(Refused::NotFound(format!("there is no gateway {name}")));
+    };
+    let before = kept.value.as_ref();
+    if before.scope == scope {
+        return Ok(Plan::nothing(()));
+    }
+    known(model, &scope)?;
+    let change = Change::Put(Record::Gateway(GatewayRecord { scope, ..before.clone() }));
+    let event = ChangeEvent::of("gateway.scoped", Some(&Record::Gateway(before.clone())), &change, Some(&reason));
+    // A revision of the stream, though only one gateway has something to do in it.
+    Ok(Plan { changes: vec![change], events: vec![event], audience: Audience::Gateways, answer: () })
+}
+
+/// A name that nothing has is a slip of the pen: the gateway would stand before nothing.
+fn known(model: &Model, scope: &Scope) -> Result<(), Refused> {
+    if scope.routes.len() + scope.resources.len() > MAX_SCOPE {
+        return Err(Refused::invalid(format!("scope: at most {MAX_SCOPE} routes and resources")));
+    }
+    let route = scope.routes.iter().find(|name| !model.routes.contains_key(*name));
+    let resource = scope.resources.iter().find(|name| !model.resources.contains_key(*name));
+    let missing = route.map(|name| format!("route {name}")).or_else(|| resource.map(|name| format!("resource {name}")));
+    missing.map_or(Ok(()), |what| Err(Refused::NotFound(format!("there is no {what}: apply it first"))))
 }
 
 /// A gateway joins with the key of a log that it brings: its token is spent. What was known of an earlier log of its is

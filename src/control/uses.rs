@@ -11,6 +11,7 @@ use super::model::Model;
 use super::plan::{Audience, Plan};
 use super::record::ledger::{Again, Ledger, OpenAllotment};
 use super::record::{Change, Record};
+use super::scoped;
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::name::{AllotmentId, GatewayName, GrantId};
@@ -77,6 +78,8 @@ pub(super) fn plan_claim(
     for (grant, wanted) in &claim.wanted {
         let nothing = |until| Allotted { grant: *grant, allotment: None, until };
         let kept = model.grants.get(grant).map(|kept| kept.value.as_ref()).filter(|grant| grant.limits.is_counted());
+        // What is not in its scope it knows nothing of, and gets nothing of.
+        let kept = kept.filter(|grant| scoped::concerns(model, gateway, grant));
         let Some(counted) = kept else {
             answer.push(nothing(now.saturating_add(SOON)));
             continue;

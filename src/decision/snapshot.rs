@@ -7,7 +7,7 @@
 mod builder;
 mod overview;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::domain::grant::{Limits, Window};
 use crate::domain::identity::IdentityState;
 use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ParameterName, ResourceName, RouteName};
 use crate::domain::principal::Principal;
+use crate::domain::root::Root;
 use crate::domain::route::Host;
 use crate::domain::{Reason, Timestamp};
 
@@ -136,6 +137,8 @@ pub struct Snapshot {
 struct Halts {
     all: bool,
     resources: Vec<ResourceIndex>,
+    /// Keys and issuers whose credentials open nothing.
+    credentials: BTreeSet<Root>,
 }
 
 /// Identities, resources and actions by name and by place.
@@ -220,6 +223,15 @@ impl Snapshot {
     /// Whether everything, or everything on the resource, stands still.
     pub fn is_halted(&self, resource: ResourceIndex) -> bool {
         self.halts.all || self.halts.resources.contains(&resource)
+    }
+
+    /// Whether what vouched for a credential was halted. Where it is not known, every one is as good as halted once any is.
+    pub fn is_credential_halted(&self, root: &Root) -> bool {
+        let halted = &self.halts.credentials;
+        if halted.is_empty() {
+            return false;
+        }
+        *root == Root::Unknown || halted.contains(root) || root.wider().is_some_and(|wider| halted.contains(&wider))
     }
 
     /// The `observe` exception of a route, while it holds.

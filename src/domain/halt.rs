@@ -1,4 +1,5 @@
-//! Halts: everything, or everything on one resource, stands still until somebody lets it go on.
+//! Halts: everything, everything on one resource, or everything that one key vouched for, stands still until somebody lets
+//! it go on.
 //!
 //! Faster than revoking grants one by one, and reversible: grants keep their windows and end as they would have.
 
@@ -9,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::name::{NameError, OwnerName, ResourceName};
+use super::root::Root;
 
 const ALL: &str = "all";
 const RESOURCE: &str = "resource/";
 const DRILL: &str = "drill";
 
-/// What stands still. Written as `all`, `resource/NAME` or `drill`.
+/// What stands still. Written as `all`, `resource/NAME`, `drill`, or as a [`Root`] is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HaltScope {
@@ -22,6 +24,8 @@ pub enum HaltScope {
     All,
     /// Every call on one resource.
     Resource(ResourceName),
+    /// Every call whose credential one key or issuer vouched for, also through a token that a gate gave for it.
+    Credential(Root),
     /// Nothing: it goes the way of a halt through every gateway, so that one sees how long that takes.
     Drill,
 }
@@ -31,6 +35,7 @@ impl fmt::Display for HaltScope {
         match self {
             Self::All => f.write_str(ALL),
             Self::Resource(name) => write!(f, "{RESOURCE}{name}"),
+            Self::Credential(root) => root.fmt(f),
             Self::Drill => f.write_str(DRILL),
         }
     }
@@ -43,10 +48,14 @@ impl FromStr for HaltScope {
             Some(name) => Ok(Self::Resource(name.parse()?)),
             None if text == ALL => Ok(Self::All),
             None if text == DRILL => Ok(Self::Drill),
-            // What is no scope is no name of one.
-            None => text.parse::<ResourceName>().and_then(|_| "".parse()).map(Self::Resource),
+            None => Root::parse(text).map_or_else(no_scope, |root| Ok(Self::Credential(root))),
         }
     }
+}
+
+/// What is no scope is no name of one.
+fn no_scope() -> Result<HaltScope, NameError> {
+    "".parse().map(HaltScope::Resource)
 }
 
 impl TryFrom<String> for HaltScope {
@@ -81,7 +90,7 @@ mod tests {
 
     #[test]
     fn scopes_have_one_spelling() {
-        for text in ["all", "drill", "resource/api/orders", "resource/all"] {
+        for text in ["all", "drill", "resource/api/orders", "resource/all", "issuer/https://i", "issuer/https://i#k"] {
             assert_eq!(text.parse::<HaltScope>().unwrap().to_string(), text);
         }
         for bad in ["", "All", "api/orders", "resource/", "resource/a b"] {

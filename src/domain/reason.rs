@@ -145,6 +145,9 @@ reasons! {
     /// The token was revoked.
     TokenRevoked = "token_revoked", 401, Unauthenticated, Caller,
         "The token was revoked. Get a new one.";
+    /// What vouched for the credential was halted: a key, an issuer, or what a token of the gate was given for.
+    CredentialHalted = "credential_halted", 401, Unauthenticated, Caller,
+        "What vouches for this credential is halted. Get one that is vouched for by another key.";
     /// The token is bound to another certificate than the connection's.
     TokenBinding = "token_binding", 401, Unauthenticated, Caller,
         "The token is bound to a client certificate that this connection did not present.";

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::live::ConnectionId;
 use super::tls::OpenClient;
 use crate::domain::principal::{CertificateThumbprint, SpiffeId};
+use crate::domain::root::Root;
 use crate::domain::route::Host;
 use crate::domain::{Reason, Timestamp};
 
@@ -52,6 +53,8 @@ pub(crate) struct ClientCertificate {
     pub(crate) spiffe: SpiffeId,
     /// Of its DER.
     pub(crate) thumbprint: CertificateThumbprint,
+    /// Its public key.
+    pub(crate) root: Arc<Root>,
     /// First second after its validity: no call begins after it. One that runs goes on while its grant does.
     pub(crate) valid_until: Timestamp,
 }
@@ -121,13 +124,16 @@ impl ClientCertificate {
             _ => None,
         });
         let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(SvidError::OneUri) };
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-        let mut thumbprint = [0; 32];
-        thumbprint.copy_from_slice(digest.as_ref());
+        let sha256 = |bytes: &[u8]| {
+            let mut digest = [0; 32];
+            digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+            digest
+        };
         let last_second = certificate.validity().not_after.timestamp();
         Ok(Self {
             spiffe: uri.parse()?,
-            thumbprint: CertificateThumbprint::from_bytes(thumbprint),
+            thumbprint: CertificateThumbprint::from_bytes(sha256(der)),
+            root: Arc::new(Root::PublicKey(sha256(certificate.public_key().raw))),
             valid_until: Timestamp::from_unix_seconds(last_second.saturating_add(1)),
         })
     }

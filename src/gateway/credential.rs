@@ -4,10 +4,12 @@
 //! grant, and no later than this gateway's authority for the resource would.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
 
+use super::handed::Handed;
 use crate::decision::{Authority, Now, Permit};
 use crate::domain::name::{ActionName, GrantId};
 use crate::domain::route::CredentialRule;
@@ -21,8 +23,9 @@ const MAX_KEPT: usize = 65_536;
 /// Mints upstream tokens for one worker.
 #[derive(Debug)]
 pub(crate) struct Minter {
-    key: std::sync::Arc<SigningKey>,
+    key: Arc<SigningKey>,
     issuer: GatewayIssuer,
+    handed: Arc<Handed>,
     kept: Mutex<HashMap<(GrantId, ActionName), Kept, ahash::RandomState>>,
 }
 
@@ -34,8 +37,8 @@ struct Kept {
 }
 
 impl Minter {
-    pub(crate) fn new(key: std::sync::Arc<SigningKey>, issuer: GatewayIssuer) -> Self {
-        Self { key, issuer, kept: Mutex::default() }
+    pub(crate) fn new(key: Arc<SigningKey>, issuer: GatewayIssuer, handed: Arc<Handed>) -> Self {
+        Self { key, issuer, handed, kept: Mutex::default() }
     }
 
     /// The `Authorization` header for the upstream; `None`: it gets none.
@@ -93,6 +96,7 @@ impl Minter {
         let mut header =
             HeaderValue::try_from(format!("Bearer {}", minted.token)).map_err(|_| Reason::InternalFault)?;
         header.set_sensitive(true);
+        self.handed.note(grant, minted.expires, now.wall);
         let life = minted.expires.saturating_since(now.wall);
         let renew_at = now.wall.saturating_add(life / 2).min(minted.expires);
         Ok(Kept { header, renew_at, expires: minted.expires })
@@ -128,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn a_kept_token_is_used_again_until_its_grant_ends_sooner() {
         let key = SigningKey::generate(crate::token::keys::KeyAlgorithm::Es256).unwrap();
-        let minter = Minter::new(key.into(), GatewayIssuer::new(GATE));
+        let minter = Minter::new(key.into(), GatewayIssuer::new(GATE), Arc::default());
         let (long, now) = permit(grant(1)).await;
         let first = minter.outgoing(&long, &now).unwrap().unwrap();
         assert_eq!(minter.outgoing(&long, &now).unwrap().unwrap(), first, "kept");
@@ -136,6 +140,8 @@ mod tests {
         sooner.window.ends = now.wall.saturating_add(std::time::Duration::from_secs(2));
         let (short, now) = permit(sooner).await;
         let second = minter.outgoing(&short, &now).unwrap().unwrap();
+        let both = minter.handed.outstanding(GrantId::from_bits(1), now.wall).unwrap();
+        assert_eq!((both.tokens, both.until.unix_seconds()), (2, expires(&first)), "the first one is out of reach");
         assert!(expires(&first) > short.ends().unix_seconds() && expires(&second) <= short.ends().unix_seconds());
     }
 }

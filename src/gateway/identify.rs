@@ -9,6 +9,7 @@ use super::connection::{ClientCertificate, Connection};
 use crate::decision::Credential;
 use crate::decision::snapshot::{IdentityIndex, Snapshot};
 use crate::domain::principal::{CertificateThumbprint, Principal};
+use crate::domain::root::Root;
 use crate::domain::{Reason, Timestamp};
 use crate::issuers::TokenVerifier;
 use crate::token::TokenError;
@@ -111,6 +112,25 @@ impl Caller<'_> {
         })
     }
 
+    /// What vouched for the credential, and for the connection that it came on.
+    pub(crate) fn roots(&self, connection: &Connection) -> [Option<Arc<Root>>; 2] {
+        let of_token = match self {
+            Self::Certificate(_) => None,
+            Self::Token { verified, .. } | Self::Revoked(verified) => Some(verified.root().clone()),
+        };
+        [of_token, connection.certificate.as_ref().map(|certificate| certificate.root.clone())]
+    }
+
+    /// Whether any of that was halted.
+    pub(crate) fn is_halted(&self, connection: &Connection, snapshot: &Snapshot) -> bool {
+        let of_token = match self {
+            Self::Certificate(_) => None,
+            Self::Token { verified, .. } | Self::Revoked(verified) => Some(verified.root()),
+        };
+        let of_connection = connection.certificate.as_ref().map(|certificate| &certificate.root);
+        of_token.into_iter().chain(of_connection).any(|root| snapshot.is_credential_halted(root))
+    }
+
     /// As the credential names the caller, for the evidence.
     pub(crate) fn principal(&self) -> &str {
         match self {
@@ -141,6 +161,7 @@ mod tests {
             resource: &"api/orders".parse().unwrap(),
             actions: std::slice::from_ref(&read),
             thumbprint: None,
+            root: &Root::Unknown,
             not_after: Timestamp::MAX,
             random: [1; 16],
         };

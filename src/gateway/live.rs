@@ -18,9 +18,11 @@ use tokio::sync::Notify;
 pub use cut::Cut;
 use shard::Shard;
 
+use super::handed::Handed;
 use crate::decision::snapshot::IdentityIndex;
 use crate::decision::{Authority, Basis, Now, Permit};
 use crate::domain::name::{CallId, ExceptionName, GrantId, RouteName};
+use crate::domain::root::Root;
 use crate::domain::{Reason, Timestamp};
 
 /// Of this process: the two hashes below mean nothing outside it, and nobody outside can aim at a collision.
@@ -81,6 +83,8 @@ pub struct Running {
     pub token: Option<TokenKey>,
     /// The key or certificate that vouched for it.
     pub key: Option<KeyKey>,
+    /// What vouched for its credential in the end, and for the connection it came on.
+    pub roots: [Option<Arc<Root>>; 2],
     /// The connection it came on, where that showed a client certificate.
     pub connection: Option<ConnectionId>,
     /// First moment at which it must not run any more.
@@ -106,6 +110,7 @@ impl Running {
             exception,
             token: None,
             key: None,
+            roots: [None, None],
             connection: None,
             ends: permit.ends(),
             end_reason: permit.end_reason(),
@@ -146,6 +151,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Registry {
     shards: Box<[Place]>,
+    /// What went upstream under the grants and cannot be called back.
+    handed: Arc<Handed>,
     /// Told when a call that was cut has left.
     departures: Notify,
 }
@@ -162,7 +169,12 @@ impl Registry {
     /// A registry with a shard for each worker, at least one.
     pub fn new(shards: usize) -> Arc<Self> {
         let shards = (0..shards.max(1)).map(|_| Place::default()).collect();
-        Arc::new(Self { shards, departures: Notify::new() })
+        Arc::new(Self { shards, handed: Arc::default(), departures: Notify::new() })
+    }
+
+    /// The tokens that upstreams hold.
+    pub(crate) fn handed(&self) -> &Arc<Handed> {
+        &self.handed
     }
 
     /// Enters a call. The caller reads snapshot and authority again afterwards, and only then goes on.
@@ -342,6 +354,8 @@ pub struct CutCall {
     pub intent_seq: u64,
     /// Bytes of the answer that the caller had got.
     pub response_bytes: u64,
+    /// Those of them that came after the call was told to end, which it is once what ends it is in force.
+    pub late_bytes: u64,
 }
 
 /// Calls that were told to end. Calls that were ending already, and still run, are among them.
@@ -421,6 +435,7 @@ fn cut_call((call, grant, cut): &(CallId, Option<GrantId>, Arc<Cut>)) -> Option<
         reason: cut.reason()?,
         intent_seq: cut.intent.load(Relaxed),
         response_bytes: cut.response_bytes.load(Relaxed),
+        late_bytes: cut.response_bytes.load(Relaxed).saturating_sub(cut.fired_at.load(Relaxed)),
     })
 }
 

@@ -223,6 +223,9 @@ fn judge<'a>(
         Ok(identity) => identity,
         Err(reason) => return Judged::Stranger(reason),
     };
+    if caller.is_halted(request.connection, snapshot) {
+        return deny(Reason::CredentialHalted, Some(identity), None);
+    }
     let matched = match snapshot.match_request(request.host, request.method, request.path) {
         Ok(matched) => matched,
         Err(reason) => return deny(reason, Some(identity), None),
@@ -294,6 +297,7 @@ fn register(
 ) -> Registration {
     let mut running = Running::of(request.call, identity, permit);
     running.connection = request.connection.id();
+    running.roots = caller.roots(request.connection);
     match caller {
         Caller::Certificate(certificate) => running.key = Some(KeyKey::of(certificate.thumbprint.as_bytes())),
         Caller::Token { verified, .. } | Caller::Revoked(verified) => {

@@ -115,7 +115,11 @@ pub(crate) fn start(
             tokio::spawn(waking);
             let worker = Arc::new(Worker {
                 index,
-                minter: Minter::new(shared.upstream_key.clone(), shared.issuer.clone()),
+                minter: Minter::new(
+                    shared.upstream_key.clone(),
+                    shared.issuer.clone(),
+                    shared.registry.handed().clone(),
+                ),
                 resolver: Resolver::new(shared.clock.clone(), shared.reach.clone()),
                 targets: Targets::default(),
                 links: Arc::default(),

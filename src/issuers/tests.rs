@@ -374,6 +374,7 @@ async fn the_gates_own_tokens_are_callers_credentials_and_upstream_tokens_never(
         resource: &resource,
         actions: &actions,
         thumbprint: None,
+        root: &crate::domain::root::Root::Unknown,
         not_after: Timestamp::MAX,
         random: [1; 16],
     };

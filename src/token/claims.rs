@@ -11,6 +11,7 @@ use super::TokenError;
 use crate::domain::Timestamp;
 use crate::domain::name::{GrantId, ResourceName};
 use crate::domain::principal::CertificateThumbprint;
+use crate::domain::root::Root;
 
 /// Bytes of `iss`, `sub`, an audience and other names: they are indexed, compared and logged.
 pub const MAX_CLAIM_BYTES: usize = 1024;
@@ -68,6 +69,8 @@ pub struct GateClaims {
     pub grant: GrantId,
     /// `resource`: what the grant opens.
     pub resource: ResourceName,
+    /// `root`: what vouched for the credential that the token was given for.
+    pub root: Root,
 }
 
 impl Claims {
@@ -205,5 +208,9 @@ fn gate(members: &Map<String, Value>) -> Result<GateClaims, TokenError> {
     Ok(GateClaims {
         grant: grant.parse().map_err(|_| TokenError::ClaimMalformed("grant"))?,
         resource: resource.parse().map_err(|_| TokenError::ClaimMalformed("resource"))?,
+        root: match text(members, "root")? {
+            None => Root::Unknown,
+            Some(root) => Root::parse(root).ok_or(TokenError::ClaimMalformed("root"))?,
+        },
     })
 }

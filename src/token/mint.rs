@@ -21,6 +21,7 @@ use super::keys::{SigningKey, SigningKeyError};
 use crate::domain::Timestamp;
 use crate::domain::name::{ActionName, GrantId, IdentityName, ResourceName};
 use crate::domain::principal::CertificateThumbprint;
+use crate::domain::root::Root;
 
 /// Longest life of a gate access token.
 pub const MAX_ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(300);
@@ -80,6 +81,8 @@ pub struct AccessToken<'t> {
     pub actions: &'t [ActionName],
     /// The client certificate that it is bound to.
     pub thumbprint: Option<CertificateThumbprint>,
+    /// What vouched for the credential that it is given for: halted, it stops this token, too.
+    pub root: &'t Root,
     /// It ends no later: the earliest of the grant's end and the subject token's.
     pub not_after: Timestamp,
     /// 128 random bits, for `jti`.
@@ -143,6 +146,8 @@ struct Body<'t> {
     scope: &'t [ActionName],
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "root")]
+    root: Option<&'t Root>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_use: Option<&'static str>,
 }
@@ -151,6 +156,13 @@ struct Body<'t> {
 struct Confirmation {
     #[serde(rename = "x5t#S256")]
     thumbprint: CertificateThumbprint,
+}
+
+fn root<S: Serializer>(root: &Option<&Root>, serializer: S) -> Result<S::Ok, S::Error> {
+    match root {
+        Some(root) => serializer.collect_str(root),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn displayed<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -189,6 +201,7 @@ pub fn access_token(key: &SigningKey, token: &AccessToken<'_>, now: Timestamp) -
         resource: token.resource.as_str(),
         scope: token.actions,
         cnf: token.thumbprint.map(|thumbprint| Confirmation { thumbprint }),
+        root: (*token.root != Root::Unknown).then_some(token.root),
         token_use: None,
     };
     sign(key, &body)
@@ -213,6 +226,7 @@ pub fn upstream_token(key: &SigningKey, token: &UpstreamToken<'_>, now: Timestam
         resource: token.resource.as_str(),
         scope: token.actions,
         cnf: None,
+        root: None,
         token_use: Some(UPSTREAM_USE),
     };
     sign(key, &body)

@@ -22,6 +22,7 @@ use super::json;
 use super::keys::{KeyAlgorithm, KeySet, VerificationKey};
 use crate::domain::Timestamp;
 use crate::domain::principal::Principal;
+use crate::domain::root::Root;
 
 pub use profile::{IssuerProfile, MAX_LEEWAY, ProfileError, TokenTypes};
 
@@ -116,6 +117,10 @@ impl<'t> UnverifiedToken<'t> {
             // An earlier start and a later end, by the profile's leeway only.
             valid_from: Timestamp::from_unix_micros(begins.unix_micros().saturating_sub(profile.leeway_micros())),
             valid_until: claims.expires.saturating_add(profile.leeway()),
+            root: Arc::new(match &claims.gate {
+                Some(gate) => gate.root.clone(),
+                None => Root::Issuer { issuer: claims.issuer.clone(), kid: key.kid().map(Arc::from) },
+            }),
             key: key.clone(),
             handle,
             shown: format!("{}@{}", claims.subject, claims.issuer).into(),
@@ -158,6 +163,7 @@ impl Header {
 pub struct Verified {
     claims: Claims,
     key: Arc<VerificationKey>,
+    root: Arc<Root>,
     handle: Arc<str>,
     /// `subject@issuer`.
     shown: Box<str>,
@@ -188,6 +194,11 @@ impl Verified {
     /// The key that signed it.
     pub fn key(&self) -> &Arc<VerificationKey> {
         &self.key
+    }
+
+    /// What vouched for it: the key that signed it, and of a gate's own token what vouched for what that was given for.
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
     }
 
     /// What it is called, unique within its issuer: its `jti`, or a digest of what was signed. It is no secret.

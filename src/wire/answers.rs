@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{WireError, bytes128, v1};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState};
-use crate::domain::name::CallId;
+use crate::domain::name::{CallId, GrantId};
 pub use documents::{
     ApplyAnswer, CanIAnswer, CreateAnswer, Difference, Effect, GrantList, Me, ObjectAnswer, ObjectList, PolicyAnswer,
     RequestAnswer, RequestList, RevokeAnswer, StateAnswer, SweepAnswer, outstanding,
@@ -61,6 +61,10 @@ pub struct Receipt {
     /// Cut calls that are not listed: the gateway's evidence tells them all.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unlisted: u64,
+    /// Tokens of the grants that upstreams still hold: they take no revocation, and end by themselves. Those that an earlier
+    /// process of the gateway minted, up to five minutes before, are not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub residual: Vec<Residual>,
     /// Not enforced: the latest moment at which it can still allow calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stops_by: Option<Timestamp>,
@@ -104,6 +108,8 @@ pub enum ReceiptState {
     Pending,
     /// Not heard, and by now its authority is too old to allow any.
     Lapsed,
+    /// It was never told of it: its scope is another one.
+    NotConcerned,
 }
 
 /// A call that was cut.
@@ -117,6 +123,19 @@ pub struct Cut {
     pub evidence: u64,
     /// Bytes of the response that had passed.
     pub response_bytes: u64,
+    /// Those of them that passed after the revision was in force on the gateway.
+    pub late_bytes: u64,
+}
+
+/// Tokens that upstreams hold of one grant.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Residual {
+    /// The grant.
+    pub grant: GrantId,
+    /// How many.
+    pub tokens: u64,
+    /// When the last of them ends.
+    pub until: Timestamp,
 }
 
 /// Grants that were made.
@@ -192,6 +211,7 @@ impl TryFrom<v1::GatewayReceipt> for Receipt {
             // An unknown word is no promise.
             State::Pending | State::Unspecified => ReceiptState::Pending,
             State::Lapsed => ReceiptState::Lapsed,
+            State::NotConcerned => ReceiptState::NotConcerned,
         };
         let cut = message.cut.into_iter().map(Cut::try_from).collect::<Result<_, _>>()?;
         let stops_by = (message.stops_by_unix_us != 0).then(|| Timestamp::from_unix_micros(message.stops_by_unix_us));
@@ -201,6 +221,7 @@ impl TryFrom<v1::GatewayReceipt> for Receipt {
             took_us: message.took_us,
             cut,
             unlisted: message.unlisted,
+            residual: message.residual.into_iter().map(Residual::try_from).collect::<Result<_, _>>()?,
             stops_by,
             connected: message.connected,
             statement: message.statement.map(|signed| Statement::of(&signed, message.statement_key)),
@@ -216,7 +237,16 @@ impl TryFrom<v1::CutCallInfo> for Cut {
             reason: message.reason,
             evidence: message.intent_seq,
             response_bytes: message.response_bytes,
+            late_bytes: message.late_bytes,
         })
+    }
+}
+
+impl TryFrom<v1::ResidualTokens> for Residual {
+    type Error = WireError;
+    fn try_from(message: v1::ResidualTokens) -> Result<Self, WireError> {
+        let until = Timestamp::from_unix_micros(message.until_unix_us);
+        Ok(Self { grant: super::grant_id(&message.grant_id)?, tokens: message.tokens, until })
     }
 }
 

@@ -40,6 +40,11 @@ const REACHED: &[(Reason, &str, &str)] = &[
     (Reason::CredentialExpired, "tests/it/token.rs", "tokens_that_do_not_hold_are_refused_with_the_reason"),
     (Reason::CredentialUntrusted, "tests/it/tls.rs", "trust_that_is_withdrawn_ends_calls_and_connections"),
     (Reason::TokenRevoked, "tests/it/token.rs", "a_revoked_token_is_dead_at_once_with_its_streams"),
+    (
+        Reason::CredentialHalted,
+        "tests/it/halted.rs",
+        "what_an_issuer_or_one_of_its_keys_vouched_for_is_cut_and_refused_also_after_an_exchange",
+    ),
     (Reason::TokenBinding, "tests/it/token.rs", "a_client_certificate_gets_a_token_bound_to_it"),
     (Reason::IdentityUnknown, "tests/it/identify.rs", "only_a_workloads_certificate_of_the_trust_domain_is_anybody"),
     (Reason::IdentityInactive, "tests/it/cut.rs", "quarantine_cuts_every_stream_of_the_identity_and_nobody_elses"),

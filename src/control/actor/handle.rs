@@ -25,6 +25,7 @@ use crate::domain::grant::Grant;
 use crate::domain::halt::HaltScope;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::{AllotmentId, GatewayName, GrantId, IdentityName};
+use crate::domain::scope::Scope;
 use crate::evidence::checkpoint::Checkpoint;
 
 /// How long a caller waits for a place in the queue, and for its commit.
@@ -287,6 +288,20 @@ impl ControlHandle {
     /// As [`registry::plan_invite`].
     pub(in super::super) async fn invite(&self, caller: &Caller, invited: Invited) -> Result<Done<()>, Refused> {
         self.run(caller, "invite", move |model, context, _| registry::plan_invite(model, context.now, invited)).await
+    }
+
+    /// Says what a gateway stands before.
+    ///
+    /// # Errors
+    /// As [`registry::plan_scope`].
+    pub(in super::super) async fn scope(
+        &self,
+        caller: &Caller,
+        gateway: GatewayName,
+        scope: Scope,
+        reason: String,
+    ) -> Result<Done<()>, Refused> {
+        self.run(caller, "scope", move |model, _, _| registry::plan_scope(model, &gateway, scope, &reason)).await
     }
 
     /// A gateway joins.

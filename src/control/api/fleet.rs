@@ -1,6 +1,7 @@
 //! The `Fleet` service.
 
 mod drill;
+mod scope;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +109,8 @@ impl v1::fleet_server::Fleet for FleetService {
         request: Request<v1::InviteGatewayRequest>,
     ) -> Result<Response<v1::InviteGatewayResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::InviteGateway, None).await?;
-        let v1::InviteGatewayRequest { name, hosts, ttl_ms } = request.into_inner();
+        let v1::InviteGatewayRequest { name, hosts, ttl_ms, scope } = request.into_inner();
+        let scope = scope.map(scope::read).transpose()?;
         let ca = self.ca()?;
         let name = parsed(&name)?;
         let ttl = if ttl_ms == 0 { INVITATION } else { Duration::from_millis(ttl_ms) };
@@ -120,7 +122,8 @@ impl v1::fleet_server::Fleet for FleetService {
             .map_err(|e| ApiError::invalid(e.to_string()))?;
         let token = enrol::random_token(JOIN_PREFIX).map_err(|e| refused(unavailable(&e)))?;
         let expires = self.handle.shared().clock.now().saturating_add(ttl);
-        let invited = Invited { name, hosts, token: JoinToken { digest: Digest::of(&token), expires } };
+        let token_kept = JoinToken { digest: Digest::of(&token), expires };
+        let invited = Invited { name, hosts, token: token_kept, scope };
         self.handle.invite(&caller, invited).await.map_err(refused)?;
         Ok(Response::new(v1::InviteGatewayResponse {
             token: token.to_string(),
@@ -128,6 +131,14 @@ impl v1::fleet_server::Fleet for FleetService {
             ca_pem: ca.pem().to_owned(),
             control_keys: vec![self.control_key.clone()],
         }))
+    }
+
+    async fn scope_gateway(
+        &self,
+        request: Request<v1::ScopeGatewayRequest>,
+    ) -> Result<Response<v1::ScopeGatewayResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::ScopeGateway, None).await?;
+        self.scoped(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn certify(&self, request: Request<v1::CertifyRequest>) -> Result<Response<v1::CertifyResponse>, Status> {
@@ -202,11 +213,13 @@ impl FleetService {
     async fn receipts(&self, revision: u64, scope: &HaltScope, wait_ms: u64) -> Vec<v1::GatewayReceipt> {
         let model = self.handle.model();
         let bounds = match scope {
-            HaltScope::All => model.resources.keys().map(|name| receipts::bound(&model, name)).collect(),
+            HaltScope::All | HaltScope::Credential(_) => {
+                model.resources.keys().map(|name| receipts::bound(&model, name)).collect()
+            }
             HaltScope::Resource(name) => vec![receipts::bound(&model, name)],
             HaltScope::Drill => Vec::new(),
         };
-        let wanted = Wanted { revision, cuts_from: revision, cuts: Cuts::All, bounds, lag: MAX_LAG };
+        let wanted = Wanted { revision, cuts_from: revision, cuts: Cuts::All, bounds, lag: MAX_LAG, about: None };
         receipts::wait(&self.handle, &wanted, wait_ms, &self.stop).await
     }
 
@@ -231,7 +244,9 @@ fn unavailable(error: &EnrolError) -> Refused {
 
 fn scope(text: &str) -> Result<HaltScope, Status> {
     let scope = text.parse().ok().filter(|scope| *scope != HaltScope::Drill);
-    scope.ok_or_else(|| ApiError::invalid("scope: `all`, or `resource/NAME`").into())
+    scope.ok_or_else(|| {
+        ApiError::invalid("scope: `all`, `resource/NAME`, `issuer/URL`, `issuer/URL#KID` or `public-key/SHA256`").into()
+    })
 }
 
 fn parsed(name: &str) -> Result<GatewayName, Status> {
@@ -257,5 +272,6 @@ fn info(model: &Model, status: &GatewayStatus, bound: Duration) -> v1::GatewayIn
         stops_by_unix_us: status.answered.saturating_add(bound).unix_micros(),
         log,
         registered_unix_us: record.map_or(0, |record| Timestamp::unix_micros(record.registered)),
+        scope: record.filter(|record| !record.scope.is_everything()).map(|record| scope::told(&record.scope)),
     }
 }

@@ -5,6 +5,7 @@
 //! revisions; what the objects in them mean is for the gateway.
 
 mod claim;
+mod follow;
 mod hello;
 mod renewal;
 
@@ -21,11 +22,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::actor::{ControlHandle, Shared};
 use super::super::authority::AuthorityKey;
 use super::super::authorize::{Caller, Operation};
-use super::super::encode;
 use super::super::fleet::Stated;
 use super::super::logs::LogFault;
 use super::super::record::{LogRecord, Standing};
-use super::super::ring::{self, Head, Next};
+use super::super::ring::Head;
 use super::ApiError;
 use crate::domain::name::GatewayName;
 use crate::evidence::checkpoint::VerifierKey;
@@ -194,10 +194,10 @@ impl Reader {
         if applied.log != self.key.name().as_str() {
             return None;
         }
-        let head = self.shared.ring.head();
-        if applied.epoch == head.epoch {
+        let model = self.shared.model.load();
+        if applied.epoch == model.epoch {
             // What is not published yet nobody can have enforced.
-            if applied.revision > head.revision {
+            if applied.revision > model.revision {
                 return None;
             }
             let stated = Stated { applied, signed, key: self.key.to_string() };
@@ -253,26 +253,26 @@ impl Session {
         // Lag is counted on a clock that nobody sets back.
         let began = self.shared.clock.since_boot();
         let work = async {
-            let mut cursor = self.resume(holds).await?;
+            let mut sent = self.resume(holds).await?;
             // A renewal whose answer is being stored: what changes meanwhile goes down first.
             let mut storing = futures_util::future::OptionFuture::default();
             let mut is_storing = false;
             loop {
                 head.mark_unchanged();
-                cursor = self.catch_up(cursor).await?;
+                sent = self.catch_up(sent).await?;
                 tokio::select! {
                     stored = &mut storing, if is_storing => {
                         is_storing = false;
                         if let Some(asked) = stored.flatten() {
                             // An authority never overtakes the changes up to its revision: they went first, on this stream.
-                            self.answer(asked, cursor).await?;
+                            self.answer(asked, sent.cursor).await?;
                         }
                     }
                     changed = renewals.changed(), if !is_storing => {
                         changed.map_err(|_| Ended)?;
                         let renew = renewals.borrow_and_update().clone();
                         let Some(renew) = renew else { continue };
-                        if let Some(asked) = self.look(&renew, cursor, began).await? {
+                        if let Some(asked) = self.look(&renew, sent.cursor, began).await? {
                             storing = Some(Box::pin(self.stored(asked))).into();
                             is_storing = true;
                         }
@@ -301,43 +301,6 @@ impl Session {
         match in_good_standing(&self.shared, &self.name) {
             Ok(()) => ApiError::replaced(),
             Err(denied) => denied,
-        }
-    }
-
-    /// Where to go on from: the gateway's own revision if the changes since are at hand, otherwise a snapshot's.
-    async fn resume(&self, holds: u64) -> Result<u64, Ended> {
-        if holds > 0 && self.shared.ring.after(holds) != Next::Behind {
-            return Ok(holds);
-        }
-        self.snapshot(if holds == 0 { "new" } else { "away" }).await
-    }
-
-    async fn snapshot(&self, cause: &str) -> Result<u64, Ended> {
-        self.shared.metrics.resyncs.with_label_values(&[cause]).inc();
-        let model = self.shared.model.load_full();
-        let head = Head { epoch: model.epoch, revision: model.revision };
-        let grants = model.grants.values().map(|kept| encode::grant(&kept.value, kept.revision));
-        let tokens = model.tokens.values().map(|kept| encode::token(&kept.value)).collect();
-        let parts: Box<dyn Iterator<Item = v1::SnapshotPart> + Send> =
-            Box::new(ring::parts(head, encode::gateway_catalog(&model), grants, tokens));
-        for part in parts {
-            self.send(Down::Snapshot(part)).await?;
-        }
-        Ok(head.revision)
-    }
-
-    /// Sends all that is after the cursor, in as few deltas as may be.
-    async fn catch_up(&self, mut cursor: u64) -> Result<u64, Ended> {
-        loop {
-            let epoch = self.shared.ring.head().epoch;
-            match self.shared.ring.after(cursor) {
-                Next::Current => return Ok(cursor),
-                Next::Changes { revision, changes } => {
-                    self.send(Down::Delta(v1::Delta { epoch, revision, changes })).await?;
-                    cursor = revision;
-                }
-                Next::Behind => cursor = self.snapshot("slow").await?,
-            }
         }
     }
 

@@ -31,10 +31,10 @@ pub(super) async fn of_grants(
     stop: &watch::Receiver<bool>,
 ) -> Vec<v1::GatewayReceipt> {
     let model = handle.model();
-    let resources: BTreeSet<_> = grants.iter().map(|grant| &grant.resource).collect();
-    let bounds = resources.into_iter().map(|name| bound(&model, name)).collect();
+    let about: BTreeSet<_> = grants.iter().map(|grant| grant.resource.clone()).collect();
+    let bounds = about.iter().map(|name| bound(&model, name)).collect();
     let cuts = Cuts::Of(grants.iter().map(|grant| grant.id).collect());
-    let wanted = Wanted { revision, cuts_from, cuts, bounds, lag: MAX_LAG };
+    let wanted = Wanted { revision, cuts_from, cuts, bounds, lag: MAX_LAG, about: Some(about) };
     wait(handle, &wanted, wait_ms, stop).await
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn of_state(
     let model = handle.model();
     let bounds = model.resources.keys().map(|name| bound(&model, name)).collect();
     let cuts = Cuts::For(Reason::IdentityInactive.code());
-    let wanted = Wanted { revision, cuts_from, cuts, bounds, lag: MAX_LAG };
+    let wanted = Wanted { revision, cuts_from, cuts, bounds, lag: MAX_LAG, about: None };
     wait(handle, &wanted, wait_ms, stop).await
 }
 

@@ -5,4 +5,5 @@ mod gateway;
 mod http;
 mod log;
 mod plane;
+mod scoped;
 mod stream;

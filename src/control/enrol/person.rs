@@ -56,6 +56,7 @@ pub async fn ensure_gateway(handle: &ControlHandle, name: &GatewayName, now: Tim
             hosts: Vec::new(),
             token: None,
             client_key: None,
+            scope: Default::default(),
         };
         handle.put_gateway(&Caller::System, record).await?;
     }

@@ -30,6 +30,8 @@ pub(super) struct Acknowledgement {
     pub(super) revision: u64,
     pub(super) took_us: u64,
     pub(super) cut: Vec<v1::CutCall>,
+    /// Tokens that upstreams hold.
+    pub(super) residual: Vec<v1::ResidualTokens>,
     /// Cut calls that are not in it.
     pub(super) unlisted: u64,
     /// When it came, since boot.
@@ -52,12 +54,12 @@ pub(super) struct Acknowledgements {
 impl Acknowledgements {
     pub(super) fn push(&mut self, stated: Stated, at: Duration) {
         let Stated { applied, signed: statement, key } = stated;
-        let v1::Applied { revision, took_us, mut cut, unlisted, .. } = applied;
+        let v1::Applied { revision, took_us, mut cut, unlisted, residual, .. } = applied;
         let unlisted = unlisted.saturating_add(count(cut.len().saturating_sub(MAX_CUTS)));
         cut.truncate(MAX_CUTS);
         self.cuts += cut.len();
         self.bytes += statement.payload.len();
-        self.kept.push_back(Acknowledgement { revision, took_us, cut, unlisted, at, statement, key });
+        self.kept.push_back(Acknowledgement { revision, took_us, cut, residual, unlisted, at, statement, key });
         while self.kept.len() > MAX_KEPT || self.cuts > MAX_CUTS || (self.bytes > MAX_BYTES && self.kept.len() > 1) {
             self.drop_oldest();
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Gateway, Moment, SLACK};
-use crate::domain::name::{GatewayName, GrantId};
+use crate::domain::name::{GatewayName, GrantId, ResourceName};
 use crate::domain::resource::MAX_AUTHORITY;
 use crate::wire::v1;
 use v1::gateway_receipt::State;
@@ -44,6 +44,9 @@ pub struct Wanted {
     pub bounds: Vec<Bound>,
     /// How long a connected gateway may lag before it is answered no more.
     pub lag: Duration,
+    /// The resources whose grants it is about: a gateway that holds none of theirs is not concerned. `None`: it concerns
+    /// everybody.
+    pub about: Option<BTreeSet<ResourceName>>,
 }
 
 impl Wanted {
@@ -54,10 +57,16 @@ impl Wanted {
         bounds.max().unwrap_or(MAX_AUTHORITY.duration()).saturating_add(SLACK)
     }
 
+    /// Whether it is about a grant by name.
+    fn names(&self, grant: &[u8]) -> bool {
+        let Cuts::Of(grants) = &self.cuts else { return false };
+        crate::wire::grant_id(grant).is_ok_and(|id| grants.contains(&id))
+    }
+
     fn concerns(&self, cut: &v1::CutCall) -> bool {
         match &self.cuts {
             Cuts::All => true,
-            Cuts::Of(grants) => crate::wire::grant_id(&cut.grant_id).is_ok_and(|id| grants.contains(&id)),
+            Cuts::Of(_) => self.names(&cut.grant_id),
             Cuts::For(reason) => cut.reason == *reason,
         }
     }
@@ -86,8 +95,21 @@ impl Gateway {
         }
     }
 
+    /// Whether it, or a process before it, may hold a grant that this is about, or cut calls for it before its scope
+    /// became another one.
+    pub(super) fn is_concerned(&self, wanted: &Wanted) -> bool {
+        let Some(about) = &wanted.about else { return true };
+        let from = wanted.cuts_from.min(wanted.revision);
+        let mut cut = self.acknowledgements.since(from).flat_map(|said| &said.cut);
+        self.displaced.is_some()
+            || self.holding.may_have(about, self.applied)
+            || self.acknowledgements.unlisted_since(from) > 0
+            || cut.any(|cut| wanted.concerns(cut))
+    }
+
     pub(super) fn receipt(&self, name: &GatewayName, wanted: &Wanted, now: Moment) -> v1::GatewayReceipt {
         let (state, stops_by) = self.standing(wanted, now);
+        let (state, stops_by) = if self.is_concerned(wanted) { (state, stops_by) } else { (State::NotConcerned, None) };
         let mut receipt = v1::GatewayReceipt {
             gateway: name.to_string(),
             state: state.into(),
@@ -107,6 +129,8 @@ impl Gateway {
         receipt.unlisted = self.acknowledgements.unlisted_since(from);
         let cut = self.acknowledgements.since(from).flat_map(|said| &said.cut).filter(|cut| wanted.concerns(cut));
         receipt.cut = cut.map(info).collect();
+        let residual = self.acknowledgements.since(from).flat_map(|said| &said.residual);
+        receipt.residual = residual.filter(|left| wanted.names(&left.grant_id)).cloned().collect();
         receipt
     }
 }
@@ -117,5 +141,6 @@ fn info(cut: &v1::CutCall) -> v1::CutCallInfo {
         reason: cut.reason.clone(),
         intent_seq: cut.intent_seq,
         response_bytes: cut.response_bytes,
+        late_bytes: cut.late_bytes,
     }
 }

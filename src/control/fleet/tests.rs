@@ -19,6 +19,7 @@ fn fleet() -> (Arc<ManualClock>, Fleet) {
 
 fn wanted(revision: u64) -> Wanted {
     Wanted {
+        about: None,
         revision,
         cuts_from: revision,
         cuts: Cuts::Of(BTreeSet::from([GrantId::from_bits(7)])),
@@ -149,7 +150,7 @@ fn whoever_another_key_took_the_place_of_is_pending_until_it_lapses() {
     let receipt = &fleet.receipts(&wanted(6))[0];
     assert_eq!((receipt.state(), receipt.stops_by_unix_us / 1_000_000), (State::Pending, 1014));
     assert!(receipt.cut.is_empty() && receipt.statement.is_none());
-    assert!(fleet.is_settled(6), "nobody is there to wait for");
+    assert!(fleet.is_settled(&wanted(6)), "nobody is there to wait for");
     assert_eq!(fleet.receipts(&wanted(5))[0].state(), State::Enforced, "both said so");
     clock.advance(Duration::from_secs(12));
     assert_eq!(fleet.receipts(&wanted(6))[0].state(), State::Enforced);

@@ -132,6 +132,10 @@ impl SnapshotBuilder {
         self.remove_halt(scope);
         let resource = match scope {
             HaltScope::Drill => return,
+            HaltScope::Credential(root) => {
+                Arc::make_mut(&mut self.snapshot.halts).credentials.insert(root.clone());
+                return;
+            }
             HaltScope::All => None,
             HaltScope::Resource(name) => Some(Arc::make_mut(&mut self.snapshot.names).resource(name)),
         };
@@ -147,6 +151,7 @@ impl SnapshotBuilder {
         let halts = Arc::make_mut(&mut self.snapshot.halts);
         match scope {
             HaltScope::Drill => {}
+            HaltScope::Credential(root) => drop(halts.credentials.remove(root)),
             HaltScope::All => halts.all = false,
             HaltScope::Resource(name) => {
                 let place = self.snapshot.names.resource_places.get(name);

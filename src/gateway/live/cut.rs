@@ -19,6 +19,8 @@ pub struct Cut {
     waker: AtomicWaker,
     pub(super) intent: AtomicU64,
     pub(super) response_bytes: AtomicU64,
+    /// What `response_bytes` was when it was fired.
+    pub(super) fired_at: AtomicU64,
     gone: AtomicBool,
 }
 
@@ -31,7 +33,9 @@ impl Cut {
     /// Ends the call. The first reason stays.
     pub fn fire(&self, reason: Reason) {
         let code = (reason as u8).saturating_add(1);
+        let bytes = self.response_bytes.load(SeqCst);
         if self.reason.compare_exchange(0, code, SeqCst, SeqCst).is_ok() {
+            self.fired_at.store(bytes, SeqCst);
             self.waker.wake();
         }
     }

@@ -15,6 +15,7 @@ fn running(call: u128) -> Running {
         exception: None,
         token: None,
         key: None,
+        roots: [None, None],
         connection: None,
         ends: Timestamp::from_unix_seconds(100),
         end_reason: Reason::GrantExpired,

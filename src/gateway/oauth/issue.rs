@@ -9,6 +9,7 @@ use crate::decision::{Authority, Basis, Call, Credential, Decision, Now, decide}
 use crate::domain::grant::Binding;
 use crate::domain::name::{ActionName, IdentityName};
 use crate::domain::principal::{CertificateThumbprint, Principal};
+use crate::domain::root::Root;
 use crate::domain::{Reason, Timestamp};
 use crate::evidence::entry::{CredentialKind, IssueKind, TokenIssued};
 use crate::gateway::connection::ClientCertificate;
@@ -60,6 +61,10 @@ impl Oauth {
             who.identity = Some(name.clone());
             if form.client.as_deref().is_some_and(|client| client != name.as_str()) {
                 return Err(self.deny(request, &who, Reason::TokenRequestInvalid).await);
+            }
+            let of_connection = request.certificate.as_ref().map(|certificate| &certificate.root);
+            if [Some(asker.root()), of_connection].into_iter().flatten().any(|it| snapshot.is_credential_halted(it)) {
+                return Err(self.deny(request, &who, Reason::CredentialHalted).await);
             }
             match rule(&snapshot, &now, identity, &asker, &form, request) {
                 Ruling::Give(given) => break (name, given, now),
@@ -121,6 +126,7 @@ impl Oauth {
             resource: &form.resource,
             actions: &given.actions,
             thumbprint: asker.bound_to(&given.grant),
+            root: asker.root(),
             not_after: given.grant.window.ends.min(asker.valid_until()),
             random,
         };
@@ -240,6 +246,14 @@ impl Asker<'_> {
             Self::Token { verified, certificate } => {
                 Credential::Token { issuer: &verified.issuer, certificate: *certificate }
             }
+        }
+    }
+
+    /// What vouched for it.
+    fn root(&self) -> &Arc<Root> {
+        match self {
+            Self::Certificate(certificate) => &certificate.root,
+            Self::Token { verified, .. } => verified.root(),
         }
     }
 

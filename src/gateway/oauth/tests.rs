@@ -54,6 +54,7 @@ fn certificate() -> ClientCertificate {
     ClientCertificate {
         spiffe: SPIFFE.parse().unwrap(),
         thumbprint: CertificateThumbprint::from_bytes([3; 32]),
+        root: std::sync::Arc::new(crate::domain::root::Root::PublicKey([4; 32])),
         valid_until: NOW.saturating_add(2 * MINUTE),
     }
 }
@@ -258,6 +259,7 @@ async fn a_revoked_token_is_dead_here_at_once_and_its_calls_are_cut() {
         exception: None,
         token: Some(TokenKey::of(&verified.issuer, verified.handle())),
         key: None,
+        roots: [None, None],
         connection: None,
         ends: Timestamp::MAX,
         end_reason: Reason::GrantExpired,

@@ -18,6 +18,7 @@ use crate::domain::name::GrantId;
 use crate::evidence::entry::{CutCall as CutRecord, Enforced};
 use crate::evidence::journal::Journal;
 use crate::gateway::authority::AuthorityClock;
+use crate::gateway::handed::{Handed, Outstanding};
 use crate::gateway::live::{CutCall, CutSet, Registry, Selector};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::published::Published;
@@ -30,6 +31,8 @@ const GONE_WITHIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(250);
 /// Grants and calls per record: records are bounded.
 const MAX_RECORDED: usize = 256;
+/// Grants whose tokens one acknowledgement tells of.
+const MAX_RESIDUALS: usize = 1_024;
 
 /// Why a message could not be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +194,7 @@ impl Follower {
 pub(super) struct Enforcer {
     clock: Arc<AuthorityClock>,
     journal: Journal,
+    handed: Arc<Handed>,
     metrics: Arc<Metrics>,
     outbox: Arc<Outbox>,
 }
@@ -200,6 +204,7 @@ impl Enforcer {
         Self {
             clock: parts.clock.clone(),
             journal: parts.log.journal().clone(),
+            handed: parts.registry.handed().clone(),
             metrics: parts.metrics.clone(),
             outbox,
         }
@@ -230,7 +235,9 @@ impl Enforcer {
             tracing::error!(revision, running, "cut calls are still running: the revision is not acknowledged");
         }
         let calls = cut.calls();
-        let applied = self.applied(epoch, revision, &calls, arrived);
+        // After they are gone: what they handed out on their way is among it.
+        let residual = self.residual(&grants);
+        let applied = v1::Applied { residual, ..self.applied(epoch, revision, &calls, arrived) };
         tokio::join!(self.record(&applied, &grants, &calls), self.remember(revision));
         // A crash here leaves it recorded and not acknowledged: the next start begins with a snapshot, and says so then.
         self.metrics.enforced(self.clock.since_boot().saturating_sub(arrived));
@@ -241,6 +248,17 @@ impl Enforcer {
     fn applied(&self, epoch: u64, revision: u64, calls: &[CutCall], arrived: Duration) -> v1::Applied {
         let took = self.clock.since_boot().saturating_sub(arrived);
         v1::Applied { epoch, revision, took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX), ..listed(calls) }
+    }
+
+    /// What upstreams still hold of these grants.
+    fn residual(&self, grants: &[GrantId]) -> Vec<v1::ResidualTokens> {
+        let now = self.clock.wall();
+        let told = |id: &GrantId| {
+            let Outstanding { tokens, until } = self.handed.outstanding(*id, now)?;
+            let grant_id = id.bits().to_be_bytes().to_vec();
+            Some(v1::ResidualTokens { grant_id, tokens, until_unix_us: until.unix_micros() })
+        };
+        grants.iter().filter_map(told).take(MAX_RESIDUALS).collect()
     }
 
     /// Until it is durable: without evidence there is no acknowledgement, and before long no authority.
@@ -299,6 +317,7 @@ fn cut_message(call: &CutCall) -> v1::CutCall {
         reason: call.reason.code().to_owned(),
         intent_seq: call.intent_seq,
         response_bytes: call.response_bytes,
+        late_bytes: call.late_bytes,
     }
 }
 
@@ -322,6 +341,7 @@ mod tests {
             reason: Reason::GrantRevoked,
             intent_seq: u64::MAX,
             response_bytes: u64::MAX,
+            late_bytes: u64::MAX,
         };
         let calls: Vec<CutCall> = (0..20_000).map(one).collect();
         let applied = listed(&calls);

@@ -87,6 +87,7 @@ pub(super) fn running(snapshot: &Snapshot, call: u128, grant: u128) -> Running {
         exception: None,
         token: None,
         key: None,
+        roots: [None, None],
         connection: None,
         ends: ENDS,
         end_reason: Reason::GrantExpired,

@@ -44,6 +44,9 @@ impl<'s> Review<'s> {
             Some(IdentityState::Quarantined | IdentityState::Offboarded) => return Some(Reason::IdentityInactive),
             Some(IdentityState::Active) => {}
         }
+        if running.roots.iter().flatten().any(|root| self.after.is_credential_halted(root)) {
+            return Some(Reason::CredentialHalted);
+        }
         if self.rerouted(&running.route) {
             return Some(Reason::RouteUnknown);
         }

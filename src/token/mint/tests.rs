@@ -41,6 +41,7 @@ impl Fixture {
             resource: &self.resource,
             actions: &self.actions,
             thumbprint: Some(CertificateThumbprint::from_bytes([9; 32])),
+            root: &crate::domain::root::Root::Unknown,
             not_after: Timestamp::MAX,
             random: [1; 16],
         }
@@ -81,7 +82,14 @@ fn access_token_verifies_as_the_gates_own_and_says_what_it_was_given() {
         assert_eq!(verified.token_id, Some(minted.token_id));
         assert_eq!(verified.scopes().collect::<Vec<_>>(), ["read", "write"]);
         assert_eq!(verified.thumbprint, Some(CertificateThumbprint::from_bytes([9; 32])));
-        assert_eq!(verified.gate, Some(GateClaims { grant: GrantId::from_bits(7), resource: gate.resource.clone() }));
+        assert_eq!(
+            verified.gate,
+            Some(GateClaims {
+                grant: GrantId::from_bits(7),
+                resource: gate.resource.clone(),
+                root: crate::domain::root::Root::Unknown,
+            })
+        );
         assert_eq!(verified.check_time(minted.expires), Err(TokenError::Expired));
         assert!(!format!("{:?}", access_token(&gate.key, &gate.access(), NOW).unwrap()).contains(&minted.token[..40]));
     }

@@ -125,6 +125,7 @@ const fn code(reason: Reason) -> (u16, &'static str) {
         | Reason::CredentialExpired
         | Reason::CredentialUntrusted
         | Reason::TokenRevoked
+        | Reason::CredentialHalted
         | Reason::TokenBinding => (401, "invalid_client"),
         Reason::IdentityUnknown | Reason::IdentityInactive => (400, "unauthorized_client"),
         // What for.

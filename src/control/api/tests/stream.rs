@@ -47,6 +47,7 @@ async fn a_grant_goes_out_and_its_revocation_comes_back_with_what_was_cut() {
         reason: "grant_revoked".into(),
         intent_seq: 3,
         response_bytes: 100,
+        late_bytes: 7,
     };
     // As many as an acknowledgement lists.
     one.applied(vec![cut; wire::MAX_CUT_CALLS_LISTED]).await;
@@ -228,6 +229,7 @@ async fn an_expelled_gateway_is_answered_no_more() {
         hosts: Vec::new(),
         token: None,
         client_key: None,
+        scope: Default::default(),
     };
     bench.handle().put_gateway(&Caller::System, expelled).await.unwrap();
     // At once: nobody waits for its next renewal.
@@ -287,7 +289,8 @@ async fn who_joined_with_other_keys_is_known_by_no_certificate_of_its_old_ones()
     let mut joinings = Vec::new();
     for token in ["first", "second"] {
         let digest = Digest::of(token);
-        let invited = Invited { name: name.clone(), hosts: Vec::new(), token: JoinToken { digest, expires } };
+        let invited =
+            Invited { name: name.clone(), hosts: Vec::new(), token: JoinToken { digest, expires }, scope: None };
         bench.handle().invite(&Caller::System, invited).await.unwrap();
         let log = "portcullis/gateway/one".parse().unwrap();
         let key = crate::evidence::checkpoint::EvidenceKey::generate().unwrap().0;
