@@ -132,6 +132,10 @@ pub enum Operation {
     DecideRequest,
     /// Takes a request back: one's own, unless one watches over all access.
     CancelRequest,
+    /// Sees changes of catalog and policy that take another person's word.
+    ReadChanges,
+    /// Approves, denies or takes back such a change: whose word counts is looked at there.
+    DecideChange,
     /// Sees the policy.
     ReadPolicy,
     /// Puts another policy into force.
@@ -142,7 +146,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -167,6 +171,8 @@ impl Operation {
         Self::ReadRequests,
         Self::DecideRequest,
         Self::CancelRequest,
+        Self::ReadChanges,
+        Self::DecideChange,
         Self::ReadPolicy,
         Self::PublishPolicy,
         Self::Describe,
@@ -207,6 +213,8 @@ impl Operation {
             Self::ReadRequests => "read_requests",
             Self::DecideRequest => "decide_request",
             Self::CancelRequest => "cancel_request",
+            Self::ReadChanges => "read_changes",
+            Self::DecideChange => "decide_change",
             Self::ReadPolicy => "read_policy",
             Self::PublishPolicy => "publish_policy",
             Self::Describe => "describe",
@@ -249,6 +257,8 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
 
         // Who may ask for what, and whose word it takes, is the policy's to say.
         (O::CreateRequest | O::ReadRequests | O::DecideRequest | O::CancelRequest | O::ReadPolicy, _) => Rule::Allow,
+        // Whoever answers for what a change touches may decide it.
+        (O::ReadChanges | O::DecideChange, _) => Rule::Allow,
         (O::PublishPolicy, R::Security | R::Owner | R::Developer) => Rule::Deny,
 
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
@@ -354,6 +364,8 @@ mod tests {
         read_requests        + + + + - - +
         decide_request       + + + + - - -
         cancel_request       + + + + - - +
+        read_changes         + + + + - - -
+        decide_change        + + + + - - -
         read_policy          + + + + - - -
         publish_policy       + - - - - - -
         describe             + + + + - - +

@@ -12,6 +12,7 @@ use ledger::Ledger;
 pub use policy::{PolicyFile, PolicyRecord};
 
 use crate::domain::Timestamp;
+use crate::domain::change::Proposal;
 use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
@@ -280,6 +281,7 @@ pub enum Record {
     Group(Group),
     Policy(PolicyRecord),
     Request(Box<Request>),
+    Proposal(Box<Proposal>),
     Grant(GrantRecord),
     Ledger(Ledger),
     Person(Person),
@@ -322,6 +324,7 @@ impl Record {
             Self::Group(it) => format!("{ROOT}group/{}", it.name),
             Self::Policy(it) => policy_key(it.version),
             Self::Request(it) => request_key(it.id),
+            Self::Proposal(it) => format!("{ROOT}change/{}", it.id),
             Self::Grant(it) => grant_key(it.grant.id),
             Self::Ledger(it) => format!("{ROOT}uses/{}", it.grant),
             Self::Person(it) => format!("{ROOT}person/{}", it.name),
@@ -345,6 +348,7 @@ impl Record {
             Self::Group(it) => serde_json::to_value(it),
             Self::Policy(it) => serde_json::to_value(it),
             Self::Request(it) => serde_json::to_value(it),
+            Self::Proposal(it) => serde_json::to_value(it),
             Self::Grant(it) => serde_json::to_value(it),
             Self::Ledger(it) => serde_json::to_value(it),
             Self::Person(it) => serde_json::to_value(it),
@@ -379,6 +383,7 @@ impl Record {
             "group" => Self::Group(read(key, value)?),
             "policy" => Self::Policy(read(key, value)?),
             "request" => Self::Request(read(key, value)?),
+            "change" => Self::Proposal(read(key, value)?),
             "grant" => Self::Grant(read(key, value)?),
             "uses" => Self::Ledger(read(key, value)?),
             "person" => Self::Person(read(key, value)?),
