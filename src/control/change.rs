@@ -173,7 +173,9 @@ fn propose(
     }
     let bytes = serde_json::to_string(&proposal).map_or(usize::MAX, |json| json.len());
     if bytes > MAX_BYTES {
-        let why = format!("a change of {bytes} bytes cannot wait, with what it would put in place: at most {MAX_BYTES}; do it in parts");
+        let why = format!(
+            "a change of {bytes} bytes cannot wait, with what it would put in place: at most {MAX_BYTES}; do it in parts"
+        );
         return Err(Refused::TooMuch(why));
     }
     Ok(put("change.proposed", None, proposal, None))

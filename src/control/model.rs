@@ -23,7 +23,8 @@ use crate::domain::grant::Grant;
 use crate::domain::halt::{Halt, HaltScope};
 use crate::domain::identity::{Authenticator, Identity};
 use crate::domain::name::{
-    ChangeId, ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName, RouteName,
+    ChangeId, ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName,
+    RouteName,
 };
 use crate::domain::principal::SpiffeId;
 use crate::domain::request::{Request, Requester};

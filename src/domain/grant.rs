@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{
-    ActionName, ApprovalId, ExceptionName, GrantId, IdentityName, OwnerName, ParameterName, RequestId, ResourceName, RoleName,
+    ActionName, ApprovalId, ExceptionName, GrantId, IdentityName, OwnerName, ParameterName, RequestId, ResourceName,
+    RoleName,
 };
 use super::principal::{CertificateThumbprint, SpiffeId};
 use super::resource::Span;

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::{WireError, bytes128, v1};
 use crate::domain::Timestamp;
+pub use crate::domain::change::Effect;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::name::CallId;
-pub use crate::domain::change::Effect;
 pub use changes::{ChangeAnswer, ChangeList};
 pub use documents::{
     ApplyAnswer, CanIAnswer, CreateAnswer, Difference, GrantList, Me, ObjectAnswer, ObjectList, PolicyAnswer,

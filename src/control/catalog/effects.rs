@@ -21,12 +21,7 @@ const MAX_TOLD: usize = 500;
 /// What differs between two models for whom `changes` touch.
 ///
 /// `widenings` are told too, where nothing says the same with more.
-pub(super) fn effects(
-    before: &Model,
-    after: &Model,
-    changes: &[Change],
-    widenings: BTreeSet<Effect>,
-) -> Vec<Effect> {
+pub(super) fn effects(before: &Model, after: &Model, changes: &[Change], widenings: BTreeSet<Effect>) -> Vec<Effect> {
     let mut found = BTreeSet::new();
     let mut routes: BTreeSet<&ResourceName> = BTreeSet::new();
     for record in changes.iter().map(Change::record) {
@@ -189,7 +184,8 @@ fn credential(spec: &RouteSpec) -> String {
 }
 
 pub(super) fn members(before: &Model, after: &Model, found: &mut BTreeSet<Effect>) {
-    let people: BTreeSet<&OwnerName> = after.people.keys().chain(before.entries.keys()).chain(after.entries.keys()).collect();
+    let people: BTreeSet<&OwnerName> =
+        after.people.keys().chain(before.entries.keys()).chain(after.entries.keys()).collect();
     for person in people {
         let of = |model: &Model| model.groups_of(person).iter().map(ToString::to_string).collect::<BTreeSet<String>>();
         let words = |group: &String| format!("a place in group {group}, and with it what the group owns and approves");

@@ -48,7 +48,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Token(_)
             | Record::Policy(_)
             | Record::Request(_)
-        | Record::Proposal(_) => {}
+            | Record::Proposal(_) => {}
         }
     }
     credentials(catalog, &mut faults);

@@ -92,9 +92,8 @@ pub(super) fn excepted(spec: &ExceptionSpec) -> String {
 }
 
 fn identity(before: &Model, after: &Model, it: &Identity, found: &mut BTreeSet<Effect>) {
-    let spec = |model: &Model| -> Option<IdentitySpec> {
-        model.identities.get(&it.name).map(|kept| kept.value.spec.clone())
-    };
+    let spec =
+        |model: &Model| -> Option<IdentitySpec> { model.identities.get(&it.name).map(|kept| kept.value.spec.clone()) };
     let who = format!("identity {}", it.name);
     let (old, new) = (spec(before), spec(after));
     owned(before, after, &who, found, |model| model.identities.get(&it.name).map(|kept| kept.value.spec.owner.clone()));
@@ -121,9 +120,8 @@ fn identity(before: &Model, after: &Model, it: &Identity, found: &mut BTreeSet<E
 }
 
 fn resource(before: &Model, after: &Model, it: &Resource, found: &mut BTreeSet<Effect>) {
-    let spec = |model: &Model| -> Option<ResourceSpec> {
-        model.resources.get(&it.name).map(|kept| kept.value.spec.clone())
-    };
+    let spec =
+        |model: &Model| -> Option<ResourceSpec> { model.resources.get(&it.name).map(|kept| kept.value.spec.clone()) };
     owned(before, after, &format!("resource {}", it.name), found, |model| spec(model).map(|spec| spec.owner));
     let (Some(old), Some(new)) = (spec(before), spec(after)) else { return };
     let who = format!("grants on {}", it.name);
@@ -154,7 +152,8 @@ fn route(before: &Model, after: &Model, it: &Route, found: &mut BTreeSet<Effect>
         gained(who.clone(), format!("whatever other rules say of what route {} said before", it.name), found);
     }
     let fields = was.as_object().into_iter().flatten().chain(is.as_object().into_iter().flatten());
-    let other: BTreeSet<&String> = fields.map(|(field, _)| field).filter(|field| was.get(*field) != is.get(*field)).collect();
+    let other: BTreeSet<&String> =
+        fields.map(|(field, _)| field).filter(|field| was.get(*field) != is.get(*field)).collect();
     for field in other.into_iter().filter(|field| new.is_some() && *field != "actions") {
         gained(who.clone(), format!("another `{field}` of route {}", it.name), found);
     }

@@ -123,7 +123,8 @@ fn rules(model: &Model, files: &[PolicyFile]) -> Vec<Touched> {
         files.iter().map(|file| (file.name.clone(), Digest::of(&file.text).hex())).collect()
     };
     let mut found = differences("Rule", &texts(current), &texts(files));
-    let bytes: usize = found.iter().flat_map(|it| [&it.before, &it.after]).flatten().map(|it| it.to_string().len()).sum();
+    let bytes: usize =
+        found.iter().flat_map(|it| [&it.before, &it.after]).flatten().map(|it| it.to_string().len()).sum();
     if bytes > MAX_RULE_BYTES {
         found.iter_mut().for_each(|it| (it.before, it.after) = (None, None));
     }

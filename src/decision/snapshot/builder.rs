@@ -110,11 +110,7 @@ impl SnapshotBuilder {
         self.remove_exception(&exception.name);
         // The other rule is the control plane's own, and is left there.
         let (ExceptionRule::Observe, Some(route)) = (exception.spec.rule, &exception.spec.route) else { return };
-        let live = LiveException {
-            name: exception.name.clone(),
-            route: route.clone(),
-            ends: exception.spec.expires,
-        };
+        let live = LiveException { name: exception.name.clone(), route: route.clone(), ends: exception.spec.expires };
         let exceptions = Arc::make_mut(&mut self.snapshot.exceptions);
         if exceptions.get(&live.route).is_none_or(|other| other.ends <= live.ends) {
             exceptions.insert(live.route.clone(), Arc::new(live));

@@ -81,8 +81,7 @@ impl CatalogService {
     /// What the writer answered; a denial of its own is recorded as one of the table's would be.
     async fn told<T>(&self, caller: &Caller, done: Result<T, Refused>) -> Result<T, Status> {
         if let Err(Refused::Denied(why)) = &done {
-            let denied =
-                Denied { caller: caller.to_string(), operation: Operation::DecideChange, needed: why.clone() };
+            let denied = Denied { caller: caller.to_string(), operation: Operation::DecideChange, needed: why.clone() };
             super::super::record(&self.handle, caller, &denied).await;
         }
         done.map_err(refused)

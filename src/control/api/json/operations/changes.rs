@@ -23,20 +23,20 @@ pub(super) fn all() -> Vec<Operation> {
     let deny = ("denyChange", "Says no to a change.");
     let cancel = ("cancelChange", "Takes a change back.");
     vec![
+        Operation::new(Verb::Get, "/v1/changes", list, Takes::Query, |served, it: Received<WhichChanges>| async move {
+            let done = served.catalog.list_changes(it.message(v1::ListChangesRequest { all: it.input.all })).await?;
+            Ok(ChangeList::try_from(done.into_inner())?)
+        }),
         Operation::new(
             Verb::Get,
-            "/v1/changes",
-            list,
-            Takes::Query,
-            |served, it: Received<WhichChanges>| async move {
-                let done = served.catalog.list_changes(it.message(v1::ListChangesRequest { all: it.input.all })).await?;
-                Ok(ChangeList::try_from(done.into_inner())?)
+            "/v1/changes/{id}",
+            get,
+            Takes::Nothing,
+            |served, it: Received<Nothing>| async move {
+                let done = served.catalog.get_change(it.message(v1::GetChangeRequest { id: change_id(&it)? })).await?;
+                Ok(ChangeAnswer::try_from(done.into_inner())?)
             },
         ),
-        Operation::new(Verb::Get, "/v1/changes/{id}", get, Takes::Nothing, |served, it: Received<Nothing>| async move {
-            let done = served.catalog.get_change(it.message(v1::GetChangeRequest { id: change_id(&it)? })).await?;
-            Ok(ChangeAnswer::try_from(done.into_inner())?)
-        }),
         Operation::new(
             Verb::Post,
             "/v1/changes/{id}/approve",
