@@ -1,6 +1,7 @@
 //! The control plane as a process: its keys made, its parts run.
 
 mod log;
+mod offline;
 mod restored;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub(super) use log::ControlLog;
+pub use offline::{PutInPlace, apply, publish};
 pub use restored::{RestoredStore, restored};
 
 use super::signals::Signals;
