@@ -11,6 +11,7 @@ pub mod control;
 pub mod fault;
 mod format;
 pub mod gateway;
+pub mod inventory;
 mod load;
 mod parts;
 mod phrase;
