@@ -178,15 +178,18 @@ fn person(before: &Model, after: &Model, it: &PersonEntry, found: &mut BTreeSet<
     }
 }
 
-/// Whoever is in a group no more may be free of what is forbidden to it.
+/// Whoever is in a group no more may be free of what is forbidden to it, or to whoever answers for what it owns.
 fn released(before: &Model, after: &Model, found: &mut BTreeSet<Effect>) {
-    if !forbids_by_group(before) {
-        return;
-    }
+    let owns_identity = |group: &OwnerName| before.identities.values().any(|kept| kept.value.spec.owner == *group);
+    let owns_resource = |group: &OwnerName| before.resources.values().any(|kept| kept.value.spec.owner == *group);
+    let [by_group, by_identity, by_resource] =
+        ["Group::", "owns_identity", "owns_resource"].map(|word| policy_forbids_by(before, word));
     for name in before.people.keys() {
         let (was, is) = (before.groups_of(name), after.groups_of(name));
-        let left: Vec<&OwnerName> = was.difference(&is).collect();
-        for group in left {
+        let forbidden = |group: &&OwnerName| {
+            by_group || (by_identity && owns_identity(group)) || (by_resource && owns_resource(group))
+        };
+        for group in was.difference(&is).filter(forbidden) {
             gained(format!("person {name}"), format!("to be free of what policy forbids to group {group}"), found);
         }
     }
@@ -201,9 +204,10 @@ fn policy_says(model: &Model, word: &str) -> bool {
     }
 }
 
-fn forbids_by_group(model: &Model) -> bool {
+/// Whether a rule that forbids does so by a word.
+fn policy_forbids_by(model: &Model, word: &str) -> bool {
     let Some(policy) = &model.policy else { return false };
     let Ok(set) = policy.set.as_ref() else { return true };
     let texts = set.texts();
-    set.rules.iter().any(|(name, rule)| rule.forbids && texts.get(name).is_none_or(|text| text.contains("Group::")))
+    set.rules.iter().any(|(name, rule)| rule.forbids && texts.get(name).is_none_or(|text| text.contains(word)))
 }

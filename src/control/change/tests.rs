@@ -135,6 +135,8 @@ fn everything_by_which_somebody_gains_access_waits() {
         route(&format!("{READ},{}", WRITE.replace("POST", "PUT")), ""),
         document("Group", "orders", r#"{"members":["bob","alice"]}"#),
         document("Group", "payments", r#"{"members":["alice"],"groups":["orders"]}"#),
+        // Whoever answers for an identity may not approve for it: alice would be free of that.
+        document("Group", "payments", "{}"),
         document("Person", "bob", r#"{"email":"mallory@example.org"}"#),
         exception(observe, 1),
         exception(r#""rule":"no_grants_by_hand""#, 1),
@@ -163,6 +165,7 @@ fn what_narrows_or_is_neutral_is_done_at_once_and_so_is_all_before_a_policy() {
         (&model, identity("payments", "")),
         (&model, resource("orders", "high", "5s")),
         (&model, document("Group", "orders", r#"{"description":"of orders"}"#)),
+        (&model, document("Group", "orders", "{}")),
         (&model, document("Person", "bob", r#"{"full_name":"Bob"}"#)),
         (&wide, CATALOG.iter().find(|it| it.0 == "Role").map(|(k, n, s)| document(k, n, s)).unwrap()),
         (&excepted, exception(observe, 24)),
