@@ -32,6 +32,7 @@ mod plane;
 pub mod policy;
 pub mod record;
 pub mod registry;
+pub mod replay;
 pub mod request;
 mod ring;
 pub mod store;

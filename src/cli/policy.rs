@@ -1,5 +1,7 @@
 //! `portcullis policy`: who may ask for what, and whose word it takes; checked where it is written, then published.
 
+mod replay;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -25,6 +27,8 @@ pub(super) enum Policy {
     Publish(Publish),
     /// Show which rules a set would add, change and take away
     Diff(Files),
+    /// Show what a set would change of what was asked before: who would newly be denied, wait, or get access
+    Replay(replay::Replay),
     /// Print a version of the policy, or write its files
     Show(Show),
     /// Write the policy to begin with into a directory, to be changed
@@ -125,6 +129,7 @@ impl Policy {
                 Ok(Exit::Done)
             }
             Self::Publish(command) => command.run(context).await,
+            Self::Replay(command) => command.run(context).await,
             Self::Diff(Files { file }) => diff(context, &policy::read(&file)?).await,
             Self::Show(Show { version, out }) => {
                 let found = context.client().await?.policy(version).await?;

@@ -1,6 +1,6 @@
 //! Changes of catalog and policy, as the command line asks for them.
 
-use super::answers::{ChangeAnswer, ChangeList, PolicyAnswer};
+use super::answers::{ChangeAnswer, ChangeList, PolicyAnswer, ReplayAnswer};
 use super::{Client, ClientError, bounded};
 use crate::wire::v1;
 
@@ -64,5 +64,13 @@ impl Client {
     pub async fn policy(&mut self, version: u64) -> Result<PolicyAnswer, ClientError> {
         let answer = self.catalog.get_policy(bounded(v1::GetPolicyRequest { version }, 0)).await?;
         Ok(answer.into_inner().try_into()?)
+    }
+
+    /// Has a policy that is not in force decide what was asked before.
+    ///
+    /// # Errors
+    /// As `Catalog.ReplayPolicy` says.
+    pub async fn replay_policy(&mut self, message: v1::ReplayPolicyRequest) -> Result<ReplayAnswer, ClientError> {
+        Ok(self.catalog.replay_policy(bounded(message, 0)).await?.into_inner().into())
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::Timestamp;
 pub use crate::domain::change::Effect;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::name::CallId;
-pub use changes::{ChangeAnswer, ChangeList};
+pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
 pub use documents::{
     ApplyAnswer, CanIAnswer, CreateAnswer, Difference, GrantList, Me, ObjectAnswer, ObjectList, PolicyAnswer,
     RequestAnswer, RequestList, RevokeAnswer, StateAnswer, SweepAnswer, outstanding,

@@ -1,8 +1,10 @@
 //! The way of a request, black-box: asked, approved, granted, enforced, ended, proven.
 
 mod changes;
+mod inventory;
 mod matrix;
 mod policy;
+mod replayed;
 
 use std::time::Duration;
 

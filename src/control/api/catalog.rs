@@ -1,6 +1,7 @@
 //! The `Catalog` service.
 
 mod changes;
+mod replay;
 
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -71,6 +72,13 @@ impl v1::catalog_server::Catalog for CatalogService {
         let (record, proposal) = done.answer.parts();
         let change = proposal.as_ref().map(changes::message).transpose()?;
         Ok(Response::new(v1::PolicyResponse { change, ..published(record) }))
+    }
+
+    async fn replay_policy(
+        &self,
+        request: Request<v1::ReplayPolicyRequest>,
+    ) -> Result<Response<v1::ReplayPolicyResponse>, Status> {
+        self.replay(request).await
     }
 
     async fn list_changes(

@@ -42,6 +42,51 @@ impl TryFrom<v1::ListChangesResponse> for ChangeList {
     }
 }
 
+/// What another policy would change of what was asked before.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ReplayAnswer {
+    /// What would be otherwise.
+    pub rows: Vec<ReplayRow>,
+    /// How many requests, live grants and kinds of calls were looked at.
+    pub replayed: u64,
+    /// How many could not be: what they name is not there any more.
+    pub gone: u64,
+}
+
+/// Something that would be otherwise.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ReplayRow {
+    /// `newly_denied`, `newly_needs_approval`, `newly_gets_access` or `needs_others`.
+    pub change: String,
+    /// For example `request 01J…`.
+    pub of: String,
+    /// Who asked.
+    pub by: String,
+    /// Whose access it is.
+    pub identity: String,
+    /// To what.
+    pub access: String,
+    /// What the policy that is in force says.
+    pub was: String,
+    /// What the other one would.
+    pub would: String,
+    /// Why, where it would be refused.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// Calls that were recorded of it.
+    pub calls: u64,
+}
+
+impl From<v1::ReplayPolicyResponse> for ReplayAnswer {
+    fn from(answer: v1::ReplayPolicyResponse) -> Self {
+        let row = |row: v1::ReplayRow| {
+            let v1::ReplayRow { change, of, by, identity, access, was, would, why, calls } = row;
+            ReplayRow { change, of, by, identity, access, was, would, why, calls }
+        };
+        Self { rows: answer.rows.into_iter().map(row).collect(), replayed: answer.replayed, gone: answer.gone }
+    }
+}
+
 /// A change out of its message.
 ///
 /// # Errors

@@ -70,7 +70,7 @@ impl CatalogService {
     }
 
     /// Takes a look from the caller's budget: a change that waits is worked out anew each time.
-    fn looks(&self, caller: &Caller) -> Result<(), Status> {
+    pub(super) fn looks(&self, caller: &Caller) -> Result<(), Status> {
         let shared = self.handle.shared();
         if shared.budgets.look(caller, shared.clock.since_boot()) {
             return Ok(());

@@ -385,6 +385,27 @@ impl From<NewPolicy> for v1::PublishPolicyRequest {
     }
 }
 
+/// A policy to ask about what was asked before.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Candidate {
+    /// Rules (`*.cedar`) and cases (`*.yaml`) by name.
+    files: BTreeMap<String, String>,
+    /// Requests and grants that were made since; as many as are kept if not given.
+    #[serde(default)]
+    since: Option<Timestamp>,
+}
+
+impl From<Candidate> for v1::ReplayPolicyRequest {
+    fn from(it: Candidate) -> Self {
+        Self {
+            files: it.files.into_iter().map(|(name, text)| v1::ReplayedFile { name, text }).collect(),
+            since_unix_us: it.since.map_or(0, Timestamp::unix_micros),
+            calls: Vec::new(),
+        }
+    }
+}
+
 /// A token that is to be dead.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

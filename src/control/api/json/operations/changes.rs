@@ -1,10 +1,10 @@
 //! Changes that wait for another person.
 
 use super::super::problem::Problem;
-use super::super::shapes::{Nothing, WhichChanges, Why, Yes};
+use super::super::shapes::{Candidate, Nothing, WhichChanges, Why, Yes};
 use super::super::{Operation, Received, Takes, Verb};
 use crate::domain::name::ChangeId;
-use crate::wire::answers::{ChangeAnswer, ChangeList};
+use crate::wire::answers::{ChangeAnswer, ChangeList, ReplayAnswer};
 use crate::wire::v1;
 use v1::catalog_server::Catalog as _;
 
@@ -22,7 +22,19 @@ pub(super) fn all() -> Vec<Operation> {
     );
     let deny = ("denyChange", "Says no to a change.");
     let cancel = ("cancelChange", "Takes a change back.");
+    let replay = ("replayPolicy", "Has a policy that is not in force decide what was asked before; changes nothing.");
     vec![
+        Operation::new(
+            Verb::Post,
+            "/v1/policy/replay",
+            replay,
+            Takes::Body,
+            |served, it: Received<Candidate>| async move {
+                let (it, input) = it.split();
+                let done = served.catalog.replay_policy(it.message(input.into())).await?;
+                Ok(ReplayAnswer::from(done.into_inner()))
+            },
+        ),
         Operation::new(Verb::Get, "/v1/changes", list, Takes::Query, |served, it: Received<WhichChanges>| async move {
             let done = served.catalog.list_changes(it.message(v1::ListChangesRequest { all: it.input.all })).await?;
             Ok(ChangeList::try_from(done.into_inner())?)
