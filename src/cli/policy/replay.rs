@@ -45,7 +45,7 @@ impl Replay {
             calls(log, self.since, &mut kinds)?;
         }
         let mut calls: Vec<(Kind, u64)> = kinds.into_iter().collect();
-        calls.sort_by(|a, b| b.1.cmp(&a.1));
+        calls.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         calls.truncate(MAX_KINDS);
         let message = v1::ReplayPolicyRequest {
             files: set.into_iter().map(|(name, text)| v1::ReplayedFile { name, text }).collect(),

@@ -10,16 +10,15 @@ use super::{ControlHandle, Done};
 use crate::domain::change::Proposal;
 use crate::domain::name::ChangeId;
 
+/// What applying would change, who would gain or lose what, and whether it takes another person's word.
+type Foreseen = (Done<Vec<Diff>>, Vec<Effect>, bool);
+
 impl ControlHandle {
     /// Says what applying would change, who would gain or lose what, and whether it takes another person's word.
     ///
     /// # Errors
     /// As [`catalog::plan_wanted`].
-    pub fn plan_apply(
-        &self,
-        caller: &Caller,
-        wanted: &Wanted,
-    ) -> Result<(Done<Vec<Diff>>, Vec<Effect>, bool), Refused> {
+    pub fn plan_apply(&self, caller: &Caller, wanted: &Wanted) -> Result<Foreseen, Refused> {
         let model = self.model();
         let context = Context { caller, now: self.shared.clock.now() };
         let plan = catalog::plan_wanted(&model, &context, wanted)?;
