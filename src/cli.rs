@@ -5,6 +5,7 @@
 
 mod apply;
 mod can_i;
+mod change;
 mod completion;
 mod config;
 mod control;
@@ -121,6 +122,9 @@ enum Command {
     /// Who may ask for what, and whose word it takes
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Changes of catalog and policy that wait for another person
+    #[command(subcommand)]
+    Change(change::Change),
     /// Live, time-boxed permissions
     #[command(subcommand)]
     Grant(grant::Grant),
@@ -248,6 +252,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Login(command) => asking(command.run(&context)),
         Command::Logout(command) => asking(command.run(&context)),
         Command::Policy(command) => asking(command.run(&context)),
+        Command::Change(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),
         Command::Fleet(command) => asking(command.run(&context)),

@@ -2,7 +2,7 @@
 //!
 //! In the order of the way: `api` knows who calls and whether they may; [`request`] is the way to a grant, by what
 //! [`analyse`] finds, [`policy`] says and [`approval`]s give; [`catalog`], [`grant`] and [`registry`] plan what other
-//! commands change, as pure functions of the [`model`]; the `actor` makes plans true, one store transaction for each
+//! commands change, as pure functions of the [`model`], and [`change`] has wait what takes another person's word; the `actor` makes plans true, one store transaction for each
 //! group ([`vault`], over [`store`]), with the events that tell of them; the stream of `api` sends gateways what they
 //! miss from the `ring`, and [`fleet`] knows how far each has come; [`outbox`] takes the events to the evidence. It never
 //! reaches into a gateway.
@@ -15,6 +15,7 @@ mod asked;
 pub mod authority;
 pub mod authorize;
 pub mod catalog;
+pub mod change;
 mod encode;
 pub mod enrol;
 pub mod fleet;
@@ -32,6 +33,7 @@ mod plane;
 pub mod policy;
 pub mod record;
 pub mod registry;
+pub mod replay;
 pub mod request;
 mod ring;
 mod scoped;

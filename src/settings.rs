@@ -12,6 +12,7 @@ pub mod control;
 pub mod fault;
 mod format;
 pub mod gateway;
+pub mod inventory;
 pub mod issuer;
 mod load;
 mod parts;

@@ -95,6 +95,7 @@ impl From<&Grant> for v1::Grant {
                 reason: grant.lineage.reason.clone(),
                 ticket: grant.lineage.ticket.clone().unwrap_or_default(),
                 origin: grant.lineage.origin.as_deref().map(v1::GrantOrigin::from),
+                exception: grant.lineage.exception.as_ref().map(ToString::to_string).unwrap_or_default(),
             }),
             revoked: grant.revoked.as_ref().map(|r| v1::Revocation {
                 at_unix_us: r.at.unix_micros(),
@@ -128,6 +129,10 @@ impl TryFrom<v1::Grant> for Grant {
                 reason: lineage.reason,
                 ticket: (!lineage.ticket.is_empty()).then_some(lineage.ticket),
                 origin: lineage.origin.map(Origin::try_from).transpose()?.map(Box::new),
+                exception: match lineage.exception.as_str() {
+                    "" => None,
+                    name => Some(parsed("exception", name)?),
+                },
             },
             revoked: message
                 .revoked

@@ -1,6 +1,7 @@
 //! The control plane as a process: its keys made, its parts run.
 
 mod log;
+mod offline;
 mod restored;
 mod witnessing;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub(super) use log::ControlLog;
+pub use offline::{PutInPlace, apply, publish};
 pub use restored::{RestoredStore, restored};
 use witnessing::Witnessing;
 

@@ -175,7 +175,7 @@ impl Parts {
         let control = ControlPlane::serve(core, &settings, log.clone()).await.map_err(part)?;
         let sample = Sample::start().await.map_err(AppError::io("cannot start the sample upstream"))?;
         let address = format!("https://{}", control.grpc_address());
-        sample_catalog::apply(directory, &address, sample.address, options.upstream.as_ref()).await?;
+        sample_catalog::apply(directory, control.handle(), sample.address, options.upstream.as_ref()).await?;
         let settings = settings::gateway(directory, options, &address)?;
         let gateway = super::gateway::start(&settings).await?;
         ready(gateway.admin()).await?;

@@ -22,6 +22,15 @@ pub(super) struct Apply {
     /// Change nothing: show what would change, and who would gain or lose what
     #[arg(long)]
     dry_run: bool,
+    /// Remove what no document describes, of every kind
+    #[arg(long)]
+    prune: bool,
+    /// End live grants of what is removed; without it, nothing is removed of which grants are live
+    #[arg(long, requires = "prune")]
+    end_grants: bool,
+    /// Why, in your words: whoever is to approve it reads it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
 }
 
 impl Apply {
@@ -33,7 +42,9 @@ impl Apply {
             spec_json: document.spec.to_string(),
             ..v1::CatalogObject::default()
         });
-        let request = v1::ApplyRequest { objects: objects.collect(), dry_run: self.dry_run };
+        let objects = objects.collect();
+        let (dry_run, prune, end_grants) = (self.dry_run, self.prune, self.end_grants);
+        let request = v1::ApplyRequest { objects, dry_run, prune, end_grants, reason: self.reason };
         let applied = context.client().await?.apply(request).await.map_err(|error| {
             // Documents that do not fit together are the user's to mend, as those that cannot be read.
             let misfit = error.refusal() == Some(Refusal::Unfit);
@@ -45,7 +56,7 @@ impl Apply {
                 failure
             }
         })?;
-        let answer = ApplyAnswer::of(applied, self.dry_run).map_err(ClientError::from)?;
+        let answer = ApplyAnswer::of(applied, dry_run).map_err(ClientError::from)?;
         context.output.answer(&answer, || shown(&answer))?;
         Ok(Exit::Done)
     }
@@ -92,22 +103,28 @@ fn shown(answer: &ApplyAnswer) -> Human {
             lines.extend(field_lines(d.before.as_ref(), d.after.as_ref()));
             Human::Lines(lines)
         }));
-        let row =
-            |it: &Effect| vec![it.who.clone(), if it.gains { "gains" } else { "loses" }.to_owned(), it.what.clone()];
         parts.push(Human::Table {
             headers: &["WHO", "", "WHAT"],
-            rows: answer.effects.iter().map(row).collect(),
+            rows: answer.effects.iter().map(effect).collect(),
             empty: "nobody gains or loses anything",
         });
-        parts.push(Human::Lines(vec!["nothing was changed (--dry-run)".to_owned()]));
+        let waits = answer.waits.then(|| "it widens access: applied, it would wait for another person".to_owned());
+        parts.push(Human::Lines(waits.into_iter().chain(["nothing was changed (--dry-run)".to_owned()]).collect()));
+    } else if let Some(change) = &answer.change {
+        parts.push(Human::Lines(vec![super::change::waits(change)]));
     } else {
         parts.push(Human::Lines(vec![format!("revision {}", answer.revision)]));
     }
     Human::Parts(parts)
 }
 
+/// A row of who gains or loses what.
+pub(super) fn effect(it: &Effect) -> Vec<String> {
+    vec![it.who.clone(), if it.gains { "gains" } else { "loses" }.to_owned(), it.what.clone()]
+}
+
 /// What differs, field by field of the spec: `-` before, `+` after.
-fn field_lines(before: Option<&Value>, after: Option<&Value>) -> Vec<String> {
+pub(super) fn field_lines(before: Option<&Value>, after: Option<&Value>) -> Vec<String> {
     let empty = serde_json::Map::new();
     let object = |value: Option<&Value>| value.and_then(Value::as_object).unwrap_or(&empty).clone();
     let (before, after) = (object(before), object(after));

@@ -42,6 +42,41 @@ pub(super) enum Control {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+    /// Put catalog documents in place where the control plane is, while it does not run: needs nobody else, and is in the
+    /// evidence as the control plane's own
+    Apply {
+        /// Settings of the control plane
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// A file, or a directory with *.yaml files
+        #[arg(short, long = "file", value_name = "PATH")]
+        file: PathBuf,
+        /// Remove what no document describes, of every kind
+        #[arg(long)]
+        prune: bool,
+        /// End live grants of what is removed
+        #[arg(long, requires = "prune")]
+        end_grants: bool,
+        /// Why, in your words
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Put a policy into force where the control plane is, while it does not run: needs nobody else
+    #[command(group = clap::ArgGroup::new("set").required(true).args(["file", "starter"]))]
+    Publish {
+        /// Settings of the control plane
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// A directory with *.cedar and *.yaml files, or one file
+        #[arg(short, long = "file", value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// The policy to begin with
+        #[arg(long)]
+        starter: bool,
+        /// Why, in your words
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
     /// Run a control plane until it is told to end (SIGTERM: drain)
     Run {
         /// Settings of the control plane
@@ -82,8 +117,22 @@ impl Control {
                 lines.push("what was made or allowed after that revision is lost: make it anew".to_owned());
                 context.output.answer(&restored, || Human::Lines(lines))?;
             }
+            Self::Apply { config, file, prune, end_grants, reason } => {
+                put(context, &app::control::apply(&config, &file, prune, end_grants, &reason)?)?;
+            }
+            Self::Publish { config, file, starter: _, reason } => {
+                let set = file.as_deref().map(app::policy::read).transpose()?;
+                put(context, &app::control::publish(&config, set, &reason)?)?;
+            }
             Self::Run { config } => app::control::run(&config)?,
         }
         Ok(Exit::Done)
     }
+}
+
+fn put(context: &Context, done: &app::control::PutInPlace) -> Result<(), Failure> {
+    let mut lines = done.objects.clone();
+    lines.extend(done.version.map(|version| format!("version {version} of the policy is in force")));
+    lines.push(format!("revision {}, as of the next start of the control plane", done.revision));
+    context.output.answer(done, || Human::Lines(lines))
 }

@@ -1,5 +1,7 @@
 //! `portcullis identity`: the inventory of machine callers, and setting one aside.
 
+mod import;
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
@@ -25,6 +27,8 @@ pub(super) enum Identity {
         /// The identity
         name: IdentityName,
     },
+    /// Look at an inventory that others keep: what is new, unowned, unused; and write documents of what is new
+    Import(import::Import),
     /// Refuse every call of an identity until it is released, cut those that run, and end all grants and requests of it
     Quarantine(Change),
     /// Let a quarantined identity act again: what ended with the quarantine does not come back
@@ -63,6 +67,7 @@ impl Identity {
         match self {
             Self::List => list(context).await,
             Self::Show { name } => show(context, &name).await,
+            Self::Import(command) => command.run(context).await,
             Self::Quarantine(change) => change.to(context, "quarantined").await,
             Self::Release(change) => change.to(context, "active").await,
             Self::Offboard(change) => change.to(context, "offboarded").await,

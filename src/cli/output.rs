@@ -137,6 +137,11 @@ pub(crate) enum Human {
 }
 
 impl Human {
+    /// As a terminal shows it, where an answer is no answer yet.
+    pub(crate) fn text(&self) -> String {
+        self.render(true, false)
+    }
+
     fn render(&self, headers: bool, color: bool) -> String {
         match self {
             Self::Table { rows, empty, .. } if rows.is_empty() => {

@@ -1,5 +1,7 @@
 //! `portcullis policy`: who may ask for what, and whose word it takes; checked where it is written, then published.
 
+mod replay;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -21,10 +23,12 @@ pub(super) enum Policy {
     Validate(Files),
     /// Check rules and ask every case, as publishing does
     Test(Files),
-    /// Put a set into force. From the first one on, nobody makes grants by hand
+    /// Put a set into force. From the first one on, nobody makes grants by hand, and the next one waits for another person
     Publish(Publish),
     /// Show which rules a set would add, change and take away
     Diff(Files),
+    /// Show what a set would change of what was asked before: who would newly be denied, wait, or get access
+    Replay(replay::Replay),
     /// Print a version of the policy, or write its files
     Show(Show),
     /// Write the policy to begin with into a directory, to be changed
@@ -125,9 +129,10 @@ impl Policy {
                 Ok(Exit::Done)
             }
             Self::Publish(command) => command.run(context).await,
+            Self::Replay(command) => command.run(context).await,
             Self::Diff(Files { file }) => diff(context, &policy::read(&file)?).await,
             Self::Show(Show { version, out }) => {
-                let found = PolicyAnswer::from(context.client().await?.policy(version).await?);
+                let found = context.client().await?.policy(version).await?;
                 if let Some(out) = out {
                     write(&out, found.files.iter())?;
                 }
@@ -162,7 +167,7 @@ impl Publish {
             let failure = Failure::from(error);
             if unfit { Failure { exit: Exit::Usage, ..failure } } else { failure }
         })?;
-        print(context, &PolicyAnswer::from(answer), false)
+        print(context, &answer, false)
     }
 }
 
@@ -170,7 +175,7 @@ async fn diff(context: &Context, set: &[NamedText]) -> Result<Exit, Failure> {
     let after = policy::rules(set).map_err(faults)?;
     let (version, before) = match context.client().await?.policy(0).await {
         Ok(found) => {
-            let files: Vec<NamedText> = found.files.into_iter().map(|file| (file.name, file.text)).collect();
+            let files: Vec<NamedText> = found.files.into_iter().collect();
             (found.version, policy::rules(&files).map_err(faults)?)
         }
         Err(error) if error.refusal() == Some(Refusal::NotFound) => (0, BTreeMap::new()),
@@ -214,8 +219,10 @@ fn faults(faults: Vec<String>) -> Failure {
 
 fn print(context: &Context, found: &PolicyAnswer, whole: bool) -> Result<Exit, Failure> {
     context.output.answer(found, || {
-        let line = format!("version {} by {}: {}", found.version, found.by, found.reason);
-        let mut parts = vec![Human::Lines(vec![line])];
+        let by_change = found.change_id.map(|id| format!(", as change {id}")).unwrap_or_default();
+        let mut lines = vec![format!("version {} by {}{by_change}: {}", found.version, found.by, found.reason)];
+        lines.extend(found.change.as_ref().map(super::change::waits));
+        let mut parts = vec![Human::Lines(lines)];
         for (name, text) in found.files.iter().filter(|_| whole) {
             parts.push(Human::Lines([vec![format!("# {name}")], text.lines().map(str::to_owned).collect()].concat()));
         }

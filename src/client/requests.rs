@@ -1,4 +1,4 @@
-//! Requests and policy, as the command line asks for them.
+//! Requests, as the command line asks for them.
 
 use super::answers::GrantRecord;
 use super::{Client, ClientError, bounded};
@@ -87,24 +87,5 @@ impl Client {
     pub async fn cancel_request(&mut self, message: v1::CancelRequestRequest) -> Result<Asked, ClientError> {
         let wait = message.wait_ms;
         Ok(self.access.cancel_request(bounded(message, wait)).await?.into_inner().try_into()?)
-    }
-
-    /// Puts a policy into force.
-    ///
-    /// # Errors
-    /// As `Catalog.PublishPolicy` says.
-    pub async fn publish_policy(
-        &mut self,
-        message: v1::PublishPolicyRequest,
-    ) -> Result<v1::PolicyResponse, ClientError> {
-        Ok(self.catalog.publish_policy(bounded(message, 0)).await?.into_inner())
-    }
-
-    /// A version of the policy; 0 for the one that is in force.
-    ///
-    /// # Errors
-    /// As `Catalog.GetPolicy` says.
-    pub async fn policy(&mut self, version: u64) -> Result<v1::PolicyResponse, ClientError> {
-        Ok(self.catalog.get_policy(bounded(v1::GetPolicyRequest { version }, 0)).await?.into_inner())
     }
 }

@@ -157,7 +157,7 @@ fn route_digests(model: &Model, permissions: &[Permission]) -> Vec<(ResourceName
 /// Every leave from a rule on a route that leads to one of the resources.
 fn exception_digests(model: &Model, permissions: &[Permission]) -> Vec<(ExceptionName, String)> {
     let leads = |kept: &&Kept<Exception>| {
-        let route = model.routes.get(&kept.value.spec.route);
+        let route = kept.value.spec.route.as_ref().and_then(|route| model.routes.get(route));
         route.is_some_and(|route| permissions.iter().any(|it| it.resource == route.value.spec.resource))
     };
     let found = model.exceptions.values().filter(leads);

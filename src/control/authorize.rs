@@ -134,6 +134,10 @@ pub enum Operation {
     DecideRequest,
     /// Takes a request back: one's own, unless one watches over all access.
     CancelRequest,
+    /// Sees changes of catalog and policy that take another person's word.
+    ReadChanges,
+    /// Approves, denies or takes back such a change: whose word counts is looked at there.
+    DecideChange,
     /// Sees the policy.
     ReadPolicy,
     /// Puts another policy into force.
@@ -148,7 +152,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -174,6 +178,8 @@ impl Operation {
         Self::ReadRequests,
         Self::DecideRequest,
         Self::CancelRequest,
+        Self::ReadChanges,
+        Self::DecideChange,
         Self::ReadPolicy,
         Self::PublishPolicy,
         Self::QueryEvidence,
@@ -217,6 +223,8 @@ impl Operation {
             Self::ReadRequests => "read_requests",
             Self::DecideRequest => "decide_request",
             Self::CancelRequest => "cancel_request",
+            Self::ReadChanges => "read_changes",
+            Self::DecideChange => "decide_change",
             Self::ReadPolicy => "read_policy",
             Self::PublishPolicy => "publish_policy",
             Self::QueryEvidence => "query_evidence",
@@ -261,6 +269,8 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
 
         // Who may ask for what, and whose word it takes, is the policy's to say.
         (O::CreateRequest | O::ReadRequests | O::DecideRequest | O::CancelRequest | O::ReadPolicy, _) => Rule::Allow,
+        // Whoever answers for what a change touches may decide it.
+        (O::ReadChanges | O::DecideChange, _) => Rule::Allow,
         (O::PublishPolicy, R::Security | R::Owner | R::Developer) => Rule::Deny,
 
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
@@ -376,6 +386,8 @@ mod tests {
         read_requests        + + + + - - +
         decide_request       + + + + - - -
         cancel_request       + + + + - - +
+        read_changes         + + + + - - -
+        decide_change        + + + + - - -
         read_policy          + + + + - - -
         publish_policy       + - - - - - -
         query_evidence       + + - - - - -

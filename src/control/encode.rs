@@ -5,6 +5,7 @@
 use super::model::{Kept, Model};
 use super::record::{Change, GrantRecord, Record, RevokedToken};
 use crate::domain::Reason;
+use crate::domain::exception::ExceptionRule;
 use crate::domain::grant::Grant;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::wire::v1;
@@ -51,7 +52,8 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         | Record::Log(_)
         | Record::Token(_)
         | Record::Policy(_)
-        | Record::Request(_) => None,
+        | Record::Request(_)
+        | Record::Proposal(_) => None,
     }
 }
 
@@ -82,6 +84,7 @@ pub(super) fn change(change: &Change, revision: u64) -> Option<v1::Change> {
         Change::Put(Record::Grant(record)) => grant_change(record, revision),
         Change::Put(Record::Token(it)) => Message::TokenRevoked(token(it)),
         // Roles and people are for people: what roles give is copied into grants.
+        Change::Put(Record::Exception(it)) if it.spec.rule != ExceptionRule::Observe => return None,
         Change::Put(Record::Role(_) | Record::Entry(_) | Record::Group(_))
         | Change::Delete(Record::Role(_) | Record::Entry(_) | Record::Group(_) | Record::Grant(_) | Record::Token(_)) =>
         {
@@ -116,16 +119,19 @@ pub(super) fn gateway_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     objects.extend(model.identities.values().map(|k| identity(&k.value, k.revision)));
     objects.extend(model.resources.values().filter_map(|k| kept(k, Record::Resource)));
     objects.extend(model.routes.values().filter_map(|k| kept(k, Record::Route)));
-    objects.extend(model.exceptions.values().filter_map(|k| kept(k, Record::Exception)));
+    let observed = model.exceptions.values().filter(|kept| kept.value.spec.rule == ExceptionRule::Observe);
+    objects.extend(observed.filter_map(|k| kept(k, Record::Exception)));
     objects.extend(model.halts.values().filter_map(|k| kept(k, Record::Halt)));
     objects
 }
 
-/// Roles, people and groups, which only people see.
+/// Roles, people, groups and leave from rules of the control plane's own, which only people see.
 pub(super) fn people_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     let mut objects: Vec<_> = model.roles.values().filter_map(|k| kept(k, Record::Role)).collect();
     objects.extend(model.entries.values().filter_map(|k| kept(k, Record::Entry)));
     objects.extend(model.groups.values().filter_map(|k| kept(k, Record::Group)));
+    let own = model.exceptions.values().filter(|kept| kept.value.spec.rule != ExceptionRule::Observe);
+    objects.extend(own.filter_map(|k| kept(k, Record::Exception)));
     objects
 }
 

@@ -12,8 +12,9 @@ use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
 use super::record::{Change, GrantRecord, Record, RevokedToken};
 use crate::domain::Timestamp;
+use crate::domain::exception::ExceptionRule;
 use crate::domain::grant::{Grant, Limits, Lineage, Revocation, Window};
-use crate::domain::name::{ActionName, GrantId, IdentityName, ResourceName, RoleName};
+use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ResourceName, RoleName};
 use crate::domain::role::Permission;
 use crate::token::verify::MAX_LEEWAY;
 
@@ -82,13 +83,7 @@ pub fn plan_create(
     request: &GrantRequest,
     id: impl FnMut() -> GrantId,
 ) -> Result<Plan<Vec<Grant>>, Refused> {
-    if let (Some(policy), Caller::Person(_)) = (&model.policy, context.caller) {
-        let version = policy.record.version;
-        return Err(Refused::Denied(format!(
-            "version {version} of the policy is in force, so nobody makes grants by hand: ask for access with \
-             `portcullis request create`"
-        )));
-    }
+    let exception = by_hand(model, context)?;
     let Checked { permissions, window, reason } = checked(model, context.now, request)?;
     let lineage = Lineage {
         created: context.now,
@@ -96,8 +91,26 @@ pub fn plan_create(
         reason,
         ticket: request.ticket.clone(),
         origin: None,
+        exception,
     };
     Ok(issue(request, permissions, window, &lineage, id))
+}
+
+/// Whether a grant may be made by hand, and under which exception where a policy is in force: the one that lasts longest.
+fn by_hand(model: &Model, context: &Context<'_>) -> Result<Option<ExceptionName>, Refused> {
+    let (Some(policy), Caller::Person(_)) = (&model.policy, context.caller) else { return Ok(None) };
+    let exceptions = model.exceptions.values().map(|kept| &kept.value);
+    let live = exceptions
+        .filter(|it| it.spec.rule == ExceptionRule::NoGrantsByHand && context.now < it.spec.expires)
+        .max_by_key(|it| it.spec.expires);
+    match live {
+        Some(exception) => Ok(Some(exception.name.clone())),
+        None => Err(Refused::Denied(format!(
+            "version {} of the policy is in force, so nobody makes grants by hand: ask for access with \
+             `portcullis request create`",
+            policy.record.version
+        ))),
+    }
 }
 
 /// A request of which every part can be granted.

@@ -16,13 +16,15 @@ use super::policy::InForce;
 use super::record::ledger::Ledger;
 use super::record::{Change, Digest, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing};
 use crate::domain::Timestamp;
+use crate::domain::change::Proposal;
 use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
 use crate::domain::halt::{Halt, HaltScope};
 use crate::domain::identity::{Authenticator, Identity};
 use crate::domain::name::{
-    ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName, RouteName,
+    ChangeId, ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName,
+    RouteName,
 };
 use crate::domain::principal::SpiffeId;
 use crate::domain::request::{Request, Requester};
@@ -133,6 +135,8 @@ pub struct Model {
     pub keyed_last: Option<Timestamp>,
     /// The same keys by age.
     pub request_key_ages: OrdSet<(RequestId, Requester, String)>,
+    /// Changes of catalog and policy that took, or take, another person's word.
+    pub proposals: OrdMap<ChangeId, Kept<Proposal>>,
     /// Those that have not ended; the others are read from the store.
     pub grants: OrdMap<GrantId, Kept<Grant>>,
     /// The same by whose they are.
@@ -206,6 +210,7 @@ impl Model {
             Record::Group(it) => drop(self.groups.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Policy(it) => self.policy = InForce::later(self.policy.take(), it),
             Record::Request(it) => self.put_request(it, revision),
+            Record::Proposal(it) => drop(self.proposals.insert(it.id, Kept::new(it, revision))),
             Record::Person(it) => drop(self.people.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
@@ -395,6 +400,7 @@ impl Model {
             // INVARIANT: what was in force is never deleted.
             Record::Policy(_) => {}
             Record::Request(it) => self.forget_request(it.id),
+            Record::Proposal(it) => drop(self.proposals.remove(&it.id)),
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),
@@ -430,6 +436,7 @@ impl Model {
                 let settled = self.settled.get(&it.id).map(|settled| settled.revision);
                 self.requests.get(&it.id).map(|k| k.revision).or(settled)
             }
+            Record::Proposal(it) => self.proposals.get(&it.id).map(|k| k.revision),
             Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
             Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
             Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),

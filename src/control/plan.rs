@@ -115,8 +115,8 @@ fn without_secrets(mut json: serde_json::Value) -> serde_json::Value {
 /// Largest record that the evidence tells whole: an entry holds at most 65,535 bytes.
 const MAX_TOLD_BYTES: usize = 32 * 1024;
 
-/// A record as the evidence tells it: whole, or, of one that is too large for that, digest and length, and of requests and
-/// grants what their story hangs on.
+/// A record as the evidence tells it: whole, or, of one that is too large for that, digest and length, and of requests,
+/// changes and grants what their story hangs on.
 fn told(record: &Record, json: serde_json::Value) -> serde_json::Value {
     use serde_json::{Value, json};
     let kept = match record {
@@ -130,6 +130,21 @@ fn told(record: &Record, json: serde_json::Value) -> serde_json::Value {
                 "expires": request.expires, "grants": request.grants, "approvals": approvals,
                 "ask": { "identity": ask.identity, "reason": ask.reason, "ticket": ask.ticket, "duration": ask.duration },
                 "analysis": { "verdict": analysis.verdict, "policy": analysis.policy, "digest": analysis.digest },
+            })
+        }
+        Record::Proposal(it) => {
+            let objects = it.objects.iter();
+            let objects: Vec<Value> =
+                objects.map(|it| json!({ "kind": it.kind, "name": it.name, "change": it.change })).take(200).collect();
+            let approvals: Vec<Value> = it
+                .approvals
+                .iter()
+                .map(|it| json!({ "id": it.id, "by": it.by, "at": it.at, "digest": it.digest }))
+                .collect();
+            json!({
+                "id": it.id, "author": it.author, "reason": it.reason, "state": it.state, "created": it.created,
+                "expires": it.expires, "objects": objects, "approvals": approvals, "digest": it.digest,
+                "version": it.version, "settled": it.settled,
             })
         }
         Record::Grant(record) => {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub use cases::Outcome;
 pub use evaluate::{Actor, Answer, Question, Step};
-pub use publish::{check, plan_publish};
+pub use publish::{check, plan_publish, plan_publish_as};
 pub use set::{PolicySet, Rule};
 
 use super::record::{PolicyFile, PolicyRecord};

@@ -12,6 +12,7 @@ use ledger::Ledger;
 pub use policy::{PolicyFile, PolicyRecord};
 
 use crate::domain::Timestamp;
+use crate::domain::change::Proposal;
 use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
@@ -284,6 +285,7 @@ pub enum Record {
     Group(Group),
     Policy(PolicyRecord),
     Request(Box<Request>),
+    Proposal(Box<Proposal>),
     Grant(GrantRecord),
     Ledger(Ledger),
     Person(Person),
@@ -326,6 +328,7 @@ impl Record {
             Self::Group(it) => format!("{ROOT}group/{}", it.name),
             Self::Policy(it) => policy_key(it.version),
             Self::Request(it) => request_key(it.id),
+            Self::Proposal(it) => format!("{ROOT}change/{}", it.id),
             Self::Grant(it) => grant_key(it.grant.id),
             Self::Ledger(it) => format!("{ROOT}uses/{}", it.grant),
             Self::Person(it) => format!("{ROOT}person/{}", it.name),
@@ -349,6 +352,7 @@ impl Record {
             Self::Group(it) => serde_json::to_value(it),
             Self::Policy(it) => serde_json::to_value(it),
             Self::Request(it) => serde_json::to_value(it),
+            Self::Proposal(it) => serde_json::to_value(it),
             Self::Grant(it) => serde_json::to_value(it),
             Self::Ledger(it) => serde_json::to_value(it),
             Self::Person(it) => serde_json::to_value(it),
@@ -383,6 +387,7 @@ impl Record {
             "group" => Self::Group(read(key, value)?),
             "policy" => Self::Policy(read(key, value)?),
             "request" => Self::Request(read(key, value)?),
+            "change" => Self::Proposal(read(key, value)?),
             "grant" => Self::Grant(read(key, value)?),
             "uses" => Self::Ledger(read(key, value)?),
             "person" => Self::Person(read(key, value)?),
@@ -441,56 +446,4 @@ impl Change {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::sample::NOW;
-    use super::*;
-
-    #[test]
-    fn a_token_of_any_name_has_a_key_of_its_own() {
-        let digest: String = Digest::of("a/b").into();
-        let names = ["a", "a/b", "/a", "a/", &digest];
-        let keys: std::collections::BTreeSet<String> = names.iter().map(|jti| token_key("https://i", jti)).collect();
-        assert_eq!(keys.len(), names.len());
-        for jti in names {
-            let token = RevokedToken { issuer: "https://i".into(), jti: jti.to_owned(), expires: NOW, by: None };
-            let record = Record::Token(token);
-            let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
-            assert_eq!(Record::decode(&record.key(), &value).unwrap(), record);
-        }
-    }
-
-    #[test]
-    fn a_ledger_comes_back_with_its_open_allotments() {
-        let open = ledger::OpenAllotment {
-            id: crate::domain::name::AllotmentId::from_bits(3),
-            gateway: "edge".parse().unwrap(),
-            process: "00".into(),
-            stream: 1,
-            uses: 4,
-            span: 5,
-            until: NOW,
-        };
-        let grant = crate::domain::name::GrantId::from_bits(7);
-        for ledger in [Ledger::new(grant), Ledger { given: 9, span: 5, given_in_span: 4, open: vec![open], grant }] {
-            let record = Record::Ledger(ledger);
-            let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
-            assert_eq!(Record::decode(&record.key(), &value).unwrap(), record);
-        }
-    }
-
-    #[test]
-    fn records_come_back_from_key_and_value() {
-        let record = Record::Person(Person {
-            name: "alice".parse().unwrap(),
-            roles: vec![PersonRole::Developer],
-            speaks_for: vec!["orders".parse().unwrap()],
-            token: Digest::of("secret"),
-        });
-        let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
-        assert!(!String::from_utf8_lossy(&value).contains("secret"));
-        assert_eq!(Record::decode("/v1/person/alice", &value).unwrap(), record);
-        assert!(matches!(Record::decode("/v1/person/bob", &value), Err(RecordError::Misplaced(_))));
-        assert!(matches!(Record::decode("/v1/what/alice", &value), Err(RecordError::UnknownKind(_))));
-        assert!(matches!(Record::decode("/v1/gateway/alice", b"{"), Err(RecordError::Unreadable { .. })));
-    }
-}
+mod tests;

@@ -254,6 +254,7 @@ fn settle(
         reason: request.ask.reason.clone(),
         ticket: request.ask.ticket.clone(),
         origin: Some(Box::new(origin)),
+        exception: None,
     };
     let grants = grant::issue(&asked, good.permissions, good.window, &lineage, || GrantId::from_bits(draw()));
     request.state = State::Granted;

@@ -51,6 +51,7 @@ fn grant(id: u128) -> Grant {
             reason: "test".into(),
             ticket: None,
             origin: None,
+            exception: None,
         },
         revoked: None,
     }
@@ -243,7 +244,7 @@ fn observing_lets_through_without_a_credential_until_it_ends() {
         name: "trial".parse().unwrap(),
         spec: ExceptionSpec {
             rule: ExceptionRule::Observe,
-            route: "orders".parse().unwrap(),
+            route: Some("orders".parse().unwrap()),
             owner: "bob".parse().unwrap(),
             reason: "who would break?".into(),
             expires: Timestamp::from_unix_seconds(1_050),

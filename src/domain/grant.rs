@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{
-    ActionName, ApprovalId, GrantId, IdentityName, OwnerName, ParameterName, RequestId, ResourceName, RoleName,
+    ActionName, ApprovalId, ExceptionName, GrantId, IdentityName, OwnerName, ParameterName, RequestId, ResourceName,
+    RoleName,
 };
 use super::principal::{CertificateThumbprint, SpiffeId};
 use super::resource::Span;
@@ -167,6 +168,9 @@ pub struct Lineage {
     /// The request that it answers; `None` for one that an administrator made by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
+    /// The exception under which it was made by hand, where a policy was in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<ExceptionName>,
 }
 
 /// The request that a grant answers, and on what ground.

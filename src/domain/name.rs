@@ -255,6 +255,10 @@ id!(
     RequestId
 );
 id!(
+    /// The identifier of a change of catalog or policy that takes another person's word.
+    ChangeId
+);
+id!(
     /// The identifier of an approval.
     ApprovalId
 );

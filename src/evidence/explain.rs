@@ -1,4 +1,4 @@
-//! The whole story of one thing: from a call, a grant, a request or an approval to all the others, both ways.
+//! The whole story of one thing: from a call, a grant, a request, a change or an approval to all the others, both ways.
 //!
 //! Reads the control plane's log and gateways' logs and knows nothing but them: what is told stands in a record, and each
 //! line says in which. It does not verify; whoever must know verifies the logs beside it.
@@ -14,7 +14,7 @@ use super::query::{Filter, Found, Query, QueryError};
 use super::storage::Storage;
 use super::tree::leaf_hash;
 use crate::domain::Timestamp;
-use crate::domain::name::{ApprovalId, CallId, GrantId, RequestId};
+use crate::domain::name::{ApprovalId, CallId, ChangeId, GrantId, RequestId};
 
 /// Calls under one grant that are listed from its beginning, and as many from its end. All are counted.
 const LISTED: usize = 10;
@@ -37,6 +37,7 @@ pub enum Subject {
     Grant,
     Request,
     Approval,
+    Change,
 }
 
 /// A line of a story: one record.
@@ -102,6 +103,9 @@ pub struct Story {
     pub request: Option<Value>,
     /// The version of the policy that decided: who published it, when and why; its files are in the record.
     pub policy: Option<Value>,
+    /// The change of catalog or policy as its last record tells it: who wanted it, what it did, who approved seeing what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<Value>,
     /// What was granted, and what came of it.
     pub grants: Vec<GrantStory>,
     /// Everything in the order of time.
@@ -112,6 +116,9 @@ pub struct Story {
 #[derive(Debug, Default)]
 struct Ties {
     request: Option<RequestId>,
+    change: Option<ChangeId>,
+    /// The revision in which the change came true: what it put in place is told there.
+    applied: Option<u64>,
     grants: BTreeSet<GrantId>,
     policy: Option<u64>,
 }
@@ -127,17 +134,19 @@ pub fn explain(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<Story
         subject,
         request: None,
         policy: None,
+        change: None,
         grants: Vec::new(),
         timeline: alone,
     };
     let mut grants: BTreeMap<GrantId, GrantStory> = BTreeMap::new();
-    for id in ties.grants {
+    for id in &ties.grants {
+        let id = *id;
         let none = GrantStory { id, made: None, revision: None, ended: None, calls: Calls::default() };
         grants.insert(id, none);
     }
     walk(control, Filter { kind: Some(super::entry::Kind::Change), ..Filter::default() }, |found| {
         if let Event::Change(change) = &found.entry.event
-            && take_change(change, ties.request, ties.policy, &mut grants, &mut story)
+            && take_change(change, &ties, &mut grants, &mut story)
         {
             story.timeline.push(line(control, found, &change.actor, &change.operation, &words(change)));
         }
@@ -206,12 +215,17 @@ fn ties(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<(Subject, Ti
                 subject = Some(Subject::Grant);
                 ties.grants.insert(grant);
             }
-            "request" => {
+            "change" if change.object == ChangeId::from_bits(id).to_string() => subject = Some(Subject::Change),
+            kind @ ("request" | "change") => {
                 let approvals = after.get("approvals").and_then(Value::as_array);
                 let names = |given: &Value| given.get("id").and_then(Value::as_str) == Some(&approval.to_string());
                 if approvals.is_some_and(|approvals| approvals.iter().any(names)) {
                     subject = Some(Subject::Approval);
-                    ties.request = change.object.parse().ok();
+                    if kind == "request" {
+                        ties.request = change.object.parse().ok();
+                    } else {
+                        ties.change = change.object.parse().ok();
+                    }
                 }
             }
             _ => {}
@@ -221,6 +235,10 @@ fn ties(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<(Subject, Ti
     if subject == Subject::Request {
         ties.request = Some(request);
     }
+    if subject == Subject::Change {
+        ties.change = Some(ChangeId::from_bits(id));
+    }
+    of_change(control, &mut ties)?;
     // A grant leads to its request, and a request to its grants and its policy.
     walk(control, changes(), |found| {
         let Event::Change(change) = &found.entry.event else { return };
@@ -246,17 +264,39 @@ fn ties(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<(Subject, Ti
     Ok(Some((subject, ties, alone)))
 }
 
+/// A change leads to the revision in which it came true, and to the version of the policy that it brought; so does a
+/// change that brought the version which decided.
+fn of_change(control: &Log, ties: &mut Ties) -> Result<(), QueryError> {
+    let Some(id) = ties.change.map(|id| id.to_string()) else { return Ok(()) };
+    walk(control, Filter { kind: Some(super::entry::Kind::Change), ..Filter::default() }, |found| {
+        let Event::Change(change) = &found.entry.event else { return };
+        if change.object_kind == "change" && change.object == id && change.operation == "change.approved" {
+            ties.applied = Some(change.revision);
+            let version = change.after.as_deref().and_then(|after| after.get("version")).and_then(Value::as_u64);
+            ties.policy = version.or(ties.policy);
+        }
+    })
+}
+
 /// Whether a change belongs to the story; what it tells of is taken in.
 fn take_change(
     change: &Change<'_>,
-    request: Option<RequestId>,
-    policy: Option<u64>,
+    ties: &Ties,
     grants: &mut BTreeMap<GrantId, GrantStory>,
     story: &mut Story,
 ) -> bool {
     let after = change.after.as_deref();
     match &*change.object_kind {
-        "request" if request.is_some_and(|id| change.object == id.to_string()) => {
+        "change" if ties.change.is_some_and(|id| change.object == id.to_string()) => {
+            if let Some(after) = after.filter(|after| after.get("author").is_some()) {
+                match &mut story.change {
+                    Some(before) if after.get("sha256").is_some() => laid_over(before, after),
+                    told => *told = Some(after.clone()),
+                }
+            }
+            true
+        }
+        "request" if ties.request.is_some_and(|id| change.object == id.to_string()) => {
             // A digest alone tells less than the record before it, and so does what is kept of one that was too large.
             if let Some(after) = after.filter(|after| after.get("ask").is_some()) {
                 match &mut story.request {
@@ -280,7 +320,7 @@ fn take_change(
             }
             true
         }
-        "policy" if policy.is_some_and(|version| change.object.parse() == Ok(version)) => {
+        "policy" if ties.policy.is_some_and(|version| change.object.parse() == Ok(version)) => {
             story.policy = after.cloned().map(|mut record| {
                 if let Some(record) = record.as_object_mut() {
                     record.remove("files");
@@ -289,7 +329,11 @@ fn take_change(
             });
             true
         }
-        _ => false,
+        // What a change put in place is told with it, each leading to it.
+        _ => ties.change.is_some_and(|id| {
+            let lead = format!("change {id} of ");
+            Some(change.revision) == ties.applied && change.reason.as_deref().is_some_and(|it| it.starts_with(&lead))
+        }),
     }
 }
 
@@ -314,11 +358,19 @@ fn words(change: &Change<'_>) -> String {
             text("/ask/identity").unwrap_or_default(),
             text("/ask/reason").unwrap_or_default()
         ),
-        "request.approved" => {
+        "request.approved" | "change.approved" => {
             let approvals = change.after.as_deref().and_then(|after| after.get("approvals")).and_then(Value::as_array);
             let last = approvals.and_then(|approvals| approvals.last());
             let of = |key: &str| last.and_then(|last| last.get(key)).and_then(Value::as_str).unwrap_or_default();
             format!(", approval {} of what has the digest {}", of("id"), of("digest"))
+        }
+        "change.proposed" => {
+            let objects = change.after.as_deref().and_then(|after| after.get("objects")).and_then(Value::as_array);
+            let of = |it: &Value, key: &str| it.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let named = objects.into_iter().flatten().map(|it| format!("{} {}", of(it, "kind"), of(it, "name")));
+            let named: Vec<String> = named.take(LISTED).collect();
+            let why = text("/reason").map(|reason| format!(", because: {reason}")).unwrap_or_default();
+            format!(" of {}{why}", named.join(", "))
         }
         "grant.created" => format!(
             " to {} on {}",

@@ -62,6 +62,7 @@ pub(super) fn grant(id: u128) -> Grant {
             reason: "test".into(),
             ticket: None,
             origin: None,
+            exception: None,
         },
         revoked: None,
     }

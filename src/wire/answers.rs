@@ -3,6 +3,7 @@
 //! These are the JSON documents of the command line and of the HTTP API. They know the domain and the generated messages,
 //! not how they are shown.
 
+mod changes;
 mod documents;
 
 use schemars::JsonSchema;
@@ -10,10 +11,13 @@ use serde::Serialize;
 
 use super::{WireError, bytes128, v1};
 use crate::domain::Timestamp;
+pub use crate::domain::change::Effect;
 use crate::domain::grant::{Grant, GrantState};
+pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
+
 use crate::domain::name::{CallId, GrantId};
 pub use documents::{
-    ApplyAnswer, CanIAnswer, CreateAnswer, Difference, Effect, GrantList, Me, ObjectAnswer, ObjectList, PolicyAnswer,
+    ApplyAnswer, CanIAnswer, CreateAnswer, Difference, GrantList, Me, ObjectAnswer, ObjectList, PolicyAnswer,
     RequestAnswer, RequestList, RevokeAnswer, StateAnswer, SweepAnswer, outstanding,
 };
 

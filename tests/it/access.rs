@@ -1,7 +1,10 @@
 //! The way of a request, black-box: asked, approved, granted, enforced, ended, proven.
 
+mod changes;
+mod inventory;
 mod matrix;
 mod policy;
+mod replayed;
 
 use std::time::Duration;
 
@@ -15,6 +18,20 @@ pub(crate) fn governed() -> Dev {
     let published = dev.json(&["policy", "publish", "--starter", "--reason", "to begin with"]);
     assert_eq!(published["version"], 1);
     dev
+}
+
+/// The change that a command of the administrator's came to, which waits.
+pub(crate) fn change(dev: &Dev, arguments: &[&str]) -> String {
+    let waits = dev.json(arguments);
+    assert_eq!(waits["change"]["state"], "pending", "{waits}");
+    text(&waits, "/change/id").to_owned()
+}
+
+/// Approved by somebody, as it is.
+pub(crate) fn approved(dev: &Dev, person: &str, change: &str) -> Value {
+    let done = as_person(dev, person, &["change", "approve", change, "--yes"]).exits(0).json();
+    assert_eq!(done["change"]["state"], "applied", "{done}");
+    done
 }
 
 /// Runs the command line as a person, with `-o json`.
@@ -330,7 +347,7 @@ fn a_grant_is_renewed_by_asking_and_given_back_by_whoever_asked() {
 
 mod time {
     /// So many seconds from now, RFC 3339.
-    pub(super) fn at(seconds: i64) -> String {
+    pub(crate) fn at(seconds: i64) -> String {
         portcullis::domain::Timestamp::from_unix_seconds(crate::world::now() + seconds).to_string()
     }
 }

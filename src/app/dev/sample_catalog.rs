@@ -1,4 +1,4 @@
-//! The sample catalog, applied through the API as anybody would apply theirs.
+//! The sample catalog, put in place by the control plane itself.
 //!
 //! What the user has made of it stays: only objects that are not there are put, and the sample route follows the port
 //! that the sample upstream got this time.
@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use super::directory::Directory;
 use super::{TRUST_DOMAIN, issuer};
 use crate::app::AppError;
-use crate::client::target::client_token;
-use crate::client::{Client, ClientError, Refusal, Target};
+use crate::control::ControlHandle;
+use crate::control::authorize::Caller;
+use crate::control::catalog::Document;
+use crate::control::model::Model;
 use crate::domain::route::UpstreamUrl;
 use crate::files;
-use crate::wire::v1;
 
 /// Where the sample upstream was the last time.
 const SAMPLE_ADDRESS: &str = "sample.address";
@@ -26,22 +27,22 @@ pub(super) fn spiffe_id(name: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/workload/{name}")
 }
 
-/// Puts what is missing, and the routes of this start.
+/// Puts what is missing, and the routes of this start: as the control plane itself, which needs nobody's word.
 pub(super) async fn apply(
     directory: &Directory,
-    control: &str,
+    control: &ControlHandle,
     sample: SocketAddr,
     upstream: Option<&UpstreamUrl>,
 ) -> Result<(), AppError> {
-    let mut client = connect(directory, control).await?;
+    let model = control.model();
     let mut objects = Vec::new();
     for (kind, name, spec) in documents() {
-        if missing(&mut client, kind, name).await? {
+        if missing(&model, kind, name) {
             objects.push(object(kind, name, &spec));
         }
     }
     let before = std::fs::read_to_string(directory.at(SAMPLE_ADDRESS)).unwrap_or_default();
-    if ours(&mut client, before.trim()).await? {
+    if ours(&model, before.trim()) {
         objects.push(object("Route", "orders", &sample_route(sample, upstream.is_some())));
     }
     if let Some(url) = upstream {
@@ -51,55 +52,30 @@ pub(super) async fn apply(
     // Before the route names it: a crash in between leaves an address that nothing uses, and the route is put again.
     directory.write(SAMPLE_ADDRESS, format!("{before}\nhttp://{sample}\n").as_bytes(), files::PRIVATE)?;
     if !objects.is_empty() {
-        client.apply(v1::ApplyRequest { objects, dry_run: false }).await.map_err(fail)?;
+        control.apply(&Caller::System, objects, false).await.map_err(AppError::part("sample catalog"))?;
     }
     directory.write(SAMPLE_ADDRESS, format!("http://{sample}\n").as_bytes(), files::PRIVATE)
 }
 
-fn fail(error: ClientError) -> AppError {
-    AppError::Part { part: "sample catalog", why: error.to_string() }
-}
-
-async fn connect(directory: &Directory, control: &str) -> Result<Client, AppError> {
-    let ca = directory.at("ca.pem");
-    let target = Target {
-        address: control.to_owned(),
-        ca_pem: std::fs::read(&ca).map_err(AppError::io(format!("cannot read {}", ca.display())))?,
-        token: Some(client_token(&directory.at("people/administrator")).map_err(|e| fail(e.into()))?),
-        signed_in: None,
-        certificate: None,
-    };
-    Client::connect(&target).await.map_err(fail)
-}
-
-async fn missing(client: &mut Client, kind: &str, name: &str) -> Result<bool, AppError> {
-    match client.object(kind, name).await {
-        Ok(_) => Ok(false),
-        Err(error) if error.refusal() == Some(Refusal::NotFound) => Ok(true),
-        Err(error) => Err(fail(error)),
+fn missing(model: &Model, kind: &str, name: &str) -> bool {
+    match kind {
+        "Identity" => !model.identities.keys().any(|it| it.as_str() == name),
+        "Resource" => !model.resources.keys().any(|it| it.as_str() == name),
+        _ => !model.roles.keys().any(|it| it.as_str() == name),
     }
 }
 
 /// Whether the route `orders` is missing, or goes to where a sample upstream was: then it is ours to move.
-async fn ours(client: &mut Client, before: &str) -> Result<bool, AppError> {
-    match client.object("Route", "orders").await {
-        Ok(route) => {
-            let spec: Value = serde_json::from_str(&route.spec_json).unwrap_or_default();
-            let upstream = spec.get("upstream").and_then(Value::as_str).unwrap_or_default();
-            Ok(before.lines().any(|address| !address.is_empty() && address == upstream))
-        }
-        Err(error) if error.refusal() == Some(Refusal::NotFound) => Ok(true),
-        Err(error) => Err(fail(error)),
-    }
+fn ours(model: &Model, before: &str) -> bool {
+    let route = model.routes.values().find(|kept| kept.value.name.as_str() == "orders");
+    route.is_none_or(|kept| {
+        let upstream = kept.value.spec.upstream.to_string();
+        before.lines().any(|address| !address.is_empty() && address == upstream)
+    })
 }
 
-fn object(kind: &str, name: &str, spec: &Value) -> v1::CatalogObject {
-    v1::CatalogObject {
-        kind: kind.to_owned(),
-        name: name.to_owned(),
-        spec_json: spec.to_string(),
-        ..v1::CatalogObject::default()
-    }
+fn object(kind: &str, name: &str, spec: &Value) -> Document {
+    Document { kind: kind.to_owned(), name: name.to_owned(), spec_json: spec.to_string() }
 }
 
 /// Everything but routes.

@@ -17,7 +17,7 @@ use crate::evidence::verify::{self, VerifyOptions};
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Explain {
-    /// A call, a grant, a request or an approval
+    /// A call, a grant, a request, a change or an approval
     id: GrantId,
     /// The control plane's log; that of the dev directory if not given
     #[arg(long, value_name = "LOG")]
@@ -93,6 +93,7 @@ fn shown(answer: &Answer) -> Human {
         explain::Subject::Grant => "grant",
         explain::Subject::Request => "request",
         explain::Subject::Approval => "approval",
+        explain::Subject::Change => "change",
     };
     let mut parts = vec![Human::Lines(vec![format!("{kind} {}", story.id)]), Human::Details(asked(story))];
     parts.extend(story.grants.iter().map(|grant| Human::Lines(granted(grant))));
@@ -113,7 +114,36 @@ fn shown(answer: &Answer) -> Human {
     Human::Parts(parts)
 }
 
+/// Of a change: who wanted it, and whose word it took.
+fn changed(change: &serde_json::Value) -> Vec<(&'static str, String)> {
+    let text = |pointer: &str| change.pointer(pointer).and_then(|it| it.as_str()).unwrap_or_default().to_owned();
+    let list = |pointer: &str, keys: &[&str]| {
+        let items = change.pointer(pointer).and_then(|it| it.as_array()).into_iter().flatten();
+        let of = |it: &serde_json::Value| {
+            let parts = keys.iter().filter_map(|key| it.get(key).and_then(|it| it.as_str()));
+            parts.collect::<Vec<_>>().join(" ")
+        };
+        items.map(of).collect::<Vec<_>>().join(", ")
+    };
+    vec![
+        ("change", text("/id")),
+        ("state", text("/state")),
+        ("proposed by", text("/author")),
+        ("reason", text("/reason")),
+        ("of", list("/objects", &["kind", "name", "change"])),
+        (
+            "policy",
+            change.get("version").filter(|it| !it.is_null()).map(|it| format!("version {it}")).unwrap_or_default(),
+        ),
+        ("approved by", list("/approvals", &["by"])),
+        ("settled", text("/settled/reason")),
+    ]
+}
+
 fn asked(story: &Story) -> Vec<(&'static str, String)> {
+    if let Some(change) = &story.change {
+        return changed(change);
+    }
     let Some(request) = &story.request else {
         let by = story.grants.first().and_then(|grant| grant.made.as_ref());
         let of =
@@ -136,7 +166,8 @@ fn asked(story: &Story) -> Vec<(&'static str, String)> {
     let requester = request.get("requester").and_then(|it| it.as_object()).and_then(|it| it.values().next().cloned());
     let published = story.policy.as_ref().map(|policy| {
         let of = |key: &str| policy.get(key).and_then(|it| it.as_str()).unwrap_or_default().to_owned();
-        format!(", published by {}: {}", of("by"), of("reason"))
+        let change = policy.get("change").and_then(|it| it.as_str()).map(|id| format!(", as change {id}"));
+        format!(", published by {}{}: {}", of("by"), change.unwrap_or_default(), of("reason"))
     });
     let version = request.pointer("/analysis/policy").map(ToString::to_string).unwrap_or_default();
     vec![

@@ -1,5 +1,6 @@
 //! What the rest of the control plane asks the writer for: one method per command, and the model to read.
 
+mod changes;
 mod requests;
 
 use std::sync::Arc;
@@ -8,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::authorize::{Caller, Denied};
-use super::super::catalog::{self, Diff, Document, Effect};
 use super::super::fleet::{Fleet, GatewayStatus};
 use super::super::grant::{self, GrantRequest, Selection};
 use super::super::halt;
@@ -107,38 +107,6 @@ impl ControlHandle {
             receiver.await.map_err(|_| Refused::Unavailable)?
         };
         tokio::time::timeout(PATIENCE, done).await.unwrap_or(Err(Refused::Unavailable))
-    }
-
-    /// Says what applying documents would change, and who would gain or lose what.
-    ///
-    /// # Errors
-    /// As [`catalog::plan_apply`].
-    pub fn plan_apply(
-        &self,
-        caller: &Caller,
-        documents: &[Document],
-    ) -> Result<(Done<Vec<Diff>>, Vec<Effect>), Refused> {
-        let model = self.model();
-        let context = Context { caller, now: self.shared.clock.now() };
-        let plan = catalog::plan_apply(&model, &context, documents)?;
-        let effects = catalog::effects_of(&model, &plan.changes);
-        Ok((Done { answer: plan.answer, revision: model.revision }, effects))
-    }
-
-    /// Applies documents; with `dry_run` only says what would change.
-    ///
-    /// # Errors
-    /// As [`catalog::plan_apply`].
-    pub async fn apply(
-        &self,
-        caller: &Caller,
-        documents: Vec<Document>,
-        dry_run: bool,
-    ) -> Result<Done<Vec<Diff>>, Refused> {
-        if dry_run {
-            return self.plan_apply(caller, &documents).map(|(done, _)| done);
-        }
-        self.run(caller, "apply", move |model, context, _| catalog::plan_apply(model, context, &documents)).await
     }
 
     /// Changes an identity's state.

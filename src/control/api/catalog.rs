@@ -1,11 +1,14 @@
 //! The `Catalog` service.
 
+mod changes;
+mod replay;
+
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::super::actor::ControlHandle;
+use super::super::actor::{ControlHandle, Done};
 use super::super::authorize::{Caller, Operation};
-use super::super::catalog::Document;
+use super::super::catalog::{Document, Wanted};
 use super::super::encode;
 use super::super::identity::Held;
 use super::super::model::Model;
@@ -29,27 +32,29 @@ pub(super) struct CatalogService {
 impl v1::catalog_server::Catalog for CatalogService {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::Apply, None).await?;
-        let v1::ApplyRequest { objects, dry_run } = request.into_inner();
-        let documents: Vec<Document> =
+        let v1::ApplyRequest { objects, dry_run, prune, end_grants, reason } = request.into_inner();
+        let documents =
             objects.into_iter().map(|o| Document { kind: o.kind, name: o.name, spec_json: o.spec_json }).collect();
-        let (done, effects) = if dry_run {
-            self.handle.plan_apply(&caller, &documents).map_err(refused)?
+        let wanted = Wanted { documents, prune, end_grants, reason };
+        let (answer, revision, effects, waits, change) = if dry_run {
+            let (done, effects, waits) = self.handle.plan_apply(&caller, &wanted).map_err(refused)?;
+            (done.answer, done.revision, effects, waits, None)
         } else {
-            (self.handle.apply(&caller, documents, false).await.map_err(refused)?, Vec::new())
+            let Done { answer, revision } = self.handle.want(&caller, wanted).await.map_err(refused)?;
+            let (answer, proposal) = answer.parts();
+            let effects = proposal.as_ref().map(|it| it.effects.clone()).unwrap_or_default();
+            (answer, revision, effects, false, proposal.as_ref().map(changes::message).transpose()?)
         };
         let effects = effects.into_iter().map(|it| v1::Effect { who: it.who, gains: it.gains, what: it.what });
-        let diffs = done.answer.into_iter().map(|diff| v1::ObjectDiff {
+        let diffs = answer.into_iter().map(|diff| v1::ObjectDiff {
             kind: diff.kind.to_owned(),
             change: diff.change().to_owned(),
             name: diff.name,
             before_json: diff.before.map(|json| json.to_string()).unwrap_or_default(),
-            after_json: diff.after.to_string(),
+            after_json: diff.after.map(|json| json.to_string()).unwrap_or_default(),
         });
-        Ok(Response::new(v1::ApplyResponse {
-            diffs: diffs.collect(),
-            revision: done.revision,
-            effects: effects.collect(),
-        }))
+        let (diffs, effects) = (diffs.collect(), effects.collect());
+        Ok(Response::new(v1::ApplyResponse { diffs, revision, effects, change, waits }))
     }
 
     async fn publish_policy(
@@ -64,7 +69,48 @@ impl v1::catalog_server::Catalog for CatalogService {
         let given = files.into_iter().map(|file| PolicyFile { name: file.name, text: file.text });
         let files = if starter { policy::starter() } else { given.collect() };
         let done = self.handle.publish_policy(&caller, files, expected_version, reason).await.map_err(refused)?;
-        Ok(Response::new(published(done.answer)))
+        let (record, proposal) = done.answer.parts();
+        let change = proposal.as_ref().map(changes::message).transpose()?;
+        Ok(Response::new(v1::PolicyResponse { change, ..published(record) }))
+    }
+
+    async fn replay_policy(
+        &self,
+        request: Request<v1::ReplayPolicyRequest>,
+    ) -> Result<Response<v1::ReplayPolicyResponse>, Status> {
+        self.replay(request).await
+    }
+
+    async fn list_changes(
+        &self,
+        request: Request<v1::ListChangesRequest>,
+    ) -> Result<Response<v1::ListChangesResponse>, Status> {
+        self.list(request).await
+    }
+
+    async fn get_change(&self, request: Request<v1::GetChangeRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.get(request).await
+    }
+
+    async fn approve_change(
+        &self,
+        request: Request<v1::ApproveChangeRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.approve(request).await
+    }
+
+    async fn deny_change(
+        &self,
+        request: Request<v1::DenyChangeRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.deny(request).await
+    }
+
+    async fn cancel_change(
+        &self,
+        request: Request<v1::CancelChangeRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.cancel(request).await
     }
 
     async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
@@ -190,6 +236,8 @@ fn published(record: PolicyRecord) -> v1::PolicyResponse {
         reason: record.reason,
         digest: record.digest,
         files: record.files.into_iter().map(|file| v1::PolicyFile { name: file.name, text: file.text }).collect(),
+        change_id: record.change.map(|id| id.bits().to_be_bytes().to_vec()).unwrap_or_default(),
+        change: None,
     }
 }
 

@@ -9,26 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::model::Model;
 use super::super::record::{Change, Record};
 use super::fit::expanded;
+use super::widening;
+use crate::domain::change::Effect;
 use crate::domain::identity::Authenticator;
 use crate::domain::name::{OwnerName, ResourceName, RoleName};
-use crate::domain::route::RouteSpec;
+use crate::domain::route::{ActionRule, RouteSpec};
 
 /// Effects that are told; the rest is counted.
 const MAX_TOLD: usize = 500;
 
-/// One effect.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Effect {
-    /// `identity billing`, `role orders-reader`, `person alice`.
-    pub who: String,
-    /// Whether they gain it; otherwise they lose it.
-    pub gains: bool,
-    /// What, in words.
-    pub what: String,
-}
-
 /// What differs between two models for whom `changes` touch.
-pub(super) fn effects(before: &Model, after: &Model, changes: &[Change]) -> Vec<Effect> {
+///
+/// `widenings` are told too, where nothing says the same with more.
+pub(super) fn effects(before: &Model, after: &Model, changes: &[Change], widenings: BTreeSet<Effect>) -> Vec<Effect> {
     let mut found = BTreeSet::new();
     let mut routes: BTreeSet<&ResourceName> = BTreeSet::new();
     for record in changes.iter().map(Change::record) {
@@ -41,6 +34,12 @@ pub(super) fn effects(before: &Model, after: &Model, changes: &[Change]) -> Vec<
                 let live = after.grants_of.get(&it.name).map_or(0, imbl::OrdSet::len);
                 let words = |principal: &String| format!("to be called by {principal}, with {live} live grants");
                 differ(&format!("identity {}", it.name), &of(before), &of(after), words, &mut found);
+                let (held, left) = (before.grants_of.get(&it.name), after.grants_of.get(&it.name));
+                let ended = held.map_or(0, imbl::OrdSet::len).saturating_sub(left.map_or(0, imbl::OrdSet::len));
+                if ended > 0 {
+                    let what = format!("{ended} live grants, which end");
+                    found.insert(Effect { who: format!("identity {}", it.name), gains: false, what });
+                }
                 owned(before, after, &format!("identity {}", it.name), &mut found, |model| {
                     model.identities.get(&it.name).map(|kept| kept.value.spec.owner.clone())
                 });
@@ -51,12 +50,12 @@ pub(super) fn effects(before: &Model, after: &Model, changes: &[Change]) -> Vec<
             Record::Exception(it) => {
                 let of = |model: &Model| -> BTreeSet<String> {
                     let spec = model.exceptions.get(&it.name).map(|kept| &kept.value.spec);
-                    spec.map(|spec| format!("to call route {} without a grant until {}", spec.route, spec.expires))
-                        .into_iter()
-                        .collect()
+                    spec.into_iter().map(widening::excepted).collect()
                 };
                 let words = |what: &String| format!("{what}, by exception {}", it.name);
-                differ("every identity", &of(before), &of(after), words, &mut found);
+                let (who, ends_sooner) = widening::exception(before, after, &it.name);
+                let after = if ends_sooner { BTreeSet::new() } else { of(after) };
+                differ(who, &of(before), &after, words, &mut found);
             }
             Record::Route(it) => {
                 routes.insert(&it.spec.resource);
@@ -72,6 +71,12 @@ pub(super) fn effects(before: &Model, after: &Model, changes: &[Change]) -> Vec<
     if changes.iter().any(|change| matches!(change.record(), Record::Group(_))) {
         members(before, after, &mut found);
     }
+    for widening in widenings {
+        let is_told = found.iter().any(|it| it.gains && it.who == widening.who && it.what.starts_with(&widening.what));
+        if !is_told {
+            found.insert(widening);
+        }
+    }
     let left = found.len().saturating_sub(MAX_TOLD);
     let mut told: Vec<Effect> = found.into_iter().take(MAX_TOLD).collect();
     if left > 0 {
@@ -84,7 +89,7 @@ pub(super) fn effects(before: &Model, after: &Model, changes: &[Change]) -> Vec<
     told
 }
 
-fn differ(
+pub(super) fn differ(
     who: &str,
     before: &BTreeSet<String>,
     after: &BTreeSet<String>,
@@ -97,7 +102,7 @@ fn differ(
     }
 }
 
-fn owned(
+pub(super) fn owned(
     before: &Model,
     after: &Model,
     what: &str,
@@ -118,7 +123,7 @@ fn owned(
 }
 
 /// Roles whose expansion differs, by way of others too.
-fn roles(before: &Model, after: &Model, changes: &[Change], found: &mut BTreeSet<Effect>) {
+pub(super) fn roles(before: &Model, after: &Model, changes: &[Change], found: &mut BTreeSet<Effect>) {
     if !changes.iter().any(|change| matches!(change.record(), Record::Role(_))) {
         return;
     }
@@ -128,7 +133,8 @@ fn roles(before: &Model, after: &Model, changes: &[Change], found: &mut BTreeSet
             .flat_map(|it| it.actions.into_iter().map(move |action| format!("{action} on {}", it.resource)))
             .collect()
     };
-    for name in after.roles.keys() {
+    let names: BTreeSet<&RoleName> = before.roles.keys().chain(after.roles.keys()).collect();
+    for name in names {
         let words = |what: &String| format!("{what}, for grants from now on: live ones stay as they are");
         differ(&format!("role {name}"), &spelled(before, name), &spelled(after, name), words, found);
     }
@@ -141,11 +147,7 @@ fn opened(before: &Model, after: &Model, resource: &ResourceName, found: &mut BT
         for route in model.routes.values().filter(|kept| kept.value.spec.resource == *resource) {
             let spec = &route.value.spec;
             for action in &spec.actions {
-                let methods: Vec<String> = action.methods.iter().map(|method| method.as_str().to_owned()).collect();
-                let host = spec.host.as_ref().map(|host| format!(" of host {}", host.as_str())).unwrap_or_default();
-                let credential = credential(&route.value.spec);
-                let text = format!("{} {}{host} at {}{credential}", methods.join(","), action.path, spec.upstream);
-                rules.entry(action.name.to_string()).or_default().insert(text);
+                rules.entry(action.name.to_string()).or_default().insert(spelled(spec, action));
             }
         }
         rules
@@ -163,6 +165,14 @@ fn opened(before: &Model, after: &Model, resource: &ResourceName, found: &mut BT
     }
 }
 
+/// A rule of a route in words.
+pub(super) fn spelled(spec: &RouteSpec, action: &ActionRule) -> String {
+    let methods: Vec<String> = action.methods.iter().map(|method| method.as_str().to_owned()).collect();
+    let host = spec.host.as_ref().map(|host| format!(" of host {}", host.as_str())).unwrap_or_default();
+    let credential = credential(spec);
+    format!("{} {}{host} at {}{credential}", methods.join(","), action.path, spec.upstream)
+}
+
 /// What the upstream gets in place of the caller's credential, where it is not the usual.
 fn credential(spec: &RouteSpec) -> String {
     let json = serde_json::to_value(spec.credential).unwrap_or_default();
@@ -173,8 +183,9 @@ fn credential(spec: &RouteSpec) -> String {
     }
 }
 
-fn members(before: &Model, after: &Model, found: &mut BTreeSet<Effect>) {
-    let people: BTreeSet<&OwnerName> = after.people.keys().chain(after.entries.keys()).collect();
+pub(super) fn members(before: &Model, after: &Model, found: &mut BTreeSet<Effect>) {
+    let people: BTreeSet<&OwnerName> =
+        after.people.keys().chain(before.entries.keys()).chain(after.entries.keys()).collect();
     for person in people {
         let of = |model: &Model| model.groups_of(person).iter().map(ToString::to_string).collect::<BTreeSet<String>>();
         let words = |group: &String| format!("a place in group {group}, and with it what the group owns and approves");

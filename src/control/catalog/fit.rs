@@ -10,7 +10,7 @@ use super::super::model::Model;
 use super::super::record::{Change, Record};
 use crate::decision::routes::RouteTable;
 use crate::domain::Timestamp;
-use crate::domain::exception::{Exception, MAX_EXCEPTION_DAYS};
+use crate::domain::exception::{Exception, ExceptionRule, MAX_BY_HAND_DAYS, MAX_EXCEPTION_DAYS};
 use crate::domain::identity::{Authenticator, Identity};
 use crate::domain::name::{ActionName, IdentityName, ResourceName};
 use crate::domain::principal::Principal;
@@ -29,8 +29,7 @@ const MAX_CLAIM_BYTES: usize = 512;
 /// What is wrong with `catalog`, of which `changes` are new.
 pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec<String> {
     let mut faults = Vec::new();
-    let new = changes.iter().map(Change::record);
-    for record in new {
+    for record in put(changes) {
         match record {
             Record::Identity(it) => identity(it, &mut faults),
             Record::Resource(it) => resource(it, &mut faults),
@@ -48,7 +47,8 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Halt(_)
             | Record::Token(_)
             | Record::Policy(_)
-            | Record::Request(_) => {}
+            | Record::Request(_)
+            | Record::Proposal(_) => {}
         }
     }
     credentials(catalog, &mut faults);
@@ -59,6 +59,14 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
         faults.extend(routes.iter().map(ToString::to_string));
     }
     faults
+}
+
+/// What changes put: what they remove need not be right.
+fn put(changes: &[Change]) -> impl Iterator<Item = &Record> {
+    changes.iter().filter_map(|change| match change {
+        Change::Put(record) => Some(record),
+        Change::Delete(_) => None,
+    })
 }
 
 fn identity(identity: &Identity, faults: &mut Vec<String>) {
@@ -108,11 +116,23 @@ fn resource(resource: &Resource, faults: &mut Vec<String>) {
 fn exception(exception: &Exception, now: Timestamp, faults: &mut Vec<String>) {
     let mut fault = |text: String| faults.push(format!("Exception {}: {text}", exception.name));
     text("reason", &exception.spec.reason, &mut fault);
+    let days = match (exception.spec.rule, &exception.spec.route) {
+        (ExceptionRule::Observe, None) => {
+            fault("route: is missing: `observe` is of one route".to_owned());
+            MAX_EXCEPTION_DAYS
+        }
+        (ExceptionRule::NoGrantsByHand, Some(_)) => {
+            fault("route: `no_grants_by_hand` is of no route".to_owned());
+            MAX_BY_HAND_DAYS
+        }
+        (ExceptionRule::Observe, Some(_)) => MAX_EXCEPTION_DAYS,
+        (ExceptionRule::NoGrantsByHand, None) => MAX_BY_HAND_DAYS,
+    };
     let expires = exception.spec.expires;
     if expires <= now {
         fault(format!("expires: {expires} is over"));
-    } else if expires > now.saturating_add(Duration::from_secs(MAX_EXCEPTION_DAYS * 86_400)) {
-        fault(format!("expires: {expires} is more than {MAX_EXCEPTION_DAYS} days ahead"));
+    } else if expires > now.saturating_add(Duration::from_secs(days * 86_400)) {
+        fault(format!("expires: {expires} is more than {days} days ahead"));
     }
 }
 
@@ -161,8 +181,8 @@ fn references(catalog: &Model, faults: &mut Vec<String>) {
         }
     }
     for kept in catalog.exceptions.values() {
-        let (name, route) = (&kept.value.name, &kept.value.spec.route);
-        if !catalog.routes.contains_key(route) {
+        let name = &kept.value.name;
+        if let Some(route) = kept.value.spec.route.as_ref().filter(|route| !catalog.routes.contains_key(*route)) {
             faults.push(format!("Exception {name}: route: there is no {route}"));
         }
     }

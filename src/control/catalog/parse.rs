@@ -110,7 +110,8 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         | Record::Halt(_)
         | Record::Token(_)
         | Record::Policy(_)
-        | Record::Request(_) => "",
+        | Record::Request(_)
+        | Record::Proposal(_) => "",
     }
 }
 
@@ -133,7 +134,8 @@ pub(super) fn name(record: &Record) -> String {
         | Record::Halt(_)
         | Record::Token(_)
         | Record::Policy(_)
-        | Record::Request(_) => String::new(),
+        | Record::Request(_)
+        | Record::Proposal(_) => String::new(),
     }
 }
 
@@ -156,7 +158,8 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         | Record::Halt(_)
         | Record::Token(_)
         | Record::Policy(_)
-        | Record::Request(_) => Ok(serde_json::Value::Null),
+        | Record::Request(_)
+        | Record::Proposal(_) => Ok(serde_json::Value::Null),
     };
     spec.unwrap_or_default()
 }

@@ -57,7 +57,7 @@ fn a_change_is_told_with_before_and_after() {
     let plan = plan_apply(&model(), &context(NOW), &[changed]).unwrap();
     let diff = &plan.answer[0];
     assert_eq!((diff.change(), &diff.before.as_ref().unwrap()["authority"]), ("changed", &"10s".into()));
-    assert_eq!(diff.after["authority"], "1m");
+    assert_eq!(diff.after.as_ref().unwrap()["authority"], "1m");
     let event = &plan.events[0];
     assert_eq!((event.operation.as_str(), event.object.as_str()), ("resource.changed", "resource/api/orders"));
     assert!(event.before.is_some() && event.after.is_some());

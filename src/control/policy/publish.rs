@@ -5,6 +5,8 @@ use super::super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
 use super::super::record::{Change, Digest, PolicyFile, PolicyRecord, Record};
 use super::cases::{self, Outcome};
 use super::set::PolicySet;
+use crate::domain::Timestamp;
+use crate::domain::name::{ChangeId, OwnerName};
 use crate::settings;
 
 /// Whether a set could be published: how each of its cases came out.
@@ -55,6 +57,22 @@ pub fn plan_publish(
     expected: Option<u64>,
     reason: &str,
 ) -> Result<Plan<PolicyRecord>, Refused> {
+    plan_publish_as(model, context.now, &context.author()?, files, expected, reason, None)
+}
+
+/// The same by whoever proposed it, and as the change that it was proposed as.
+///
+/// # Errors
+/// As [`plan_publish`].
+pub fn plan_publish_as(
+    model: &Model,
+    now: Timestamp,
+    by: &OwnerName,
+    files: &[PolicyFile],
+    expected: Option<u64>,
+    reason: &str,
+    change: Option<ChangeId>,
+) -> Result<Plan<PolicyRecord>, Refused> {
     let reason = checked_reason(reason).map_err(Refused::invalid)?;
     let mut files = files.to_vec();
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -71,9 +89,10 @@ pub fn plan_publish(
     }
     let record = PolicyRecord {
         version: version.saturating_add(1),
-        published: context.now,
-        by: context.author()?,
+        published: now,
+        by: by.clone(),
         reason: reason.clone(),
+        change,
         digest,
         files,
     };

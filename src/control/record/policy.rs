@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
-use crate::domain::name::OwnerName;
+use crate::domain::name::{ChangeId, OwnerName};
 
 /// A published version of the policy: what was written, not what it was compiled to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct PolicyRecord {
     pub by: OwnerName,
     /// Why.
     pub reason: String,
+    /// The change that brought it, where it took another person's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ChangeId>,
     /// SHA-256 of its files, hexadecimal.
     pub digest: String,
     /// Its files.

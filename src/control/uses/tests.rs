@@ -35,6 +35,7 @@ fn grant(uses: Option<u64>, per: Option<(u64, u64)>) -> Grant {
             reason: "sweep".to_owned(),
             ticket: None,
             origin: None,
+            exception: None,
         },
         revoked: None,
     }

@@ -108,12 +108,9 @@ impl SnapshotBuilder {
     /// Adds or replaces an exception. One `observe` exception counts per route: the one that lasts longest.
     pub fn put_exception(&mut self, exception: &Exception) {
         self.remove_exception(&exception.name);
-        let ExceptionRule::Observe = exception.spec.rule;
-        let live = LiveException {
-            name: exception.name.clone(),
-            route: exception.spec.route.clone(),
-            ends: exception.spec.expires,
-        };
+        // The other rule is the control plane's own, and is left there.
+        let (ExceptionRule::Observe, Some(route)) = (exception.spec.rule, &exception.spec.route) else { return };
+        let live = LiveException { name: exception.name.clone(), route: route.clone(), ends: exception.spec.expires };
         let exceptions = Arc::make_mut(&mut self.snapshot.exceptions);
         if exceptions.get(&live.route).is_none_or(|other| other.ends <= live.ends) {
             exceptions.insert(live.route.clone(), Arc::new(live));

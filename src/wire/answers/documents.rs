@@ -6,10 +6,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::changes::proposal;
 use super::{GrantRecord, Receipt, ReceiptState, ShownGrant, present};
 use crate::domain::Timestamp;
+use crate::domain::change::{Effect, Proposal};
+use crate::domain::name::ChangeId;
 use crate::domain::request::{Request, State};
-use crate::wire::{WireError, v1};
+use crate::wire::{WireError, bytes128, v1};
 
 /// How many gateways may still go on: neither have they said that it is enforced, nor are they past their authority.
 pub fn outstanding(receipts: &[Receipt]) -> usize {
@@ -274,17 +277,12 @@ pub struct ApplyAnswer {
     /// Of a dry run: who would gain or lose what.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
-}
-
-/// Somebody who gains or loses something.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Effect {
-    /// Who.
-    pub who: String,
-    /// Whether they gain it; otherwise they lose it.
-    pub gains: bool,
-    /// What.
-    pub what: String,
+    /// Of a dry run: whether it would wait for another person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
+    /// What waits for another person: then nothing is changed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Proposal>,
 }
 
 /// What became of an object.
@@ -294,7 +292,7 @@ pub struct Difference {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// `created`, `changed` or `unchanged`.
+    /// `created`, `changed`, `unchanged` or `removed`.
     pub change: String,
     /// What its document said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -325,6 +323,8 @@ impl ApplyAnswer {
             revision: answer.revision,
             objects: answer.diffs.into_iter().map(Difference::try_from).collect::<Result<_, _>>()?,
             effects: answer.effects.into_iter().map(effect).collect(),
+            waits: answer.waits,
+            change: answer.change.as_ref().map(proposal).transpose()?,
         })
     }
 }
@@ -385,20 +385,34 @@ pub struct PolicyAnswer {
     pub reason: String,
     /// SHA-256 of its files, hexadecimal.
     pub digest: String,
+    /// The change that brought it, where it took another person's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_id: Option<ChangeId>,
+    /// What waits for another person: then this version is not in force yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Proposal>,
     /// Its files by name.
     pub files: BTreeMap<String, String>,
 }
 
-impl From<v1::PolicyResponse> for PolicyAnswer {
-    fn from(answer: v1::PolicyResponse) -> Self {
-        Self {
+impl TryFrom<v1::PolicyResponse> for PolicyAnswer {
+    type Error = WireError;
+
+    fn try_from(answer: v1::PolicyResponse) -> Result<Self, WireError> {
+        let change_id = match answer.change_id.as_slice() {
+            [] => None,
+            bytes => Some(ChangeId::from_bits(bytes128("change_id", bytes)?)),
+        };
+        Ok(Self {
             version: answer.version,
             published: Timestamp::from_unix_micros(answer.published_unix_us),
             by: answer.by,
             reason: answer.reason,
             digest: answer.digest,
+            change_id,
+            change: answer.change.as_ref().map(proposal).transpose()?,
             files: answer.files.into_iter().map(|file| (file.name, file.text)).collect(),
-        }
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::access::{as_identity, as_person, governed};
+use crate::access::{as_identity, as_person};
 use crate::dev::{Dev, Done};
 
 /// An operation: its name, and its command line. `{request}` and `{grant}` are those that are there.
@@ -31,6 +31,11 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("request approve", "request approve {request} --yes"),
     ("request deny", "request deny {request} --reason x"),
     ("request cancel", "request cancel {request} --reason x"),
+    ("change list", "change list"),
+    ("change show", "change show {change}"),
+    ("change approve", "change approve {change} --yes"),
+    ("change deny", "change deny {change} --reason x"),
+    ("change cancel", "change cancel {change} --reason x"),
     ("fleet status", "fleet status"),
     ("evidence of every gateway", "evidence query --fleet --reason grant_missing"),
     ("fleet resume", "fleet resume --all --reason x"),
@@ -70,21 +75,35 @@ fn prepared(dev: &Dev, line: &str) -> (String, String) {
     (request, grant)
 }
 
+/// A change of the administrator's that waits.
+fn proposed(dev: &Dev) -> String {
+    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let role = format!(
+        "kind: Role\nname: role-{count}\nspec: {{ permissions: [ {{ resource: api/orders, actions: [read] }} ] }}\n"
+    );
+    std::fs::write(dev.home.path().join("role.yaml"), role).unwrap();
+    crate::access::change(dev, &["apply", "-f", "role.yaml"])
+}
+
 #[test]
 fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
-    let dev = governed();
+    let dev = Dev::start();
     let catalog = "kind: Identity\nname: spare\nspec: { kind: agent, owner: alice, purpose: x, environment: test }\n";
     std::fs::write(dev.home.path().join("catalog.yaml"), catalog).unwrap();
     dev.json(&["apply", "-f", "catalog.yaml"]);
+    dev.json(&["policy", "publish", "--starter", "--reason", "to begin with"]);
     let mut table = format!("{:<42}", "");
     table.extend(CALLERS.iter().map(|caller| format!(" {caller:<15}")));
     for (name, line) in OPERATIONS {
         write!(table, "\n{name:<42}").unwrap();
         for caller in CALLERS {
             let (request, grant) = prepared(&dev, line);
+            let change = if line.contains("{change}") { proposed(&dev) } else { String::new() };
             let words: Vec<String> = line
                 .split(' ')
-                .map(|word| word.replace("{request}", &request).replace("{grant}", &grant).replace("{caller}", caller))
+                .map(|word| word.replace("{request}", &request).replace("{grant}", &grant))
+                .map(|word| word.replace("{change}", &change).replace("{caller}", caller))
                 .collect();
             let done = run(&dev, caller, &words.iter().map(String::as_str).collect::<Vec<_>>());
             let answer = match done.code {
@@ -96,6 +115,9 @@ fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
                 other => panic!("{name} as {caller}: {other}: {done:?}"),
             };
             write!(table, " {answer:<15}").unwrap();
+            if !change.is_empty() && dev.json(&["change", "show", &change])["change"]["state"] == "pending" {
+                dev.cli(&["change", "cancel", &change, "--reason", "over"]).exits(0);
+            }
             // What is open is taken back: nobody may have a hundred.
             for left in dev.json(&["request", "list"])["requests"].as_array().unwrap() {
                 dev.cli(&["request", "cancel", left["id"].as_str().unwrap(), "--reason", "over"]).exits(0);

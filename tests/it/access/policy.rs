@@ -47,8 +47,11 @@ fn a_policy_is_checked_offline_published_whole_and_compared() {
     );
     as_person(&dev, "alice", &publish).exits(3);
     dev.cli(&[&publish[..], &["--expect-version", "7"]].concat()).exits(5);
-    assert_eq!(dev.json(&publish)["version"], 2);
+    let change = crate::access::change(&dev, &publish);
+    assert_eq!(dev.json(&["policy", "show"])["version"], 1, "it waits");
+    assert_eq!(crate::access::approved(&dev, "carol", &change)["change"]["version"], 2);
     assert_eq!(dev.json(&publish)["version"], 2, "the same again is no version");
+    assert_eq!(dev.json(&["policy", "show"])["change_id"], change.as_str());
     assert_eq!(dev.json(&["policy", "show", "--version", "1"])["version"], 1);
     dev.cli(&["policy", "show", "--version", "3"]).exits(4);
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::super::super::analyse::analyse;
 use super::super::super::authorize::Caller;
 use super::super::super::plan::Refused;
-use super::super::super::record::{PolicyFile, PolicyRecord};
-use super::super::super::{grant, policy, request};
+use super::super::super::record::PolicyRecord;
+use super::super::super::{grant, request};
 use super::super::Identifiers;
 use super::{ControlHandle, Done};
 use crate::domain::grant::Grant;
@@ -168,23 +168,6 @@ impl ControlHandle {
         Ok(Request { analysis: now.analysis, ..asked })
     }
 
-    /// Puts a policy into force.
-    ///
-    /// # Errors
-    /// As [`policy::plan_publish`].
-    pub async fn publish_policy(
-        &self,
-        caller: &Caller,
-        files: Vec<PolicyFile>,
-        expected: Option<u64>,
-        reason: String,
-    ) -> Result<Done<PolicyRecord>, Refused> {
-        self.run(caller, "publish_policy", move |model, context, _| {
-            policy::plan_publish(model, context, &files, expected, &reason)
-        })
-        .await
-    }
-
     /// A version of the policy; the one that is in force without a number.
     ///
     /// # Errors
@@ -208,6 +191,7 @@ impl ControlHandle {
     }
 }
 
-fn drawing(identifiers: &mut Identifiers, now: crate::domain::Timestamp) -> impl FnMut() -> u128 {
+/// Draws identifiers of now.
+pub(super) fn drawing(identifiers: &mut Identifiers, now: crate::domain::Timestamp) -> impl FnMut() -> u128 {
     move || identifiers.draw(now).bits()
 }

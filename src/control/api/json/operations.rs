@@ -25,6 +25,8 @@ struct Revision {
     revision: u64,
 }
 
+mod changes;
+
 fn request_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
     received.part::<RequestId>("id").map(|id| id.bits().to_be_bytes().to_vec())
 }
@@ -35,7 +37,7 @@ fn grant_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [requests(), grants(), catalog()].into_iter().flatten().collect()
+    [requests(), grants(), catalog(), changes::all()].into_iter().flatten().collect()
 }
 
 fn requests() -> Vec<Operation> {
@@ -242,12 +244,12 @@ fn catalog() -> Vec<Operation> {
         Operation::new(Verb::Get, "/v1/policy", policy, Takes::Query, |served, it: Received<WhichPolicy>| async move {
             let version = it.input.version.unwrap_or_default();
             let done = served.catalog.get_policy(it.message(v1::GetPolicyRequest { version })).await?;
-            Ok(PolicyAnswer::from(done.into_inner()))
+            Ok(PolicyAnswer::try_from(done.into_inner())?)
         }),
         Operation::new(Verb::Put, "/v1/policy", publish, Takes::Body, |served, it: Received<NewPolicy>| async move {
             let (it, input) = it.split();
             let done = served.catalog.publish_policy(it.message(input.into())).await?;
-            Ok(PolicyAnswer::from(done.into_inner()))
+            Ok(PolicyAnswer::try_from(done.into_inner())?)
         }),
     ]
 }

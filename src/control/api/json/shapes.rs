@@ -109,6 +109,15 @@ pub(super) struct WhichRequests {
     pub(super) all: bool,
 }
 
+/// Which changes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichChanges {
+    /// Settled ones too.
+    #[serde(default)]
+    pub(super) all: bool,
+}
+
 /// How long to wait.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -288,6 +297,16 @@ pub(super) struct Documents {
     /// Change nothing: say what would change, and who would gain or lose what.
     #[serde(default)]
     pub(super) dry_run: bool,
+    /// Remove what no document describes.
+    #[serde(default)]
+    prune: bool,
+    /// End live grants of what is removed; without it, nothing is removed of which grants are live.
+    #[serde(default)]
+    end_grants: bool,
+    /// Why.
+    #[serde(default)]
+    #[schemars(length(max = MAX_REASON_CHARS))]
+    reason: String,
 }
 
 impl From<Documents> for v1::ApplyRequest {
@@ -298,7 +317,8 @@ impl From<Documents> for v1::ApplyRequest {
             spec_json: it.spec.to_string(),
             ..Default::default()
         };
-        Self { objects: documents.objects.into_iter().map(object).collect(), dry_run: documents.dry_run }
+        let Documents { objects, dry_run, prune, end_grants, reason } = documents;
+        Self { objects: objects.into_iter().map(object).collect(), dry_run, prune, end_grants, reason }
     }
 }
 
@@ -361,6 +381,27 @@ impl From<NewPolicy> for v1::PublishPolicyRequest {
             reason: policy.reason,
             expected_version: policy.expected_version,
             starter: policy.starter,
+        }
+    }
+}
+
+/// A policy to ask about what was asked before.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Candidate {
+    /// Rules (`*.cedar`) and cases (`*.yaml`) by name.
+    files: BTreeMap<String, String>,
+    /// Requests and grants that were made since; as many as are kept if not given.
+    #[serde(default)]
+    since: Option<Timestamp>,
+}
+
+impl From<Candidate> for v1::ReplayPolicyRequest {
+    fn from(it: Candidate) -> Self {
+        Self {
+            files: it.files.into_iter().map(|(name, text)| v1::ReplayedFile { name, text }).collect(),
+            since_unix_us: it.since.map_or(0, Timestamp::unix_micros),
+            calls: Vec::new(),
         }
     }
 }

@@ -234,12 +234,14 @@ async fn faults_of_documents_and_requests_come_back_whole() {
         spec_json: spec.into(),
         ..Default::default()
     };
-    let request = v1::ApplyRequest { objects: vec![broken("Identity", "{}"), broken("Robot", "{}")], dry_run: false };
+    let request =
+        v1::ApplyRequest { objects: vec![broken("Identity", "{}"), broken("Robot", "{}")], ..Default::default() };
     let invalid = catalog.apply(request).await.unwrap_err();
     assert_eq!((invalid.code(), reason(&invalid)), (Code::InvalidArgument, "invalid"));
     assert!(invalid.message().contains("Identity x") && invalid.message().contains("Robot"));
     let role = broken("Role", r#"{"permissions":[{"resource":"api/x","actions":["read"]}]}"#);
-    let unfit = catalog.apply(v1::ApplyRequest { objects: vec![role], dry_run: true }).await.unwrap_err();
+    let unfit =
+        catalog.apply(v1::ApplyRequest { objects: vec![role], dry_run: true, ..Default::default() }).await.unwrap_err();
     assert_eq!((unfit.code(), reason(&unfit)), (Code::FailedPrecondition, "unfit"));
     bench.apply().await;
     let all = catalog.list_objects(v1::ListObjectsRequest::default()).await.unwrap().into_inner();

@@ -204,7 +204,7 @@ impl Bench {
     }
 
     pub(super) async fn apply(&self) -> v1::ApplyResponse {
-        let request = v1::ApplyRequest { objects: objects(), dry_run: false };
+        let request = v1::ApplyRequest { objects: objects(), ..Default::default() };
         self.catalog("admin").await.apply(request).await.unwrap().into_inner()
     }
 }

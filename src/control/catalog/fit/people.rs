@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::super::super::model::Model;
 use super::super::super::record::{Change, Record};
 use super::super::super::registry::is_reserved;
-use super::MAX_TEXT_CHARS;
+use super::{MAX_TEXT_CHARS, put};
 use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::name::OwnerName;
 
@@ -69,10 +69,11 @@ pub(super) fn fit(catalog: &Model, changes: &[Change], faults: &mut Vec<String>)
             faults.push(format!("Group {name}: groups: {inner} has {name} itself in it"));
         }
     }
+    still_owns(catalog, changes, faults);
     if catalog.entries.is_empty() && catalog.groups.is_empty() {
         return;
     }
-    for record in changes.iter().map(Change::record) {
+    for record in put(changes) {
         let (kind, name, owner) = match record {
             Record::Identity(it) => ("Identity", it.name.as_str(), &it.spec.owner),
             Record::Resource(it) => ("Resource", it.name.as_str(), &it.spec.owner),
@@ -81,6 +82,23 @@ pub(super) fn fit(catalog: &Model, changes: &[Change], faults: &mut Vec<String>)
         };
         if !is_person(owner) && !catalog.groups.contains_key(owner) {
             faults.push(format!("{kind} {name}: owner: nobody is {owner}: no person and no group has that name"));
+        }
+    }
+}
+
+/// Nobody is removed who owns something: it would be whoever's has the name next.
+fn still_owns(catalog: &Model, changes: &[Change], faults: &mut Vec<String>) {
+    for change in changes {
+        let (kind, name) = match change {
+            Change::Delete(Record::Group(it)) => ("Group", &it.name),
+            Change::Delete(Record::Entry(it)) if !catalog.people.contains_key(&it.name) => ("Person", &it.name),
+            Change::Delete(_) | Change::Put(_) => continue,
+        };
+        let identity = catalog.identities.values().find(|kept| kept.value.spec.owner == *name);
+        let resource = catalog.resources.values().find(|kept| kept.value.spec.owner == *name);
+        let what = identity.map(|kept| format!("identity {}", kept.value.name));
+        if let Some(what) = what.or_else(|| resource.map(|kept| format!("resource {}", kept.value.name))) {
+            faults.push(format!("{kind} {name}: cannot be removed: it owns {what}"));
         }
     }
 }
