@@ -29,11 +29,13 @@ pub mod outbox;
 pub mod plan;
 mod plane;
 pub mod policy;
+mod reconsider;
 pub mod record;
 pub mod registry;
 pub mod request;
 mod ring;
 pub mod store;
+mod tickets;
 mod uses;
 pub mod vault;
 

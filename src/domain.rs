@@ -18,6 +18,7 @@ pub mod resource;
 pub mod role;
 pub mod route;
 pub mod size;
+pub mod ticket;
 pub mod trust;
 
 pub use clock::{Clock, Timestamp};

@@ -5,12 +5,14 @@
 
 mod access;
 mod catalog;
+mod ended;
 mod error;
 mod fleet;
 mod identify;
 mod json;
 mod push;
 mod receipts;
+pub(super) mod reconsidering;
 mod server;
 
 use std::collections::BTreeMap;

@@ -43,6 +43,7 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         // Gateways need no more of it than its name.
         Record::Halt(it) => plain("Halt", it.scope.to_string(), "{}".to_owned()),
         Record::Exception(it) => plain("Exception", it.name.to_string(), spec_json(&it.spec)),
+        Record::TicketSource(it) => plain("TicketSource", it.name.to_string(), spec_json(&it.spec)),
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -51,7 +52,8 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         | Record::Log(_)
         | Record::Token(_)
         | Record::Policy(_)
-        | Record::Request(_) => None,
+        | Record::Request(_)
+        | Record::Ticket(_) => None,
     }
 }
 
@@ -82,11 +84,15 @@ pub(super) fn change(change: &Change, revision: u64) -> Option<v1::Change> {
         Change::Put(Record::Grant(record)) => grant_change(record, revision),
         Change::Put(Record::Token(it)) => Message::TokenRevoked(token(it)),
         // Roles and people are for people: what roles give is copied into grants.
-        Change::Put(Record::Role(_) | Record::Entry(_) | Record::Group(_))
-        | Change::Delete(Record::Role(_) | Record::Entry(_) | Record::Group(_) | Record::Grant(_) | Record::Token(_)) =>
-        {
-            return None;
-        }
+        Change::Put(Record::Role(_) | Record::Entry(_) | Record::Group(_) | Record::TicketSource(_))
+        | Change::Delete(
+            Record::Role(_)
+            | Record::Entry(_)
+            | Record::Group(_)
+            | Record::TicketSource(_)
+            | Record::Grant(_)
+            | Record::Token(_),
+        ) => return None,
         Change::Put(record) => Message::ObjectPut(object(record, revision)?),
         Change::Delete(record) => {
             let gone = object(record, revision)?;
@@ -121,11 +127,12 @@ pub(super) fn gateway_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     objects
 }
 
-/// Roles, people and groups, which only people see.
+/// Roles, people, groups and sources of tickets, which only people see.
 pub(super) fn people_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     let mut objects: Vec<_> = model.roles.values().filter_map(|k| kept(k, Record::Role)).collect();
     objects.extend(model.entries.values().filter_map(|k| kept(k, Record::Entry)));
     objects.extend(model.groups.values().filter_map(|k| kept(k, Record::Group)));
+    objects.extend(model.ticket_sources.values().filter_map(|k| kept(k, Record::TicketSource)));
     objects
 }
 

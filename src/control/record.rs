@@ -6,12 +6,14 @@
 mod gateway;
 pub mod ledger;
 mod policy;
+mod ticket;
 
 use serde::{Deserialize, Serialize};
 
 pub use gateway::{GatewayRecord, JoinToken, LogRecord, SealedLog, Standing};
 use ledger::Ledger;
 pub use policy::{PolicyFile, PolicyRecord};
+pub use ticket::TicketRecord;
 
 use crate::domain::Timestamp;
 use crate::domain::directory::{Group, PersonEntry};
@@ -24,6 +26,7 @@ use crate::domain::request::Request;
 use crate::domain::resource::Resource;
 use crate::domain::role::Role;
 use crate::domain::route::Route;
+use crate::domain::ticket::TicketSource;
 
 /// What stands before every key, so that a later layout can live beside this one.
 pub const ROOT: &str = "/v1/";
@@ -203,6 +206,8 @@ pub enum Record {
     Route(Route),
     Role(Role),
     Exception(Exception),
+    TicketSource(TicketSource),
+    Ticket(TicketRecord),
     Entry(PersonEntry),
     Group(Group),
     Policy(PolicyRecord),
@@ -245,6 +250,8 @@ impl Record {
             Self::Route(it) => format!("{ROOT}route/{}", it.name),
             Self::Role(it) => format!("{ROOT}role/{}", it.name),
             Self::Exception(it) => format!("{ROOT}exception/{}", it.name),
+            Self::TicketSource(it) => format!("{ROOT}ticket-source/{}", it.name),
+            Self::Ticket(it) => format!("{ROOT}ticket/{}", it.ticket),
             Self::Entry(it) => format!("{ROOT}entry/{}", it.name),
             Self::Group(it) => format!("{ROOT}group/{}", it.name),
             Self::Policy(it) => policy_key(it.version),
@@ -268,6 +275,8 @@ impl Record {
             Self::Route(it) => serde_json::to_value(it),
             Self::Role(it) => serde_json::to_value(it),
             Self::Exception(it) => serde_json::to_value(it),
+            Self::TicketSource(it) => serde_json::to_value(it),
+            Self::Ticket(it) => serde_json::to_value(it),
             Self::Entry(it) => serde_json::to_value(it),
             Self::Group(it) => serde_json::to_value(it),
             Self::Policy(it) => serde_json::to_value(it),
@@ -302,6 +311,8 @@ impl Record {
             "route" => Self::Route(read(key, value)?),
             "role" => Self::Role(read(key, value)?),
             "exception" => Self::Exception(read(key, value)?),
+            "ticket-source" => Self::TicketSource(read(key, value)?),
+            "ticket" => Self::Ticket(read(key, value)?),
             "entry" => Self::Entry(read(key, value)?),
             "group" => Self::Group(read(key, value)?),
             "policy" => Self::Policy(read(key, value)?),

@@ -1,6 +1,7 @@
 //! What the rest of the control plane asks the writer for: one method per command, and the model to read.
 
 mod requests;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::Duration;
