@@ -100,6 +100,17 @@ impl Client {
         Ok(self.catalog.publish_policy(bounded(message, 0)).await?.into_inner())
     }
 
+    /// Which live grants a policy would end.
+    ///
+    /// # Errors
+    /// As `Catalog.PreviewPolicy` says.
+    pub async fn preview_policy(
+        &mut self,
+        files: Vec<v1::PolicyFile>,
+    ) -> Result<v1::PreviewPolicyResponse, ClientError> {
+        Ok(self.catalog.preview_policy(bounded(v1::PreviewPolicyRequest { files }, 0)).await?.into_inner())
+    }
+
     /// A version of the policy; 0 for the one that is in force.
     ///
     /// # Errors

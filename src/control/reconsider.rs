@@ -20,18 +20,18 @@ use crate::domain::resource::Span;
 use crate::domain::role::Permission;
 
 /// Grants that one transaction ends: each is judged again while others wait for the writer.
-pub const MAX_AT_ONCE: usize = 20;
+pub(super) const MAX_AT_ONCE: usize = 20;
 /// Longest ground that is told of one.
 const MAX_WHY_CHARS: usize = 400;
 
 /// Why the policy in force would not give a live grant any more. `None`: it would, or nothing is known.
-pub fn denied(model: &Model, now: Timestamp, grant: &Grant) -> Option<String> {
+pub(super) fn denied(model: &Model, now: Timestamp, grant: &Grant) -> Option<String> {
     let set = model.policy.as_ref().and_then(|policy| policy.set.as_ref().as_ref().ok())?;
     denied_by(model, now, set, grant)
 }
 
 /// The same of a set that may come into force.
-pub fn denied_by(model: &Model, now: Timestamp, set: &PolicySet, grant: &Grant) -> Option<String> {
+pub(super) fn denied_by(model: &Model, now: Timestamp, set: &PolicySet, grant: &Grant) -> Option<String> {
     let origin = grant.lineage.origin.as_deref()?;
     let gone = |what: String| Some(format!("{what} is not there any more"));
     let Some(identity) = model.identities.get(&grant.identity) else {
@@ -77,7 +77,11 @@ pub fn denied_by(model: &Model, now: Timestamp, set: &PolicySet, grant: &Grant) 
 ///
 /// # Errors
 /// As [`plan_revoke_some`] has them.
-pub fn plan_end_denied(model: &Model, context: &Context<'_>, ids: &[GrantId]) -> Result<Plan<Vec<Grant>>, Refused> {
+pub(super) fn plan_end_denied(
+    model: &Model,
+    context: &Context<'_>,
+    ids: &[GrantId],
+) -> Result<Plan<Vec<Grant>>, Refused> {
     let version = model.policy.as_ref().map_or(0, |policy| policy.record.version);
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
     for id in ids.iter().take(MAX_AT_ONCE) {

@@ -1,5 +1,7 @@
 //! The `Catalog` service.
 
+mod preview;
+
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -65,6 +67,13 @@ impl v1::catalog_server::Catalog for CatalogService {
         let files = if starter { policy::starter() } else { given.collect() };
         let done = self.handle.publish_policy(&caller, files, expected_version, reason).await.map_err(refused)?;
         Ok(Response::new(published(done.answer)))
+    }
+
+    async fn preview_policy(
+        &self,
+        request: Request<v1::PreviewPolicyRequest>,
+    ) -> Result<Response<v1::PreviewPolicyResponse>, Status> {
+        self.preview(request).await
     }
 
     async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
