@@ -88,7 +88,7 @@ fn answered(served: &Served, taken: Taken) -> Response {
 
 /// What is left after a ticket closed: requests that waited, and what gateways have to show. A crash here leaves requests
 /// that nobody can approve, and the gateways' own evidence.
-async fn followed(handle: ControlHandle, ticket: Ticket, taken: Taken, stop: tokio::sync::watch::Receiver<bool>) {
+async fn followed(handle: ControlHandle, ticket: Ticket, taken: Taken, mut stop: tokio::sync::watch::Receiver<bool>) {
     while handle.cancel_waiting(ticket.clone()).await.is_ok_and(|done| done.answer > 0) {}
     if taken.grants.is_empty() {
         return;
@@ -97,8 +97,12 @@ async fn followed(handle: ControlHandle, ticket: Ticket, taken: Taken, stop: tok
     let mut committed = handle.shared().outbox.subscribe();
     loop {
         committed.mark_unchanged();
-        if !handle.model().tickets.owed().contains(&ticket) || committed.changed().await.is_err() {
+        if !handle.model().tickets.owed().contains(&ticket) {
             break;
+        }
+        tokio::select! {
+            _ = committed.changed() => {}
+            () = super::super::super::stopped(&mut stop) => return,
         }
     }
     let last = handle.model().revision.max(taken.revision);
