@@ -21,6 +21,7 @@ pub mod root;
 pub mod route;
 pub mod scope;
 pub mod size;
+pub mod ticket;
 pub mod trust;
 
 pub use clock::{Clock, Timestamp};

@@ -94,6 +94,7 @@ impl From<&Grant> for v1::Grant {
                 created_by: grant.lineage.created_by.to_string(),
                 reason: grant.lineage.reason.clone(),
                 ticket: grant.lineage.ticket.clone().unwrap_or_default(),
+                until: grant.lineage.until.iter().map(ToString::to_string).collect(),
                 origin: grant.lineage.origin.as_deref().map(v1::GrantOrigin::from),
                 exception: grant.lineage.exception.as_ref().map(ToString::to_string).unwrap_or_default(),
             }),
@@ -128,6 +129,7 @@ impl TryFrom<v1::Grant> for Grant {
                 created_by: parsed("created_by", &lineage.created_by)?,
                 reason: lineage.reason,
                 ticket: (!lineage.ticket.is_empty()).then_some(lineage.ticket),
+                until: lineage.until.iter().map(|t| parsed("until", t)).collect::<Result<_, _>>()?,
                 origin: lineage.origin.map(Origin::try_from).transpose()?.map(Box::new),
                 exception: match lineage.exception.as_str() {
                     "" => None,

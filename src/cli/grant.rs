@@ -15,6 +15,7 @@ use crate::clock::SystemClock;
 use crate::domain::grant::{Binding, Limits, MAX_USES, UsesPer};
 use crate::domain::name::{ActionName, GrantId, IdentityName, ParameterName, ResourceName, RoleName};
 use crate::domain::resource::{Span, SpanError};
+use crate::domain::ticket::Ticket;
 use crate::domain::{Clock as _, Timestamp};
 use crate::wire::v1;
 
@@ -285,6 +286,12 @@ async fn show(context: &Context, id: GrantId) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// What the next one ends with besides its ticket: the same.
+fn again(until: &[Ticket], ticket: Option<&str>) -> Vec<String> {
+    let until = until.iter().map(ToString::to_string);
+    until.filter(|it| !ticket.is_some_and(|ticket| ticket.eq_ignore_ascii_case(it))).collect()
+}
+
 impl Renew {
     /// The same access under the same limits is asked for as anybody would ask for it.
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
@@ -297,6 +304,7 @@ impl Renew {
             duration_ms: millis(self.duration),
             limits: (!limits.is_empty()).then(|| (&limits).into()),
             reason: self.reason.unwrap_or(lineage.reason),
+            until: again(&lineage.until, lineage.ticket.as_deref()),
             ticket: self.ticket.or(lineage.ticket).unwrap_or_default(),
             key: self.key,
             wait_ms: self.wait.map_or(0, millis),
@@ -462,6 +470,7 @@ fn details(shown: &ShownGrant, now: Timestamp) -> Human {
         ("given out", shown.record.uses_given.map(|given| given.to_string()).unwrap_or_default()),
         ("reason", grant.lineage.reason.clone()),
         ("ticket", grant.lineage.ticket.clone().unwrap_or_default()),
+        ("until", listed(grant.lineage.until.iter().map(ToString::to_string).collect())),
         ("request", grant.lineage.origin.as_ref().map(|origin| origin.request.to_string()).unwrap_or_default()),
         ("policy", grant.lineage.origin.as_ref().map(|it| format!("version {}", it.policy)).unwrap_or_default()),
         ("created", format!("{} by {}", both(grant.lineage.created, now), grant.lineage.created_by)),

@@ -14,6 +14,7 @@ use super::output::Human;
 use crate::app::policy::{self, NamedText, Outcome};
 use crate::client::Refusal;
 use crate::client::answers::PolicyAnswer;
+use crate::domain::name::GrantId;
 use crate::files;
 use crate::wire::v1;
 
@@ -25,7 +26,7 @@ pub(super) enum Policy {
     Test(Files),
     /// Put a set into force. From the first one on, nobody makes grants by hand, and the next one waits for another person
     Publish(Publish),
-    /// Show which rules a set would add, change and take away
+    /// Show which rules a set would add, change and take away, and which live grants it would end
     Diff(Files),
     /// Show what a set would change of what was asked before: who would newly be denied, wait, or get access
     Replay(replay::Replay),
@@ -89,6 +90,24 @@ struct Tested {
 struct Differences {
     version: u64,
     rules: Vec<Difference>,
+    /// Live grants that it would end, so many of them listed.
+    ends: u64,
+    grants: Vec<Ending>,
+    /// Live grants that were not judged.
+    #[serde(skip_serializing_if = "is_none")]
+    unjudged: u64,
+}
+
+#[derive(Serialize)]
+struct Ending {
+    id: GrantId,
+    identity: String,
+    why: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize)]
@@ -195,7 +214,14 @@ async fn diff(context: &Context, set: &[NamedText]) -> Result<Exit, Failure> {
         };
         rules.push(Difference { rule: name.clone(), change, before: old, after: new });
     }
-    let answer = Differences { version, rules };
+    let files = set.iter().map(|(name, text)| v1::PolicyFile { name: name.clone(), text: text.clone() }).collect();
+    let preview = context.client().await?.preview_policy(files).await?;
+    let ending = |it: v1::EndingGrant| {
+        let id = crate::wire::grant_id(&it.id).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        Ok::<_, Failure>(Ending { id, identity: it.identity, why: it.why })
+    };
+    let grants = preview.grants.into_iter().map(ending).collect::<Result<Vec<_>, _>>()?;
+    let answer = Differences { version, rules, ends: preview.ends, grants, unjudged: preview.unjudged };
     context.output.answer(&answer, || {
         let mut parts = vec![Human::Table {
             headers: &["RULE", "CHANGE"],
@@ -208,6 +234,22 @@ async fn diff(context: &Context, set: &[NamedText]) -> Result<Exit, Failure> {
             };
             parts.push(Human::Lines([signed("-", &it.before), signed("+", &it.after)].concat()));
         }
+        if answer.ends > 0 {
+            parts.push(Human::Table {
+                headers: &["ENDS", "IDENTITY", "WHY"],
+                rows: answer
+                    .grants
+                    .iter()
+                    .map(|it| vec![it.id.to_string(), it.identity.clone(), it.why.clone()])
+                    .collect(),
+                empty: "",
+            });
+        }
+        let judged = match answer.unjudged {
+            0 => String::new(),
+            more => format!("; {more} were not judged"),
+        };
+        parts.push(Human::Lines(vec![format!("{} live grants would end{judged}", answer.ends)]));
         Human::Parts(parts)
     })?;
     Ok(Exit::Done)

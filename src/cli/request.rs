@@ -14,6 +14,7 @@ use crate::domain::grant::Limits;
 use crate::domain::name::{ActionName, IdentityName, RequestId, ResourceName, RoleName};
 use crate::domain::request::{Request as Record, State, Verdict};
 use crate::domain::resource::Span;
+use crate::domain::ticket::Ticket;
 use crate::domain::{Clock as _, Timestamp};
 use crate::wire::v1;
 
@@ -91,9 +92,12 @@ pub(super) struct Create {
     /// Why, in your words
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// The ticket that it belongs to
+    /// The ticket that it belongs to; as SOURCE:KEY of a ticket source, it ends when the ticket closes
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     ticket: String,
+    /// What it ends with besides, a job, a deployment or a change of a ticket source; may be repeated
+    #[arg(long, value_name = "SOURCE:KEY", visible_alias = "until-job")]
+    until: Vec<Ticket>,
     /// When it begins, RFC 3339, as for a maintenance window; when it is granted if not given
     #[arg(long, value_name = "TIME", value_parser = moment)]
     starts: Option<Timestamp>,
@@ -159,6 +163,7 @@ impl Create {
             limits: (!limits.is_empty()).then(|| (&limits).into()),
             reason: self.reason,
             ticket: self.ticket,
+            until: self.until.iter().map(ToString::to_string).collect(),
             key: self.key,
             wait_ms: self.wait.map_or(0, millis),
         };
@@ -314,6 +319,7 @@ fn details(request: &Record, now: Timestamp) -> Human {
         uses_per,
         ("reason", ask.reason.clone()),
         ("ticket", ask.ticket.clone().unwrap_or_default()),
+        ("until", ask.until.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         ("policy", format!("version {} {verdict}, by {}", analysis.policy, analysis.rules.join(", "))),
         ("longest", analysis.longest.map(|longest| longest.to_string()).unwrap_or_default()),
         ("findings", joined(analysis.findings.iter().map(|f| format!("{}: {}", f.code, f.text)).collect())),

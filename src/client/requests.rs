@@ -88,4 +88,15 @@ impl Client {
         let wait = message.wait_ms;
         Ok(self.access.cancel_request(bounded(message, wait)).await?.into_inner().try_into()?)
     }
+
+    /// Which live grants a policy would end.
+    ///
+    /// # Errors
+    /// As `Catalog.PreviewPolicy` says.
+    pub async fn preview_policy(
+        &mut self,
+        files: Vec<v1::PolicyFile>,
+    ) -> Result<v1::PreviewPolicyResponse, ClientError> {
+        Ok(self.catalog.preview_policy(bounded(v1::PreviewPolicyRequest { files }, 0)).await?.into_inner())
+    }
 }

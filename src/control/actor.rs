@@ -23,7 +23,7 @@ use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
-use super::{change, grant, logs, request, store::StoreError, uses};
+use super::{change, grant, logs, request, store::StoreError, tickets, uses};
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
 
@@ -299,7 +299,8 @@ impl Actor {
             tracing::error!(%error, "the store cannot be read");
             return;
         }
-        let often: [fn(&Model, Timestamp) -> Plan<bool>; 7] = [
+        let often: [fn(&Model, Timestamp) -> Plan<bool>; 9] = [
+            tickets::plan_owed,
             grant::plan_expiry,
             request::plan_expiry,
             request::plan_prune,
@@ -307,6 +308,7 @@ impl Actor {
             change::plan_prune,
             grant::plan_forget_tokens,
             uses::plan_forget_ledgers,
+            tickets::plan_forget,
         ];
         let once: &[fn(&Model, Timestamp) -> Plan<bool>] =
             if self.interrupted { &[super::identity::plan_left] } else { &[] };

@@ -54,9 +54,7 @@ pub fn analyse(
     let identity = model.identities.get(&ask.identity);
     let identity = identity.ok_or_else(|| Refused::NotFound(format!("there is no identity {}", ask.identity)))?;
     let own = held(model, &ask.identity);
-    let owners = of_one_person(model, &identity.value.spec.owner);
-    let theirs = owners.iter().flat_map(|owner| model.held.of(owner));
-    let all: BTreeSet<String> = theirs.map(|(resource, action)| format!("{resource}:{action}")).collect();
+    let all = together(model, &identity.value.spec.owner);
     let asked: BTreeSet<String> = permissions.iter().flat_map(spelled).collect();
     let together: BTreeSet<String> = asked.union(&all).cloned().collect();
     let subject = Subject::new(model, now, set, (requester, ask), &permissions, &together);
@@ -192,7 +190,7 @@ pub fn roles(model: &Model, ask: &Ask) -> BTreeSet<RoleName> {
     }
 }
 
-fn actor_of(model: &Model, requester: &Requester) -> Actor {
+pub(super) fn actor_of(model: &Model, requester: &Requester) -> Actor {
     match requester {
         Requester::Identity(_) => Actor::Identity,
         Requester::Person(name) => match model.people.get(name) {
@@ -217,6 +215,13 @@ fn of_one_person(model: &Model, owner: &OwnerName) -> BTreeSet<OwnerName> {
     let mut owners = model.above(&both, &groups);
     owners.extend(both);
     owners
+}
+
+/// Everything that is held by the identities of whoever answers for `owner`, `resource:action` each.
+pub(super) fn together(model: &Model, owner: &OwnerName) -> BTreeSet<String> {
+    let owners = of_one_person(model, owner);
+    let theirs = owners.iter().flat_map(|owner| model.held.of(owner));
+    theirs.map(|(resource, action)| format!("{resource}:{action}")).collect()
 }
 
 fn held(model: &Model, identity: &IdentityName) -> BTreeSet<String> {

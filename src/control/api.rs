@@ -5,6 +5,7 @@
 
 mod access;
 mod catalog;
+mod ended;
 mod error;
 mod evidence;
 mod fleet;
@@ -12,6 +13,7 @@ mod identify;
 mod json;
 mod push;
 mod receipts;
+pub(super) mod reconsidering;
 mod server;
 
 use std::collections::BTreeMap;

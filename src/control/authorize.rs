@@ -341,7 +341,10 @@ fn needed(operation: Operation) -> String {
         }
     }
     if owned {
-        who.push("the resource's owner");
+        who.push(match operation {
+            Operation::RevokeGrant => "the owner of the resource or of the identity",
+            _ => "the resource's owner",
+        });
     }
     format!("it takes {}", who.join(" or "))
 }
@@ -439,7 +442,7 @@ mod tests {
         let denied = authorize(&person(&[PersonRole::Developer]), Operation::RevokeGrant, None).unwrap_err();
         assert_eq!(
             denied.to_string(),
-            "bob may not revoke_grant: it takes administrator or security or the resource's owner"
+            "bob may not revoke_grant: it takes administrator or security or the owner of the resource or of the identity"
         );
     }
 }

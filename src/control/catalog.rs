@@ -25,7 +25,7 @@ pub const MAX_DOCUMENTS: usize = 2_000;
 /// What applying does to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diff {
-    /// `Identity`, `Person`, `Group`, `Resource`, `Route`, `Role` or `Exception`.
+    /// `Identity`, `Person`, `Group`, `Resource`, `Route`, `Role`, `Exception` or `TicketSource`.
     pub kind: &'static str,
     /// The object's name.
     pub name: String,
@@ -156,6 +156,9 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         Record::Entry(it) => model.entries.get(&it.name).map(|k| Record::Entry(k.value.as_ref().clone())),
         Record::Group(it) => model.groups.get(&it.name).map(|k| Record::Group(k.value.as_ref().clone())),
         Record::Exception(it) => model.exceptions.get(&it.name).map(|k| Record::Exception(k.value.as_ref().clone())),
+        Record::TicketSource(it) => {
+            model.ticket_sources.get(&it.name).map(|k| Record::TicketSource(k.value.as_ref().clone()))
+        }
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -166,7 +169,7 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) => None,
+        | Record::Proposal(_) | Record::Ticket(_) => None,
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         // Gateways need no more of it than its name.
         Record::Halt(it) => plain("Halt", it.scope.to_string(), "{}".to_owned()),
         Record::Exception(it) => plain("Exception", it.name.to_string(), spec_json(&it.spec)),
+        Record::TicketSource(it) => plain("TicketSource", it.name.to_string(), spec_json(&it.spec)),
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -53,7 +54,7 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) => None,
+        | Record::Proposal(_) | Record::Ticket(_) => None,
     }
 }
 
@@ -85,11 +86,15 @@ pub(super) fn change(change: &Change, revision: u64) -> Option<v1::Change> {
         Change::Put(Record::Token(it)) => Message::TokenRevoked(token(it)),
         // Roles and people are for people: what roles give is copied into grants.
         Change::Put(Record::Exception(it)) if it.spec.rule != ExceptionRule::Observe => return None,
-        Change::Put(Record::Role(_) | Record::Entry(_) | Record::Group(_))
-        | Change::Delete(Record::Role(_) | Record::Entry(_) | Record::Group(_) | Record::Grant(_) | Record::Token(_)) =>
-        {
-            return None;
-        }
+        Change::Put(Record::Role(_) | Record::Entry(_) | Record::Group(_) | Record::TicketSource(_))
+        | Change::Delete(
+            Record::Role(_)
+            | Record::Entry(_)
+            | Record::Group(_)
+            | Record::TicketSource(_)
+            | Record::Grant(_)
+            | Record::Token(_),
+        ) => return None,
         Change::Put(record) => Message::ObjectPut(object(record, revision)?),
         Change::Delete(record) => {
             let gone = object(record, revision)?;
@@ -125,13 +130,14 @@ pub(super) fn gateway_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     objects
 }
 
-/// Roles, people, groups and leave from rules of the control plane's own, which only people see.
+/// Roles, people, groups, sources of tickets, and leave from rules of the control plane's own, which only people see.
 pub(super) fn people_catalog(model: &Model) -> Vec<v1::CatalogObject> {
     let mut objects: Vec<_> = model.roles.values().filter_map(|k| kept(k, Record::Role)).collect();
     objects.extend(model.entries.values().filter_map(|k| kept(k, Record::Entry)));
     objects.extend(model.groups.values().filter_map(|k| kept(k, Record::Group)));
     let own = model.exceptions.values().filter(|kept| kept.value.spec.rule != ExceptionRule::Observe);
     objects.extend(own.filter_map(|k| kept(k, Record::Exception)));
+    objects.extend(model.ticket_sources.values().filter_map(|k| kept(k, Record::TicketSource)));
     objects
 }
 

@@ -16,6 +16,7 @@ use crate::domain::exception::ExceptionRule;
 use crate::domain::grant::{Grant, Limits, Lineage, Revocation, Window};
 use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ResourceName, RoleName};
 use crate::domain::role::Permission;
+use crate::domain::ticket::Ticket;
 use crate::token::verify::MAX_LEEWAY;
 
 /// Records that end in one transaction: two operations each would be at the store's limit with half of them more.
@@ -61,6 +62,8 @@ pub struct GrantRequest {
     pub reason: String,
     /// The ticket that it belongs to.
     pub ticket: Option<String>,
+    /// What it ends with besides.
+    pub until: Vec<Ticket>,
 }
 
 /// What a request names.
@@ -90,6 +93,7 @@ pub fn plan_create(
         created_by: context.author()?,
         reason,
         ticket: request.ticket.clone(),
+        until: super::tickets::bound_to(model, request.ticket.as_deref(), &request.until)?,
         origin: None,
         exception,
     };

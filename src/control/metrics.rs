@@ -30,6 +30,8 @@ pub(super) struct Metrics {
     pub(super) renewals: IntCounterVec,
     /// Notices to webhooks, by what became of them.
     pub(super) notices: IntCounterVec,
+    /// Webhooks of ticket sources, by what became of them.
+    pub(super) webhooks: IntCounterVec,
     /// Requests refused by the table of operations and roles.
     pub(super) denied: IntCounter,
     /// Requests refused because nobody known made them.
@@ -106,6 +108,16 @@ impl Metrics {
                     opts(
                         "notices_total",
                         "Notices to webhooks: sent, failed after the last try, dropped because too many wait.",
+                    ),
+                    &["result"],
+                ),
+            ),
+            webhooks: keep(
+                &registry,
+                IntCounterVec::new(
+                    opts(
+                        "webhooks_total",
+                        "Webhooks of ticket sources: closed, reopened, known, ignored; refused as unknown, unsigned, stale, malformed, oversized, busy, unreadable, failed.",
                     ),
                     &["result"],
                 ),

@@ -5,12 +5,14 @@
 
 mod held;
 mod people;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use held::Held;
 use imbl::{OrdMap, OrdSet};
+pub use tickets::Tickets;
 
 use super::policy::InForce;
 use super::record::ledger::Ledger;
@@ -24,13 +26,14 @@ use crate::domain::halt::{Halt, HaltScope};
 use crate::domain::identity::{Authenticator, Identity};
 use crate::domain::name::{
     ChangeId, ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName,
-    RouteName,
+    RouteName, TicketSourceName,
 };
 use crate::domain::principal::SpiffeId;
 use crate::domain::request::{Request, Requester};
 use crate::domain::resource::{Resource, Span};
 use crate::domain::role::Role;
 use crate::domain::route::Route;
+use crate::domain::ticket::TicketSource;
 
 /// How long a request is found again by the key that its maker gave it.
 const REQUEST_KEY_LIFE: Duration = Duration::from_secs(86_400);
@@ -111,6 +114,10 @@ pub struct Model {
     pub roles: OrdMap<RoleName, Kept<Role>>,
     /// By name.
     pub exceptions: OrdMap<ExceptionName, Kept<Exception>>,
+    /// By name.
+    pub ticket_sources: OrdMap<TicketSourceName, Kept<TicketSource>>,
+    /// What is known of tickets, and the live grants that end with them.
+    pub tickets: Tickets,
     /// People that documents describe, by name.
     pub entries: OrdMap<OwnerName, Kept<PersonEntry>>,
     /// By name.
@@ -206,6 +213,8 @@ impl Model {
             Record::Route(it) => drop(self.routes.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Role(it) => drop(self.roles.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Exception(it) => drop(self.exceptions.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::TicketSource(it) => drop(self.ticket_sources.insert(it.name.clone(), Kept::new(it, revision))),
+            Record::Ticket(it) => self.tickets.put(it, revision),
             Record::Entry(it) => drop(self.entries.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Group(it) => drop(self.groups.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Policy(it) => self.policy = InForce::later(self.policy.take(), it),
@@ -331,6 +340,7 @@ impl Model {
             return;
         }
         self.ends.insert((grant.window.ends, grant.id));
+        self.tickets.bind(grant);
         self.grants_of.entry(grant.identity.clone()).or_default().insert(grant.id);
         if let Some(identity) = self.identities.get(&grant.identity) {
             self.held.add(&identity.value.spec.owner, grant);
@@ -370,6 +380,7 @@ impl Model {
     fn forget_grant(&mut self, id: GrantId) {
         let Some(old) = self.grants.remove(&id) else { return };
         self.ends.remove(&(old.value.window.ends, id));
+        self.tickets.unbind(&old.value);
         let name = &old.value.identity;
         if let Some(identity) = self.identities.get(name) {
             self.held.take(&identity.value.spec.owner, &old.value);
@@ -395,6 +406,8 @@ impl Model {
             Record::Route(it) => drop(self.routes.remove(&it.name)),
             Record::Role(it) => drop(self.roles.remove(&it.name)),
             Record::Exception(it) => drop(self.exceptions.remove(&it.name)),
+            Record::TicketSource(it) => drop(self.ticket_sources.remove(&it.name)),
+            Record::Ticket(it) => self.tickets.forget(&it.ticket),
             Record::Entry(it) => drop(self.entries.remove(&it.name)),
             Record::Group(it) => drop(self.groups.remove(&it.name)),
             // INVARIANT: what was in force is never deleted.
@@ -428,6 +441,8 @@ impl Model {
             Record::Route(it) => self.routes.get(&it.name).map(|k| k.revision),
             Record::Role(it) => self.roles.get(&it.name).map(|k| k.revision),
             Record::Exception(it) => self.exceptions.get(&it.name).map(|k| k.revision),
+            Record::TicketSource(it) => self.ticket_sources.get(&it.name).map(|k| k.revision),
+            Record::Ticket(it) => self.tickets.get(&it.ticket).map(|k| k.revision),
             Record::Entry(it) => self.entries.get(&it.name).map(|k| k.revision),
             Record::Group(it) => self.groups.get(&it.name).map(|k| k.revision),
             // A version is published once.

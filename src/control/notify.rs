@@ -34,7 +34,7 @@ const RETRIES: [Duration; 4] =
 /// Refusals that pass.
 const AGAIN: [reqwest::StatusCode; 2] = [reqwest::StatusCode::REQUEST_TIMEOUT, reqwest::StatusCode::TOO_MANY_REQUESTS];
 /// What is told where the settings do not say: what waits for people, and what they should not overlook.
-const TOLD: [&str; 13] = [
+const TOLD: [&str; 14] = [
     "request.created",
     "request.approved",
     "request.granted",
@@ -48,6 +48,7 @@ const TOLD: [&str; 13] = [
     "exception.created",
     "exception.changed",
     "gateway.expelled",
+    "ticket.closed",
 ];
 
 /// The evidence, and those who are told of it after.

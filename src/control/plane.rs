@@ -204,6 +204,7 @@ impl ControlPlane {
             key: read_secret(&settings.tls.key_file)?,
             client_ca: read(&settings.tls.client_ca_file)?,
             max_message_bytes: settings.limits.max_message_bytes,
+            secrets_dir: settings.state_dir.join("secrets"),
             places: Arc::new(Semaphore::new(settings.limits.max_connections)),
             stop: stopped.clone(),
         };
@@ -237,6 +238,7 @@ impl ControlPlane {
             let (sink, tasks) = Notifying::new(evidence, told, base, &shared.metrics, &shared.clock, &settled)?;
             (Arc::new(sink), tasks)
         };
+        let judging = tokio::spawn(super::api::reconsidering::run(handle.clone(), stop.subscribe()));
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
         let keeping = tokio::spawn(keep_house(handle, settled));
         parts.are([
@@ -244,6 +246,7 @@ impl ControlPlane {
             ("the gRPC API has ended\n", &listening.task),
             ("the way of events to the evidence has ended\n", &draining),
             ("the store's housekeeping has ended\n", &keeping),
+            ("the judging of live grants has ended\n", &judging),
         ]);
         Ok(Self {
             core,
@@ -253,7 +256,7 @@ impl ControlPlane {
             https_address,
             stop,
             settle,
-            serving: vec![listening.task, http],
+            serving: vec![listening.task, http, judging],
             following: [draining, keeping].into_iter().chain(notifying).collect(),
             _keys: keys,
             drain: settings.drain,

@@ -3,13 +3,17 @@
 //! A record knows its key and its bytes, and how to come back from both. It does not know what may be done with it, nor
 //! how the store keeps it.
 
+mod gateway;
 pub mod ledger;
 mod policy;
+mod ticket;
 
 use serde::{Deserialize, Serialize};
 
+pub use gateway::{GatewayRecord, JoinToken, LogRecord, SealedLog, Standing};
 use ledger::Ledger;
 pub use policy::{PolicyFile, PolicyRecord};
+pub use ticket::TicketRecord;
 
 use crate::domain::Timestamp;
 use crate::domain::change::Proposal;
@@ -23,7 +27,7 @@ use crate::domain::request::Request;
 use crate::domain::resource::Resource;
 use crate::domain::role::Role;
 use crate::domain::route::Route;
-use crate::domain::scope::Scope;
+use crate::domain::ticket::TicketSource;
 
 /// What stands before every key, so that a later layout can live beside this one.
 pub const ROOT: &str = "/v1/";
@@ -179,84 +183,6 @@ impl Person {
     }
 }
 
-/// Whether a gateway may have authority.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Standing {
-    /// It may.
-    #[default]
-    Good,
-    /// It may not, and never again under this record.
-    Expelled,
-}
-
-/// A gateway that may attach.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GatewayRecord {
-    /// Its name, as in its SPIFFE ID.
-    pub name: GatewayName,
-    /// Whether it may have authority.
-    #[serde(default)]
-    pub standing: Standing,
-    /// When it was recorded.
-    pub registered: Timestamp,
-    /// Host names and addresses in its certificate, besides those of loopback.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-    /// What it may join with, once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<JoinToken>,
-    /// Of the key that it joined with: certificates of any other are not its own any more. `None`: it has not joined, and
-    /// whatever certificate its CA gave it is good.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_key: Option<Digest>,
-    /// What it stands before, and is told of.
-    #[serde(default, skip_serializing_if = "Scope::is_everything")]
-    pub scope: Scope,
-}
-
-/// A token that a gateway joins with, once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JoinToken {
-    /// Of the token: all that is kept of it.
-    pub digest: Digest,
-    /// When it is no good any more.
-    pub expires: Timestamp,
-}
-
-/// A log of evidence of a gateway, as far as it was cosigned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogRecord {
-    /// Whose it is.
-    pub gateway: GatewayName,
-    /// The key that signs it, a C2SP verifier key: its name is the log's. Kept as it was first seen.
-    pub key: String,
-    /// Records under the last checkpoint that was cosigned.
-    pub size: u64,
-    /// Their root, base64; empty while nothing is cosigned.
-    pub root: String,
-    /// When it was cosigned.
-    pub cosigned: Timestamp,
-    /// When another process was last known to have the gateway's authority: one with the log before, or with a copy of its
-    /// keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parted: Option<Timestamp>,
-    /// The gateway's logs before it, oldest first: each lacks what was written after its last cosignature.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub before: Vec<SealedLog>,
-}
-
-/// A log that goes on no more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SealedLog {
-    /// The key that signed it.
-    pub key: String,
-    /// Records that were cosigned.
-    pub size: u64,
-    /// Their root, base64.
-    pub root: String,
-}
-
 /// A token that is dead before its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokedToken {
@@ -281,6 +207,8 @@ pub enum Record {
     Route(Route),
     Role(Role),
     Exception(Exception),
+    TicketSource(TicketSource),
+    Ticket(TicketRecord),
     Entry(PersonEntry),
     Group(Group),
     Policy(PolicyRecord),
@@ -324,6 +252,8 @@ impl Record {
             Self::Route(it) => format!("{ROOT}route/{}", it.name),
             Self::Role(it) => format!("{ROOT}role/{}", it.name),
             Self::Exception(it) => format!("{ROOT}exception/{}", it.name),
+            Self::TicketSource(it) => format!("{ROOT}ticket-source/{}", it.name),
+            Self::Ticket(it) => format!("{ROOT}ticket/{}", it.ticket),
             Self::Entry(it) => format!("{ROOT}entry/{}", it.name),
             Self::Group(it) => format!("{ROOT}group/{}", it.name),
             Self::Policy(it) => policy_key(it.version),
@@ -348,6 +278,8 @@ impl Record {
             Self::Route(it) => serde_json::to_value(it),
             Self::Role(it) => serde_json::to_value(it),
             Self::Exception(it) => serde_json::to_value(it),
+            Self::TicketSource(it) => serde_json::to_value(it),
+            Self::Ticket(it) => serde_json::to_value(it),
             Self::Entry(it) => serde_json::to_value(it),
             Self::Group(it) => serde_json::to_value(it),
             Self::Policy(it) => serde_json::to_value(it),
@@ -383,6 +315,8 @@ impl Record {
             "route" => Self::Route(read(key, value)?),
             "role" => Self::Role(read(key, value)?),
             "exception" => Self::Exception(read(key, value)?),
+            "ticket-source" => Self::TicketSource(read(key, value)?),
+            "ticket" => Self::Ticket(read(key, value)?),
             "entry" => Self::Entry(read(key, value)?),
             "group" => Self::Group(read(key, value)?),
             "policy" => Self::Policy(read(key, value)?),

@@ -18,6 +18,7 @@ use super::grant::{self, Endings, GrantRequest, checked};
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason, identity_author};
 use super::record::{Change, PersonRole, Record};
+use super::tickets;
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, Lineage, Origin};
 use crate::domain::name::{ApprovalId, GrantId, OwnerName, RequestId};
@@ -72,6 +73,7 @@ pub fn plan_create(
         )));
     }
     let good = checked(model, context.now, &grant_request(ask))?;
+    tickets::bound_of(model, ask)?;
     let ask = Ask { reason: good.reason, ..ask.clone() };
     let id = RequestId::from_bits(draw());
     let Analysed { analysis, expires, .. } = analyse(model, context.now, id, &requester, &ask, good.permissions)?;
@@ -123,6 +125,8 @@ pub fn plan_approve(
 ) -> Result<Plan<Request>, Refused> {
     let mut draw = unused(model, draw);
     let before = open(model, context, id)?;
+    // Nobody says yes to what would be over as it began.
+    tickets::bound_of(model, &before.ask)?;
     let comment = comment.map(checked_reason).transpose().map_err(Refused::invalid)?;
     let Caller::Person(person) = context.caller else {
         return Err(Refused::Denied("people approve, and nobody in their place".to_owned()));
@@ -253,6 +257,7 @@ fn settle(
         created_by,
         reason: request.ask.reason.clone(),
         ticket: request.ask.ticket.clone(),
+        until: tickets::bound_of(model, &request.ask)?,
         origin: Some(Box::new(origin)),
         exception: None,
     };
@@ -422,6 +427,7 @@ pub(super) fn grant_request(ask: &Ask) -> GrantRequest {
         limits: ask.limits.clone(),
         reason: ask.reason.clone(),
         ticket: ask.ticket.clone(),
+        until: ask.until.clone(),
     }
 }
 

@@ -73,6 +73,7 @@ pub(super) fn request() -> GrantRequest {
         limits: Limits::default(),
         reason: "month-end run".into(),
         ticket: None,
+        until: Vec::new(),
     }
 }
 

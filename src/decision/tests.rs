@@ -50,6 +50,7 @@ fn grant(id: u128) -> Grant {
             created_by: "alice".parse().unwrap(),
             reason: "test".into(),
             ticket: None,
+            until: Vec::new(),
             origin: None,
             exception: None,
         },

@@ -13,6 +13,7 @@ use super::name::{
 };
 use super::principal::{CertificateThumbprint, SpiffeId};
 use super::resource::Span;
+use super::ticket::Ticket;
 use super::{Reason, Timestamp};
 
 /// Longest life of a grant made by hand. Policy sets shorter ones.
@@ -165,6 +166,9 @@ pub struct Lineage {
     /// The ticket that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
+    /// What it ends with, whichever closes first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub until: Vec<Ticket>,
     /// The request that it answers; `None` for one that an administrator made by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,

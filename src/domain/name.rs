@@ -140,6 +140,10 @@ name!(
     ExceptionName, "exception name", Lower
 );
 name!(
+    /// The name of a source of tickets.
+    TicketSourceName, "ticket source name", Lower
+);
+name!(
     /// The name of a person, a team or another owner.
     OwnerName, "owner name", Lower
 );

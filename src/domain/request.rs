@@ -13,6 +13,7 @@ use super::grant::Limits;
 use super::name::{ActionName, ApprovalId, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName};
 use super::resource::Span;
 use super::role::Permission;
+use super::ticket::Ticket;
 
 /// Who asks: a person, or a machine for itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -53,6 +54,9 @@ pub struct Ask {
     /// The ticket that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
+    /// What it ends with besides: a job, a deployment, a change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub until: Vec<Ticket>,
 }
 
 /// What an ask names.

@@ -320,6 +320,11 @@ fn take_change(
             }
             true
         }
+        // What a grant ends with, and what gateways had to show for it.
+        "ticket" => grants.values().any(|grant| {
+            let until = grant.made.as_ref().and_then(|made| made.pointer("/lineage/until")).and_then(Value::as_array);
+            until.is_some_and(|until| until.iter().any(|ticket| ticket.as_str() == Some(&*change.object)))
+        }),
         "policy" if ties.policy.is_some_and(|version| change.object.parse() == Ok(version)) => {
             story.policy = after.cloned().map(|mut record| {
                 if let Some(record) = record.as_object_mut() {

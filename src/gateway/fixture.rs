@@ -61,6 +61,7 @@ pub(super) fn grant(id: u128) -> Grant {
             created_by: "alice".parse().unwrap(),
             reason: "test".into(),
             ticket: None,
+            until: Vec::new(),
             origin: None,
             exception: None,
         },

@@ -20,10 +20,13 @@ use super::yaml::{self, Tree, shown};
 use crate::domain::directory::{GroupSpec, PersonSpec};
 use crate::domain::exception::ExceptionSpec;
 use crate::domain::identity::IdentitySpec;
-use crate::domain::name::{ExceptionName, IdentityName, OwnerName, ResourceName, RoleName, RouteName};
+use crate::domain::name::{
+    ExceptionName, IdentityName, OwnerName, ResourceName, RoleName, RouteName, TicketSourceName,
+};
 use crate::domain::resource::ResourceSpec;
 use crate::domain::role::RoleSpec;
 use crate::domain::route::RouteSpec;
+use crate::domain::ticket::TicketSourceSpec;
 
 /// Largest catalog file: tens of thousands of documents.
 pub const MAX_CATALOG_BYTES: u64 = 16 * 1024 * 1024;
@@ -41,12 +44,21 @@ pub enum Kind {
     Route,
     Role,
     Exception,
+    TicketSource,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Identity, Self::Person, Self::Group, Self::Resource, Self::Route, Self::Role, Self::Exception];
+    pub const ALL: [Self; 8] = [
+        Self::Identity,
+        Self::Person,
+        Self::Group,
+        Self::Resource,
+        Self::Route,
+        Self::Role,
+        Self::Exception,
+        Self::TicketSource,
+    ];
 
     /// As documents write it.
     pub const fn as_str(self) -> &'static str {
@@ -58,6 +70,7 @@ impl Kind {
             Self::Route => "Route",
             Self::Role => "Role",
             Self::Exception => "Exception",
+            Self::TicketSource => "TicketSource",
         }
     }
 
@@ -83,6 +96,7 @@ pub enum Object {
     Route(RouteName, RouteSpec),
     Role(RoleName, RoleSpec),
     Exception(ExceptionName, ExceptionSpec),
+    TicketSource(TicketSourceName, TicketSourceSpec),
 }
 
 /// One document of a catalog file, of the right shape.
@@ -125,6 +139,7 @@ pub fn schema() -> Value {
             Kind::Route => Written::<RouteName, RouteSpec>::json_schema(&mut generator),
             Kind::Role => Written::<RoleName, RoleSpec>::json_schema(&mut generator),
             Kind::Exception => Written::<ExceptionName, ExceptionSpec>::json_schema(&mut generator),
+            Kind::TicketSource => Written::<TicketSourceName, TicketSourceSpec>::json_schema(&mut generator),
         }
         .to_value();
         if let Some(written) = document.pointer_mut("/properties/kind") {
@@ -198,6 +213,7 @@ struct Reader {
     route: Shape<Written<RouteName, RouteSpec>>,
     role: Shape<Written<RoleName, RoleSpec>>,
     exception: Shape<Written<ExceptionName, ExceptionSpec>>,
+    ticket_source: Shape<Written<TicketSourceName, TicketSourceSpec>>,
     documents: Vec<Document>,
     seen: BTreeSet<(Kind, String)>,
     faults: Vec<Fault>,
@@ -213,6 +229,7 @@ impl Reader {
             route: Shape::new(),
             role: Shape::new(),
             exception: Shape::new(),
+            ticket_source: Shape::new(),
             documents: Vec::new(),
             seen: BTreeSet::new(),
             faults: Vec::new(),
@@ -249,6 +266,7 @@ impl Reader {
             Kind::Route => read(&self.route, &tree, Object::Route)?,
             Kind::Role => read(&self.role, &tree, Object::Role)?,
             Kind::Exception => read(&self.exception, &tree, Object::Exception)?,
+            Kind::TicketSource => read(&self.ticket_source, &tree, Object::TicketSource)?,
         };
         let Tree { mut value, places } = tree;
         let spec = value.get_mut("spec").map(Value::take).unwrap_or_default();

@@ -22,6 +22,7 @@ mod cut;
 mod dev;
 mod durability;
 mod edge;
+mod ends;
 mod faults;
 mod fleet;
 mod gateways;

@@ -2,6 +2,7 @@
 
 mod changes;
 mod requests;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,11 +13,12 @@ use super::super::authorize::{Caller, Operation};
 use super::super::encode;
 use super::super::grant::{Access as Asked, GrantRequest, Selection};
 use super::super::record::RevokedToken;
+use super::super::tickets::Desk;
 use super::error::{malformed, refused};
-use super::{ApiError, authorized, receipts};
+use super::{ApiError, authorized, caller_of, receipts};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState};
-use crate::domain::name::{GrantId, ResourceName};
+use crate::domain::name::{GrantId, IdentityName, OwnerName, ResourceName};
 use crate::wire::{self, v1};
 use fields::{limits, parsed};
 
@@ -36,14 +37,20 @@ const MAX_WATCHES: usize = 64;
 #[derive(Debug)]
 pub(super) struct AccessService {
     handle: ControlHandle,
+    desk: Desk,
     watches: std::sync::Arc<Semaphore>,
     /// Watches end when the process is about to, waits for gateways too.
     stop: watch::Receiver<bool>,
 }
 
 impl AccessService {
-    pub(super) fn new(handle: ControlHandle, stop: watch::Receiver<bool>) -> Self {
-        Self { handle, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)), stop }
+    pub(super) fn new(handle: ControlHandle, desk: Desk, stop: watch::Receiver<bool>) -> Self {
+        Self { handle, desk, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)), stop }
+    }
+
+    /// Tells when the process is about to end.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
     }
 
     async fn receipts(&self, cuts_from: u64, revision: u64, grants: &[Grant], wait_ms: u64) -> Vec<v1::GatewayReceipt> {
@@ -100,7 +107,7 @@ impl v1::access_server::Access for AccessService {
         // Who may not revoke anything learns nothing about what is there: the owner is looked up first, and without one
         // the rule for what nobody owns holds.
         let owner = match &id {
-            Ok(id) => self.owner_of(*id).await,
+            Ok(id) => self.owner_of(*id, caller_of(&request).as_ref()).await,
             Err(_) => None,
         };
         let caller = authorized(&self.handle, &request, Operation::RevokeGrant, owner.as_ref()).await?;
@@ -115,12 +122,10 @@ impl v1::access_server::Access for AccessService {
         &self,
         request: Request<v1::RevokeGrantsRequest>,
     ) -> Result<Response<v1::RevokeGrantsResponse>, Status> {
-        // Of one resource its owner may end all; of an identity or of everything, those who may end any.
+        // Of one resource or identity its owner may end all; of everything, those who may end any.
         let asked = request.get_ref();
-        let owner = match (asked.identity.as_str(), asked.resource.parse::<ResourceName>()) {
-            ("", Ok(name)) => self.handle.model().resources.get(&name).map(|kept| kept.value.spec.owner.clone()),
-            _ => None,
-        };
+        let names = (asked.identity.parse().ok(), asked.resource.parse().ok());
+        let owner = self.answers_for(names, caller_of(&request).as_ref());
         let caller = authorized(&self.handle, &request, Operation::RevokeGrant, owner.as_ref()).await?;
         let v1::RevokeGrantsRequest { identity, resource, all, reason, wait_ms } = request.into_inner();
         if all != (identity.is_empty() && resource.is_empty()) {
@@ -244,11 +249,26 @@ impl v1::access_server::Access for AccessService {
 }
 
 impl AccessService {
-    /// The owner of the resource that a grant opens.
-    async fn owner_of(&self, id: GrantId) -> Option<crate::domain::name::OwnerName> {
-        let (record, _) = self.handle.grant(id).await.ok()?;
+    /// Who answers for a grant, as [`answers_for`](Self::answers_for) says.
+    async fn owner_of(&self, id: GrantId, caller: Option<&Caller>) -> Option<OwnerName> {
+        let (Grant { identity, resource, .. }, _) = self.handle.grant(id).await.ok().map(|(it, at)| (it.grant, at))?;
+        self.answers_for((Some(identity), Some(resource)), caller)
+    }
+
+    /// Who answers for an identity or a resource: of two owners the one that the caller speaks for.
+    fn answers_for(
+        &self,
+        (identity, resource): (Option<IdentityName>, Option<ResourceName>),
+        caller: Option<&Caller>,
+    ) -> Option<OwnerName> {
         let model = self.handle.model();
-        model.resources.get(&record.grant.resource).map(|kept| kept.value.spec.owner.clone())
+        let of = resource.and_then(|name| model.resources.get(&name).map(|kept| kept.value.spec.owner.clone()));
+        let whose = identity.and_then(|name| model.identities.get(&name).map(|kept| kept.value.spec.owner.clone()));
+        let is_theirs = |owner: &OwnerName| matches!(caller, Some(Caller::Person(person)) if person.is_owner(owner));
+        match whose {
+            Some(whose) if of.is_none() || is_theirs(&whose) => Some(whose),
+            _ => of,
+        }
     }
 }
 
@@ -282,6 +302,7 @@ fn grant_request(message: v1::CreateGrantRequest) -> Result<GrantRequest, Status
             limits,
             reason: message.reason,
             ticket: (!message.ticket.is_empty()).then_some(message.ticket),
+            until: Vec::new(),
         }),
         _ => Err(ApiError::invalid(faults.join("; ")).into()),
     }

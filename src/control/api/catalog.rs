@@ -2,6 +2,7 @@
 
 mod changes;
 mod replay;
+mod preview;
 
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -111,6 +112,13 @@ impl v1::catalog_server::Catalog for CatalogService {
         request: Request<v1::CancelChangeRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
         self.cancel(request).await
+    }
+
+    async fn preview_policy(
+        &self,
+        request: Request<v1::PreviewPolicyRequest>,
+    ) -> Result<Response<v1::PreviewPolicyResponse>, Status> {
+        self.preview(request).await
     }
 
     async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {

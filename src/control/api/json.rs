@@ -9,6 +9,7 @@ mod openapi;
 mod operations;
 mod problem;
 mod shapes;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::super::authorize::Caller;
+use super::super::tickets::Desk;
 use super::access::AccessService;
 use super::catalog::CatalogService;
 use super::identify::Identifier;
@@ -48,6 +50,8 @@ pub(super) struct Served {
     pub(super) access: AccessService,
     pub(super) catalog: CatalogService,
     pub(super) identifier: Identifier,
+    /// Where webhooks arrive.
+    pub(super) desk: Desk,
     /// Longest body.
     pub(super) max_body_bytes: usize,
     /// Where callers reach it.
@@ -230,6 +234,7 @@ pub(super) fn router(served: Served) -> Router {
     router
         .route("/openapi.json", get(description))
         .merge(authzen::router(&served))
+        .merge(webhooks::router(&served))
         .fallback(|| async { Problem::not_found("there is nothing here: /openapi.json tells what there is") })
         .method_not_allowed_fallback(|| async { Problem::method() })
         .layer(axum::middleware::from_fn(unambiguous))

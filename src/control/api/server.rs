@@ -1,6 +1,7 @@
 //! The gRPC server: TLS, limits, and every service behind the one check of who calls.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::super::actor::ControlHandle;
 use super::super::authority::AuthorityKey;
 use super::super::enrol::CertificateAuthority;
 use super::super::sign_in::Tokens;
+use super::super::tickets::Desk;
 use super::access::AccessService;
 use super::catalog::CatalogService;
 use super::evidence::EvidenceService;
@@ -48,6 +50,8 @@ pub(in super::super) struct Api {
     /// PEM: whose client certificates are taken.
     pub(in super::super) client_ca: Vec<u8>,
     pub(in super::super) max_message_bytes: usize,
+    /// Where the secrets of ticket sources are.
+    pub(in super::super) secrets_dir: PathBuf,
     /// One per connection.
     pub(in super::super) places: Arc<Semaphore>,
     pub(in super::super) stop: watch::Receiver<bool>,
@@ -92,8 +96,10 @@ impl Api {
 
     /// The same operations over HTTP, for callers that reach them at `base`.
     pub(in super::super) fn json(&self, base: String) -> axum::Router {
+        let desk = Desk::new(self.handle.clone(), self.secrets_dir.clone());
         super::json::router(super::json::Served {
-            access: AccessService::new(self.handle.clone(), self.stop.clone()),
+            access: AccessService::new(self.handle.clone(), desk.clone(), self.stop.clone()),
+            desk,
             catalog: CatalogService { handle: self.handle.clone(), stop: self.stop.clone() },
             identifier: self.identifier(),
             max_body_bytes: self.max_message_bytes,
@@ -129,6 +135,7 @@ impl Api {
         let (handle, authority, stop) = (self.handle.clone(), self.authority, self.stop.clone());
         let stream = GrantStreamService { handle, authority, stop };
         let limit = self.max_message_bytes;
+        let desk = Desk::new(self.handle.clone(), self.secrets_dir);
         let router = Server::builder()
             .tls_config(tls)?
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
@@ -137,7 +144,7 @@ impl Api {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(InterceptorLayer::new(identifier.clone()))
             .add_service(
-                v1::access_server::AccessServer::new(AccessService::new(self.handle.clone(), self.stop.clone()))
+                v1::access_server::AccessServer::new(AccessService::new(self.handle.clone(), desk, self.stop.clone()))
                     .max_decoding_message_size(limit)
                     .max_encoding_message_size(usize::MAX),
             )

@@ -2,6 +2,7 @@
 
 mod people;
 mod roles;
+mod tickets;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             Record::Role(it) => role_shape(it, &mut faults),
             Record::Entry(it) => people::entry(it, &mut faults),
             Record::Group(it) => people::group(it, &mut faults),
+            Record::TicketSource(it) => tickets::source(it, &mut faults),
             Record::Route(_)
             | Record::Meta(_)
             | Record::Grant(_)
@@ -48,7 +50,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Token(_)
             | Record::Policy(_)
             | Record::Request(_)
-            | Record::Proposal(_) => {}
+            | Record::Proposal(_) | Record::Ticket(_) => {}
         }
     }
     credentials(catalog, &mut faults);

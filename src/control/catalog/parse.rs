@@ -14,6 +14,7 @@ use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::resource::Resource;
 use crate::domain::role::Role;
 use crate::domain::route::Route;
+use crate::domain::ticket::TicketSource;
 
 /// Largest `spec` of one document, so that two of them and their events fit a transaction.
 pub(super) const MAX_SPEC_BYTES: usize = 256 * 1024;
@@ -65,12 +66,13 @@ fn record(document: &Document, model: &Model) -> Result<Record, String> {
         "Route" => Record::Route(Route { name: name_of(document)?, spec: spec_of(document)? }),
         "Role" => Record::Role(Role { name: name_of(document)?, spec: spec_of(document)? }),
         "Exception" => Record::Exception(Exception { name: name_of(document)?, spec: spec_of(document)? }),
+        "TicketSource" => Record::TicketSource(TicketSource { name: name_of(document)?, spec: spec_of(document)? }),
         "Person" => Record::Entry(PersonEntry { name: name_of(document)?, spec: spec_of(document)? }),
         "Group" => Record::Group(Group { name: name_of(document)?, spec: spec_of(document)? }),
         other => {
             let other: String = other.chars().take(64).flat_map(char::escape_default).collect();
             return Err(format!(
-                "`{other}` is not a kind: Identity, Person, Group, Resource, Route, Role or Exception"
+                "`{other}` is not a kind: Identity, Person, Group, Resource, Route, Role, Exception or TicketSource"
             ));
         }
     })
@@ -101,6 +103,7 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         Record::Exception(_) => "Exception",
         Record::Entry(_) => "Person",
         Record::Group(_) => "Group",
+        Record::TicketSource(_) => "TicketSource",
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -111,7 +114,7 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) => "",
+        | Record::Proposal(_) | Record::Ticket(_) => "",
     }
 }
 
@@ -125,6 +128,7 @@ pub(super) fn name(record: &Record) -> String {
         Record::Exception(it) => it.name.to_string(),
         Record::Entry(it) => it.name.to_string(),
         Record::Group(it) => it.name.to_string(),
+        Record::TicketSource(it) => it.name.to_string(),
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -135,7 +139,7 @@ pub(super) fn name(record: &Record) -> String {
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) => String::new(),
+        | Record::Proposal(_) | Record::Ticket(_) => String::new(),
     }
 }
 
@@ -149,6 +153,7 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         Record::Exception(it) => serde_json::to_value(&it.spec),
         Record::Entry(it) => serde_json::to_value(&it.spec),
         Record::Group(it) => serde_json::to_value(&it.spec),
+        Record::TicketSource(it) => serde_json::to_value(&it.spec),
         Record::Meta(_)
         | Record::Grant(_)
         | Record::Ledger(_)
@@ -159,7 +164,7 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) => Ok(serde_json::Value::Null),
+        | Record::Proposal(_) | Record::Ticket(_) => Ok(serde_json::Value::Null),
     };
     spec.unwrap_or_default()
 }

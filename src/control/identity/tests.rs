@@ -47,6 +47,7 @@ fn asking(model: &Model, n: u128) -> Model {
             limits: Default::default(),
             reason: "x".into(),
             ticket: None,
+            until: Vec::new(),
         },
         key: None,
         created: NOW,

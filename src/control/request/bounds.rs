@@ -97,6 +97,7 @@ fn place_of(id: RequestId, known: &SettledRequest) -> Option<Request> {
             limits: Default::default(),
             reason: String::new(),
             ticket: None,
+            until: Vec::new(),
         },
         key: None,
         created: known.at,

@@ -76,6 +76,7 @@ fn ask(access: Access, hours: u64) -> Ask {
         limits: Default::default(),
         reason: "month-end".to_owned(),
         ticket: None,
+        until: Vec::new(),
     }
 }
 

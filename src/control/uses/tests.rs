@@ -34,6 +34,7 @@ fn grant(uses: Option<u64>, per: Option<(u64, u64)>) -> Grant {
             created_by: "alice".parse().unwrap(),
             reason: "sweep".to_owned(),
             ticket: None,
+            until: Vec::new(),
             origin: None,
             exception: None,
         },

@@ -11,6 +11,7 @@ use super::super::super::authorize::{Caller, Denied, Operation};
 use super::super::super::encode;
 use super::super::super::plan::Refused;
 use super::super::super::request::Created;
+use super::super::super::tickets::bound_of;
 use super::super::error::{malformed, refused};
 use super::super::{ApiError, authorized};
 use super::AccessService;
@@ -40,6 +41,7 @@ impl AccessService {
         let message = request.into_inner();
         let (wait_ms, key) = (message.wait_ms, (!message.key.is_empty()).then(|| message.key.clone()));
         let ask = ask(message)?;
+        self.look(&ask).await?;
         let done = self.handle.create_request(&caller, ask.clone(), key).await;
         let done = self.told(&caller, Operation::CreateRequest, done).await?;
         let (asked, revision) = match done.answer {
@@ -95,6 +97,10 @@ impl AccessService {
         let caller = authorized(&self.handle, &request, Operation::DecideRequest, None).await?;
         let v1::ApproveRequestRequest { id, digest, comment } = request.into_inner();
         let comment = (!comment.is_empty()).then_some(comment);
+        let asked = self.handle.model().requests.get(&id_of(&id)?).map(|kept| kept.value.clone());
+        if let Some(asked) = asked {
+            self.look(&asked.ask).await?;
+        }
         let done = self.handle.approve_request(&caller, id_of(&id)?, digest, comment).await;
         let done = self.told(&caller, Operation::DecideRequest, done).await?;
         self.answered(done.answer, done.revision, 0).await
@@ -154,6 +160,12 @@ impl AccessService {
             grants: ended.iter().map(|grant| encode::grant(grant, last)).collect(),
             enforced: receipts.iter().all(|receipt| receipt.state() != pending),
         }))
+    }
+
+    /// Looks at what access would end with, where that can be read.
+    async fn look(&self, ask: &Ask) -> Result<(), Status> {
+        let tickets = bound_of(&self.handle.model(), ask).map_err(refused)?;
+        self.desk.look(&tickets).await.map_err(refused)
     }
 
     /// Takes a look from the caller's budget.
@@ -275,6 +287,7 @@ fn ask(message: v1::CreateRequestRequest) -> Result<Ask, Status> {
         }
     };
     let limits = limits(message.limits, &mut faults);
+    let until = message.until.iter().filter_map(|ticket| parsed("until", ticket, &mut faults)).collect();
     match (identity, access) {
         (Some(identity), Some(access)) if faults.is_empty() => Ok(Ask {
             identity,
@@ -284,6 +297,7 @@ fn ask(message: v1::CreateRequestRequest) -> Result<Ask, Status> {
             limits,
             reason: message.reason,
             ticket: (!message.ticket.is_empty()).then_some(message.ticket),
+            until,
         }),
         _ => Err(ApiError::invalid(faults.join("; ")).into()),
     }

@@ -62,6 +62,16 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("a body has at most {max} bytes"))
     }
 
+    /// A webhook that is nobody's word.
+    pub(super) fn unsigned() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unsigned", "no signature of this source's secret is over this body")
+    }
+
+    /// What it takes to answer cannot be read.
+    pub(super) fn unreadable(detail: String) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "unreadable", detail)
+    }
+
     /// A body that does not come.
     pub(super) fn late() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "late", "the body did not arrive in time")

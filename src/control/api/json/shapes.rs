@@ -12,6 +12,7 @@ use crate::domain::Timestamp;
 use crate::domain::grant::{GrantState, Limits};
 use crate::domain::name::{ActionName, IdentityName, ParameterName, ResourceName, RoleName};
 use crate::domain::resource::Span;
+use crate::domain::ticket::Ticket;
 use crate::settings::catalog::Kind;
 use crate::wire::v1;
 
@@ -57,6 +58,9 @@ pub(super) struct NewAccess {
     /// The ticket that it belongs to.
     #[serde(default)]
     ticket: Option<String>,
+    /// What it ends with besides the ticket, `SOURCE:KEY` each: a job, a deployment, a change.
+    #[serde(default)]
+    until: Vec<Ticket>,
     /// Answer when it is settled and every connected gateway has it, or after this time.
     #[serde(default)]
     pub(super) wait: Option<Span>,
@@ -78,6 +82,7 @@ impl NewAccess {
             limits: (!self.limits.is_empty()).then(|| (&self.limits).into()),
             reason: self.reason,
             ticket: self.ticket.unwrap_or_default(),
+            until: self.until.iter().map(ToString::to_string).collect(),
             key: key.unwrap_or_default(),
             wait_ms: millis(self.wait),
         }

@@ -78,6 +78,7 @@ pub(super) fn fit(catalog: &Model, changes: &[Change], faults: &mut Vec<String>)
             Record::Identity(it) => ("Identity", it.name.as_str(), &it.spec.owner),
             Record::Resource(it) => ("Resource", it.name.as_str(), &it.spec.owner),
             Record::Exception(it) => ("Exception", it.name.as_str(), &it.spec.owner),
+            Record::TicketSource(it) => ("TicketSource", it.name.as_str(), &it.spec.owner),
             _ => continue,
         };
         if !is_person(owner) && !catalog.groups.contains_key(owner) {

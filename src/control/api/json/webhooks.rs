@@ -1,0 +1,126 @@
+//! Webhooks of ticket sources: `POST /webhooks/NAME`.
+//!
+//! Nobody here has a token: whose word it is, its signature says, and where there is none, the ticket is read. Bodies are
+//! read of sources that are there, a bounded number at once. It is answered as soon as the end is committed; what each
+//! gateway has to show for it becomes evidence after.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use tokio::sync::Semaphore;
+
+use super::super::super::actor::ControlHandle;
+use super::super::super::tickets::{Desk, Fault, Taken};
+use super::super::{ApiError, ended};
+use super::problem::Problem;
+use super::{Served, body_of, json_of};
+use crate::domain::name::TicketSourceName;
+use crate::domain::ticket::Ticket;
+
+/// Longest body: an event of an issue with a long text.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Webhooks that are read at once, of all sources.
+const MAX_READING: usize = 64;
+pub(super) fn router(served: &Arc<Served>) -> Router {
+    let (served, reading) = (served.clone(), Arc::new(Semaphore::new(MAX_READING)));
+    let handler = move |name: Result<Path<String>, PathRejection>, request: Request| {
+        let (served, reading) = (served.clone(), reading.clone());
+        async move {
+            let name = name.ok().and_then(|Path(name)| name.parse::<TicketSourceName>().ok());
+            let done = taken(&served.desk, name, &reading, request).await;
+            let handle = &served.identifier.handle;
+            let label = match &done {
+                Ok(taken) => taken.result,
+                Err((label, _)) => label,
+            };
+            handle.shared().metrics.webhooks.with_label_values(&[label]).inc();
+            match done {
+                Ok(taken) => answered(&served, taken),
+                Err((_, problem)) => problem.into_response(),
+            }
+        }
+    };
+    Router::new().route("/webhooks/{name}", post(handler))
+}
+
+type Untaken = (&'static str, Problem);
+
+async fn taken(
+    desk: &Desk,
+    name: Option<TicketSourceName>,
+    reading: &Semaphore,
+    request: Request,
+) -> Result<Taken, Untaken> {
+    let fault = |fault: Fault| (fault.label(), Problem::from(fault));
+    let name = name.filter(|name| desk.is_known(name)).ok_or_else(|| fault(Fault::Unknown))?;
+    let Ok(_place) = reading.try_acquire() else {
+        return Err(("busy", ApiError::limit(format!("{MAX_READING} webhooks are being read already")).into()));
+    };
+    let (parts, body) = request.into_parts();
+    let body = body_of(&parts.headers, body, MAX_BODY_BYTES).await.map_err(|problem| {
+        let label = if problem.status() == StatusCode::PAYLOAD_TOO_LARGE { "oversized" } else { "malformed" };
+        (label, problem)
+    })?;
+    let header = |name: &str| once(&parts.headers, name);
+    desk.take(&name, &header, &body).await.map_err(fault)
+}
+
+/// A header that stands once.
+fn once(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers.get_all(name).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    value.to_str().ok().map(str::to_owned)
+}
+
+fn answered(served: &Served, taken: Taken) -> Response {
+    let json = serde_json::to_vec(&taken).unwrap_or_default();
+    if let (Some(ticket), "closed") = (&taken.ticket, taken.result) {
+        let (handle, stop) = (served.identifier.handle.clone(), served.access.stopping());
+        tokio::spawn(followed(handle, ticket.clone(), taken, stop));
+    }
+    json_of(StatusCode::OK, json)
+}
+
+/// What is left after a ticket closed: requests that waited, and what gateways have to show. A crash here leaves requests
+/// that nobody can approve, and the gateways' own evidence.
+async fn followed(handle: ControlHandle, ticket: Ticket, taken: Taken, mut stop: tokio::sync::watch::Receiver<bool>) {
+    while handle.cancel_waiting(ticket.clone()).await.is_ok_and(|done| done.answer > 0) {}
+    if taken.grants.is_empty() {
+        return;
+    }
+    // What one transaction did not hold ends in the next ones.
+    let mut committed = handle.shared().outbox.subscribe();
+    loop {
+        committed.mark_unchanged();
+        if !handle.model().tickets.owed().contains(&ticket) {
+            break;
+        }
+        tokio::select! {
+            _ = committed.changed() => {}
+            () = super::super::super::stopped(&mut stop) => return,
+        }
+    }
+    let last = handle.model().revision.max(taken.revision);
+    let (receipt, words) = ended::receipt(&handle, (taken.revision, last), &taken.grants, &stop).await;
+    if let Err(error) = handle.note_ticket(&ticket, receipt, words).await {
+        tracing::error!(%error, %ticket, "a receipt could not be recorded");
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unknown => Self::not_found("no ticket source has this name"),
+            Fault::Unsigned => Self::unsigned(),
+            Fault::Stale(why) => ApiError::from(super::super::super::plan::Refused::Conflict(why)).into(),
+            Fault::Malformed(why) => Self::invalid(why),
+            Fault::Unreadable(why) => Self::unreadable(why),
+            Fault::Refused(refused) => ApiError::from(refused).into(),
+        }
+    }
+}
