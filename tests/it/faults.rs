@@ -90,6 +90,9 @@ fn no_fault_lets_a_call_past_its_bound_or_a_use_be_spent_twice() {
                     if trial >= trials {
                         return report;
                     }
+                    if trial > 0 && trial % 100 == 0 {
+                        eprintln!("{trial} trials began");
+                    }
                     let one = std::panic::AssertUnwindSafe(|| {
                         driver.trial(alone.unwrap_or_else(|| mix(seed ^ mix(trial as u64))), &mut report);
                     });
