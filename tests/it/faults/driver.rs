@@ -75,19 +75,26 @@ impl Driver {
         from.elapsed()
     }
 
-    /// A stream under the trial's grant, once the grant is there.
+    /// A stream under the trial's grant, once it runs.
     fn stream(&self, path: &str) -> Watched {
         let (from, bearer) = (Instant::now(), self.bearer());
         let mut given = Instant::now();
-        while get(LISTEN, &bearer, &format!("{path}/first"), Duration::from_secs(1)) != 200 {
+        loop {
+            let watched = Watched::open(LISTEN, &bearer, &format!("{path}/events"));
+            while let (None, false) = watched.told() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            if watched.told().0.is_some() {
+                return watched;
+            }
             assert!(from.elapsed() < PATIENCE, "the grant did not come:\n{}", self.process.log());
             if given.elapsed() > GIVEN {
                 self.house.revoke(self.place, Duration::from_secs(1));
                 self.house.give(self.place, None);
                 given = Instant::now();
             }
+            std::thread::sleep(Duration::from_millis(10));
         }
-        Watched::open(LISTEN, &bearer, &format!("{path}/events"))
     }
 
     fn caller(&self, place: usize, path: String, over: Arc<AtomicBool>, calls: Arc<AtomicUsize>) -> JoinHandle<()> {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The ground of a fault test: a network namespace for each name, small disks, and the network between the namespaces.
 
-usage: ground.py SEED '{"names": {"g0": "10.77.0.2"}, "disks": {"/home/of/g0": "64m"}}'   (as root)
+usage: ground.py SEED '{"names": {"g0": "10.77.0.2"}, "disks": {"/disks/g0": "64m"}}'   (as root)
 
 Each namespace has one device, whose packets come here and are carried on: at once, or as a command says. Disks are mounted
 in a mount namespace of this process's own. Everything ends with this process, which ends when its input does.
@@ -11,7 +11,7 @@ First says {"pid": ..., "namespaces": {"g0": file descriptor}}; then one line fo
   {"from": "g0", "to": "control", "delay": [0, 80], "twice": 10}  each packet on its own takes so many milliseconds, so that
                                                                 later ones arrive earlier; so many percent arrive twice
   {"from": "g0", "to": "control"}                                as it was
-  {"disk": "/home/of/g0", "full": true}                          no byte more fits; false: as it was
+  {"disk": "/disks/g0", "full": true}                          no byte more fits; false: as it was
 """
 import ctypes, errno, fcntl, heapq, json, os, random, select, socket, struct, subprocess, sys, time
 

@@ -134,10 +134,15 @@ impl Watched {
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         stream.write_all(request.as_bytes())?;
         let mut buffer = [0; 4096];
-        while stream.read(&mut buffer)? > 0 {
+        let mut is_first = true;
+        loop {
+            let read = stream.read(&mut buffer)?;
+            // A refusal is no stream.
+            if read == 0 || (std::mem::take(&mut is_first) && !buffer.starts_with(b"HTTP/1.1 200")) {
+                return Ok(());
+            }
             *self.last.lock().unwrap() = Some(SystemTime::now());
         }
-        Ok(())
     }
 
     pub(crate) fn told(&self) -> (Option<SystemTime>, bool) {
