@@ -266,8 +266,8 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
-    use crate::domain::clock::ManualClock;
     use crate::domain::Timestamp;
+    use crate::domain::clock::ManualClock;
     use crate::gateway::authority::MAX_TICK_GAP;
 
     fn authority() -> Arc<AuthorityClock> {

@@ -31,15 +31,8 @@ pub(crate) enum ControlFault {
 }
 
 impl ControlFault {
-    const ALL: [Self; 7] = [
-        Self::Kill,
-        Self::Restarts,
-        Self::Stop,
-        Self::Clock,
-        Self::DiskFull,
-        Self::Restored,
-        Self::RestoredUndeclared,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Kill, Self::Restarts, Self::Stop, Self::Clock, Self::DiskFull, Self::Restored, Self::RestoredUndeclared];
 
     const fn name(self) -> &'static str {
         match self {

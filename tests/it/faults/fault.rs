@@ -107,11 +107,8 @@ impl Fault {
                 gateway.network(same(), same());
             }
             Self::Reorder => {
-                let mut drawn = || Way::Slow {
-                    least: Duration::ZERO,
-                    most: random.millis(10..400),
-                    twice: random.below(30),
-                };
+                let mut drawn =
+                    || Way::Slow { least: Duration::ZERO, most: random.millis(10..400), twice: random.below(30) };
                 gateway.network(drawn(), drawn());
             }
             Self::Flapping => {
@@ -134,9 +131,7 @@ impl Fault {
                 gateway.disk(true);
                 let (from, bearer) = (std::time::Instant::now(), gateway.bearer());
                 let path = format!("{}/{}", gateway.canary(), "x".repeat(LONG));
-                while from.elapsed() < FULL_AFTER
-                    && get(LISTEN, &bearer, &path, Duration::from_secs(1)) == 200
-                {}
+                while from.elapsed() < FULL_AFTER && get(LISTEN, &bearer, &path, Duration::from_secs(1)) == 200 {}
             }
         }
     }

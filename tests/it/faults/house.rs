@@ -81,8 +81,16 @@ impl House {
         let key = Key::es256("k1");
         std::fs::write(at("jwks.json"), jwks(&[&key])).unwrap();
         let gateways = (0..gateways).map(|place| format!("g{place}")).collect();
-        let mut house =
-            Self { home, ground, ledger, disturbed: Disturbed::default(), key, control, gateways, token: String::new() };
+        let mut house = Self {
+            home,
+            ground,
+            ledger,
+            disturbed: Disturbed::default(),
+            key,
+            control,
+            gateways,
+            token: String::new(),
+        };
         house.settle();
         house
     }
