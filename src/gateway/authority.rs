@@ -180,6 +180,11 @@ impl AuthorityClock {
         micros(self.clock.coarse()).saturating_sub(pulse) > micros(MAX_TICK_GAP)
     }
 
+    /// When the latest pause was noticed, since boot: whoever finds another one than before looks again what ended.
+    pub fn paused(&self) -> Duration {
+        Duration::from_micros(self.gap.load(SeqCst))
+    }
+
     /// A wall clock that was set ahead makes authority look older than it is, until a renewal is answered: one is due.
     fn notice_step(&self, boot: u64) {
         let sent = self.sent_boot.load(SeqCst);

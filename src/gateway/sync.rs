@@ -49,8 +49,8 @@ use crate::settings::gateway::ControlEndpoint;
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 /// First pause before the stream is opened again; each next one is twice as long.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
-/// Longest pause: as long as between two renewals.
-const MAX_BACKOFF: Duration = Duration::from_secs(3);
+/// Longest pause: a control plane that is there again is followed again within a second.
+const MAX_BACKOFF: Duration = Duration::from_millis(600);
 /// Time to give uses of counted grants back before the process ends. What is not given back is spent.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// Revisions that wait for their calls to end; one more holds up the stream.

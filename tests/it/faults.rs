@@ -1,27 +1,31 @@
-//! Faults at random, seeded: gateways that are killed, stopped, cut off, delayed or given a wrong clock, and a control
-//! plane that is killed and stopped, while grants are revoked and counted. A model checks what the upstream saw.
+//! Faults at random, seeded: gateways that are killed, stopped, cut off one way or both, delayed, or given wrong clocks or
+//! full disks, and a control plane to which the same is done, and whose store is put back from copies, while grants are
+//! revoked and counted. A model checks what the upstream saw. Everybody is in a network namespace of their own.
 //!
 //! A trial is one grant on one gateway under one fault: `FAULTS_TRIALS` trials (a few, unless it says more), drawn from
-//! `FAULTS_SEED`. Trials run beside each other, one at a time on each gateway. A trial that fails prints its own seed, and
-//! `FAULTS_TRIAL` runs that one alone.
+//! `FAULTS_SEED`. Trials run beside each other, one at a time on each of `FAULTS_GATEWAYS` gateways. A trial that fails
+//! prints its own seed, and `FAULTS_TRIAL` runs that one alone.
 
+mod control;
+mod disturbed;
 mod driver;
+mod fault;
+mod ground;
+mod house;
 mod ledger;
-mod link;
 mod model;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use self::control::Control;
+use self::driver::Driver;
+use self::house::House;
+use self::model::Report;
 
-use self::driver::{Driver, House, Report};
-use self::ledger::Ledger;
-use crate::world::Fleet;
-
-/// Gateways, and trials beside each other.
-const GATEWAYS: usize = 6;
+/// Gateways, and trials beside each other. One more has no faults of its own.
+const GATEWAYS: u64 = 6;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
@@ -61,51 +65,70 @@ fn no_fault_lets_a_call_past_its_bound_or_a_use_be_spent_twice() {
     let alone = number("FAULTS_TRIAL");
     let trials = usize::try_from(number("FAULTS_TRIALS").unwrap_or(24)).unwrap();
     let trials = if alone.is_some() { 1 } else { trials };
-    let gateways = if alone.is_some() { 2 } else { GATEWAYS.min(trials.max(2)) };
-    let ledger = Ledger::start();
-    let names: Vec<String> = (0..gateways).map(|place| format!("g{place}")).collect();
-    let mut fleet = Fleet::of(ledger.address, &names.iter().map(String::as_str).collect::<Vec<_>>());
-    fleet.apply(&driver::catalog(ledger.address, gateways));
-    let house = Arc::new(House::new(&fleet, ledger, gateways));
-    let drivers: Vec<Driver> = (0..gateways).map(|place| Driver::start(house.clone(), place)).collect();
-    house.join(&drivers);
+    let gateways = usize::try_from(number("FAULTS_GATEWAYS").unwrap_or(GATEWAYS)).unwrap();
+    let gateways = if alone.is_some() { 1 } else { gateways.min(trials) };
+    let house = Arc::new(House::new(seed, gateways + 1));
+    let mut control = Control::start(house.clone());
+    let mut drivers: Vec<Driver> = (0..=gateways).map(|place| Driver::start(house.clone(), place)).collect();
+    house.furnish();
+    for driver in &drivers {
+        driver.enter();
+        driver.back();
+    }
+    // Where this thread is from now on.
+    let witness = drivers.pop().unwrap();
     let next = Arc::new(AtomicUsize::new(0));
     let running: Vec<_> = drivers
         .into_iter()
         .map(|mut driver| {
             let next = next.clone();
             std::thread::spawn(move || {
+                driver.enter();
                 let mut report = Report::default();
                 loop {
                     let trial = next.fetch_add(1, SeqCst);
                     if trial >= trials {
                         return report;
                     }
-                    driver.trial(alone.unwrap_or_else(|| mix(seed ^ mix(trial as u64))), &mut report);
+                    if trial > 0 && trial % 100 == 0 {
+                        eprintln!("{trial} trials began");
+                    }
+                    let one = std::panic::AssertUnwindSafe(|| {
+                        driver.trial(alone.unwrap_or_else(|| mix(seed ^ mix(trial as u64))), &mut report);
+                    });
+                    if let Err(panic) = std::panic::catch_unwind(one) {
+                        // Its gateway ends with this thread: what others would find of it is no news.
+                        next.store(trials, SeqCst);
+                        std::panic::resume_unwind(panic);
+                    }
                 }
             })
         })
         .collect();
-    // The control plane has faults of its own, for all gateways at once.
+    let mut report = Report::default();
     let mut random = Random::of(mix(seed));
+    let mut failed = None;
     while alone.is_none() && running.iter().any(|driver| !driver.is_finished()) {
-        std::thread::sleep(random.millis(4_000..12_000));
-        let away = random.millis(50..4_000);
-        if random.below(2) == 0 {
-            fleet.control.signal(Signal::STOP);
-            std::thread::sleep(away);
-            fleet.control.signal(Signal::CONT);
-        } else {
-            fleet.control.kill();
-            std::thread::sleep(away);
-            fleet.restart_control();
+        std::thread::sleep(random.millis(6_000..16_000));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| control.trial(&mut random, &witness)));
+        match done {
+            Ok((fault, back)) => report.disturbed(fault, back),
+            Err(panic) => {
+                failed = Some(panic);
+                next.store(trials, SeqCst);
+                break;
+            }
         }
     }
-    let mut report = Report::default();
-    let failed: Vec<_> =
-        running.into_iter().filter_map(|driver| driver.join().map(|one| report.add(one)).err()).collect();
+    for driver in running {
+        match driver.join() {
+            Ok(one) => report.add(one),
+            Err(panic) => failed = Some(panic),
+        }
+    }
     report.print(seed);
-    if let Some(panic) = failed.into_iter().next() {
+    if let Some(panic) = failed {
+        eprintln!("FAULTS_SEED={seed} FAULTS_TRIALS={trials} FAULTS_GATEWAYS={gateways}");
         std::panic::resume_unwind(panic);
     }
     assert_eq!(report.trials(), trials);

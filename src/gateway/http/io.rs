@@ -39,6 +39,8 @@ pub(crate) struct CallerIo {
     /// While it takes nothing.
     impatience: Option<Pin<Box<Sleep>>>,
     authority: Arc<AuthorityClock>,
+    /// The pause that was known when something was last written.
+    paused: Duration,
 }
 
 impl CallerIo {
@@ -50,13 +52,19 @@ impl CallerIo {
     ) -> Self {
         let socket = Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd()));
         let stream = BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream);
-        Self { stream, socket, established, stalled: 0, patience, impatience: None, authority }
+        let paused = authority.paused();
+        Self { stream, socket, established, stalled: 0, patience, impatience: None, authority, paused }
     }
 
     /// Whether what is written may leave. Where the process stood still between the look at the call and here, it is looked
     /// at again first: the task that writes is woken for that.
-    fn poll_fresh(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.authority.stood_still() {
+    ///
+    /// The pulse may have looked by now, and cut the call, while this thread still stood between the two: then the pause is
+    /// known that was not when something was last written.
+    fn poll_fresh(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stood_still = self.authority.stood_still();
+        let known = std::mem::replace(&mut self.paused, self.authority.paused());
+        if !stood_still && known == self.paused {
             return Poll::Ready(());
         }
         cx.waker().wake_by_ref();
@@ -258,9 +266,30 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+    use crate::domain::Timestamp;
+    use crate::domain::clock::ManualClock;
+    use crate::gateway::authority::MAX_TICK_GAP;
 
     fn authority() -> Arc<AuthorityClock> {
         AuthorityClock::new(Arc::new(crate::clock::SystemClock), crate::gateway::authority::Memory::volatile())
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_somebody_else_noticed_first_is_looked_at_before_more_is_written() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _caller = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_000)));
+        let authority = AuthorityClock::new(clock.clone(), crate::gateway::authority::Memory::volatile());
+        let mut io = CallerIo::new(stream, SystemTime::UNIX_EPOCH, Duration::MAX, authority.clone());
+        let mut writes = async || poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, b"x").is_ready())).await;
+        assert!(writes().await);
+        // The process stood still while this task was about to write, and the pulse came first.
+        clock.advance(MAX_TICK_GAP * 2);
+        authority.tick();
+        authority.looked(authority.coarse());
+        assert!(!writes().await, "the call is looked at first");
+        assert!(writes().await);
     }
 
     /// One look for what the caller sends: nothing, as it waits for its answer.

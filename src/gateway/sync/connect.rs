@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::evidence::cosignature::CosignerKey;
@@ -16,8 +18,14 @@ use crate::wire::v1::grant_stream_client::GrantStreamClient;
 /// Largest message taken: a delta or a part of a snapshot is half a MiB, and one object more at most.
 pub(super) const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A connection that answers no ping for this long is gone; half of it passes before one is sent.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// When the next attempt to connect begins beside those that are under way. A lost packet is sent again after a second,
+/// then two: whoever waits for that notices too late that the network is well again.
+const ATTEMPT_EVERY: Duration = Duration::from_millis(400);
+/// How often a connection is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// A connection that answers no ping for this long is gone. With the time before the ping it is less than the least age
+/// of authority: a network that comes back finds a new connection tried, and not an old one that waits for its turn.
+const PING_PATIENCE: Duration = Duration::from_secs(2);
 /// How much of a snapshot may be on its way unread.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -51,8 +59,20 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Opens a connection for the stream. Certificates are read each time: they are renewed beneath us.
 pub(super) async fn connect(endpoint: &ControlEndpoint) -> Result<GrantStreamClient<Channel>, ConnectError> {
-    let channel = channel(endpoint).await?.connect().await?;
+    let endpoint = channel(endpoint).await?;
+    let channel = first(|| endpoint.connect()).await?;
     Ok(GrantStreamClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// What the first attempt comes to that ends, of several that begin one after the other.
+async fn first<F: Future>(attempt: impl Fn() -> F) -> F::Output {
+    let mut attempts = FuturesUnordered::from_iter([attempt()]);
+    loop {
+        tokio::select! {
+            Some(ended) = attempts.next() => return ended,
+            () = tokio::time::sleep(ATTEMPT_EVERY) => attempts.push(attempt()),
+        }
+    }
 }
 
 /// A client for the control plane's other operations, over a connection of its own.
@@ -88,8 +108,8 @@ async fn channel(endpoint: &ControlEndpoint) -> Result<Endpoint, ConnectError> {
     Ok(Endpoint::from_shared(uri)?
         .tls_config(tls)?
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE / 2)
-        .keep_alive_timeout(KEEP_ALIVE / 2)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(STREAM_WINDOW_BYTES)
@@ -112,4 +132,30 @@ pub(super) async fn keys(endpoint: &ControlEndpoint) -> Result<Vec<CosignerKey>,
 
 pub(super) async fn read(path: &std::path::Path) -> Result<Vec<u8>, ConnectError> {
     tokio::fs::read(path).await.map_err(|error| ConnectError::File { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_whose_packets_were_lost_is_not_waited_for() {
+        let (began, attempts) = (tokio::time::Instant::now(), AtomicU32::new(0));
+        let is_healed = || began.elapsed() >= Duration::from_secs(2);
+        let ended = first(|| {
+            attempts.fetch_add(1, SeqCst);
+            let is_answered = is_healed();
+            async move {
+                if !is_answered {
+                    tokio::time::sleep(CONNECT_TIMEOUT).await;
+                }
+                is_answered
+            }
+        });
+        assert!(ended.await);
+        assert!(began.elapsed() <= Duration::from_secs(2) + ATTEMPT_EVERY, "{:?}", began.elapsed());
+        assert_eq!(attempts.load(SeqCst), 6);
+    }
 }

@@ -1,8 +1,8 @@
-//! The upstream, which notes what comes when; and the caller of a stream, who notes what comes back.
+//! The upstream, which notes what comes when and counts its bytes; and the caller of a stream, who notes what comes back.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -10,17 +10,28 @@ use std::time::{Duration, SystemTime};
 /// How often a stream says something.
 const BEAT: Duration = Duration::from_millis(20);
 
-/// When requests came, by the trial in their path.
+/// What the upstream saw of a trial.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// When its requests came.
+    pub(crate) came: Vec<SystemTime>,
+    /// Bytes that came and went.
+    pub(crate) bytes: u64,
+    /// Streams that nobody has ended.
+    pub(crate) open: usize,
+}
+
+/// What came, by the trial in the path.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     pub(crate) address: SocketAddr,
-    seen: Arc<Mutex<HashMap<String, Vec<SystemTime>>>>,
+    seen: Arc<Mutex<HashMap<String, Seen>>>,
 }
 
 impl Ledger {
     /// Paths are `/GATEWAY/TRIAL/…`; those that end in `/events` go on until somebody ends them.
-    pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn start(address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let ledger = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
         let kept = ledger.clone();
         std::thread::spawn(move || {
@@ -46,20 +57,32 @@ impl Ledger {
         let head = String::from_utf8_lossy(&head).into_owned();
         let path = head.split(' ').nth(1).unwrap_or_default();
         let trial = path.split('/').nth(2).unwrap_or_default().to_owned();
-        self.seen.lock().unwrap().entry(trial).or_default().push(came);
+        let note = |note: &dyn Fn(&mut Seen)| note(self.seen.lock().unwrap().entry(trial.clone()).or_default());
+        note(&|seen| {
+            seen.came.push(came);
+            seen.bytes += head.len() as u64;
+        });
+        let write = |stream: &mut TcpStream, bytes: &[u8]| {
+            let is_written = stream.write_all(bytes).is_ok();
+            note(&|seen| seen.bytes += bytes.len() as u64);
+            is_written
+        };
         if path.ends_with("/events") {
-            let _ =
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n");
-            while stream.write_all(b"data: x\n\n").is_ok() {
+            note(&|seen| seen.open += 1);
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+            let mut goes_on = write(&mut stream, head);
+            while goes_on {
                 std::thread::sleep(BEAT);
+                goes_on = write(&mut stream, b"data: x\n\n");
             }
+            note(&|seen| seen.open -= 1);
         } else {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+            write(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
         }
     }
 
-    /// When the requests of a trial came. They are forgotten.
-    pub(crate) fn take(&self, trial: &str) -> Vec<SystemTime> {
+    /// What came of a trial. It is forgotten.
+    pub(crate) fn take(&self, trial: &str) -> Seen {
         self.seen.lock().unwrap().remove(trial).unwrap_or_default()
     }
 }
@@ -111,17 +134,18 @@ impl Watched {
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         stream.write_all(request.as_bytes())?;
         let mut buffer = [0; 4096];
-        while stream.read(&mut buffer)? > 0 {
+        let mut is_first = true;
+        loop {
+            let read = stream.read(&mut buffer)?;
+            // A refusal is no stream.
+            if read == 0 || (std::mem::take(&mut is_first) && !buffer.starts_with(b"HTTP/1.1 200")) {
+                return Ok(());
+            }
             *self.last.lock().unwrap() = Some(SystemTime::now());
         }
-        Ok(())
     }
 
-    pub(crate) fn last(&self) -> Option<SystemTime> {
-        *self.last.lock().unwrap()
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(SeqCst)
+    pub(crate) fn told(&self) -> (Option<SystemTime>, bool) {
+        (*self.last.lock().unwrap(), self.is_over.load(SeqCst))
     }
 }
