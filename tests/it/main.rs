@@ -24,6 +24,7 @@ mod faults;
 mod fleet;
 mod grants;
 mod grpc;
+mod hostile;
 mod http2;
 mod http_api;
 mod identify;
