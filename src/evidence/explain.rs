@@ -372,8 +372,8 @@ fn calls(
                 }
                 line
             }
+            // Its end: that a gateway obeyed it is no sign that the grant had taken effect there.
             Event::Enforced(enforced) => {
-                grant.calls.enforced.entry(log.name.clone()).or_insert(enforced.revision);
                 let (cut, took) = (enforced.cut.len(), enforced.took_us);
                 let text = format!("the end of grant {id}, {cut} calls cut, after {took}us");
                 line(log, found, "gateway", "grant.enforced", &text)
