@@ -2,7 +2,9 @@
 
 mod access;
 mod gateway;
+mod hostile;
 mod http;
 mod log;
+mod matrix;
 mod plane;
 mod stream;
