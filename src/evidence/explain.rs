@@ -3,6 +3,8 @@
 //! Reads the control plane's log and gateways' logs and knows nothing but them: what is told stands in a record, and each
 //! line says in which. It does not verify; whoever must know verifies the logs beside it.
 
+mod effect;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use super::storage::Storage;
 use super::tree::leaf_hash;
 use crate::domain::Timestamp;
 use crate::domain::name::{ApprovalId, CallId, ChangeId, GrantId, RequestId};
+
+pub use effect::ApprovalStory;
 
 /// Calls under one grant that are listed from its beginning, and as many from its end. All are counted.
 const LISTED: usize = 10;
@@ -101,6 +105,8 @@ pub struct Story {
     /// The request as its last record tells it: who asked, what analysing it said, who approved seeing what. Of one that was
     /// too large for a record, what was kept of it. `None` for a grant that was made by hand, and where no record is there.
     pub request: Option<Value>,
+    /// What became of each approval of it.
+    pub approvals: Vec<ApprovalStory>,
     /// The version of the policy that decided: who published it, when and why; its files are in the record.
     pub policy: Option<Value>,
     /// The change of catalog or policy as its last record tells it: who wanted it, what it did, who approved seeing what.
@@ -133,6 +139,7 @@ pub fn explain(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<Story
         id: GrantId::from_bits(id).to_string(),
         subject,
         request: None,
+        approvals: Vec::new(),
         policy: None,
         change: None,
         grants: Vec::new(),
@@ -157,6 +164,7 @@ pub fn explain(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<Story
         }
     }
     story.grants = grants.into_values().collect();
+    story.approvals = story.request.as_ref().map(|request| effect::of(request, &story.grants)).unwrap_or_default();
     story.timeline.sort_by(|a, b| (a.at, &a.log, a.seq).cmp(&(b.at, &b.log, b.seq)));
     story.timeline.dedup_by(|a, b| (&a.log, a.seq) == (&b.log, b.seq));
     Ok(Some(story))
@@ -427,8 +435,8 @@ fn calls(
                 }
                 line
             }
+            // Its end: that a gateway obeyed it is no sign that the grant had taken effect there.
             Event::Enforced(enforced) => {
-                grant.calls.enforced.entry(log.name.clone()).or_insert(enforced.revision);
                 let (cut, took) = (enforced.cut.len(), enforced.took_us);
                 let text = format!("the end of grant {id}, {cut} calls cut, after {took}us");
                 line(log, found, "gateway", "grant.enforced", &text)

@@ -1,5 +1,6 @@
 //! What the house rules say and a compiler does not check: who imports whom, how a module opens, what lies where.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -370,10 +371,10 @@ fn every_exception_from_a_lint_has_its_reason() {
 
 #[test]
 fn every_example_config_loads() {
-    let examples: Vec<_> = files("config")
-        .into_iter()
-        .filter(|(name, _)| name.ends_with(".yaml") && !name.contains("kubernetes/"))
-        .collect();
+    let (policies, others): (Vec<_>, Vec<_>) =
+        files("config").into_iter().partition(|(name, _)| name.contains("/policy/"));
+    let examples: Vec<_> =
+        others.into_iter().filter(|(name, _)| name.ends_with(".yaml") && !name.contains("kubernetes/")).collect();
     let kind = |name: &str| settings::check_file(&root().join("config").join(name));
     assert_eq!(kind("gateway.yaml"), Ok(FileKind::Gateway));
     assert_eq!(kind("control.yaml"), Ok(FileKind::Control));
@@ -386,6 +387,11 @@ fn every_example_config_loads() {
     );
     let documents = catalog::load(&root().join("config/catalog")).unwrap();
     assert!(documents.len() >= 4, "{documents:?}");
+    // A policy is its rules with their cases.
+    let sets: BTreeSet<&Path> = policies.iter().filter_map(|(_, path)| path.parent()).collect();
+    for set in sets {
+        crate::dev::run(&root(), &["policy", "test", "-f", set.to_str().unwrap()]).exits(0);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::super::failure::{Exit, Failure};
 use super::super::output::Human;
 use super::Log as LogOf;
 use crate::domain::name::GrantId;
-use crate::evidence::explain::{self, GrantStory, Log, Story};
+use crate::evidence::explain::{self, ApprovalStory, GrantStory, Log, Story};
 use crate::evidence::storage::DiskStorage;
 use crate::evidence::verify::{self, VerifyOptions};
 
@@ -96,6 +96,9 @@ fn shown(answer: &Answer) -> Human {
         explain::Subject::Change => "change",
     };
     let mut parts = vec![Human::Lines(vec![format!("{kind} {}", story.id)]), Human::Details(asked(story))];
+    if !story.approvals.is_empty() {
+        parts.push(Human::Lines(story.approvals.iter().flat_map(approved).collect()));
+    }
     parts.extend(story.grants.iter().map(|grant| Human::Lines(granted(grant))));
     let row = |line: &explain::Line| {
         let at = crate::domain::Timestamp::from_unix_seconds(line.at.unix_seconds());
@@ -184,6 +187,15 @@ fn asked(story: &Story) -> Vec<(&'static str, String)> {
         ("approved by", list("/approvals", "by")),
         ("settled", text("/settled/reason")),
     ]
+}
+
+fn approved(approval: &ApprovalStory) -> Vec<String> {
+    let ApprovalStory { id, by, enforced, without_effect } = approval;
+    let none = without_effect.iter().map(|why| format!("approval {id} by {by} had no effect: {why}"));
+    let first = |(log, revision): (&String, &u64)| {
+        format!("approval {id} by {by} was enforced from revision {revision} on, by {log}")
+    };
+    none.chain(enforced.iter().map(first)).collect()
 }
 
 fn granted(grant: &GrantStory) -> Vec<String> {

@@ -2,8 +2,10 @@
 
 mod access;
 mod gateway;
+mod hostile;
 mod http;
 mod log;
+mod matrix;
 mod plane;
 mod scoped;
 mod stream;

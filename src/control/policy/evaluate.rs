@@ -135,9 +135,11 @@ impl PolicySet {
     fn answer(&self, allows: bool, rules: BTreeSet<String>, question: &Question<'_>) -> Answer {
         let mut answer = Answer { allows, ..Answer::default() };
         for (id, rule) in rules.iter().filter_map(|id| self.rules.get(id).map(|rule| (id, rule))) {
-            if rule.forbids {
-                let code = rule.finding.clone().unwrap_or_else(|| "forbidden".to_owned());
-                let text = rule.says.clone().unwrap_or_else(|| format!("the rule {id} forbids it"));
+            // A rule that permits may say something to whoever approves, too.
+            if rule.forbids || rule.finding.is_some() || rule.says.is_some() {
+                let (code, does) = if rule.forbids { ("forbidden", "forbids") } else { ("noted", "permits") };
+                let code = rule.finding.clone().unwrap_or_else(|| code.to_owned());
+                let text = rule.says.clone().unwrap_or_else(|| format!("the rule {id} {does} it"));
                 answer.findings.push(Finding { code, text });
             }
             for approvers in &rule.approvers {

@@ -132,3 +132,22 @@ fn an_evaluation_with_an_error_denies_whatever_else_permits() {
     let outcomes = super::cases::run(&set, &case.unwrap());
     assert!(outcomes[0].wrong.is_empty(), "{outcomes:?}");
 }
+
+#[test]
+fn a_rule_that_permits_says_what_approvers_are_to_see() {
+    let found = |annotations: &str, code: &str| {
+        let set = PolicySet::compile(&rules(&format!("{annotations} {OPEN};"))).unwrap();
+        let case = crate::settings::cases::read(
+            "c.yaml",
+            &format!(
+                "cases: [{{ name: x, person: alice, identity: {{ name: a, owner: alice }}, \
+                 resource: {{ name: r, owner: bob }}, actions: [read], duration: 1m, \
+                 expect: {{ decision: grant, finding: {code} }} }}]"
+            ),
+        );
+        super::cases::run(&set, &case.unwrap()).remove(0).wrong
+    };
+    assert!(found("@finding(\"odd\") @says(\"not its purpose\")", "odd").is_empty());
+    assert!(found("@says(\"not its purpose\")", "noted").is_empty());
+    assert!(!found("", "noted").is_empty(), "what says nothing is no finding");
+}

@@ -14,7 +14,7 @@ use crate::dev::{START, command, eventually};
 
 /// A process of ours that logs JSON lines.
 pub(crate) struct Process {
-    child: Option<Child>,
+    pub(crate) child: Option<Child>,
     log: Arc<Mutex<String>>,
     lines: Receiver<Value>,
 }
