@@ -121,7 +121,8 @@ fn two_control_planes_witness_each_other_and_one_that_was_put_back_is_an_alarm()
     // What was kept of each is what the log must have grown from.
     let kept = one.home().join("control/cosignatures").join(name_of(&key_two).replace('/', "_"));
     let log = one.home().join("control/evidence").display().to_string();
-    run(one.home(), &["evidence", "verify", &log, "--against", &kept.display().to_string()]).exits(0);
+    run(one.home(), &["evidence", "verify", &log, "--key", &one.log_key(), "--against", &kept.display().to_string()])
+        .exits(0);
 
     // Everything of it is put back, and its own files tell nothing: the other one knows.
     one.stop();
