@@ -272,7 +272,7 @@ fn a_policy_that_would_not_give_a_grant_any_more_ends_it_and_shows_what_for() {
     let state = |id: &str| dev.json(&["grant", "show", id])["state"].as_str().unwrap().to_owned();
     eventually("what nobody approved has ended", PATIENCE, || state(&ends) == "revoked");
     let told = story(&dev, &ends, &["grant.revoked"]);
-    let why = "version 2 of the policy would not give it any more: nobody approved it, and it takes owner:orders";
+    let why = "version 2 of the policy would not give it any more: nobody approved it, and it takes owner:bob";
     assert!(line(&told, "grant.revoked").contains(why), "{told}");
     assert_eq!(state(&kept), "active");
     dev.call("billing", "GET", "/v1/orders/42").is(200);
