@@ -1,3 +1,5 @@
+//! Live grants are judged anew: what ends, what goes on, and why.
+
 use super::super::catalog::plan_apply;
 use super::super::identity::plan_state;
 use super::super::policy::{plan_publish, starter};

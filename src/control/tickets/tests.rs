@@ -1,3 +1,5 @@
+//! What is bound to tickets, what closes them, and what is said twice or too late.
+
 use super::super::catalog::plan_apply;
 use super::super::grant::{GrantRequest, plan_create};
 use super::super::sample::{NOW, carried_out, context, document, model, request};

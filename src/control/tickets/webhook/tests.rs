@@ -1,3 +1,5 @@
+//! Signatures of each shape, and what each says of a ticket.
+
 use serde_json::json;
 
 use super::*;
