@@ -74,7 +74,7 @@ impl Injected {
         let of = |inject: &&str| {
             told.lines().any(|line| line.contains("(INJECTED)") && line.contains(inject.split(':').next().unwrap()))
         };
-        row.inject.iter().all(|inject| of(&inject))
+        row.inject.iter().all(of)
     }
 }
 
