@@ -68,6 +68,9 @@ pub enum LogError {
         /// What the system says.
         error: io::Error,
     },
+    /// What was pruned cannot be removed.
+    #[error("segments that were pruned cannot be removed: {0}")]
+    Pruned(#[source] io::Error),
     /// Another process writes there.
     #[error(
         "another process writes the evidence in {0}: end it first, or give this one a directory of its own (evidence.dir)"
@@ -147,7 +150,7 @@ impl EvidenceLog {
         }
         sequencer::refuse_rollback(&storage, &verifier)?;
         // What was to be deleted when the last process ended.
-        retention::delete(&*storage).map_err(LogError::Directory)?;
+        retention::delete(&*storage).map_err(LogError::Pruned)?;
         let durability = options.durability;
         let (journal, report) = Journal::open(storage.clone(), origin, writer, options, clock.clone())?;
         let started = SequencerHandle::start(storage.clone(), journal.clone(), key.clone(), durability, clock);

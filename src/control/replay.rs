@@ -55,6 +55,7 @@ impl Asked {
             limits: grant.limits.clone(),
             reason: grant.lineage.reason.clone(),
             ticket: grant.lineage.ticket.clone(),
+            until: grant.lineage.until.clone(),
         };
         Self { of: format!("grant {}", grant.id), requester, ask, calls }
     }

@@ -124,7 +124,8 @@ impl View {
     }
 
     fn has_exception(&self, model: &Model, exception: &Exception) -> bool {
-        model.routes.get(&exception.spec.route).is_some_and(|kept| self.has_route(&kept.value))
+        let route = exception.spec.route.as_ref().and_then(|name| model.routes.get(name));
+        route.is_some_and(|kept| self.has_route(&kept.value))
     }
 
     /// Goes on to `next`, in which the gateway's scope is the same.
@@ -150,7 +151,7 @@ impl View {
     /// such that it knows went out. Rare; the whole part says it best.
     fn has_moved(&self, before: &Model, next: &Model) -> bool {
         let mut exceptions = before.exceptions.diff(&next.exceptions);
-        let excepted = |name: &RouteName| next.exceptions.values().any(|kept| kept.value.spec.route == *name);
+        let excepted = |name: &RouteName| next.exceptions.values().any(|kept| kept.value.spec.route.as_ref() == Some(name));
         let mut routes = before.routes.diff(&next.routes);
         before.epoch != next.epoch
             || resources(next, &self.scope) != *self.resources

@@ -90,7 +90,7 @@ fn no_fault_lets_a_call_past_its_bound_or_a_use_be_spent_twice() {
                     if trial >= trials {
                         return report;
                     }
-                    if trial > 0 && trial % 100 == 0 {
+                    if trial > 0 && trial.is_multiple_of(100) {
                         eprintln!("{trial} trials began");
                     }
                     let one = std::panic::AssertUnwindSafe(|| {

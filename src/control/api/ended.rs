@@ -44,6 +44,7 @@ fn told(receipt: &v1::GatewayReceipt) -> Value {
     let state = match receipt.state() {
         v1::gateway_receipt::State::Enforced => "enforced",
         v1::gateway_receipt::State::Lapsed => "lapsed",
+        v1::gateway_receipt::State::NotConcerned => "not_concerned",
         v1::gateway_receipt::State::Pending | v1::gateway_receipt::State::Unspecified => "pending",
     };
     let call = |cut: &v1::CutCallInfo| {

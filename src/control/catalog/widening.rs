@@ -35,7 +35,14 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
                     gained(who, excepted(spec), &mut found);
                 }
             }
+            // Whoever says when tickets close says when grants end: a source that others take for granted changes before two.
+            Record::TicketSource(it) if before.ticket_sources.contains_key(&it.name) => {
+                let what = format!("another word for when tickets of {} close", it.name);
+                gained("whoever holds a grant until then", what, &mut found);
+            }
             Record::Group(_)
+            | Record::TicketSource(_)
+            | Record::Ticket(_)
             | Record::Meta(_)
             | Record::Grant(_)
             | Record::Ledger(_)

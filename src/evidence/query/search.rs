@@ -26,8 +26,14 @@ impl Query {
     /// # Errors
     /// When the log or the index cannot be read.
     pub fn after(index: Arc<Index>, from: u64, filter: Filter) -> Result<Self, QueryError> {
-        let (reader, open) = (index.reader(from)?, std::collections::HashSet::new());
-        Ok(Self { reader, filter, open, before: (from > 0).then_some((index, from)) })
+        Ok(Self {
+            storage: index.storage(),
+            reader: index.reader(from)?,
+            begun: false,
+            filter,
+            open: std::collections::HashSet::new(),
+            before: (from > 0).then_some((index, from)),
+        })
     }
 }
 

@@ -108,6 +108,7 @@ impl CatalogService {
                     limits: Default::default(),
                     reason: "what it was refused".to_owned(),
                     ticket: None,
+                    until: Vec::new(),
                 },
                 calls: call.count,
             });
