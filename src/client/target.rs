@@ -141,7 +141,7 @@ pub struct ClientCertificate {
 /// Where the address comes from: the token and the CA then come from there too, unless they are named.
 enum Source {
     Named,
-    Context(String, context::Context),
+    Context(String, Box<context::Context>),
     Dir,
 }
 
@@ -214,7 +214,7 @@ fn address(pointers: &Pointers, env: &Environment, dir: &Path) -> Result<(String
         }
     }
     match context::load(env.config.as_deref(), pointers.context.as_deref())? {
-        Some((name, context)) => Ok((url(&context.address)?, Source::Context(name, context))),
+        Some((name, context)) => Ok((url(&context.address)?, Source::Context(name, Box::new(context)))),
         None => Ok((DevFile::read(dir)?.control, Source::Dir)),
     }
 }

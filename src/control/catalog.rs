@@ -169,7 +169,8 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) | Record::Ticket(_) => None,
+        | Record::Proposal(_)
+        | Record::Ticket(_) => None,
     }
 }
 

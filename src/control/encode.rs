@@ -54,7 +54,8 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) | Record::Ticket(_) => None,
+        | Record::Proposal(_)
+        | Record::Ticket(_) => None,
     }
 }
 

@@ -151,7 +151,8 @@ impl View {
     /// such that it knows went out. Rare; the whole part says it best.
     fn has_moved(&self, before: &Model, next: &Model) -> bool {
         let mut exceptions = before.exceptions.diff(&next.exceptions);
-        let excepted = |name: &RouteName| next.exceptions.values().any(|kept| kept.value.spec.route.as_ref() == Some(name));
+        let excepted =
+            |name: &RouteName| next.exceptions.values().any(|kept| kept.value.spec.route.as_ref() == Some(name));
         let mut routes = before.routes.diff(&next.routes);
         before.epoch != next.epoch
             || resources(next, &self.scope) != *self.resources

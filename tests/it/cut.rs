@@ -370,6 +370,7 @@ fn administrator(dev: &Dev, runtime: &tokio::runtime::Runtime) -> Client {
         address: dev.addresses.control.clone(),
         ca_pem: std::fs::read(dev.dir().join("ca.pem")).unwrap(),
         token: Some(client_token(&dev.dir().join("people/administrator")).unwrap()),
+        signed_in: None,
         certificate: None,
     };
     runtime.block_on(Client::connect(&target)).unwrap()

@@ -393,6 +393,7 @@ fn a_gateways_certificate_opens_no_certificate_for_another_key() {
         address: fleet.address.clone(),
         ca_pem: read("control/ca/ca.pem"),
         token: None,
+        signed_in: None,
         certificate: Some(certificate),
     };
     let own = rcgen::KeyPair::from_pem(&String::from_utf8(read("control/gateways/edge/gateway.key")).unwrap()).unwrap();

@@ -1,8 +1,8 @@
 //! The `Catalog` service.
 
 mod changes;
-mod replay;
 mod preview;
+mod replay;
 
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};

@@ -50,7 +50,8 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Token(_)
             | Record::Policy(_)
             | Record::Request(_)
-            | Record::Proposal(_) | Record::Ticket(_) => {}
+            | Record::Proposal(_)
+            | Record::Ticket(_) => {}
         }
     }
     credentials(catalog, &mut faults);

@@ -114,7 +114,8 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) | Record::Ticket(_) => "",
+        | Record::Proposal(_)
+        | Record::Ticket(_) => "",
     }
 }
 
@@ -139,7 +140,8 @@ pub(super) fn name(record: &Record) -> String {
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) | Record::Ticket(_) => String::new(),
+        | Record::Proposal(_)
+        | Record::Ticket(_) => String::new(),
     }
 }
 
@@ -164,7 +166,8 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)
-        | Record::Proposal(_) | Record::Ticket(_) => Ok(serde_json::Value::Null),
+        | Record::Proposal(_)
+        | Record::Ticket(_) => Ok(serde_json::Value::Null),
     };
     spec.unwrap_or_default()
 }

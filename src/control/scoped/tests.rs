@@ -104,6 +104,8 @@ fn grant(id: u128, identity: usize, resource: usize, over: bool) -> Change {
             reason: "sweep".into(),
             ticket: None,
             origin: None,
+            exception: None,
+            until: Vec::new(),
         },
         revoked,
     };

@@ -68,7 +68,7 @@ fn what_stands_there_is_never_written_over_and_what_changed_is_found() {
     // Something else under the name of a bundle.
     let bundle = home.path().join("tile/entries/000");
     std::fs::create_dir_all(bundle.parent().unwrap()).unwrap();
-    std::fs::write(&bundle, b"somebody's").unwrap();
+    crate::files::write(&bundle, b"somebody's", crate::files::PUBLIC).unwrap();
     let error = archive(&storage(&disk), &place).unwrap_err();
     assert!(error.to_string().contains("tile/entries/000: what is archived is something else"), "{error}");
     assert_eq!(std::fs::read(&bundle).unwrap(), b"somebody's");
@@ -85,7 +85,7 @@ fn what_stands_there_is_never_written_over_and_what_changed_is_found() {
     // A byte that changed since.
     let mut bytes = std::fs::read(&bundle).unwrap();
     bytes[100] ^= 1;
-    std::fs::write(&bundle, &bytes).unwrap();
+    crate::files::write(&bundle, &bytes, crate::files::PUBLIC).unwrap();
     assert!(verify(home.path(), &VerifyOptions::default()).is_err());
     assert!(recheck(&storage(&disk), &place, 0, 256).is_err());
     std::fs::remove_file(&bundle).unwrap();
@@ -163,7 +163,7 @@ fn past_its_bound_calls_are_refused_until_the_archive_has_caught_up() {
     let (disk, home) = (FakeStorage::new(), tempfile::tempdir().unwrap());
     let log = opened(&disk, &key);
     let root = home.path().join("archive");
-    std::fs::write(&root, b"no directory").unwrap();
+    crate::files::write(&root, b"no directory", crate::files::PUBLIC).unwrap();
     let bound = Bound { records: Some(20), age: None, past: Past::Refuse };
     let place: Box<dyn Place> = Box::new(DirectoryPlace::new(&root).unwrap());
     let every = Duration::from_millis(5);
@@ -207,7 +207,7 @@ fn nothing_is_pruned_whose_archived_copy_is_not_what_it_was() {
     let good = std::fs::read(&bundle).unwrap();
     let mut bad = good.clone();
     bad[77] ^= 1;
-    std::fs::write(&bundle, bad).unwrap();
+    crate::files::write(&bundle, &bad, crate::files::PUBLIC).unwrap();
     let kept = || {
         let place: Box<dyn Place> = Box::new(DirectoryPlace::new(home.path()).unwrap());
         let retention = Policy { age: None, bytes: Some(64 << 10) };
@@ -220,7 +220,7 @@ fn nothing_is_pruned_whose_archived_copy_is_not_what_it_was() {
     let status = kept();
     assert!(status.error.is_some_and(|error| error.contains("tile/entries/001")));
     assert_eq!(crate::evidence::read::first(&disk).unwrap(), 0);
-    std::fs::write(&bundle, good).unwrap();
+    crate::files::write(&bundle, &good, crate::files::PUBLIC).unwrap();
     assert!(kept().pruned > 0);
     assert!(crate::evidence::read::first(&disk).unwrap() > 0);
     assert!(verify(home.path(), &VerifyOptions::default()).unwrap().pruned.is_none(), "the archive has all");

@@ -252,4 +252,6 @@ fn the_name_of_each_new_directory_of_a_log_is_on_disk_before_the_first_call() {
         assert!(made.contains(&directory), "{} was not made: {seen:?}", directory.display());
         let at = seen.iter().position(|(made, path)| *made && absolute(path) == directory).unwrap();
         let above = |(made, path): &(bool, String)| !*made && Some(Path::new(path)) == directory.parent();
-        assert!(seen[at..].iter().any(above),
+        assert!(seen[at..].iter().any(above), "the name of {} is not synced: {seen:?}", directory.display());
+    }
+}

@@ -89,7 +89,8 @@ impl Matrix {
             .to_string(),
             ..Default::default()
         };
-        let documents = v1::ApplyRequest { objects: vec![object("helper"), object("spare")], dry_run: false };
+        let documents =
+            v1::ApplyRequest { objects: vec![object("helper"), object("spare")], dry_run: false, ..Default::default() };
         let mut catalog = bench.catalog("admin").await;
         catalog.apply(documents).await.unwrap();
         let publish = v1::PublishPolicyRequest { starter: true, reason: "x".into(), ..Default::default() };
@@ -98,7 +99,7 @@ impl Matrix {
         let joining = format!("{JOIN_PREFIX}three");
         let expires = bench.clock.now().saturating_add(Duration::from_secs(86_400));
         let token = JoinToken { digest: Digest::of(&joining), expires };
-        let invited = Invited { name: "three".parse().unwrap(), hosts: Vec::new(), token };
+        let invited = Invited { name: "three".parse().unwrap(), hosts: Vec::new(), token, scope: Default::default() };
         bench.handle().invite(&Caller::System, invited).await.unwrap();
 
         let token = |token: String| (bench.https(None).0, Some(token));

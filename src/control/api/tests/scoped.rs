@@ -30,7 +30,12 @@ async fn ledger(bench: &Bench) {
                 "authenticate":[{"spiffe":"spiffe://example.org/sa/books"}]}"#,
         ),
     ];
-    bench.catalog("admin").await.apply(v1::ApplyRequest { objects, dry_run: false }).await.unwrap();
+    bench
+        .catalog("admin")
+        .await
+        .apply(v1::ApplyRequest { objects, dry_run: false, ..Default::default() })
+        .await
+        .unwrap();
 }
 
 fn ledger_request() -> v1::CreateGrantRequest {
@@ -97,7 +102,8 @@ async fn a_gateway_is_told_of_its_scope_alone_and_follows_when_that_changes() {
     // And so is what a route leads to.
     let route = r#"{"upstream":"http://127.0.0.1:9001","resource":"api/orders","host":"ledger.internal",
         "actions":[{"name":"read","methods":["GET"],"path":"/**"}]}"#;
-    let request = v1::ApplyRequest { objects: vec![object("Route", "ledger", route)], dry_run: false };
+    let request =
+        v1::ApplyRequest { objects: vec![object("Route", "ledger", route)], dry_run: false, ..Default::default() };
     let applied = bench.catalog("admin").await.apply(request).await.unwrap().into_inner();
     one.grants.clear();
     one.reach(applied.revision).await;
