@@ -73,6 +73,8 @@ fn grant(at: u32, id: u128) -> Grant {
             reason: "b".into(),
             ticket: None,
             origin: None,
+            exception: None,
+            until: Vec::new(),
         },
         revoked: None,
     }
