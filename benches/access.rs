@@ -95,6 +95,7 @@ async fn fill(handle: &ControlHandle, identities: u64, grants: u64) -> Result<()
             limits: Default::default(),
             reason: "bench".into(),
             ticket: None,
+            until: Vec::new(),
         };
         while making.len() >= AT_ONCE {
             making.join_next().await.context("none")???;

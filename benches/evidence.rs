@@ -16,6 +16,7 @@ use portcullis::evidence::EvidenceLog;
 use portcullis::evidence::checkpoint::EvidenceKey;
 use portcullis::evidence::entry::{Basis, CredentialKind, CredentialOut, Decision, Ended, Ending, Intent, Parameters};
 use portcullis::evidence::journal::{Durability, JournalOptions, Writer};
+use portcullis::evidence::keyed::HashKey;
 use portcullis::evidence::query::index::Index;
 use portcullis::evidence::query::search::Search;
 use portcullis::evidence::query::{Filter, Query};
@@ -59,6 +60,7 @@ fn write(directory: &Path, calls: u64) -> Result<u64> {
     let rare: IdentityName = "rare".parse()?;
     let (route, resource, action) = ("orders".parse()?, "api/orders".parse()?, "read".parse()?);
     let order: ParameterName = "order".parse()?;
+    let hashing = HashKey::generate()?;
     for n in 0..calls {
         let identity = if n % RARE == 77 { &rare } else { identities.get((n % IDENTITIES) as usize).unwrap_or(&rare) };
         let intent = Intent {
@@ -74,7 +76,7 @@ fn write(directory: &Path, calls: u64) -> Result<u64> {
             route: Cow::Borrowed(&route),
             resource: Cow::Borrowed(&resource),
             action: Cow::Borrowed(&action),
-            parameters: Parameters::new([(Cow::Borrowed(&order), "8812")]),
+            parameters: Parameters::new([(Cow::Borrowed(&order), "8812")], &hashing),
             method: "GET".into(),
             host: "orders.internal".into(),
             path: "/v1/orders/8812".into(),

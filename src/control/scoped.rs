@@ -226,20 +226,22 @@ impl View {
         use v1::change::Change;
         for item in before.grants.diff(&next.grants) {
             match item {
-                DiffItem::Add(_, kept) | DiffItem::Update { new: (_, kept), .. } => {
-                    if !self.resources.contains(&kept.value.resource) {
-                        continue;
-                    }
+                DiffItem::Add(_, kept) | DiffItem::Update { new: (_, kept), .. }
+                    if self.resources.contains(&kept.value.resource) =>
+                {
                     self.tell_holder(next, &kept.value, changes);
                     changes.push(Change::GrantPut(encode::grant(&kept.value, kept.revision)));
                 }
-                DiffItem::Remove(id, kept) if self.resources.contains(&kept.value.resource) => {
+                // Also one that is on another's resource by now. No plan makes one so; none may stay for it.
+                DiffItem::Remove(id, kept) | DiffItem::Update { old: (id, kept), .. }
+                    if self.resources.contains(&kept.value.resource) =>
+                {
                     let over = kept.value.window.ends <= now;
                     let reason = if over { Reason::GrantExpired } else { Reason::GrantRevoked };
                     let (grant_id, reason) = (id.bits().to_be_bytes().to_vec(), reason.code().to_owned());
                     changes.push(Change::GrantEnded(v1::GrantEnded { grant_id, reason }));
                 }
-                DiffItem::Remove(..) => {}
+                DiffItem::Add(..) | DiffItem::Update { .. } | DiffItem::Remove(..) => {}
             }
         }
     }

@@ -368,7 +368,7 @@ c.yaml:18:31: `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE` or `OPTIONS` is ex
 c.yaml:18:43: `orders` is not a path template: it does not begin with /
 c.yaml:19:15: `mint` or `none` is expected, found `mnt`; did you mean `mint`?
 c.yaml:20:9: `inspect(4MB)` is not a body rule: `stream`, `inspect` or `inspect(SIZE)` of 1B to 64MiB
-c.yaml:22:7: `Thing` is not a kind of document: Identity, Person, Group, Resource, Route, Role, Exception
+c.yaml:22:7: `Thing` is not a kind of document: Identity, Person, Group, Resource, Route, Role, Exception, TicketSource
 c.yaml:26:64: `tomorrow` is not a time: RFC 3339, as in 2026-11-22T05:09:00Z
 c.yaml:34:22: a list is expected, found `7`";
         assert_eq!(faults, expected, "\n{faults}\n");

@@ -361,7 +361,7 @@ mod tests {
     fn entries_of_workloads_are_callers_once_and_those_of_agents_are_none() {
         let found = read(InventoryFormat::Spire, "in", ENTRIES, None);
         let told = found.unwrap_err().to_string();
-        assert!(told.contains("in:9:") && told.contains("/Reports Nightly"), "{told}");
+        assert!(told.contains("in:10:") && told.contains("/Reports Nightly"), "{told}");
         let good = ENTRIES.replace("/Reports Nightly", "/Reports/Nightly");
         let found = read(InventoryFormat::Spire, "in", &good, None).unwrap();
         let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();

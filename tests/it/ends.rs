@@ -267,8 +267,8 @@ fn a_policy_that_would_not_give_a_grant_any_more_ends_it_and_shows_what_for() {
     std::fs::write(&cases, mended).unwrap();
     let diff = as_person(&dev, "alice", &["policy", "diff", "-f", &at]).exits(0).json();
     assert_eq!((&diff["ends"], &diff["grants"][0]["id"]), (&json!(1), &json!(ends)), "{diff}");
-    let published = dev.cli(&["policy", "publish", "-f", &at, "--reason", "nobody looks alone"]);
-    published.exits(0);
+    let waits = crate::access::change(&dev, &["policy", "publish", "-f", &at, "--reason", "nobody looks alone"]);
+    assert_eq!(crate::access::approved(&dev, "carol", &waits)["change"]["version"], 2);
     let state = |id: &str| dev.json(&["grant", "show", id])["state"].as_str().unwrap().to_owned();
     eventually("what nobody approved has ended", PATIENCE, || state(&ends) == "revoked");
     let told = story(&dev, &ends, &["grant.revoked"]);

@@ -17,7 +17,6 @@ mod cli_dev;
 mod cli_first_screen;
 mod cli_processes;
 mod clients;
-mod clocks;
 mod cut;
 mod dev;
 mod durability;

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use crate::dev::{Dev, PATIENCE};
 
-/// A call on a kept connection, from its first byte: its status.
-fn call(stream: &mut BufReader<TcpStream>, authorization: &str) -> u16 {
+/// A call on a kept connection, from its first byte: its status; none when it is cut.
+fn call(stream: &mut BufReader<TcpStream>, authorization: &str) -> Option<u16> {
     let request = format!("GET /v1/orders/7 HTTP/1.1\r\nHost: a\r\n{authorization}\r\n\r\n");
-    stream.get_mut().write_all(request.as_bytes()).unwrap();
+    stream.get_mut().write_all(request.as_bytes()).ok()?;
     let (mut status, mut length) = (0, 0);
     loop {
         let mut line = String::new();
-        assert_ne!(stream.read_line(&mut line).unwrap(), 0, "the connection is kept");
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
         let line = line.trim_end().to_ascii_lowercase();
         if let Some(code) = line.strip_prefix("http/1.1 ") {
             status = code[..3].parse().unwrap();
@@ -24,19 +26,25 @@ fn call(stream: &mut BufReader<TcpStream>, authorization: &str) -> u16 {
             break;
         }
     }
-    stream.read_exact(&mut vec![0; length]).unwrap();
-    status
+    stream.read_exact(&mut vec![0; length]).ok()?;
+    Some(status)
 }
 
 /// Calls as fast as they are answered until `stop`: when each began, and how it was answered.
 fn calls(address: &str, authorization: &str, stop: &AtomicBool) -> Vec<(Instant, u16)> {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut stream = BufReader::new(stream);
-    let mut made = Vec::new();
+    let connect = || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        BufReader::new(stream)
+    };
+    let (mut stream, mut made) = (connect(), Vec::new());
     while !stop.load(SeqCst) {
         let began = Instant::now();
-        made.push((began, call(&mut stream, authorization)));
+        match call(&mut stream, authorization) {
+            Some(status) => made.push((began, status)),
+            // What ran when it was revoked is cut, and its connection with it.
+            None => stream = connect(),
+        }
     }
     made
 }

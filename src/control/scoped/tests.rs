@@ -218,5 +218,7 @@ fn what_is_not_in_a_scope_makes_no_change_and_a_route_that_leads_elsewhere_makes
     }
     let Step::Delta(own) = step(grant(3, 1, 0, false)) else { panic!("one grant more") };
     assert_eq!(own.len(), 2, "and whose it is");
+    let Step::Delta(moved) = step(grant(3, 1, 1, false)) else { panic!("one grant less") };
+    assert!(matches!(moved.as_slice(), [v1::Change { change: Some(Told::GrantEnded(_)) }]), "{moved:?}");
     assert_eq!(step(Change::Put(Record::Route(route(0, 1)))), Step::Afresh);
 }

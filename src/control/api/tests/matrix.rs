@@ -2,7 +2,7 @@
 //!
 //! The operations are those of `/openapi.json`: one that is described and not asked here fails the test.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 
 use super::super::super::authorize::Caller;
 use super::super::super::enrol::Subject;
+use super::super::super::policy;
 use super::super::super::record::{Digest, JoinToken};
 use super::super::super::registry::{Invited, JOIN_PREFIX};
 use super::plane::Bench;
 use crate::domain::Clock as _;
+use crate::domain::name::ChangeId;
 use crate::wire::v1;
 
 const CALLERS: [&str; 9] =
@@ -34,6 +36,7 @@ fn operations() -> Vec<(&'static str, &'static str, Value)> {
         json!({ "type": "resource", "id": "api/orders" }),
     );
     let question = json!({ "subject": subject, "action": action, "resource": resource });
+    let starter: BTreeMap<String, String> = policy::starter().into_iter().map(|file| (file.name, file.text)).collect();
     let spare = json!({ "kind": "agent", "owner": "alice", "purpose": "x", "environment": "test" });
     vec![
         ("whoAmI", "", Value::Null),
@@ -58,6 +61,12 @@ fn operations() -> Vec<(&'static str, &'static str, Value)> {
         ("setIdentityState", "active", json!({ "state": "active", "reason": "x" })),
         ("getPolicy", "", Value::Null),
         ("publishPolicy", "", json!({ "starter": true, "reason": "x" })),
+        ("replayPolicy", "", json!({ "files": starter })),
+        ("listChanges", "", Value::Null),
+        ("getChange", "one that is not there", Value::Null),
+        ("approveChange", "one that is not there", json!({ "digest": "x" })),
+        ("denyChange", "one that is not there", why()),
+        ("cancelChange", "one that is not there", why()),
         ("evaluate", "", question.clone()),
         ("evaluateMany", "", json!({ "evaluations": [question] })),
         ("searchSubjects", "", json!({ "subject": { "type": "identity" }, "action": action, "resource": resource })),
@@ -175,6 +184,9 @@ impl Matrix {
         }
         if path.starts_with("/v1/grants/{id}") {
             path = path.replace("{id}", &of(&self.requested("identity", "5m").await, "/request/grants/0"));
+        }
+        if path.starts_with("/v1/changes/{id}") {
+            path = path.replace("{id}", &ChangeId::from_bits(0).to_string());
         }
         let path = path.replace("{kind}", "Identity").replace("{name}", "spare");
         let (status, answer) = self.ask(caller, method, &path, &body).await;
