@@ -69,6 +69,7 @@ struct Names {
     resource: portcullis::domain::name::ResourceName,
     action: portcullis::domain::name::ActionName,
     order: ParameterName,
+    hashing: portcullis::evidence::keyed::HashKey,
 }
 
 impl Names {
@@ -86,7 +87,7 @@ impl Names {
             route: Cow::Borrowed(&self.route),
             resource: Cow::Borrowed(&self.resource),
             action: Cow::Borrowed(&self.action),
-            parameters: Parameters::new([(Cow::Borrowed(&self.order), "8812")]),
+            parameters: Parameters::new([(Cow::Borrowed(&self.order), "8812")], &self.hashing),
             method: "GET".into(),
             host: "orders.internal".into(),
             path: "/v1/orders/8812".into(),
@@ -124,6 +125,7 @@ fn round(directory: &Path, appenders: usize, durability: Durability) -> Result<R
         resource: "api/orders".parse()?,
         action: "read".parse()?,
         order: "order".parse()?,
+        hashing: portcullis::evidence::keyed::HashKey::generate()?,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let local = tokio::task::LocalSet::new();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use imbl::ordmap::DiffItem;
 
 use super::encode;
-use super::model::Model;
+use super::model::{Kept, Model};
 use super::record::Record;
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
@@ -157,9 +157,14 @@ impl View {
         before.epoch != next.epoch
             || resources(next, &self.scope) != *self.resources
             || exceptions.any(|item| {
-                let (DiffItem::Add(_, kept) | DiffItem::Remove(_, kept) | DiffItem::Update { new: (_, kept), .. }) =
-                    item;
-                self.has_exception(before, &kept.value) || self.has_exception(next, &kept.value)
+                let ours = |kept: &Kept<Exception>| {
+                    self.has_exception(before, &kept.value) || self.has_exception(next, &kept.value)
+                };
+                match item {
+                    DiffItem::Add(_, kept) | DiffItem::Remove(_, kept) => ours(kept),
+                    // Also one that gives leave elsewhere by now: here it must not stay.
+                    DiffItem::Update { old: (_, old), new: (_, new) } => ours(old) || ours(new),
+                }
             })
             || routes.any(|item| {
                 let (DiffItem::Add(name, _) | DiffItem::Remove(name, _) | DiffItem::Update { new: (name, _), .. }) =

@@ -185,9 +185,12 @@ fn a_bucket_gets_all_through_an_outage_and_a_kill_and_a_stranger_verifies_it() {
     assert!(!gate.process.log().contains("hunter2"));
 
     // What is changed there is found by whoever has a copy.
-    let bundle = bucket.objects().into_iter().find(|name| name.contains("entries")).unwrap();
-    let mut bytes = std::fs::read(good.join(bundle.strip_prefix(log).unwrap())).unwrap();
-    let at = bytes.windows(7).position(|window| window == b"billing").unwrap();
+    let at = |bytes: &[u8]| bytes.windows(7).position(|window| window == b"billing");
+    let read = |name: &str| std::fs::read(good.join(name.strip_prefix(log).unwrap())).unwrap();
+    let mut bundles = bucket.objects().into_iter().filter(|name| name.contains("entries"));
+    let bundle = bundles.find(|name| at(&read(name)).is_some()).expect("billing called");
+    let mut bytes = read(&bundle);
+    let at = at(&bytes).unwrap();
     bytes[at] ^= 1;
     let changed = home.join("changed");
     std::fs::write(&changed, bytes).unwrap();
