@@ -177,8 +177,12 @@ fn parents(before: &Model, after: &Model, it: &Role, found: &mut BTreeSet<Effect
     }
 }
 
-/// Where somebody is reached may be how they are known.
+/// Where somebody is reached may be how they are known, and a document all that they need to be let in.
 fn person(before: &Model, after: &Model, it: &PersonEntry, found: &mut BTreeSet<Effect>) {
+    let is_new = !before.entries.contains_key(&it.name) && after.entries.contains_key(&it.name);
+    if is_new && !before.people.contains_key(&it.name) {
+        gained(format!("person {}", it.name), "to sign in, where settings let people with a document in", found);
+    }
     let of = |model: &Model| model.entries.get(&it.name).and_then(|kept| kept.value.spec.email.clone());
     if let Some(email) = of(after).filter(|email| of(before).as_ref() != Some(email)) {
         gained(format!("person {}", it.name), format!("to be reached at {email}"), found);

@@ -138,6 +138,8 @@ fn everything_by_which_somebody_gains_access_waits() {
         // Whoever answers for an identity may not approve for it: alice would be free of that.
         document("Group", "payments", "{}"),
         document("Person", "bob", r#"{"email":"mallory@example.org"}"#),
+        // Where settings let in whoever has a document, this is an account.
+        document("Person", "mallory", "{}"),
         exception(observe, 1),
         exception(r#""rule":"no_grants_by_hand""#, 1),
     ];
