@@ -8,6 +8,7 @@ use crate::domain::Reason;
 use crate::domain::exception::ExceptionRule;
 use crate::domain::grant::Grant;
 use crate::domain::identity::{Identity, IdentityState};
+use crate::domain::scope::Elsewhere;
 use crate::wire::v1;
 
 /// A grant as of the revision that put it.
@@ -67,6 +68,20 @@ pub(super) fn identity(identity: &Identity, revision: u64) -> v1::CatalogObject 
         spec_json: spec_json(&identity.spec),
         revision,
         state: state(identity.state).to_owned(),
+    }
+}
+
+/// The name of the one object that says what is not a gateway's to take.
+pub(super) const ELSEWHERE: &str = "elsewhere";
+
+/// What is not a gateway's to take: one object, put anew as a whole.
+pub(super) fn elsewhere(elsewhere: &Elsewhere, revision: u64) -> v1::CatalogObject {
+    v1::CatalogObject {
+        kind: "Elsewhere".to_owned(),
+        name: ELSEWHERE.to_owned(),
+        spec_json: spec_json(elsewhere),
+        revision,
+        state: String::new(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What one gateway of a narrower scope is told: of the whole picture its part, and of each change what concerns it.
 //!
 //! In its part are the routes of its scope, their resources, exceptions on them, grants of those resources and the
-//! identities that these need. Revoked tokens, halts and identities that were set aside go to everybody: what takes access
+//! identities that these need; and which calls its routes would take though they are a more specific route's of somebody
+//! else: without an owner here, those fall to nobody rather than through. Revoked tokens, halts and identities that were set aside go to everybody: what takes access
 //! away is kept from nobody. Pure: compares the model that a gateway has been told of with the next one; persistent maps
 //! make that as much work as there are differences.
 //!
@@ -21,7 +22,7 @@ use crate::domain::grant::Grant;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::{GatewayName, IdentityName, ResourceName, RouteName};
 use crate::domain::route::Route;
-use crate::domain::scope::Scope;
+use crate::domain::scope::{Elsewhere, ForeignRule, Scope};
 use crate::domain::{Reason, Timestamp};
 use crate::wire::v1;
 
@@ -53,6 +54,8 @@ pub(super) struct View {
     identities: BTreeSet<IdentityName>,
     /// Whether any identity may come: calls under an exception need no grant.
     everybody: bool,
+    /// What its routes are not to take.
+    elsewhere: Elsewhere,
 }
 
 /// What it is told next.
@@ -69,7 +72,8 @@ impl View {
     pub(super) fn of(model: Arc<Model>, scope: &Scope) -> Self {
         let resources = Arc::new(resources(&model, scope));
         let (scope, identities) = (scope.clone(), BTreeSet::new());
-        let mut view = Self { scope, resources, identities, everybody: false, model: model.clone() };
+        let elsewhere = elsewhere(&model, &scope);
+        let mut view = Self { scope, resources, identities, everybody: false, elsewhere, model: model.clone() };
         view.everybody = model.exceptions.values().any(|kept| view.has_exception(&model, &kept.value));
         view.identities = if view.everybody {
             model.identities.keys().cloned().collect()
@@ -105,6 +109,9 @@ impl View {
         objects.extend(resources.filter_map(|kept| encode::kept(kept, Record::Resource)));
         let routes = model.routes.values().filter(|kept| self.has_route(&kept.value));
         objects.extend(routes.filter_map(|kept| encode::kept(kept, Record::Route)));
+        if !self.elsewhere.rules.is_empty() {
+            objects.push(encode::elsewhere(&self.elsewhere, model.revision));
+        }
         let exceptions = model.exceptions.values().filter(|kept| self.has_exception(model, &kept.value));
         objects.extend(exceptions.filter_map(|kept| encode::kept(kept, Record::Exception)));
         objects.extend(model.halts.values().filter_map(|kept| encode::kept(kept, Record::Halt)));
@@ -217,6 +224,16 @@ impl View {
                 }
             }
         }
+        if before.routes.diff(&next.routes).next().is_some() {
+            let elsewhere = elsewhere(next, &self.scope);
+            if elsewhere != self.elsewhere {
+                self.elsewhere = elsewhere;
+                changes.push(match &self.elsewhere {
+                    none if none.rules.is_empty() => gone("Elsewhere", encode::ELSEWHERE.to_owned()),
+                    some => Change::ObjectPut(encode::elsewhere(some, next.revision)),
+                });
+            }
+        }
         for item in before.halts.diff(&next.halts) {
             match item {
                 DiffItem::Add(_, kept) | DiffItem::Update { new: (_, kept), .. } => {
@@ -267,6 +284,20 @@ impl View {
             self.identities.insert(grant.identity.clone());
         }
     }
+}
+
+/// Rules of routes outside of a scope to which calls belong that a rule in it would take.
+fn elsewhere(model: &Model, scope: &Scope) -> Elsewhere {
+    let is_own = |route: &Route| scope.has(&route.name, &route.spec.resource);
+    let routes = || model.routes.values().map(|kept| kept.value.as_ref());
+    let own: Vec<_> = routes()
+        .filter(|route| is_own(route))
+        .flat_map(|route| route.spec.actions.iter().map(|rule| (&route.spec, rule)))
+        .collect();
+    let foreign = routes().filter(|route| !is_own(route));
+    let foreign = foreign.flat_map(|route| route.spec.actions.iter().map(|rule| ForeignRule::of(&route.spec, rule)));
+    let rules = foreign.filter(|foreign| own.iter().any(|(route, rule)| foreign.takes_from(route, rule)));
+    Elsewhere { rules: rules.collect() }
 }
 
 fn is_set_aside(identity: &Identity) -> bool {

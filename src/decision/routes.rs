@@ -12,6 +12,7 @@ use super::snapshot::{ActionIndex, ResourceIndex};
 use crate::domain::Reason;
 use crate::domain::name::{ActionName, ParameterName, RouteName};
 use crate::domain::route::{Host, MAX_ACTIONS, Method, Route, Segment};
+use crate::domain::scope::Elsewhere;
 
 /// A route in a compiled table.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ impl Rule {
 pub struct RouteTable {
     hosts: HashMap<Host, Vec<Rule>, ahash::RandomState>,
     any: Vec<Rule>,
+    /// What is not to be taken here, though a rule would.
+    elsewhere: Elsewhere,
 }
 
 /// Why routes do not make a table.
@@ -240,6 +243,17 @@ impl RouteTable {
         if faults.is_empty() { Ok(table) } else { Err(faults) }
     }
 
+    /// The same table, which leaves to others what is theirs.
+    #[must_use]
+    pub fn without(self, elsewhere: Elsewhere) -> Self {
+        Self { elsewhere, ..self }
+    }
+
+    /// What is not to be taken here.
+    pub fn elsewhere(&self) -> &Elsewhere {
+        &self.elsewhere
+    }
+
     /// Every route of the table, once per action.
     pub fn rules(&self) -> impl Iterator<Item = (&Arc<CompiledRoute>, usize, ActionIndex)> {
         self.hosts.values().flatten().chain(&self.any).map(|rule| (&rule.route, rule.place, rule.action))
@@ -271,6 +285,11 @@ impl RouteTable {
             }
             match parsed {
                 Some(method) if spec.methods.contains(&method) => {
+                    let rule_host = rule.route.route.spec.host.as_ref();
+                    let call = (host, method, path);
+                    if self.elsewhere.rules.iter().any(|foreign| foreign.has(call, (rule_host, &spec.path))) {
+                        return Err(Reason::RouteUnknown);
+                    }
                     return Ok(Matched {
                         route: rule.route.clone(),
                         place: rule.place,

@@ -225,6 +225,12 @@ impl Snapshot {
         self.halts.all || self.halts.resources.contains(&resource)
     }
 
+    /// Whether calls on a resource may have come to stand still that did not under the one before.
+    pub fn stops_more_than(&self, before: &Self, resource: ResourceIndex) -> bool {
+        let is_known = |root: &Root| before.halts.credentials.contains(root);
+        (self.is_halted(resource) && !before.is_halted(resource)) || !self.halts.credentials.iter().all(is_known)
+    }
+
     /// Whether what vouched for a credential was halted. Where it is not known, every one is as good as halted once any is.
     pub fn is_credential_halted(&self, root: &Root) -> bool {
         let halted = &self.halts.credentials;

@@ -1,13 +1,15 @@
 //! Scopes of gateways: which routes and resources one stands before.
 //!
-//! What is not in a gateway's scope it is never told of. A scope comes from the gateway's record, never from its claim.
+//! What is not in a gateway's scope it is never told of, save that certain calls are not its to take. A scope comes from the gateway's record, never from its claim.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::name::{ResourceName, RouteName};
+use super::route::{ActionRule, Host, Method, PathTemplate, RouteSpec};
 
 /// Routes and resources that one scope can name: past it everything, or another gateway, is meant.
 pub const MAX_SCOPE: usize = 1_000;
@@ -34,6 +36,63 @@ impl Scope {
     /// Whether a route is in it, that of a resource.
     pub fn has(&self, route: &RouteName, resource: &ResourceName) -> bool {
         self.is_everything() || self.routes.contains(route) || self.resources.contains(resource)
+    }
+}
+
+/// Calls that a rule of a gateway's scope would take, and that belong to a more specific one outside of it: they are nobody's
+/// there. Without it they would fall through to the wider rule, its grants and its upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// Each the rule of some route, without what it leads to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<ForeignRule>,
+}
+
+/// A rule of a route that a gateway does not stand before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForeignRule {
+    /// The host that calls name; without it any host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
+    /// Methods that it takes.
+    pub methods: Vec<Method>,
+    /// Paths that it takes.
+    pub path: PathTemplate,
+}
+
+impl ForeignRule {
+    /// Of a rule of a route.
+    pub fn of(route: &RouteSpec, rule: &ActionRule) -> Self {
+        Self { host: route.host.clone(), methods: rule.methods.clone(), path: rule.path.clone() }
+    }
+
+    /// Whether some call matches this rule and a rule of a route, and is this one's.
+    pub fn takes_from(&self, route: &RouteSpec, rule: &ActionRule) -> bool {
+        self.methods.iter().any(|method| rule.methods.contains(method))
+            && self.path.overlaps(&rule.path)
+            && self.comes_before(route.host.as_ref(), &rule.path)
+    }
+
+    /// Whether a call is this rule's, though another one (of a host, or of any; with its path) matches it.
+    pub fn has(&self, call: (&Host, Method, &str), other: (Option<&Host>, &PathTemplate)) -> bool {
+        let (host, method, path) = call;
+        self.host.as_ref().is_none_or(|own| own == host)
+            && self.methods.contains(&method)
+            && self.comes_before(other.0, other.1)
+            && self.path.matches(path, |_, _| {})
+    }
+
+    /// A rule for the call's host comes before those for any, and then the more specific one.
+    fn comes_before(&self, host: Option<&Host>, path: &PathTemplate) -> bool {
+        match (&self.host, host) {
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(other)) if own != other => false,
+            // Of one table neither is as specific as the other; if it were so, the call would be nobody's.
+            (Some(_), Some(_)) | (None, None) => self.path.specificity(path) != Some(Ordering::Less),
+        }
     }
 }
 

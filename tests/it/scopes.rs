@@ -109,6 +109,44 @@ fn each_gateway_forwards_its_own_and_never_has_anything_of_the_others() {
 }
 
 #[test]
+fn what_a_more_specific_route_elsewhere_takes_falls_through_to_no_wider_one() {
+    let upstream = upstream();
+    let fleet = fleet(&upstream, &["edge", "west"]);
+    let wide = |name: &str, resource: &str, host: &str, path: &str| {
+        format!(
+            "kind: Route\nname: {name}\nspec:\n  upstream: http://{}\n  resource: {resource}\n{host}  actions:\n    \
+             - {{ name: read, methods: [GET], path: \"{path}\" }}\n",
+            upstream.address
+        )
+    };
+    fleet.apply(&wide("all", "api/orders", "", "/v1/**"));
+    fleet.json(&["fleet", "scope", "edge", "--resource", "api/orders", "--reason", "stands before orders"]);
+    fleet.grant("");
+    let (edge, west) = (fleet.gateway(|_| {}).ready(), fleet.gateway_of("west", |_| {}).ready());
+    let billing = fleet.bearer();
+    edge.get(&billing, ORDERS).is(200);
+    edge.get(&billing, "/v1/anything").is(200);
+    let seen = upstream.seen();
+    // At a gateway that stands before everything it is the ledger's, and refused.
+    west.get(&billing, LEDGER).refuses(403, "grant_missing");
+    edge.get(&billing, LEDGER).refuses(404, "route_unknown");
+    // One that comes later, and one of a host of its own.
+    fleet.apply(&wide("wages", "db/ledger", "", "/v1/wages/**"));
+    fleet.apply(&wide("payroll", "db/ledger", "  host: payroll.example\n", "/v1/pay/**"));
+    ledger_grant(&fleet, "--wait=20s");
+    edge.get(&billing, "/v1/wages/7").refuses(404, "route_unknown");
+    let of_host = |gate: &Gate| {
+        curl(&["-H", &billing, "-H", "Host: payroll.example", &format!("{}/v1/pay/7", gate.url)]).is(404).json()
+    };
+    assert_eq!(of_host(&edge)["reason"], "route_unknown");
+    assert_eq!(upstream.seen(), seen);
+    edge.get(&billing, "/v1/pay/7").is(200);
+    // When the scope has it, it is a route as any.
+    fleet.json(&["fleet", "scope", "edge", "--everything", "--reason", "stands before all"]);
+    eventually("the scope is wide again", PATIENCE, || edge.get(&billing, LEDGER).json()["reason"] == "grant_missing");
+}
+
+#[test]
 fn what_leaves_a_scope_is_cut_and_what_comes_in_works() {
     let upstream = upstream();
     let fleet = fleet(&upstream, &["edge"]);

@@ -62,6 +62,9 @@ const RESOURCES: [&str; 3] = ["api/orders", "db/ledger", "api/people"];
 const IDENTITIES: [&str; 3] = ["billing", "shipping", "audit"];
 const ROUTES: [&str; 4] = ["orders", "orders-too", "ledger", "people"];
 
+/// Each but the last lies below the one before.
+const PATHS: [&str; 4] = ["/**", "/{part}/**", "/ledger/**", "/people"];
+
 fn parse<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> T {
     serde_json::from_value(json).unwrap()
 }
@@ -77,7 +80,7 @@ fn identity(place: usize, state: IdentityState, purpose: u8) -> Change {
 fn route(place: usize, resource: usize) -> Route {
     let spec = serde_json::json!({
         "upstream": "http://127.0.0.1:9", "resource": RESOURCES[resource],
-        "actions": [{ "name": "read", "methods": ["GET"], "path": format!("/{}/**", ROUTES[place]) }],
+        "actions": [{ "name": "read", "methods": ["GET"], "path": PATHS[place] }],
     });
     Route { name: ROUTES[place].parse().unwrap(), spec: parse(spec) }
 }
@@ -211,11 +214,13 @@ fn what_is_not_in_a_scope_makes_no_change_and_a_route_that_leads_elsewhere_makes
         model.revision += 1;
         view.step(Arc::new(model.clone()), NOW)
     };
-    for foreign in
-        [grant(2, 1, 1, false), grant(2, 1, 1, true), Change::Put(Record::Route(route(3, 1))), resource(1, 20)]
-    {
+    for foreign in [grant(2, 1, 1, false), grant(2, 1, 1, true), resource(1, 20)] {
         assert_eq!(step(foreign), Step::Delta(Vec::new()));
     }
+    // Of a route that would lose calls to one of its own it is told that they are not its to take, and no more.
+    let Step::Delta(told) = step(Change::Put(Record::Route(route(3, 1)))) else { panic!("not its route") };
+    let [v1::Change { change: Some(Told::ObjectPut(object)) }] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(object.spec_json, r#"{"rules":[{"methods":["GET"],"path":"/people"}]}"#);
     let Step::Delta(own) = step(grant(3, 1, 0, false)) else { panic!("one grant more") };
     assert_eq!(own.len(), 2, "and whose it is");
     let Step::Delta(moved) = step(grant(3, 1, 1, false)) else { panic!("one grant less") };

@@ -15,12 +15,14 @@ use crate::domain::identity::Identity;
 use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ResourceName, RouteName};
 use crate::domain::resource::Resource;
 use crate::domain::route::Route;
+use crate::domain::scope::Elsewhere;
 
 /// A snapshot being made.
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     snapshot: Snapshot,
     routes: Option<BTreeMap<RouteName, Route>>,
+    elsewhere: Option<Elsewhere>,
 }
 
 impl SnapshotBuilder {
@@ -47,7 +49,7 @@ impl SnapshotBuilder {
     }
 
     pub(super) fn from_snapshot(snapshot: Snapshot) -> Self {
-        Self { snapshot, routes: None }
+        Self { snapshot, routes: None, elsewhere: None }
     }
 
     /// Adds or replaces identities with their credentials. A credential that another identity had moves to the new one;
@@ -103,6 +105,12 @@ impl SnapshotBuilder {
     /// Removes a route.
     pub fn remove_route(&mut self, name: &RouteName) {
         self.routes().remove(name);
+    }
+
+    /// Says which calls are not to be taken here, in place of what was said before.
+    pub fn put_elsewhere(&mut self, elsewhere: Elsewhere) {
+        self.routes();
+        self.elsewhere = Some(elsewhere);
     }
 
     /// Adds or replaces an exception. One `observe` exception counts per route: the one that lasts longest.
@@ -207,7 +215,8 @@ impl SnapshotBuilder {
     pub fn build(mut self, epoch: u64, revision: u64) -> Result<Snapshot, Vec<RouteFault>> {
         if let Some(routes) = self.routes.take() {
             let names = Arc::make_mut(&mut self.snapshot.names);
-            self.snapshot.routes = Arc::new(RouteTable::compile(routes.into_values(), names)?);
+            let elsewhere = self.elsewhere.take().unwrap_or_else(|| self.snapshot.routes.elsewhere().clone());
+            self.snapshot.routes = Arc::new(RouteTable::compile(routes.into_values(), names)?.without(elsewhere));
         }
         self.snapshot.epoch = epoch;
         self.snapshot.revision = revision;

@@ -11,6 +11,7 @@ use crate::decision::snapshot::{IdentityIndex, Snapshot, SnapshotBuilder};
 use crate::domain::grant::Grant;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::GrantId;
+use crate::domain::scope::Elsewhere;
 use crate::domain::{Reason, Timestamp};
 use crate::gateway::authority::Highest;
 use crate::gateway::live::{Selector, TokenKey};
@@ -102,6 +103,7 @@ pub(super) fn part(
             Some(Object::Route(route)) => whole.builder.put_route(route),
             Some(Object::Exception(exception)) => whole.builder.put_exception(&exception),
             Some(Object::Halt(scope)) => whole.builder.put_halt(&scope),
+            Some(Object::Elsewhere(elsewhere)) => whole.builder.put_elsewhere(elsewhere),
         }
     }
     for message in part.grants {
@@ -200,6 +202,8 @@ impl Editing<'_> {
                     self.builder.put_halt(&scope);
                     self.review = true;
                 }
+                // As with a new route that is more specific: calls that run are not matched again.
+                Some(Object::Elsewhere(elsewhere)) => self.builder.put_elsewhere(elsewhere),
             },
             Change::ObjectDeleted(key) => match gone(key)? {
                 None => {}
@@ -222,6 +226,7 @@ impl Editing<'_> {
                     self.review = true;
                 }
                 Some(Gone::Halt(scope)) => self.builder.remove_halt(&scope),
+                Some(Gone::Elsewhere) => self.builder.put_elsewhere(Elsewhere::default()),
             },
             Change::GrantPut(message) => self.grant(&Grant::try_from(message)?),
             Change::GrantEnded(ended) => {

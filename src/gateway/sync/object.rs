@@ -8,6 +8,7 @@ use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::{ExceptionName, IdentityName, NameError, ResourceName, RouteName};
 use crate::domain::resource::Resource;
 use crate::domain::route::Route;
+use crate::domain::scope::Elsewhere;
 use crate::wire::v1;
 
 /// Why an object cannot be applied. A gateway that does not understand an object must not go on as if it were not there.
@@ -31,6 +32,7 @@ pub(super) enum Object {
     Route(Route),
     Exception(Exception),
     Halt(HaltScope),
+    Elsewhere(Elsewhere),
 }
 
 /// The name of an object that is no more.
@@ -41,6 +43,7 @@ pub(super) enum Gone {
     Route(RouteName),
     Exception(ExceptionName),
     Halt(HaltScope),
+    Elsewhere,
 }
 
 /// Parses an object; `None` for kinds that gateways have no use for.
@@ -70,6 +73,7 @@ pub(super) fn object(message: v1::CatalogObject) -> Result<Option<Object>, Objec
             Object::Exception(Exception { name: name.parse()?, spec })
         }
         "Halt" => Object::Halt(name.parse()?),
+        "Elsewhere" => Object::Elsewhere(spec("elsewhere", &name, &spec_json)?),
         // What a role gives was copied into grants.
         "Role" => return Ok(None),
         _ => return Err(ObjectError::Kind(kind)),
@@ -84,6 +88,7 @@ pub(super) fn gone(key: v1::ObjectKey) -> Result<Option<Gone>, ObjectError> {
         "Route" => Gone::Route(key.name.parse()?),
         "Exception" => Gone::Exception(key.name.parse()?),
         "Halt" => Gone::Halt(key.name.parse()?),
+        "Elsewhere" => Gone::Elsewhere,
         "Role" => return Ok(None),
         _ => return Err(ObjectError::Kind(key.kind)),
     }))
