@@ -39,7 +39,11 @@ pub(super) fn tables(receipts: &[Receipt], now: Timestamp) -> Human {
             let tokens = if left.tokens == 1 { "1 token".to_owned() } else { format!("{} tokens", left.tokens) };
             vec![tokens, receipt.gateway.clone(), left.grant.to_string(), both(left.until, now)]
         });
-        rows.collect::<Vec<_>>()
+        let unlisted = (receipt.residual_unlisted > 0).then(|| {
+            let grants = format!("of {} grants more", receipt.residual_unlisted);
+            vec!["tokens".to_owned(), receipt.gateway.clone(), grants, "not listed".to_owned()]
+        });
+        rows.chain(unlisted).collect::<Vec<_>>()
     };
     Human::Parts(vec![
         Human::Table {

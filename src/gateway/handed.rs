@@ -46,6 +46,15 @@ impl Handed {
         of_grant.push(expires);
     }
 
+    /// The grants that upstreams hold something of.
+    pub(crate) fn grants(&self, now: Timestamp) -> Vec<GrantId> {
+        let ends = self.ends.lock();
+        let holding = ends.by_grant.iter().filter(|(_, of_grant)| of_grant.iter().any(|end| now < *end));
+        let mut grants: Vec<GrantId> = holding.map(|(grant, _)| *grant).collect();
+        grants.sort_unstable();
+        grants
+    }
+
     /// What upstreams hold of a grant; `None`: nothing that this process minted.
     pub(crate) fn outstanding(&self, grant: GrantId, now: Timestamp) -> Option<Outstanding> {
         let ends = self.ends.lock();
@@ -66,6 +75,7 @@ mod tests {
         handed.note(grant(1), at(10), at(0));
         handed.note(grant(1), at(20), at(5));
         assert_eq!(handed.outstanding(grant(1), at(6)), Some(Outstanding { tokens: 2, until: at(20) }));
+        assert_eq!((handed.grants(at(19)), handed.grants(at(20))), (vec![grant(1)], Vec::new()));
         assert_eq!(handed.outstanding(grant(1), at(10)), Some(Outstanding { tokens: 1, until: at(20) }));
         assert_eq!(handed.outstanding(grant(1), at(20)), None);
         assert_eq!(handed.outstanding(grant(2), at(0)), None);

@@ -69,6 +69,9 @@ pub struct Receipt {
     /// process of the gateway minted, up to five minutes before, are not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub residual: Vec<Residual>,
+    /// Grants of which they hold tokens, and that are not listed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub residual_unlisted: u64,
     /// Not enforced: the latest moment at which it can still allow calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stops_by: Option<Timestamp>,
@@ -226,6 +229,7 @@ impl TryFrom<v1::GatewayReceipt> for Receipt {
             cut,
             unlisted: message.unlisted,
             residual: message.residual.into_iter().map(Residual::try_from).collect::<Result<_, _>>()?,
+            residual_unlisted: message.residual_unlisted,
             stops_by,
             connected: message.connected,
             statement: message.statement.map(|signed| Statement::of(&signed, message.statement_key)),

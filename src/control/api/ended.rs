@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use super::super::actor::ControlHandle;
 use super::receipts;
+use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::name::CallId;
 use crate::wire::v1;
@@ -52,7 +53,17 @@ fn told(receipt: &v1::GatewayReceipt) -> Value {
         bits.map(|bits| CallId::from_bits(u128::from_be_bytes(bits)).to_string())
     };
     let listed: Vec<String> = receipt.cut.iter().take(MAX_CALLS).filter_map(call).collect();
-    json!({
+    let tokens: u64 = receipt.residual.iter().map(|left| left.tokens).fold(0, u64::saturating_add);
+    let until = receipt.residual.iter().map(|left| left.until_unix_us).max().map(Timestamp::from_unix_micros);
+    let late: u64 = receipt.cut.iter().map(|cut| cut.late_bytes).fold(0, u64::saturating_add);
+    let mut told = json!({
         "gateway": receipt.gateway, "state": state, "took_us": receipt.took_us, "calls": calls(receipt), "cut": listed,
-    })
+        "late_bytes": late,
+    });
+    // What upstreams hold and nobody can recall, and until when.
+    if let (Some(until), Some(told)) = (until, told.as_object_mut()) {
+        let residual = json!({ "tokens": tokens, "until": until, "unlisted": receipt.residual_unlisted });
+        told.insert("residual".to_owned(), residual);
+    }
+    told
 }

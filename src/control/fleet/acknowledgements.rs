@@ -11,6 +11,8 @@ const MAX_KEPT: usize = 256;
 const MAX_CUTS: usize = MAX_CUT_CALLS_LISTED;
 /// Bytes of signed statements remembered per gateway, beside the latest.
 const MAX_BYTES: usize = 1024 * 1024;
+/// Grants remembered per gateway of which upstreams hold tokens, beside those of the latest.
+const MAX_RESIDUALS: usize = 16_384;
 /// Of how many that are forgotten it is still known how many calls they cut.
 const MAX_COUNTED: usize = 4_096;
 
@@ -32,6 +34,8 @@ pub(super) struct Acknowledgement {
     pub(super) cut: Vec<v1::CutCall>,
     /// Tokens that upstreams hold.
     pub(super) residual: Vec<v1::ResidualTokens>,
+    /// Grants of which they hold some, and that are not in it.
+    pub(super) residual_unlisted: u64,
     /// Cut calls that are not in it.
     pub(super) unlisted: u64,
     /// When it came, since boot.
@@ -41,26 +45,40 @@ pub(super) struct Acknowledgement {
     pub(super) key: String,
 }
 
-/// The latest, and of older ones how many calls they cut.
+/// What is still known of one that is not kept.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    revision: u64,
+    calls: u64,
+    /// Grants of which upstreams held tokens.
+    residuals: u64,
+}
+
+/// The latest, and of older ones how many calls they cut and of how many grants tokens were left.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgements {
     kept: VecDeque<Acknowledgement>,
     cuts: usize,
     bytes: usize,
-    /// Revision and calls of those that are not kept.
-    counted: VecDeque<(u64, u64)>,
+    residuals: usize,
+    /// Of those that are not kept.
+    counted: VecDeque<Counted>,
 }
 
 impl Acknowledgements {
     pub(super) fn push(&mut self, stated: Stated, at: Duration) {
         let Stated { applied, signed: statement, key } = stated;
-        let v1::Applied { revision, took_us, mut cut, unlisted, residual, .. } = applied;
+        let v1::Applied { revision, took_us, mut cut, unlisted, residual, residual_unlisted, .. } = applied;
         let unlisted = unlisted.saturating_add(count(cut.len().saturating_sub(MAX_CUTS)));
         cut.truncate(MAX_CUTS);
         self.cuts += cut.len();
         self.bytes += statement.payload.len();
-        self.kept.push_back(Acknowledgement { revision, took_us, cut, residual, unlisted, at, statement, key });
-        while self.kept.len() > MAX_KEPT || self.cuts > MAX_CUTS || (self.bytes > MAX_BYTES && self.kept.len() > 1) {
+        self.residuals += residual.len();
+        let said =
+            Acknowledgement { revision, took_us, cut, residual, residual_unlisted, unlisted, at, statement, key };
+        self.kept.push_back(said);
+        let is_too_much = |all: &Self| all.bytes > MAX_BYTES || all.residuals > MAX_RESIDUALS;
+        while self.kept.len() > MAX_KEPT || self.cuts > MAX_CUTS || (is_too_much(self) && self.kept.len() > 1) {
             self.drop_oldest();
         }
     }
@@ -76,16 +94,19 @@ impl Acknowledgements {
         let Some(oldest) = self.kept.pop_front() else { return };
         self.cuts -= oldest.cut.len();
         self.bytes -= oldest.statement.payload.len();
+        self.residuals -= oldest.residual.len();
         let calls = oldest.unlisted.saturating_add(count(oldest.cut.len()));
-        if calls == 0 {
+        let residuals = oldest.residual_unlisted.saturating_add(count(oldest.residual.len()));
+        if (calls, residuals) == (0, 0) {
             return;
         }
-        self.counted.push_back((oldest.revision, calls));
+        self.counted.push_back(Counted { revision: oldest.revision, calls, residuals });
         if self.counted.len() > MAX_COUNTED {
             // Rather too many in an old receipt than too few.
             let oldest = self.counted.pop_front();
-            if let (Some((_, calls)), Some(next)) = (oldest, self.counted.front_mut()) {
-                next.1 = next.1.saturating_add(calls);
+            if let (Some(oldest), Some(next)) = (oldest, self.counted.front_mut()) {
+                next.calls = next.calls.saturating_add(oldest.calls);
+                next.residuals = next.residuals.saturating_add(oldest.residuals);
             }
         }
     }
@@ -97,8 +118,14 @@ impl Acknowledgements {
 
     /// Calls that were cut for `revision` and later, and are not in those that are kept.
     pub(super) fn unlisted_since(&self, revision: u64) -> u64 {
-        let counted = self.counted.iter().filter(|(of, _)| *of >= revision).map(|(_, calls)| *calls);
+        let counted = self.counted.iter().filter(|it| it.revision >= revision).map(|it| it.calls);
         self.since(revision).map(|kept| kept.unlisted).chain(counted).fold(0, u64::saturating_add)
+    }
+
+    /// The same of grants of which upstreams held tokens.
+    pub(super) fn residual_unlisted_since(&self, revision: u64) -> u64 {
+        let counted = self.counted.iter().filter(|it| it.revision >= revision).map(|it| it.residuals);
+        self.since(revision).map(|kept| kept.residual_unlisted).chain(counted).fold(0, u64::saturating_add)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Receipts: what a gateway has to show for a revision.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Gateway, Moment, SLACK};
@@ -61,6 +61,15 @@ impl Wanted {
     fn names(&self, grant: &[u8]) -> bool {
         let Cuts::Of(grants) = &self.cuts else { return false };
         crate::wire::grant_id(grant).is_ok_and(|id| grants.contains(&id))
+    }
+
+    /// Whether it tells of what upstreams hold of a grant: where grants are not named, of all that ended or stood still with
+    /// these revisions.
+    fn tells_of(&self, grant: &[u8]) -> bool {
+        match self.cuts {
+            Cuts::Of(_) => self.names(grant),
+            Cuts::All | Cuts::For(_) => true,
+        }
     }
 
     fn concerns(&self, cut: &v1::CutCall) -> bool {
@@ -130,7 +139,11 @@ impl Gateway {
         let cut = self.acknowledgements.since(from).flat_map(|said| &said.cut).filter(|cut| wanted.concerns(cut));
         receipt.cut = cut.map(info).collect();
         let residual = self.acknowledgements.since(from).flat_map(|said| &said.residual);
-        receipt.residual = residual.filter(|left| wanted.names(&left.grant_id)).cloned().collect();
+        // Of a grant that was told of more than once the last word counts.
+        let residual: BTreeMap<_, _> =
+            residual.filter(|left| wanted.tells_of(&left.grant_id)).map(|left| (&left.grant_id, left)).collect();
+        receipt.residual = residual.into_values().cloned().collect();
+        receipt.residual_unlisted = self.acknowledgements.residual_unlisted_since(from);
         receipt
     }
 }

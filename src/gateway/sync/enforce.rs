@@ -58,6 +58,8 @@ pub(super) struct Enforcement {
     ending: bool,
     /// Whether it came as a snapshot.
     whole: bool,
+    /// The snapshots before and after, where more may have ended than the grants that are named.
+    review: Option<(Arc<Snapshot>, Arc<Snapshot>)>,
 }
 
 /// Puts revisions in force.
@@ -160,7 +162,8 @@ impl Follower {
         let ending = !cut.is_empty() || (review && !whole);
         let set = self.fire(&before, &after, cut, review, whole);
         self.metrics.applied(revision);
-        let enforcement = Enforcement { epoch, revision, arrived, cut: set, grants, ending, whole };
+        let review = review.then_some((before, after));
+        let enforcement = Enforcement { epoch, revision, arrived, cut: set, grants, ending, whole, review };
         self.enforcements.send(enforcement).await.map_err(|_| FollowError::Closed)
     }
 
@@ -217,14 +220,14 @@ impl Enforcer {
     }
 
     async fn enforce(&self, enforcement: Enforcement) {
-        let Enforcement { epoch, revision, arrived, mut cut, grants, ending, whole } = enforcement;
+        let Enforcement { epoch, revision, arrived, mut cut, grants, ending, whole, review } = enforcement;
         if !ending && cut.is_empty() {
             if whole {
                 // It may lack what ended while this gateway was away: not even a restart brings that back.
                 self.remember(revision).await;
             }
             let applied = self.applied(epoch, revision, &[], arrived);
-            return self.outbox.push(applied);
+            return self.outbox.push(self.with_residual(applied, grants, review));
         }
         loop {
             let running = cut.wait(GONE_WITHIN).await;
@@ -236,8 +239,7 @@ impl Enforcer {
         }
         let calls = cut.calls();
         // After they are gone: what they handed out on their way is among it.
-        let residual = self.residual(&grants);
-        let applied = v1::Applied { residual, ..self.applied(epoch, revision, &calls, arrived) };
+        let applied = self.with_residual(self.applied(epoch, revision, &calls, arrived), grants.clone(), review);
         tokio::join!(self.record(&applied, &grants, &calls), self.remember(revision));
         // A crash here leaves it recorded and not acknowledged: the next start begins with a snapshot, and says so then.
         self.metrics.enforced(self.clock.since_boot().saturating_sub(arrived));
@@ -250,15 +252,33 @@ impl Enforcer {
         v1::Applied { epoch, revision, took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX), ..listed(calls) }
     }
 
-    /// What upstreams still hold of these grants.
-    fn residual(&self, grants: &[GrantId]) -> Vec<v1::ResidualTokens> {
+    /// With what upstreams still hold: of these grants, and of those that are gone from one snapshot to the next or stand
+    /// still from then on.
+    fn with_residual(
+        &self,
+        applied: v1::Applied,
+        mut grants: Vec<GrantId>,
+        review: Option<(Arc<Snapshot>, Arc<Snapshot>)>,
+    ) -> v1::Applied {
         let now = self.clock.wall();
+        if let Some((before, after)) = review {
+            let is_over = |id: &GrantId| {
+                let live = after.grant(*id);
+                live.is_none_or(|grant| after.stops_more_than(&before, grant.resource))
+            };
+            grants.extend(self.handed.grants(now).into_iter().filter(is_over));
+            grants.sort_unstable();
+            grants.dedup();
+        }
         let told = |id: &GrantId| {
             let Outstanding { tokens, until } = self.handed.outstanding(*id, now)?;
             let grant_id = id.bits().to_be_bytes().to_vec();
             Some(v1::ResidualTokens { grant_id, tokens, until_unix_us: until.unix_micros() })
         };
-        grants.iter().filter_map(told).take(MAX_RESIDUALS).collect()
+        let mut residual: Vec<_> = grants.iter().filter_map(told).collect();
+        let unlisted = residual.len().saturating_sub(MAX_RESIDUALS);
+        residual.truncate(MAX_RESIDUALS);
+        v1::Applied { residual, residual_unlisted: u64::try_from(unlisted).unwrap_or(u64::MAX), ..applied }
     }
 
     /// Until it is durable: without evidence there is no acknowledgement, and before long no authority.

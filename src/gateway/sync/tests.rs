@@ -433,3 +433,32 @@ async fn a_halt_that_cuts_nothing_is_on_disk_before_it_is_acknowledged() {
     assert_eq!(Memory::open(house._dir.path()).unwrap().highest().revision, 8, "no restart forgets it");
     assert!(house.parts.log.journal().durable_seq() > before, "and the evidence tells of it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_upstreams_hold_is_told_of_whatever_ends_or_stands_still_and_also_by_a_whole_picture() {
+    let house = house().await;
+    let mut attached = house.started().await;
+    let (now, until) = (house.parts.clock.wall(), |seconds| Duration::from_secs(seconds));
+    for (grant, seconds) in [(1, 60), (2, 90)] {
+        let expires = now.saturating_add(until(seconds));
+        house.parts.registry.handed().note(GrantId::from_bits(grant), expires, now);
+    }
+    let told = |applied: &v1::Applied| -> Vec<u128> {
+        let grant = |left: &v1::ResidualTokens| u128::from_be_bytes(left.grant_id.as_slice().try_into().unwrap());
+        applied.residual.iter().map(grant).collect()
+    };
+    // Everything on the resource stands still.
+    let halt = super::fixture::object("Halt", "resource/api/orders", &serde_json::json!({}));
+    attached.send(Down::Delta(delta(8, vec![v1::change::Change::ObjectPut(halt.clone())]))).await;
+    assert_eq!(told(&attached.applied().await), [1, 2]);
+    // What changes nothing for them tells nothing of them.
+    attached.send(Down::Delta(delta(9, vec![v1::change::Change::ObjectPut(super::fixture::resource("5s"))]))).await;
+    assert_eq!(told(&attached.applied().await), [0; 0]);
+    // A key that signed who knows what.
+    let key = super::fixture::object("Halt", "issuer/https://i#k", &serde_json::json!({}));
+    attached.send(Down::Delta(delta(10, vec![v1::change::Change::ObjectPut(key.clone())]))).await;
+    assert_eq!(told(&attached.applied().await), [1, 2]);
+    // One ended while this gateway heard nothing, and all that it hears of it is that the grant is not there.
+    attached.send(Down::Snapshot(part(12, [catalog(), vec![halt, key]].concat(), vec![grant(2)]))).await;
+    assert_eq!(told(&attached.applied().await), [1]);
+}

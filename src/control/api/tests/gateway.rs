@@ -158,7 +158,7 @@ impl Gateway {
     /// Signed by a key of the test's own.
     pub(super) async fn applied_by(&self, key: &EvidenceKey, cut: Vec<v1::CutCall>) {
         let (epoch, revision, log) = (self.epoch, self.revision, self.origin.to_string());
-        let applied = v1::Applied { epoch, revision, cut, took_us: 42, log, unlisted: 0, residual: Vec::new() };
+        let applied = v1::Applied { epoch, revision, cut, took_us: 42, log, unlisted: 0, ..Default::default() };
         self.send_signed(StatementKind::Applied, key, &applied, Up::Applied).await;
     }
 
