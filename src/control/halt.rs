@@ -4,9 +4,16 @@ use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Context, Plan, Refused, checked_reason};
 use super::record::{Change, Record};
 use crate::domain::halt::{Halt, HaltScope};
+use crate::domain::root::Root;
 
 /// Halts in force at once.
 const MAX_HALTS: usize = 1_000;
+
+/// Whether what vouched for a credential was halted: such a credential is nobody's here either.
+pub fn stops(model: &Model, root: &Root) -> bool {
+    let is_halted = |root: &Root| model.halts.contains_key(&HaltScope::Credential(root.clone()));
+    !model.halts.is_empty() && (is_halted(root) || root.wider().is_some_and(|wider| is_halted(&wider)))
+}
 
 /// Has everything in a scope stand still. Again it changes nothing.
 ///

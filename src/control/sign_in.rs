@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::authorize::Caller;
+use super::halt;
 use super::model::Model;
 use super::record::{Digest, Person, PersonRole};
 use crate::domain::identity::IdentityState;
@@ -23,6 +24,8 @@ use crate::settings::issuer;
 use crate::token::TokenError;
 use crate::token::verify::{IssuerProfile, TokenTypes, UnverifiedToken, Verified};
 
+/// The account that is there from the beginning.
+const ADMINISTRATOR: &str = "administrator";
 /// Room for tokens that were verified.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -54,6 +57,11 @@ pub(super) enum Stranger {
     /// Somebody acts for somebody.
     #[error("the token is somebody's who acts for another: who asks the control plane speaks for themselves")]
     Delegated,
+    /// What vouched for it was halted, or the token itself revoked.
+    #[error(
+        "what vouched for the credential stands still, or it was revoked: an administrator's own token lets it go on"
+    )]
+    Stopped,
     /// Not what a person gets who signs in.
     #[error("the token is not an ID token for this control plane alone")]
     NotAnIdToken,
@@ -63,6 +71,9 @@ pub(super) enum Stranger {
     /// Who it is, is nobody here.
     #[error("signed in as `{0}`, whom nobody here knows: it takes an account (`control init --person`)")]
     NoAccount(OwnerName),
+    /// The account that every control plane has is no name at a provider, where names may be anybody's to choose.
+    #[error("nobody signs in as `{0}`: that account is its token's alone")]
+    TokenAlone(OwnerName),
     /// An identity is not in the inventory, or set aside.
     #[error("the token's subject is no identity that is active here")]
     NoIdentity,
@@ -134,6 +145,11 @@ impl Tokens {
         if verified.thumbprint.is_some() && verified.thumbprint != certificate {
             return Err(Stranger::Binding);
         }
+        // Here as at the gateways: a key that leaked speaks for nobody.
+        let revoked = (verified.issuer.to_string(), verified.handle().to_string());
+        if model.tokens.contains_key(&revoked) || halt::stops(model, verified.root()) {
+            return Err(Stranger::Stopped);
+        }
         if verified.actor.is_some() {
             return Err(Stranger::Delegated);
         }
@@ -180,6 +196,9 @@ impl People {
             }
         };
         let name: OwnerName = name.ok_or(unnamed)?;
+        if name.as_str() == ADMINISTRATOR {
+            return Err(Stranger::TokenAlone(name));
+        }
         let known = model.people.get(&name).map(|kept| kept.value.clone());
         let documented = || (self.documented && model.entries.contains_key(&name)).then(|| Arc::new(developer(&name)));
         let person = known.or_else(documented).ok_or_else(|| Stranger::NoAccount(name.clone()))?;

@@ -119,6 +119,11 @@ fn a_certificates_key_is_refused_with_the_tokens_that_were_given_for_it() {
     }
     let refused = curl(&[&mtls[..], &form, &[endpoint.as_str()]].concat());
     assert_eq!((refused.status, &refused.json()["reason"]), (401, &"credential_halted".into()));
+    // Nor does the control plane take it.
+    let [certificate, private] =
+        ["cert.pem", "key.pem"].map(|file| dev.identity("billing", file).display().to_string());
+    let asks = ["--auth-cert-file", &certificate, "--auth-key-file", &private, "request", "list"];
+    dev.cli(&asks).exits(6);
     // The identity itself, by its token over a connection of its own, goes on.
     let plain = format!("{}{CALL}", dev.addresses.gateway);
     curl(&["-H", &bearer(&dev.token("billing")), &plain]).is(200);
@@ -126,4 +131,5 @@ fn a_certificates_key_is_refused_with_the_tokens_that_were_given_for_it() {
     assert_eq!(status["halts"][0]["scope"], format!("public-key/{key}"));
     dev.json(&["fleet", "resume", "--key", &key, "--reason", "another key is in place", "--wait=20s"]);
     curl(&by_certificate).is(200);
+    dev.cli(&asks).exits(0);
 }

@@ -261,6 +261,7 @@ fn only_an_id_token_for_this_control_plane_alone_makes_somebody_a_person() {
     refused(with(good(), "preferred_username", json!(["alice"])), "names a person");
     refused(with(good(), "preferred_username", "Alice".into()), "names a person");
     refused(with(good(), "preferred_username", "mallory".into()), "whom nobody here knows");
+    refused(with(good(), "preferred_username", "administrator".into()), "its token's alone");
     refused(with(good(), "iss", "https://other.test".into()), "not trusted");
     assert!(me(&fleet, &other.sign(&good())).expect_err("another key").contains("signature"));
     // A document describes somebody: it lets nobody in where the settings do not say so.
@@ -331,6 +332,17 @@ fn a_machine_asks_for_itself_with_a_token_of_its_issuer_meant_for_the_control_pl
     asked(&token(&with(good(), "exp", (now() - 60).into()))).exits(6);
     asked(&Key::es256("k1").sign(&good())).exits(6);
     asked(&token(&with(good(), "act", json!({ "sub": "another" })))).exits(6);
+    // A key that was halted speaks for nobody here either.
+    let root = ["--issuer", ISSUER, "--reason", "its key leaked"];
+    for (which, resumed) in
+        [(&root[..], &root[..2]), (&[&root[..], &["--key", "k1"]].concat(), &["--issuer", ISSUER, "--key", "k1"])]
+    {
+        fleet.cli(&[&["fleet", "halt"], which].concat()).exits(0);
+        let stopped = asked(&token(&good())).exits(6);
+        assert!(stopped.error()["message"].as_str().unwrap().contains("stands still"), "{stopped:?}");
+        fleet.cli(&[&["fleet", "resume", "--reason", "another key is in place"], resumed].concat()).exits(0);
+        assert_eq!(me(&fleet, &token(&good())).unwrap(), "identity billing");
+    }
     fleet.cli(&["identity", "quarantine", "billing", "--reason", "a leak"]).exits(0);
     let aside = asked(&token(&good())).exits(6);
     assert!(aside.error()["message"].as_str().unwrap().contains("no identity that is active"), "{aside:?}");

@@ -11,6 +11,7 @@ use x509_parser::extensions::GeneralName;
 
 use super::super::actor::ControlHandle;
 use super::super::authorize::Caller;
+use super::super::halt;
 use super::super::record::Digest;
 use super::super::registry::JOIN_PREFIX;
 use super::super::sign_in::{Stranger, Tokens};
@@ -18,6 +19,7 @@ use super::ApiError;
 use crate::domain::identity::IdentityState;
 use crate::domain::name::GatewayName;
 use crate::domain::principal::{CertificateThumbprint, SpiffeId};
+use crate::domain::root::Root;
 use crate::serve::PeerCertificate;
 use crate::token::verify::MAX_TOKEN_BYTES;
 
@@ -82,6 +84,11 @@ impl Identifier {
         mut tokens: impl Iterator<Item = Option<&'v str>>,
         certificate: Option<&CertificateDer<'_>>,
     ) -> Result<Caller, Option<Stranger>> {
+        if let Some(root) = certificate.and_then(|certificate| key_of(certificate))
+            && halt::stops(&self.handle.model(), &root)
+        {
+            return Err(Some(Stranger::Stopped));
+        }
         // Somebody who presents a token wants to be that person; a certificate beside it does not help.
         match (tokens.next(), tokens.next()) {
             (Some(Some(value)), None) => self.bearer(value, certificate),
@@ -145,6 +152,13 @@ impl Identifier {
 fn thumbprint(der: &[u8]) -> Option<CertificateThumbprint> {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
     digest.as_ref().try_into().ok().map(CertificateThumbprint::from_bytes)
+}
+
+/// What a halt calls the key that a certificate is for.
+fn key_of(der: &[u8]) -> Option<Root> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate.public_key().raw);
+    digest.as_ref().try_into().ok().map(Root::PublicKey)
 }
 
 /// Of the key that a certificate is for.
