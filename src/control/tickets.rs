@@ -125,6 +125,10 @@ pub(super) fn plan_heard(model: &Model, context: &Context<'_>, said: &Said) -> R
     let before = model.tickets.get(ticket).map(|kept| kept.value.as_ref().clone());
     match &before {
         None if !closed => return Ok(Plan::nothing(Heard::Ignored)),
+        // What its closing ends would live on.
+        Some(_) if !closed && model.tickets.owed().contains(ticket) => {
+            return Err(Refused::Conflict(format!("{ticket}: what was bound to it is being ended; say so again")));
+        }
         Some(known) if *since < known.since => {
             let known = known.since;
             return Err(Refused::Conflict(format!("{ticket}: {since} is before {known}, of which we have heard")));

@@ -39,15 +39,23 @@ fn at(seconds: i64) -> String {
 fn sources(dev: &Dev) {
     let secrets = dev.dir().join("control/secrets");
     std::fs::create_dir_all(&secrets).unwrap();
-    std::fs::write(secrets.join("source"), format!("{SECRET}\n")).unwrap();
     let source = |name: &str, shape: &str| {
+        std::fs::write(secrets.join(name), format!("{SECRET}\n")).unwrap();
         format!(
-            "kind: TicketSource\nname: {name}\nspec: {{ shape: {shape}, owner: orders, secret_file: source }}\n---\n"
+            "kind: TicketSource\nname: {name}\nspec: {{ shape: {shape}, owner: orders, secret_file: {name} }}\n---\n"
         )
     };
     let shapes = [("pd", "pagerduty"), ("jira", "jira"), ("gh", "github"), ("change", "generic")];
     let documents: String = shapes.iter().map(|(name, shape)| source(name, shape)).collect();
-    apply(dev, documents.trim_end_matches("---\n")).exits(0);
+    agreed(dev, documents.trim_end_matches("---\n"));
+}
+
+/// Applies documents that wait for another person, with their word.
+fn agreed(dev: &Dev, documents: &str) {
+    let file = dev.home.path().join("agreed.yaml");
+    std::fs::write(&file, documents).unwrap();
+    let change = crate::access::change(dev, &["apply", "-f", file.to_str().unwrap()]);
+    crate::access::approved(dev, "carol", &change);
 }
 
 /// Sends a body as it stands, with these headers.

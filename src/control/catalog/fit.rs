@@ -58,6 +58,9 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
     references(catalog, &mut faults);
     roles::cycles(catalog, &mut faults);
     people::fit(catalog, changes, &mut faults);
+    if put(changes).any(|record| matches!(record, Record::TicketSource(_))) {
+        tickets::secrets(catalog.ticket_sources.values().map(|kept| kept.value.as_ref()), &mut faults);
+    }
     if let Err(routes) = RouteTable::check(catalog.routes.values().map(|k| k.value.as_ref().clone())) {
         faults.extend(routes.iter().map(ToString::to_string));
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::super::model::Model;
 use super::super::record::{Change, Record};
+use super::ancestors;
 use super::effects::{differ, members, owned, roles, spelled};
 use crate::domain::change::Effect;
 use crate::domain::directory::PersonEntry;
@@ -15,7 +16,6 @@ use crate::domain::exception::{ExceptionRule, ExceptionSpec};
 use crate::domain::identity::{Authenticator, Identity, IdentitySpec};
 use crate::domain::name::{ExceptionName, OwnerName};
 use crate::domain::resource::{Resource, ResourceSpec};
-use crate::domain::role::Role;
 use crate::domain::route::Route;
 
 /// What somebody gains.
@@ -26,7 +26,6 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
             Record::Identity(it) => identity(before, after, it, &mut found),
             Record::Resource(it) => resource(before, after, it, &mut found),
             Record::Route(it) => route(before, after, it, &mut found),
-            Record::Role(it) => parents(before, after, it, &mut found),
             Record::Entry(it) => person(before, after, it, &mut found),
             Record::Exception(it) => {
                 let spec = after.exceptions.get(&it.name).map(|kept| &kept.value.spec);
@@ -35,13 +34,14 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
                     gained(who, excepted(spec), &mut found);
                 }
             }
-            // Whoever says when tickets close says when grants end: a source that others take for granted changes before two.
-            Record::TicketSource(it) if before.ticket_sources.contains_key(&it.name) => {
-                let what = format!("another word for when tickets of {} close", it.name);
+            // Whoever says when tickets close says when grants end; and a source is shown the token that it is read with.
+            Record::TicketSource(it) => {
+                let another = if before.ticket_sources.contains_key(&it.name) { "another" } else { "a" };
+                let what = format!("{another} word for when tickets of {} close", it.name);
                 gained("whoever holds a grant until then", what, &mut found);
             }
-            Record::Group(_)
-            | Record::TicketSource(_)
+            Record::Role(_)
+            | Record::Group(_)
             | Record::Ticket(_)
             | Record::Meta(_)
             | Record::Grant(_)
@@ -57,6 +57,9 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
         }
     }
     roles(before, after, changes, &mut found);
+    if changes.iter().any(|change| matches!(change.record(), Record::Role(_))) {
+        includes(before, after, &mut found);
+    }
     if changes.iter().any(|change| matches!(change.record(), Record::Group(_))) {
         members(before, after, &mut found);
         released(before, after, &mut found);
@@ -135,6 +138,9 @@ fn resource(before: &Model, after: &Model, it: &Resource, found: &mut BTreeSet<E
     if new.sensitivity < old.sensitivity {
         gained(who.clone(), "what policy says of a resource that is less sensitive", found);
     }
+    if new.sensitivity > old.sensitivity && policy_says(before, "sensitivity") {
+        gained(who.clone(), "what policy says of a resource that is more sensitive", found);
+    }
     if new.authority > old.authority {
         gained(who, format!("{} without the control plane, in place of {}", new.authority, old.authority), found);
     }
@@ -166,14 +172,17 @@ fn route(before: &Model, after: &Model, it: &Route, found: &mut BTreeSet<Effect>
     }
 }
 
-/// Which roles a role includes is what a rule of the policy may forbid by.
-fn parents(before: &Model, after: &Model, it: &Role, found: &mut BTreeSet<Effect>) {
-    let of = |model: &Model| model.roles.get(&it.name).map(|kept| kept.value.spec.parents.clone());
-    if let (Some(old), Some(new)) = (of(before), of(after))
-        && old.iter().any(|parent| !new.contains(parent))
-        && policy_says(before, "Role::")
-    {
-        gained(format!("role {}", it.name), "what policy says of a role without some of its parents", found);
+/// Which roles a role includes, by way of others too, is what rules of the policy permit, forbid and ask approvals by.
+fn includes(before: &Model, after: &Model, found: &mut BTreeSet<Effect>) {
+    if !policy_says(before, "Role::") && !policy_says(before, "roles") {
+        return;
+    }
+    for name in before.roles.keys().filter(|name| after.roles.contains_key(*name)) {
+        let (was, is) = (ancestors(before, name), ancestors(after, name));
+        for other in was.symmetric_difference(&is) {
+            let what = if is.contains(other) { "includes" } else { "does not include" };
+            gained(format!("role {name}"), format!("what policy says of a role that {what} {other}"), found);
+        }
     }
 }
 
@@ -189,19 +198,27 @@ fn person(before: &Model, after: &Model, it: &PersonEntry, found: &mut BTreeSet<
     }
 }
 
-/// Whoever is in a group no more may be free of what is forbidden to it, or to whoever answers for what it owns.
+/// Whoever is in a group no more may be free of what policy forbids to it or wants approved, of what it says of whoever
+/// owns what the group owns, and of being one with its others.
 fn released(before: &Model, after: &Model, found: &mut BTreeSet<Effect>) {
     let owns_identity = |group: &OwnerName| before.identities.values().any(|kept| kept.value.spec.owner == *group);
     let owns_resource = |group: &OwnerName| before.resources.values().any(|kept| kept.value.spec.owner == *group);
-    let [by_group, by_identity, by_resource] =
-        ["Group::", "owns_identity", "owns_resource"].map(|word| policy_forbids_by(before, word));
-    for name in before.people.keys() {
-        let (was, is) = (before.groups_of(name), after.groups_of(name));
-        let forbidden = |group: &&OwnerName| {
-            by_group || (by_identity && owns_identity(group)) || (by_resource && owns_resource(group))
-        };
-        for group in was.difference(&is).filter(forbidden) {
-            gained(format!("person {name}"), format!("to be free of what policy forbids to group {group}"), found);
+    let by_any = policy_says(before, "Group::") || policy_says(before, "together");
+    let [by_identity, by_resource] = ["owns_identity", "owns_resource"].map(|word| policy_says(before, word));
+    // Also a rule that permits can ask for more of a group's people than another does of everybody.
+    let is_spoken_of =
+        |group: &&OwnerName| by_any || (by_identity && owns_identity(group)) || (by_resource && owns_resource(group));
+    let people: BTreeSet<&OwnerName> = before.people.keys().chain(before.entries.keys()).collect();
+    for name in people {
+        for group in before.groups_of(name).difference(&after.groups_of(name)).filter(is_spoken_of) {
+            gained(format!("person {name}"), format!("to be free of what policy says of group {group}"), found);
+        }
+    }
+    // Whom nobody here is in yet, and who is one with whom through it.
+    for name in before.groups.keys() {
+        let above = |model: &Model| model.above(&BTreeSet::new(), &BTreeSet::from([name.clone()]));
+        for group in above(before).difference(&above(after)).filter(is_spoken_of) {
+            gained(format!("group {name}"), format!("to be free of what policy says of group {group}"), found);
         }
     }
 }
@@ -213,12 +230,4 @@ fn policy_says(model: &Model, word: &str) -> bool {
         Ok(set) => set.texts().values().any(|text| text.contains(word)),
         Err(_) => true,
     }
-}
-
-/// Whether a rule that forbids does so by a word.
-fn policy_forbids_by(model: &Model, word: &str) -> bool {
-    let Some(policy) = &model.policy else { return false };
-    let Ok(set) = policy.set.as_ref() else { return true };
-    let texts = set.texts();
-    set.rules.iter().any(|(name, rule)| rule.forbids && texts.get(name).is_none_or(|text| text.contains(word)))
 }

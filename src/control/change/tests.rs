@@ -9,7 +9,7 @@ use super::super::policy::starter;
 use super::super::record::{Digest, Person, PersonRole};
 use super::super::registry::plan_person;
 use super::super::sample::{CATALOG, NOW, carried_out, context, document};
-use super::super::{catalog, policy};
+use super::super::{catalog, policy, replay};
 use super::*;
 
 const PEOPLE: &[(&str, PersonRole)] = &[
@@ -137,11 +137,19 @@ fn everything_by_which_somebody_gains_access_waits() {
         document("Group", "payments", r#"{"members":["alice"],"groups":["orders"]}"#),
         // Whoever answers for an identity may not approve for it: alice would be free of that.
         document("Group", "payments", "{}"),
+        // And bob of being one with the others of his.
+        document("Group", "orders", "{}"),
         document("Person", "bob", r#"{"email":"mallory@example.org"}"#),
         // Where settings let in whoever has a document, this is an account.
         document("Person", "mallory", "{}"),
         exception(observe, 1),
         exception(r#""rule":"no_grants_by_hand""#, 1),
+        // It is shown a token, and says when grants end.
+        document(
+            "TicketSource",
+            "other",
+            r#"{"shape":"generic","owner":"orders","read":{"url":"https://x/{key}","token_file":"x"}}"#,
+        ),
     ];
     for document in &widening {
         let (proposal, after) = waiting(&model, "root", std::slice::from_ref(document));
@@ -152,6 +160,68 @@ fn everything_by_which_somebody_gains_access_waits() {
         assert_eq!(format!("{:?}", kept.identities), format!("{:?}", model.identities), "{document:?}");
         assert_eq!(format!("{:?}", kept.roles), format!("{:?}", model.roles));
         assert_eq!(format!("{:?}", kept.routes), format!("{:?}", model.routes));
+    }
+}
+
+/// A policy of one file, in force.
+fn under(policy: &str, more: &[Document]) -> Model {
+    let mut model = ungoverned(&ALL);
+    model = carried_out(&model, &catalog::plan_apply(&model, &context(NOW), more).unwrap());
+    let mut set = starter();
+    set.truncate(1);
+    set[0].text = policy.to_owned();
+    replay::under(&model, NOW, set).unwrap_or_else(|refused| panic!("{refused:?}\n{policy}"))
+}
+
+#[test]
+fn whatever_a_rule_looks_at_waits_when_it_is_no_more_so() {
+    let group = |json: &str| document("Group", "contractors", json);
+    let role = |json: &str| document("Role", "orders-writer", json);
+    let (own, parent) = (
+        r#"{"permissions":[{"resource":"api/orders","actions":["read"]}]}"#,
+        r#"{"permissions":[{"resource":"api/orders","actions":["read"]}],"parents":["orders-reader"]}"#,
+    );
+    let strict = r#"@approvers("standing:security") permit (principal in Group::"contractors", WHAT"#;
+    let forbid = |whom: &str, when: &str| format!("forbid ({whom}, WHAT when {{ {when} }}");
+    let included = r#"context.roles.contains(Role::"orders-reader")"#;
+    let contractors =
+        |who: &str| vec![document("Person", "mallory", "{}"), group(&format!(r#"{{"members":["{who}"]}}"#))];
+    let nested = document("Group", "all", r#"{"groups":["contractors"]}"#);
+    for (rule, before, after) in [
+        // A rule that permits can ask more of some than another does of all.
+        (strict.to_owned(), contractors("alice"), group("{}")),
+        // Also of somebody without an account.
+        (
+            forbid(r#"principal in Group::"contractors""#, "context.itself == false"),
+            contractors("mallory"),
+            group("{}"),
+        ),
+        // Whoever is one with whom.
+        (
+            forbid("principal", r#"context.together.containsAll(["a:read", "b:read"])"#),
+            [contractors("alice"), vec![nested]].concat(),
+            document("Group", "all", "{}"),
+        ),
+        // What a role includes, in either direction.
+        (
+            format!(r#"@approvers("resource-owner") permit (principal, WHAT when {{ {included} }}"#),
+            vec![role(own)],
+            role(parent),
+        ),
+        (forbid("principal", included), vec![role(parent)], role(own)),
+        (
+            forbid("principal", r#"resource.sensitivity == "normal""#),
+            vec![resource("orders", "normal", "10s")],
+            resource("orders", "high", "10s"),
+        ),
+    ] {
+        let free = r#"@id("free") @approvers("none") permit (principal, action == Action::"request", resource);"#;
+        let approve = r#"@id("approve") permit (principal, action == Action::"approve", resource);"#;
+        let rule = rule.replace("WHAT", r#"action == Action::"request", resource)"#);
+        let policy = format!("{free}\n@id(\"rule\") {rule};\n{approve}\n");
+        let model = under(&policy, &before);
+        let plan = apply(&model, "root", std::slice::from_ref(&after));
+        assert!(matches!(plan.answer, Outcome::Waits(..)), "{policy}\n{after:?}");
     }
 }
 
@@ -166,8 +236,7 @@ fn what_narrows_or_is_neutral_is_done_at_once_and_so_is_all_before_a_policy() {
     let narrowing = [
         (&model, identity("payments", "")),
         (&model, resource("orders", "high", "5s")),
-        (&model, document("Group", "orders", r#"{"description":"of orders"}"#)),
-        (&model, document("Group", "orders", "{}")),
+        (&model, document("Group", "orders", r#"{"members":["bob"],"description":"of orders"}"#)),
         (&model, document("Person", "bob", r#"{"full_name":"Bob"}"#)),
         (&wide, CATALOG.iter().find(|it| it.0 == "Role").map(|(k, n, s)| document(k, n, s)).unwrap()),
         (&excepted, exception(observe, 24)),

@@ -123,9 +123,11 @@ impl Desk {
             if !is_awaited(&self.handle.model(), &ticket) {
                 return Ok(nothing(self.handle.model().committed));
             }
+            // As of when it was asked: what is heard meanwhile is newer.
+            let since = self.handle.shared().clock.now();
             let closed = self.read(&source, &ticket).await.map_err(|error| Fault::Unreadable(error.to_string()))?;
             let by = format!("{}, unsigned, and read again", claim.delivery);
-            Said { ticket, closed, since: self.handle.shared().clock.now(), by }
+            Said { ticket, closed, since, by }
         };
         self.hear(said).await
     }

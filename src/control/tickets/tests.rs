@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::name::GrantId;
 
 fn sources() -> Model {
-    let source = |shape: &str| format!(r#"{{"shape":"{shape}","owner":"orders","secret_file":"s"}}"#);
+    let source = |shape: &str| format!(r#"{{"shape":"{shape}","owner":"orders","secret_file":"{shape}"}}"#);
     let documents = [
         document("TicketSource", "jira", &source("jira")),
         document("TicketSource", "gh", &source("github")),
@@ -179,11 +179,20 @@ fn a_source_whose_word_cannot_be_known_to_be_true_is_refused() {
         ("jira", "https://user@example.org"),
         ("jira", "file:///etc/passwd"),
         ("generic", "https://example.org/tickets"),
+        ("generic", "https://{key}/tickets"),
+        ("generic", "https://{key}.example.org/"),
+        ("generic", "https://example.org?{key}/"),
         ("github", "https://api.github.com/{key}"),
     ] {
         assert!(fault(&read(shape, url)).contains("read.url"), "{url}");
     }
     assert!(fault(r#"{"shape":"jira","owner":"orders","secret_file":"../seal.key"}"#).contains("no path"));
+    // Whoever is read would learn what signs another's webhooks.
+    let thief =
+        r#"{"shape":"generic","owner":"orders","read":{"url":"https://evil.example/{key}","token_file":"jira"}}"#;
+    let faults =
+        plan_apply(&sources(), &context(NOW), &[document("TicketSource", "x", thief)]).unwrap_err().to_string();
+    assert!(faults.contains("is secret_file of jira already"), "{faults}");
     let good = read("generic", "https://example.org/tickets/{key}");
     assert!(plan_apply(&model(), &context(NOW), &[document("TicketSource", "x", &good)]).is_ok());
 }

@@ -90,8 +90,7 @@ fn a_ticket_without_a_signature_is_read_and_only_where_somebody_waits_for_it() {
     std::fs::create_dir_all(&secrets).unwrap();
     std::fs::write(secrets.join("reader"), "a token of ours\n").unwrap();
     let read = format!("{{ url: \"http://{}/t/{{key}}\", token_file: reader }}", desk.address);
-    apply(&dev, &format!("kind: TicketSource\nname: own\nspec: {{ shape: generic, owner: orders, read: {read} }}\n"))
-        .exits(0);
+    agreed(&dev, &format!("kind: TicketSource\nname: own\nspec: {{ shape: generic, owner: orders, read: {read} }}\n"));
     let alice = |arguments: &[&str]| as_person(&dev, "alice", arguments);
 
     // Nobody waits for it: a stranger makes us read nothing.

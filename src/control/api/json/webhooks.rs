@@ -5,6 +5,7 @@
 //! gateway has to show for it becomes evidence after.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
@@ -24,15 +25,20 @@ use crate::domain::ticket::Ticket;
 
 /// Longest body: an event of an issue with a long text.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Bodies that arrive at once, of all sources.
+const MAX_ARRIVING: usize = 512;
+/// How long one may take: a source sends it at once.
+const BODY_PATIENCE: Duration = Duration::from_secs(5);
 /// Webhooks that are read at once, of all sources.
 const MAX_READING: usize = 64;
+
 pub(super) fn router(served: &Arc<Served>) -> Router {
-    let (served, reading) = (served.clone(), Arc::new(Semaphore::new(MAX_READING)));
+    let (served, places) = (served.clone(), Arc::new(Places::default()));
     let handler = move |name: Result<Path<String>, PathRejection>, request: Request| {
-        let (served, reading) = (served.clone(), reading.clone());
+        let (served, places) = (served.clone(), places.clone());
         async move {
             let name = name.ok().and_then(|Path(name)| name.parse::<TicketSourceName>().ok());
-            let done = taken(&served.desk, name, &reading, request).await;
+            let done = taken(&served.desk, name, &places, request).await;
             let handle = &served.identifier.handle;
             let label = match &done {
                 Ok(taken) => taken.result,
@@ -48,24 +54,41 @@ pub(super) fn router(served: &Arc<Served>) -> Router {
     Router::new().route("/webhooks/{name}", post(handler))
 }
 
+/// How many may come at once.
+#[derive(Debug)]
+struct Places {
+    arriving: Semaphore,
+    reading: Semaphore,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { arriving: Semaphore::new(MAX_ARRIVING), reading: Semaphore::new(MAX_READING) }
+    }
+}
+
 type Untaken = (&'static str, Problem);
 
 async fn taken(
     desk: &Desk,
     name: Option<TicketSourceName>,
-    reading: &Semaphore,
+    places: &Places,
     request: Request,
 ) -> Result<Taken, Untaken> {
     let fault = |fault: Fault| (fault.label(), Problem::from(fault));
     let name = name.filter(|name| desk.is_known(name)).ok_or_else(|| fault(Fault::Unknown))?;
-    let Ok(_place) = reading.try_acquire() else {
-        return Err(("busy", ApiError::limit(format!("{MAX_READING} webhooks are being read already")).into()));
-    };
     let (parts, body) = request.into_parts();
-    let body = body_of(&parts.headers, body, MAX_BODY_BYTES).await.map_err(|problem| {
+    let busy = || ("busy", ApiError::limit("too many webhooks are being read already; send it again").into());
+    let arrives = places.arriving.try_acquire().map_err(|_| busy())?;
+    // Before a place is taken: whoever is slow to say something keeps nobody from being read.
+    let arriving = tokio::time::timeout(BODY_PATIENCE, body_of(&parts.headers, body, MAX_BODY_BYTES)).await;
+    let late = || ("late", ApiError::invalid(format!("the body took more than {} s", BODY_PATIENCE.as_secs())).into());
+    let body = arriving.map_err(|_| late())?.map_err(|problem| {
         let label = if problem.status() == StatusCode::PAYLOAD_TOO_LARGE { "oversized" } else { "malformed" };
         (label, problem)
     })?;
+    let _reads = places.reading.try_acquire().map_err(|_| busy())?;
+    drop(arrives);
     let header = |name: &str| once(&parts.headers, name);
     desk.take(&name, &header, &body).await.map_err(fault)
 }
