@@ -12,9 +12,9 @@ use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused, checked_reason};
 use super::record::{Change, GrantRecord, Record, RevokedToken};
 use crate::domain::Timestamp;
-use crate::domain::exception::ExceptionRule;
+use crate::domain::exception::{Exception, ExceptionRule};
 use crate::domain::grant::{Grant, Limits, Lineage, Revocation, Window};
-use crate::domain::name::{ActionName, ExceptionName, GrantId, IdentityName, ResourceName, RoleName};
+use crate::domain::name::{ActionName, GrantId, IdentityName, ResourceName, RoleName};
 use crate::domain::role::Permission;
 use crate::domain::ticket::Ticket;
 use crate::token::verify::MAX_LEEWAY;
@@ -88,6 +88,14 @@ pub fn plan_create(
 ) -> Result<Plan<Vec<Grant>>, Refused> {
     let exception = by_hand(model, context)?;
     let Checked { permissions, window, reason } = checked(model, context.now, request)?;
+    if let Some(exception) = exception.filter(|exception| exception.spec.expires < window.ends) {
+        let Exception { name, spec } = exception;
+        return Err(Refused::invalid(format!(
+            "duration: a grant by hand ends with exception {name} at the latest, which is {}",
+            spec.expires
+        )));
+    }
+    let exception = exception.map(|exception| exception.name.clone());
     let lineage = Lineage {
         created: context.now,
         created_by: context.author()?,
@@ -101,14 +109,14 @@ pub fn plan_create(
 }
 
 /// Whether a grant may be made by hand, and under which exception where a policy is in force: the one that lasts longest.
-fn by_hand(model: &Model, context: &Context<'_>) -> Result<Option<ExceptionName>, Refused> {
+fn by_hand<'m>(model: &'m Model, context: &Context<'_>) -> Result<Option<&'m Exception>, Refused> {
     let (Some(policy), Caller::Person(_)) = (&model.policy, context.caller) else { return Ok(None) };
-    let exceptions = model.exceptions.values().map(|kept| &kept.value);
+    let exceptions = model.exceptions.values().map(|kept| kept.value.as_ref());
     let live = exceptions
         .filter(|it| it.spec.rule == ExceptionRule::NoGrantsByHand && context.now < it.spec.expires)
         .max_by_key(|it| it.spec.expires);
     match live {
-        Some(exception) => Ok(Some(exception.name.clone())),
+        Some(exception) => Ok(Some(exception)),
         None => Err(Refused::Denied(format!(
             "version {} of the policy is in force, so nobody makes grants by hand: ask for access with \
              `portcullis request create`",

@@ -17,8 +17,8 @@ use crate::wire::v1;
 const MAX_JUDGED: usize = 50_000;
 /// Grants that are listed. All that were judged are counted.
 const MAX_LISTED: usize = 100;
-/// Judged at the same time: it takes a thread for a while.
-static PLACES: Semaphore = Semaphore::const_new(1);
+/// Policies that are looked at or replayed at the same time: it takes a thread for a while.
+pub(super) static PLACES: Semaphore = Semaphore::const_new(1);
 
 impl CatalogService {
     pub(super) async fn preview(

@@ -10,6 +10,7 @@ use super::super::super::replay::{self, Asked};
 use super::super::error::{malformed, refused};
 use super::super::{ApiError, authorized};
 use super::CatalogService;
+use super::preview::PLACES;
 use crate::domain::Timestamp;
 use crate::domain::name::{ActionName, IdentityName, ResourceName};
 use crate::domain::request::{Access, Ask, Requester};
@@ -18,8 +19,6 @@ use crate::wire::{self, v1};
 
 /// Requests, live grants and kinds of calls that are replayed at once, of each.
 const MAX_REPLAYED: usize = 1_000;
-/// After so many, others have their turn.
-const AT_ONCE: usize = 32;
 /// For how long an identity would ask for what it was refused.
 const SHORT: Span = Span::new(Duration::from_secs(900));
 
@@ -30,6 +29,9 @@ impl CatalogService {
     ) -> Result<Response<v1::ReplayPolicyResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::ReadPolicy, None).await?;
         self.looks(&caller)?;
+        let Ok(place) = PLACES.try_acquire() else {
+            return Err(ApiError::limit("another policy is being looked at; try again").into());
+        };
         let v1::ReplayPolicyRequest { files, since_unix_us, calls } = request.into_inner();
         if calls.len() > MAX_REPLAYED {
             return Err(ApiError::invalid(format!("calls: at most {MAX_REPLAYED} kinds")).into());
@@ -39,20 +41,22 @@ impl CatalogService {
         let after = replay::under(&model, now, files).map_err(refused)?;
         let since = Timestamp::from_unix_micros(since_unix_us);
         let (asked, mut gone) = self.asked(since, calls).await?;
-        let (mut rows, mut replayed) = (Vec::new(), 0u64);
-        for (index, one) in asked.iter().enumerate() {
-            if index % AT_ONCE == AT_ONCE - 1 {
-                tokio::task::yield_now().await;
-            }
-            match replay::replay(&model, &after, now, one) {
-                Ok(row) => {
-                    replayed = replayed.saturating_add(1);
-                    rows.extend(row);
+        let replaying = tokio::task::spawn_blocking(move || {
+            let (mut rows, mut replayed) = (Vec::new(), 0u64);
+            for one in &asked {
+                match replay::replay(&model, &after, now, one) {
+                    Ok(row) => {
+                        replayed = replayed.saturating_add(1);
+                        rows.extend(row);
+                    }
+                    Err(_) => gone = gone.saturating_add(1),
                 }
-                Err(_) => gone = gone.saturating_add(1),
             }
-        }
-        rows.sort_by_key(|row| row.shift);
+            rows.sort_by_key(|row| row.shift);
+            (rows, replayed, gone)
+        });
+        let (rows, replayed, gone) = replaying.await.map_err(|_| Status::from(ApiError::stopping()))?;
+        drop(place);
         let rows = rows.into_iter().map(|row| v1::ReplayRow {
             change: row.shift.as_str().to_owned(),
             of: row.asked.of,
