@@ -14,7 +14,7 @@ use crate::dev::Done;
 use crate::world::{AUDIENCE, ISSUER, Key, jwks, plain_claims, with};
 
 /// How long anything may take that is not a fault.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 /// How old authority may be for the resources here.
 pub(crate) const AUTHORITY: Duration = Duration::from_secs(5);
 /// Where the operator's command line and the upstream are.
