@@ -51,6 +51,9 @@ pub(super) struct Context {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub(super) ip: Option<IpAddr>,
+    /// What came of an access request, unchanged, when the question is asked again.
+    #[serde(default)]
+    pub(super) approval: Option<Value>,
 }
 
 /// Parameters of a call.
