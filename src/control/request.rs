@@ -109,6 +109,10 @@ pub fn plan_create(
     };
     let plan = match request.analysis.verdict {
         Verdict::Refuse => refuse(request, context.now),
+        // With whoever answers in another's place: they are told, too.
+        Verdict::Approve if !model.delegations.is_empty() => {
+            put("request.created", None, approve::analysed(model, context.now, &request)?, None)
+        }
         Verdict::Approve => put("request.created", None, request, None),
         Verdict::Grant => settle(model, context, None, request, &mut draw)?,
     };

@@ -54,6 +54,10 @@ pub(super) struct Context {
     /// What came of an access request, unchanged, when the question is asked again.
     #[serde(default)]
     pub(super) approval: Option<Value>,
+    /// What is not known is ignored, and a list is no context.
+    #[serde(flatten)]
+    #[expect(dead_code, reason = "with it the reader takes an object alone")]
+    rest: BTreeMap<String, Value>,
 }
 
 /// Parameters of a call.

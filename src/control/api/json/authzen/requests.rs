@@ -114,7 +114,11 @@ async fn submitted(served: &Served, profile: &Profile, request: Request) -> Resu
     let (parts, body) = request.into_parts();
     let caller = served.identifier.http(&parts.headers, parts.extensions.get::<PeerCertificate>())?;
     authorized(&served.identifier.handle, &message(&caller, ()), Operation::CreateRequest, None).await?;
-    let key = parts.headers.get(IDEMPOTENCY_KEY).map(key_of).transpose()?;
+    let mut keys = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (key, None) => key.map(key_of).transpose()?,
+        (_, Some(_)) => return Err(Problem::invalid("idempotency-key: stands twice")),
+    };
     let body = body_of(&parts.headers, body, MAX_BODY_BYTES.min(served.max_body_bytes)).await?;
     let asked = wanted(served, profile, &caller, &body, key)?;
     let done = served.access.create_request(message(&caller, asked)).await.map_err(|status| {
