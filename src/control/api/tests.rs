@@ -9,4 +9,5 @@ mod log;
 mod matrix;
 mod plane;
 mod scoped;
+mod silence;
 mod stream;

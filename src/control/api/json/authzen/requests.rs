@@ -297,32 +297,44 @@ fn place(profile: &Profile, id: RequestId) -> String {
 /// Sections "Task Handle" and "Approval Result".
 async fn answered(served: &Served, profile: &Profile, code: StatusCode, it: &Asked) -> Result<Response, Problem> {
     let place = place(profile, it.id);
-    let mut links = json!({ "ticket": format!("{}/v1/requests/{}", profile.base, it.id) });
-    let mut task =
-        json!({ "id": it.id, "status": status(it.state), "status_endpoint": place, "expires_at": it.expires });
-    if it.is_open() {
-        links["review"] = json!(format!("{}/v1/requests/{}", profile.base, it.id));
-        links["cancel"] = json!(format!("{place}/cancel"));
-        let turn = it.turn();
-        let orders: std::collections::BTreeSet<u32> = it.analysis.stages.iter().map(|stage| stage.order).collect();
-        let step = orders.iter().position(|order| *order == turn.order).map_or(1, |place| place.saturating_add(1));
-        let awaiting = it.analysis.stages.iter().filter(|stage| stage.order == turn.order);
-        let awaiting: Vec<String> = awaiting.map(|stage| stage.approvers.to_string()).collect();
-        task["progress"] = json!({ "current_step": step, "total_steps": orders.len().max(1), "awaiting": awaiting });
-    }
-    if let Some(settled) = &it.settled {
-        task["display"] = json!({ "description": settled.reason });
-    }
-    task["links"] = links;
-    let mut answer = json!({ "task": task });
-    if it.state == State::Granted {
-        answer["result"] = json!({ "mode": "reevaluate", "approval": approval(served, profile, it).await? });
-    }
+    let shown = format!("{}/v1/requests/{}", profile.base, it.id);
+    let links = match it.is_open() {
+        true => json!({ "ticket": shown, "review": shown, "cancel": format!("{place}/cancel") }),
+        false => json!({ "ticket": shown }),
+    };
+    let task = [
+        ("id", Some(json!(it.id))),
+        ("status", Some(json!(status(it.state)))),
+        ("status_endpoint", Some(json!(place))),
+        ("expires_at", Some(json!(it.expires))),
+        ("progress", it.is_open().then(|| progress(it))),
+        ("display", it.settled.as_ref().map(|settled| json!({ "description": settled.reason }))),
+        ("links", Some(links)),
+    ];
+    let task: Map<String, Value> =
+        task.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    let answer = match it.state {
+        State::Granted => {
+            let approval = approval(served, profile, it).await?;
+            json!({ "task": task, "result": { "mode": "reevaluate", "approval": approval } })
+        }
+        State::Pending | State::Denied | State::Cancelled | State::Expired => json!({ "task": task }),
+    };
     let mut response = json_of(code, answer.to_string().into_bytes());
     if it.is_open() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(LOOK_AGAIN));
     }
     Ok(response)
+}
+
+/// Which stage it is at, and whose word it waits for.
+fn progress(it: &Asked) -> Value {
+    let order = it.turn().order;
+    let orders: std::collections::BTreeSet<u32> = it.analysis.stages.iter().map(|stage| stage.order).collect();
+    let step = orders.iter().position(|one| *one == order).map_or(1, |place| place.saturating_add(1));
+    let awaiting = it.analysis.stages.iter().filter(|stage| stage.order == order);
+    let awaiting: Vec<String> = awaiting.map(|stage| stage.approvers.to_string()).collect();
+    json!({ "current_step": step, "total_steps": orders.len().max(1), "awaiting": awaiting })
 }
 
 async fn approval(served: &Served, profile: &Profile, it: &Asked) -> Result<Value, Problem> {
