@@ -40,6 +40,7 @@ fn identity(at: u32) -> Identity {
             owner: "team".parse().unwrap(),
             purpose: "bench".into(),
             environment: "test".into(),
+            capabilities: Vec::new(),
             authenticate: vec![Authenticator::Token { issuer: "https://i".into(), subject: format!("s-{at}").into() }],
         },
         state: IdentityState::Active,

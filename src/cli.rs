@@ -9,6 +9,7 @@ mod change;
 mod completion;
 mod config;
 mod control;
+mod delegation;
 mod dev;
 mod evidence;
 mod failure;
@@ -125,6 +126,9 @@ enum Command {
     /// Changes of catalog and policy that wait for another person
     #[command(subcommand)]
     Change(change::Change),
+    /// Who approves in whose place, for a time
+    #[command(subcommand)]
+    Delegation(delegation::Delegation),
     /// Live, time-boxed permissions
     #[command(subcommand)]
     Grant(grant::Grant),
@@ -253,6 +257,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Logout(command) => asking(command.run(&context)),
         Command::Policy(command) => asking(command.run(&context)),
         Command::Change(command) => asking(command.run(&context)),
+        Command::Delegation(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),
         Command::Fleet(command) => asking(command.run(&context)),

@@ -6,6 +6,7 @@
 
 mod changes;
 mod context;
+mod delegations;
 pub mod evidence;
 pub mod fleet;
 pub mod gateway;

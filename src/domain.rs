@@ -6,6 +6,7 @@
 
 pub mod change;
 pub mod clock;
+pub mod delegation;
 pub mod directory;
 pub mod exception;
 pub mod grant;

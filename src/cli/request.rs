@@ -11,8 +11,8 @@ use crate::client::Asked;
 use crate::client::answers::{RequestAnswer, RequestList};
 use crate::clock::SystemClock;
 use crate::domain::grant::Limits;
-use crate::domain::name::{ActionName, IdentityName, RequestId, ResourceName, RoleName};
-use crate::domain::request::{Request as Record, State, Verdict};
+use crate::domain::name::{ActionName, IdentityName, OwnerName, RequestId, ResourceName, RoleName};
+use crate::domain::request::{Request as Record, Stage, State, Verdict, in_words};
 use crate::domain::resource::Span;
 use crate::domain::ticket::Ticket;
 use crate::domain::{Clock as _, Timestamp};
@@ -46,6 +46,9 @@ pub(super) enum Request {
         /// Without a question: as it is at this moment
         #[arg(long, conflicts_with = "digest")]
         yes: bool,
+        /// In whose place, by a delegation of theirs; needed where there are several
+        #[arg(long, value_name = "NAME")]
+        on_behalf_of: Option<OwnerName>,
         /// What there is to say about it
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         comment: String,
@@ -121,7 +124,12 @@ impl Request {
                 print(context, asked, wait)?;
                 Ok(Exit::Done)
             }
-            Self::Approve { id, digest, yes, comment } => approve(context, id, digest, yes, comment).await,
+            Self::Approve { id, digest, yes, on_behalf_of, comment } => {
+                let on_behalf_of = on_behalf_of.map(String::from).unwrap_or_default();
+                let digest = digest.unwrap_or_default();
+                let yes_of = v1::ApproveRequestRequest { id: bytes(id), digest, comment, on_behalf_of };
+                approve(context, id, yes_of, yes).await
+            }
             Self::Deny(End { id, reason }) => {
                 let asked = context.client().await?.deny_request(bytes(id), reason).await?;
                 print(context, asked, None)?;
@@ -199,23 +207,19 @@ pub(super) async fn ask(
 async fn approve(
     context: &Context,
     id: RequestId,
-    digest: Option<String>,
+    mut message: v1::ApproveRequestRequest,
     yes: bool,
-    comment: String,
 ) -> Result<Exit, Failure> {
     let mut client = context.client().await?;
-    let digest = match digest {
-        Some(digest) => digest,
-        None => {
-            let shown = client.request(bytes(id), 0).await?.request;
-            // What was shown is what is approved: if it is another by then, the approval is refused.
-            if !yes && shown.is_open() && !confirmed(&shown)? {
-                return Err(Failure::new(Exit::Failed, "nothing was approved"));
-            }
-            shown.analysis.digest
+    if message.digest.is_empty() {
+        let shown = client.request(bytes(id), 0).await?.request;
+        // What was shown is what is approved: if it is another by then, the approval is refused.
+        if !yes && shown.is_open() && !confirmed(&shown)? {
+            return Err(Failure::new(Exit::Failed, "nothing was approved"));
         }
-    };
-    let asked = client.approve_request(v1::ApproveRequestRequest { id: bytes(id), digest, comment }).await?;
+        message.digest = shown.analysis.digest;
+    }
+    let asked = client.approve_request(message).await?;
     let (state, settled) = (asked.request.state, asked.request.settled.clone());
     print(context, asked, None)?;
     match (state, settled) {
@@ -280,6 +284,14 @@ fn print(context: &Context, asked: Asked, wait: Option<Span>) -> Result<(), Fail
     context.output.answer(&answer, || details(&answer.request, now))
 }
 
+/// The stages whose turn it is, where there are others.
+fn turn(request: &Record) -> String {
+    let order = request.turn().order;
+    let (open, others): (Vec<Stage>, Vec<Stage>) =
+        request.analysis.stages.iter().cloned().partition(|stage| stage.order == order);
+    if request.is_open() && !others.is_empty() { in_words(&open) } else { String::new() }
+}
+
 fn details(request: &Record, now: Timestamp) -> Human {
     let (ask, analysis) = (&request.ask, &request.analysis);
     let [parameters, networks, bound, uses, uses_per] = shown_limits(&ask.limits);
@@ -288,12 +300,13 @@ fn details(request: &Record, now: Timestamp) -> Human {
         let actions: Vec<&str> = permission.actions.iter().map(ActionName::as_str).collect();
         format!("{} on {}", actions.join(","), permission.resource)
     });
-    let stages = analysis.stages.iter().map(|stage| format!("{} of {}", stage.quorum, stage.approvers));
     let approvals = request.approvals.iter().map(|approval| {
         let stale = if approval.digest == analysis.digest { "" } else { " (of what it was before: does not count)" };
         let comment = approval.comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
-        format!("{} by {} {}{stale}{comment}", approval.id, approval.by, relative(approval.at, now))
+        let place = approval.on_behalf_of.as_ref().map(|from| format!(" in the place of {from}")).unwrap_or_default();
+        format!("{} by {}{place} {}{stale}{comment}", approval.id, approval.by, relative(approval.at, now))
     });
+    let escalated = request.escalated.iter().map(|it| format!("{} {}", it.stage.approvers, relative(it.at, now)));
     let verdict = match analysis.verdict {
         Verdict::Grant => "needs nobody",
         Verdict::Approve => "needs approval",
@@ -323,7 +336,9 @@ fn details(request: &Record, now: Timestamp) -> Human {
         ("policy", format!("version {} {verdict}, by {}", analysis.policy, analysis.rules.join(", "))),
         ("longest", analysis.longest.map(|longest| longest.to_string()).unwrap_or_default()),
         ("findings", joined(analysis.findings.iter().map(|f| format!("{}: {}", f.code, f.text)).collect())),
-        ("needs", joined(stages.collect())),
+        ("needs", in_words(&analysis.stages)),
+        ("waits for", turn(request)),
+        ("escalated", joined(escalated.collect())),
         ("who can", names(&analysis.eligible).join(", ")),
         ("approvals", joined(approvals.collect())),
         ("grants", request.grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),

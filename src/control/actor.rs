@@ -23,7 +23,7 @@ use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
-use super::{change, grant, logs, request, store::StoreError, tickets, uses};
+use super::{change, delegation, grant, logs, request, store::StoreError, tickets, uses};
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
 
@@ -299,10 +299,13 @@ impl Actor {
             tracing::error!(%error, "the store cannot be read");
             return;
         }
-        let often: [fn(&Model, Timestamp) -> Plan<bool>; 9] = [
+        let often: [fn(&Model, Timestamp) -> Plan<bool>; 12] = [
             tickets::plan_owed,
             grant::plan_expiry,
             request::plan_expiry,
+            request::plan_silence,
+            delegation::plan_ends,
+            delegation::plan_prune,
             request::plan_prune,
             change::plan_expiry,
             change::plan_prune,

@@ -11,13 +11,13 @@ use super::approval::{self, Eligible, Subject};
 use super::catalog::ancestors;
 use super::model::{Kept, Model};
 use super::plan::Refused;
-use super::policy::{Actor, InForce, PolicySet};
+use super::policy::{Actor, InForce, Need, PolicySet};
 use super::record::Digest;
 use crate::domain::Timestamp;
 use crate::domain::exception::Exception;
 use crate::domain::grant::Limits;
 use crate::domain::name::{ExceptionName, IdentityName, OwnerName, RequestId, ResourceName, RoleName};
-use crate::domain::request::{Access, Analysis, Ask, Finding, Requester, Stage, Verdict};
+use crate::domain::request::{Access, Analysis, Ask, Finding, Requester, Stage, Verdict, in_words};
 use crate::domain::resource::Span;
 use crate::domain::role::Permission;
 
@@ -60,8 +60,12 @@ pub fn analyse(
     let subject = Subject::new(model, now, set, (requester, ask), &permissions, &together);
     let mut merged = subject.asked(&actor_of(model, requester))?;
     let mut findings: BTreeSet<Finding> = merged.findings.into_iter().collect();
-    let stages = merged.approvers.into_iter().map(|(approvers, quorum)| Stage { approvers, quorum });
-    let stages: Vec<Stage> = stages.collect();
+    let stages = merged.approvers.into_iter().map(|(approvers, need)| {
+        let Need { quorum, order, escalate } = need;
+        Stage { approvers, quorum, order, escalate }
+    });
+    let mut stages: Vec<Stage> = stages.collect();
+    stages.sort_by_key(|stage| stage.order);
     let Eligible { people: eligible, all: is_all } = match merged.allows {
         true => approval::eligible(&subject, &stages),
         false => Eligible { people: Vec::new(), all: false },
@@ -70,8 +74,7 @@ pub fn analyse(
     // Where not everybody was looked at, nobody knows that it is too few.
     if merged.allows && is_all && !approval::is_enough(&stages, &counts) {
         merged.allows = false;
-        let needed: Vec<String> = stages.iter().map(|s| format!("{} of {}", s.quorum, s.approvers)).collect();
-        let text = format!("too few people may approve it: it takes {}", needed.join(" and "));
+        let text = format!("too few people may approve it: it takes {}", in_words(&stages));
         findings.insert(Finding { code: "nobody_may_approve".to_owned(), text });
     }
     let verdict = match (merged.allows && !permissions.is_empty(), stages.is_empty()) {
@@ -110,6 +113,22 @@ pub fn analyse(
         permissions,
     };
     Ok(Analysed { analysis, expires: merged.expires.unwrap_or(EXPIRES), together })
+}
+
+/// Whether policy lets this be asked for, whoever has to approve it then. What cannot be asked cannot be asked for.
+pub fn may_be_asked(model: &Model, now: Timestamp, requester: &Requester, ask: &Ask) -> bool {
+    let asked = || {
+        let set = readable(in_force(model)?)?;
+        let access = super::request::grant_request(ask).access;
+        let permissions = super::grant::permissions(model, &access)?;
+        let identity = model.identities.get(&ask.identity);
+        let owner = identity.map(|kept| kept.value.spec.owner.clone());
+        let held = owner.map(|owner| together(model, &owner)).unwrap_or_default();
+        let together: BTreeSet<String> = permissions.iter().flat_map(spelled).chain(held).collect();
+        let subject = Subject::new(model, now, set, (requester, ask), &permissions, &together);
+        Ok::<bool, Refused>(subject.asked(&actor_of(model, requester))?.allows)
+    };
+    asked().unwrap_or(false)
 }
 
 /// What an approval is bound to.

@@ -2,16 +2,22 @@
 //!
 //! Pure. Nobody approves what they asked for, and nobody counts for two: every place of every stage is another person's.
 
+mod progress;
+mod rights;
+
 use std::collections::BTreeSet;
+
+pub use progress::{Progress, Word, is_enough, progress};
+pub use rights::{Right, answering, rights, words};
 
 use super::model::Model;
 use super::plan::Refused;
-use super::policy::{Actor, Answer, PolicySet, Question, Step};
+use super::policy::{Actor, Answer, PolicySet, Question, Step, needed};
 use super::record::Person;
 use crate::domain::Timestamp;
 use crate::domain::identity::IdentitySpec;
-use crate::domain::name::{OwnerName, RoleName};
-use crate::domain::request::{Approvers, Ask, Finding, Requester, Stage};
+use crate::domain::name::{IdentityName, OwnerName, RoleName};
+use crate::domain::request::{Approvers, Ask, Escalated, Finding, Request, Requester, Stage};
 use crate::domain::resource::{Resource, Sensitivity, Span};
 use crate::domain::role::Permission;
 
@@ -24,6 +30,7 @@ const MAX_ASKED: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Subject<'a> {
     model: &'a Model,
+    now: Timestamp,
     lead: Span,
     set: &'a PolicySet,
     requester: &'a Requester,
@@ -34,6 +41,8 @@ pub struct Subject<'a> {
     roles: BTreeSet<RoleName>,
     /// All that is asked for with all that is held.
     together: &'a BTreeSet<String>,
+    /// Stages that stayed silent for too long.
+    escalated: &'a [Escalated],
 }
 
 impl<'a> Subject<'a> {
@@ -47,7 +56,13 @@ impl<'a> Subject<'a> {
         together: &'a BTreeSet<String>,
     ) -> Self {
         let lead = Span::new(ask.starts.map_or(std::time::Duration::ZERO, |starts| starts.saturating_since(now)));
-        Self { model, lead, set, requester, ask, permissions, roles: super::analyse::roles(model, ask), together }
+        let roles = super::analyse::roles(model, ask);
+        Self { model, now, lead, set, requester, ask, permissions, roles, together, escalated: &[] }
+    }
+
+    /// The same with stages that stayed silent for too long.
+    pub fn with(self, escalated: &'a [Escalated]) -> Self {
+        Self { escalated, ..self }
     }
 
     /// Whose access it would be.
@@ -103,14 +118,16 @@ impl<'a> Subject<'a> {
                 let text = format!("{} can do much harm", permission.resource);
                 merged.findings.push(Finding { code: "sensitive".to_owned(), text });
             }
-            for (approvers, quorum) in answer.approvers {
-                let approvers = match approvers {
-                    Approvers::ResourceOwner => Approvers::Owner(spec.owner.clone()),
-                    Approvers::IdentityOwner => Approvers::Owner(owner.clone()),
-                    other => other,
-                };
-                let most = merged.approvers.entry(approvers).or_default();
-                *most = (*most).max(quorum);
+            let known = |approvers: Approvers| match approvers {
+                Approvers::ResourceOwner => Approvers::Owner(spec.owner.clone()),
+                Approvers::IdentityOwner => Approvers::Owner(owner.clone()),
+                other => other,
+            };
+            for (approvers, mut need) in answer.approvers {
+                if let Some(escalation) = &mut need.escalate {
+                    escalation.to = std::mem::take(&mut escalation.to).into_iter().map(known).collect();
+                }
+                needed(&mut merged.approvers, known(approvers), need);
             }
             merged.allows &= answer.allows;
             merged.rules.extend(answer.rules);
@@ -133,29 +150,48 @@ pub fn actor(model: &Model, person: &Person) -> Actor {
     Actor::Person { name: person.name.clone(), standing, groups }
 }
 
-/// For which stages somebody's word counts; none when they may not approve at all.
+/// For which stages somebody's own word counts; none when they may not approve at all.
 pub fn counts_for(subject: &Subject<'_>, stages: &[Stage], name: &OwnerName) -> BTreeSet<usize> {
-    match named(subject.model, subject.requester, stages, name) {
+    let about = (subject.requester, &subject.ask.identity, subject.escalated);
+    match named(subject.model, about, stages, name) {
         Some((actor, of)) if policy_lets(subject, &actor) => of,
         _ => BTreeSet::new(),
     }
 }
 
+/// Who asks, whose access it would be, and the stages that stayed silent for too long.
+type About<'a> = (&'a Requester, &'a IdentityName, &'a [Escalated]);
+
 /// Somebody whom stages name, before policy is asked, and which of them do.
-fn named(model: &Model, requester: &Requester, stages: &[Stage], name: &OwnerName) -> Option<(Actor, BTreeSet<usize>)> {
+fn named(
+    model: &Model,
+    (requester, identity, escalated): About<'_>,
+    stages: &[Stage],
+    name: &OwnerName,
+) -> Option<(Actor, BTreeSet<usize>)> {
     // INVARIANT: nobody approves their own request, whatever policy says.
     if *requester == Requester::Person(name.clone()) {
         return None;
     }
     let actor = actor(model, &model.people.get(name)?.value);
-    let of = stages.iter().enumerate().filter(|(_, stage)| is_one(&actor, &stage.approvers));
-    let of: BTreeSet<usize> = of.map(|(index, _)| index).collect();
+    // INVARIANT: silence brings nobody in who answers for whoever asks.
+    let theirs = model.identities.get(identity).is_none_or(|kept| actor.is_owner(&kept.value.spec.owner));
+    let stands_in = |stage: &Stage| {
+        let silent = !theirs && escalated.iter().any(|it| it.stage == *stage);
+        let to = stage.escalate.iter().filter(|_| silent).flat_map(|it| &it.to);
+        to.into_iter().any(|approvers| is_one(&actor, approvers))
+    };
+    let counts = |stage: &Stage| is_one(&actor, &stage.approvers) || stands_in(stage);
+    let of: BTreeSet<usize> =
+        stages.iter().enumerate().filter(|(_, stage)| counts(stage)).map(|(index, _)| index).collect();
     if of.is_empty() { None } else { Some((actor, of)) }
 }
 
-/// Whether stages name somebody: enough for a no, which does not wait for policy to be in order.
-pub fn is_named(model: &Model, requester: &Requester, stages: &[Stage], name: &OwnerName) -> bool {
-    named(model, requester, stages, name).is_some()
+/// Whether the stages of a request, as it was stored, name somebody: enough for a no, which does not wait for policy to be
+/// in order.
+pub fn is_named(model: &Model, request: &Request, name: &OwnerName) -> bool {
+    let about = (&request.requester, &request.ask.identity, request.escalated.as_slice());
+    named(model, about, &request.analysis.stages, name).is_some()
 }
 
 fn is_one(actor: &Actor, approvers: &Approvers) -> bool {
@@ -188,7 +224,7 @@ pub struct Eligible {
 pub fn eligible(subject: &Subject<'_>, stages: &[Stage]) -> Eligible {
     let mut found: Vec<(OwnerName, BTreeSet<usize>)> = Vec::new();
     let mut asked = 0usize;
-    for name in candidates(subject.model, stages) {
+    for name in candidates(subject, stages) {
         if asked >= MAX_ASKED {
             return Eligible { people: found, all: false };
         }
@@ -208,86 +244,24 @@ pub fn eligible(subject: &Subject<'_>, stages: &[Stage]) -> Eligible {
 }
 
 /// Whoever may be one of those that the stages name, before policy is asked: asking it of everybody would take too long.
-fn candidates<'m>(model: &'m Model, stages: &'m [Stage]) -> impl Iterator<Item = &'m OwnerName> {
-    let owners: BTreeSet<&OwnerName> = stages
-        .iter()
-        .filter_map(|stage| match &stage.approvers {
-            Approvers::Owner(owner) | Approvers::Group(owner) => Some(owner),
-            Approvers::Standing(_) | Approvers::ResourceOwner | Approvers::IdentityOwner => None,
-        })
-        .collect();
-    let members: BTreeSet<OwnerName> = owners.iter().flat_map(|owner| model.members_of(owner)).collect();
-    let has_standing = |person: &Person, name: &str| person.roles.iter().any(|role| role.as_str() == name);
-    model.people.values().map(|kept| kept.value.as_ref()).filter_map(move |person| {
-        let by_standing = stages
-            .iter()
-            .any(|stage| matches!(&stage.approvers, Approvers::Standing(standing) if has_standing(person, standing)));
+fn candidates<'m>(subject: &Subject<'m>, stages: &[Stage]) -> impl Iterator<Item = &'m OwnerName> + use<'m> {
+    let silent = |stage: &&Stage| subject.escalated.iter().any(|it| it.stage == **stage);
+    let besides = stages.iter().filter(silent).filter_map(|stage| stage.escalate.as_ref()).flat_map(|it| &it.to);
+    let all: Vec<&Approvers> = stages.iter().map(|stage| &stage.approvers).chain(besides).collect();
+    let (mut owners, mut standings): (BTreeSet<OwnerName>, BTreeSet<String>) = Default::default();
+    for approvers in all {
+        match approvers {
+            Approvers::Owner(owner) | Approvers::Group(owner) => drop(owners.insert(owner.clone())),
+            Approvers::Standing(standing) => drop(standings.insert(standing.clone())),
+            Approvers::ResourceOwner | Approvers::IdentityOwner => {}
+        }
+    }
+    let members: BTreeSet<OwnerName> = owners.iter().flat_map(|owner| subject.model.members_of(owner)).collect();
+    subject.model.people.values().map(|kept| kept.value.as_ref()).filter_map(move |person| {
+        let by_standing = person.roles.iter().any(|role| standings.contains(role.as_str()));
         let by_name = members.contains(&person.name)
             || owners.contains(&person.name)
             || person.speaks_for.iter().any(|owner| owners.contains(owner));
         (by_standing || by_name).then_some(&person.name)
     })
-}
-
-/// Whether every place of every stage can have a person of its own: a matching, found place by place (Kuhn).
-pub fn is_enough(stages: &[Stage], people: &[BTreeSet<usize>]) -> bool {
-    let places: Vec<usize> = stages
-        .iter()
-        .enumerate()
-        .flat_map(|(index, stage)| std::iter::repeat_n(index, usize::try_from(stage.quorum).unwrap_or(usize::MAX)))
-        .collect();
-    // Whose place each person has.
-    let mut taken: Vec<Option<usize>> = vec![None; people.len()];
-    (0..places.len()).all(|place| place_found(place, &places, people, &mut taken, &mut vec![false; people.len()]))
-}
-
-fn place_found(
-    place: usize,
-    places: &[usize],
-    people: &[BTreeSet<usize>],
-    taken: &mut [Option<usize>],
-    tried: &mut [bool],
-) -> bool {
-    for person in 0..people.len() {
-        let counts = places.get(place).is_some_and(|stage| people.get(person).is_some_and(|of| of.contains(stage)));
-        if !counts || tried.get(person).copied().unwrap_or(true) {
-            continue;
-        }
-        if let Some(tried) = tried.get_mut(person) {
-            *tried = true;
-        }
-        let free = match taken.get(person).copied().flatten() {
-            None => true,
-            Some(other) => place_found(other, places, people, taken, tried),
-        };
-        if free {
-            if let Some(taken) = taken.get_mut(person) {
-                *taken = Some(place);
-            }
-            return true;
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stage(quorum: u32) -> Stage {
-        Stage { approvers: Approvers::Standing("security".to_owned()), quorum }
-    }
-
-    #[test]
-    fn nobody_counts_for_two() {
-        let of = |stages: &[usize]| stages.iter().copied().collect::<BTreeSet<_>>();
-        let two = [stage(1), stage(1)];
-        assert!(!is_enough(&two, &[of(&[0, 1])]));
-        assert!(!is_enough(&two, &[of(&[0]), of(&[0])]));
-        assert!(is_enough(&two, &[of(&[0, 1]), of(&[0])]), "whoever counts for both makes room");
-        assert!(is_enough(&two, &[of(&[0]), of(&[0, 1])]));
-        assert!(!is_enough(&[stage(2)], &[of(&[0])]));
-        assert!(is_enough(&[stage(2), stage(1)], &[of(&[0]), of(&[1, 0]), of(&[0])]));
-        assert!(is_enough(&[], &[]));
-    }
 }

@@ -56,11 +56,13 @@ pub enum Role {
     Joining,
     /// An identity, for itself.
     Identity,
+    /// An identity whose document says that it enforces access.
+    EnforcementPoint,
 }
 
 impl Role {
     /// Every role, in the order of the table's columns.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Administrator,
         Self::Security,
         Self::Owner,
@@ -68,6 +70,7 @@ impl Role {
         Self::Gateway,
         Self::Joining,
         Self::Identity,
+        Self::EnforcementPoint,
     ];
 
     const fn of(role: PersonRole) -> Self {
@@ -89,6 +92,7 @@ impl Role {
             Self::Gateway => "gateway",
             Self::Joining => "a gateway that joins",
             Self::Identity => "the identity itself",
+            Self::EnforcementPoint => "an identity with `capabilities: [evaluate]`",
         }
     }
 }
@@ -108,6 +112,8 @@ pub enum Operation {
     RevokeGrant,
     WatchGrants,
     CanI,
+    /// Asks as a policy enforcement point does.
+    Evaluate,
     RevokeToken,
     WhoAmI,
     Attach,
@@ -134,6 +140,8 @@ pub enum Operation {
     DecideRequest,
     /// Takes a request back: one's own, unless one watches over all access.
     CancelRequest,
+    /// Has somebody answer in one's place, and ends that: one's own alone, unless one watches over all access.
+    Delegate,
     /// Sees changes of catalog and policy that take another person's word.
     ReadChanges,
     /// Approves, denies or takes back such a change: whose word counts is looked at there.
@@ -152,7 +160,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -162,6 +170,7 @@ impl Operation {
         Self::RevokeGrant,
         Self::WatchGrants,
         Self::CanI,
+        Self::Evaluate,
         Self::RevokeToken,
         Self::WhoAmI,
         Self::Attach,
@@ -178,6 +187,7 @@ impl Operation {
         Self::ReadRequests,
         Self::DecideRequest,
         Self::CancelRequest,
+        Self::Delegate,
         Self::ReadChanges,
         Self::DecideChange,
         Self::ReadPolicy,
@@ -207,6 +217,7 @@ impl Operation {
             Self::RevokeGrant => "revoke_grant",
             Self::WatchGrants => "watch_grants",
             Self::CanI => "can_i",
+            Self::Evaluate => "evaluate",
             Self::RevokeToken => "revoke_token",
             Self::WhoAmI => "who_am_i",
             Self::Attach => "attach",
@@ -223,6 +234,7 @@ impl Operation {
             Self::ReadRequests => "read_requests",
             Self::DecideRequest => "decide_request",
             Self::CancelRequest => "cancel_request",
+            Self::Delegate => "delegate",
             Self::ReadChanges => "read_changes",
             Self::DecideChange => "decide_change",
             Self::ReadPolicy => "read_policy",
@@ -261,19 +273,25 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         // A stream is a gateway's: its scope and its receipts are those of its record.
         (O::Attach | O::ServeEvidence, _) => Rule::Deny,
 
+        // That, and what every identity may.
+        (O::Evaluate, R::EnforcementPoint) => Rule::Allow,
         // For itself: whose request it is is looked at where it is read.
-        (O::CreateRequest | O::ReadRequests | O::CancelRequest | O::Describe, R::Identity) => Rule::Allow,
-        (_, R::Identity) => Rule::Deny,
+        (O::CreateRequest | O::ReadRequests | O::CancelRequest | O::Describe, R::Identity | R::EnforcementPoint) => {
+            Rule::Allow
+        }
+        (_, R::Identity | R::EnforcementPoint) => Rule::Deny,
 
         (_, R::Administrator) => Rule::Allow,
 
         // Who may ask for what, and whose word it takes, is the policy's to say.
         (O::CreateRequest | O::ReadRequests | O::DecideRequest | O::CancelRequest | O::ReadPolicy, _) => Rule::Allow,
+        // One's own rights, and no others.
+        (O::Delegate, _) => Rule::Allow,
         // Whoever answers for what a change touches may decide it.
         (O::ReadChanges | O::DecideChange, _) => Rule::Allow,
         (O::PublishPolicy, R::Security | R::Owner | R::Developer) => Rule::Deny,
 
-        (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
+        (O::ReadCatalog | O::ReadGrants | O::CanI | O::Evaluate | O::WatchGrants | O::Describe, _) => Rule::Allow,
 
         (
             O::RevokeGrant
@@ -308,6 +326,11 @@ pub struct Denied {
     pub operation: Operation,
     /// Who may, or why not.
     pub needed: String,
+}
+
+/// Whether an identity whose document says that it enforces access may do `operation`.
+pub const fn may_enforcement_point(operation: Operation) -> bool {
+    matches!(rule(operation, Role::EnforcementPoint), Rule::Allow)
 }
 
 /// Whether `caller` may do `operation`, on something of `owner` where it is on one thing.
@@ -364,38 +387,40 @@ mod tests {
 
     /// Written out apart from the code: + everything, o what one owns, - nothing.
     const TABLE: &str = "
-        apply                + - - - - - -
-        read_catalog         + + + + - - -
-        quarantine           + + - - - - -
-        release_or_offboard  + - - - - - -
-        create_grant         + - - - - - -
-        read_grants          + + + + - - -
-        revoke_grant         + + o o - - -
-        watch_grants         + + + + - - -
-        can_i                + + + + - - -
-        revoke_token         + + - - + - -
-        who_am_i             + + + + + - +
-        attach               - - - - + - -
-        read_fleet           + + + + - - -
-        expel_gateway        + + - - - - -
-        readmit_gateway      + - - - - - -
-        halt                 + + o o - - -
-        resume               + - - - - - -
-        drill                + + - - - - -
-        invite_gateway       + - - - - - -
-        scope_gateway        + - - - - - -
-        certify              - - - - + + -
-        create_request       + + + + - - +
-        read_requests        + + + + - - +
-        decide_request       + + + + - - -
-        cancel_request       + + + + - - +
-        read_changes         + + + + - - -
-        decide_change        + + + + - - -
-        read_policy          + + + + - - -
-        publish_policy       + - - - - - -
-        query_evidence       + + - - - - -
-        serve_evidence       - - - - + - -
-        describe             + + + + - - +
+        apply                + - - - - - - -
+        read_catalog         + + + + - - - -
+        quarantine           + + - - - - - -
+        release_or_offboard  + - - - - - - -
+        create_grant         + - - - - - - -
+        read_grants          + + + + - - - -
+        revoke_grant         + + o o - - - -
+        watch_grants         + + + + - - - -
+        can_i                + + + + - - - -
+        evaluate             + + + + - - - +
+        revoke_token         + + - - + - - -
+        who_am_i             + + + + + - + +
+        attach               - - - - + - - -
+        read_fleet           + + + + - - - -
+        expel_gateway        + + - - - - - -
+        readmit_gateway      + - - - - - - -
+        halt                 + + o o - - - -
+        resume               + - - - - - - -
+        drill                + + - - - - - -
+        invite_gateway       + - - - - - - -
+        scope_gateway        + - - - - - - -
+        certify              - - - - + + - -
+        create_request       + + + + - - + +
+        read_requests        + + + + - - + +
+        decide_request       + + + + - - - -
+        cancel_request       + + + + - - + +
+        delegate             + + + + - - - -
+        read_changes         + + + + - - - -
+        decide_change        + + + + - - - -
+        read_policy          + + + + - - - -
+        publish_policy       + - - - - - - -
+        query_evidence       + + - - - - - -
+        serve_evidence       - - - - + - - -
+        describe             + + + + - - + +
     ";
 
     #[test]
@@ -425,6 +450,7 @@ mod tests {
                 };
                 assert_eq!(found, expected, "{} for {caller}", operation.as_str());
             }
+            assert_eq!(may_enforcement_point(operation), row[8] == "+", "{}", operation.as_str());
         }
     }
 

@@ -4,6 +4,8 @@
 
 mod check;
 
+pub(super) use check::parameters_of;
+
 use std::time::Duration;
 
 use super::authorize::Caller;

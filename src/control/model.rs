@@ -3,13 +3,15 @@
 //! Persistent maps, so that a reader holds one revision for as long as it likes and the writer never waits for it. The
 //! same [`Model::apply`] builds it at start and follows every commit. It does not know where records come from.
 
+mod delegations;
 mod held;
 mod people;
+mod requests;
 mod tickets;
 
 use std::sync::Arc;
-use std::time::Duration;
 
+pub use delegations::Delegations;
 pub use held::Held;
 use imbl::{OrdMap, OrdSet};
 pub use tickets::Tickets;
@@ -34,11 +36,6 @@ use crate::domain::resource::{Resource, Span};
 use crate::domain::role::Role;
 use crate::domain::route::Route;
 use crate::domain::ticket::TicketSource;
-
-/// How long a request is found again by the key that its maker gave it.
-const REQUEST_KEY_LIFE: Duration = Duration::from_secs(86_400);
-/// Keys that are remembered: past them the oldest is forgotten before its time.
-const MAX_REQUEST_KEYS: usize = 100_000;
 
 /// A record and the revision in which it was last put.
 #[derive(Debug)]
@@ -136,6 +133,8 @@ pub struct Model {
     pub requests: OrdMap<RequestId, Kept<Request>>,
     /// The same by their end.
     pub request_ends: OrdSet<(Timestamp, RequestId)>,
+    /// The same by when the silence of one of their stages has lasted long enough for others to answer.
+    pub request_silences: OrdSet<(Timestamp, RequestId)>,
     /// What requests of the last day were called by who made them, so that the same is not made twice.
     pub request_keys: OrdMap<(Requester, String), RequestId>,
     /// When the latest request with a key was made.
@@ -144,6 +143,8 @@ pub struct Model {
     pub request_key_ages: OrdSet<(RequestId, Requester, String)>,
     /// Changes of catalog and policy that took, or take, another person's word.
     pub proposals: OrdMap<ChangeId, Kept<Proposal>>,
+    /// Who answers in whose place, those that are over too.
+    pub delegations: Delegations,
     /// Those that have not ended; the others are read from the store.
     pub grants: OrdMap<GrantId, Kept<Grant>>,
     /// The same by whose they are.
@@ -220,6 +221,7 @@ impl Model {
             Record::Policy(it) => self.policy = InForce::later(self.policy.take(), it),
             Record::Request(it) => self.put_request(it, revision),
             Record::Proposal(it) => drop(self.proposals.insert(it.id, Kept::new(it, revision))),
+            Record::Delegation(it) => self.delegations.put(it, revision),
             Record::Person(it) => drop(self.people.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
@@ -275,52 +277,6 @@ impl Model {
                 }
                 Authenticator::Spiffe { .. } => {}
             }
-        }
-    }
-
-    fn put_request(&mut self, request: &Request, revision: u64) {
-        self.forget_request(request.id);
-        self.put_request_key(request);
-        if let Some(settled) = request.settled.as_ref().filter(|_| !request.is_open()) {
-            let (requester, identity) = (request.requester.clone(), request.ask.identity.clone());
-            self.settled.insert(request.id, SettledRequest { at: settled.at, revision, requester, identity });
-            self.settled_ages.insert((settled.at, request.id));
-        } else {
-            self.request_ends.insert((request.expires, request.id));
-            self.requests.insert(request.id, Kept::new(request, revision));
-        }
-    }
-
-    fn put_request_key(&mut self, request: &Request) {
-        let Some(key) = &request.key else { return };
-        let last = self.keyed_last.map_or(request.created, |last| last.max(request.created));
-        self.keyed_last = Some(last);
-        let old = last.saturating_sub(REQUEST_KEY_LIFE);
-        let place = (request.requester.clone(), key.clone());
-        // One that is put again when it is settled takes no key back that has been given away since.
-        let is_later = self.request_keys.get(&place).is_none_or(|id| *id <= request.id);
-        if request.created >= old && is_later {
-            if let Some(before) = self.request_keys.insert(place.clone(), request.id) {
-                self.request_key_ages.remove(&(before, place.0.clone(), place.1.clone()));
-            }
-            self.request_key_ages.insert((request.id, place.0, place.1));
-        }
-        let old = RequestId::new(old, 0);
-        let is_over = |ages: &OrdSet<(RequestId, Requester, String)>| {
-            ages.get_min().filter(|(id, ..)| *id < old || ages.len() > MAX_REQUEST_KEYS).cloned()
-        };
-        while let Some((id, requester, key)) = is_over(&self.request_key_ages) {
-            self.request_key_ages.remove(&(id, requester.clone(), key.clone()));
-            self.request_keys.remove(&(requester, key));
-        }
-    }
-
-    fn forget_request(&mut self, id: RequestId) {
-        if let Some(old) = self.requests.remove(&id) {
-            self.request_ends.remove(&(old.value.expires, id));
-        }
-        if let Some(old) = self.settled.remove(&id) {
-            self.settled_ages.remove(&(old.at, id));
         }
     }
 
@@ -414,6 +370,7 @@ impl Model {
             Record::Policy(_) => {}
             Record::Request(it) => self.forget_request(it.id),
             Record::Proposal(it) => drop(self.proposals.remove(&it.id)),
+            Record::Delegation(it) => self.delegations.forget(it.id),
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),
@@ -452,6 +409,7 @@ impl Model {
                 self.requests.get(&it.id).map(|k| k.revision).or(settled)
             }
             Record::Proposal(it) => self.proposals.get(&it.id).map(|k| k.revision),
+            Record::Delegation(it) => self.delegations.get(it.id).map(|k| k.revision),
             Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
             Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
             Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::metrics::Metrics;
 use super::outbox::{Reached, Sink, SinkError, Told};
 use crate::domain::Clock;
-use crate::domain::request::Request;
+use crate::domain::request::{Request, in_words};
 use crate::settings::control::{NotifyFormat, WebhookSettings};
 use crate::settings::{SecretError, read_secret};
 
@@ -34,9 +34,10 @@ const RETRIES: [Duration; 4] =
 /// Refusals that pass.
 const AGAIN: [reqwest::StatusCode; 2] = [reqwest::StatusCode::REQUEST_TIMEOUT, reqwest::StatusCode::TOO_MANY_REQUESTS];
 /// What is told where the settings do not say: what waits for people, and what they should not overlook.
-const TOLD: [&str; 14] = [
+const TOLD: [&str; 17] = [
     "request.created",
     "request.approved",
+    "request.escalated",
     "request.granted",
     "request.denied",
     "request.refused",
@@ -49,6 +50,8 @@ const TOLD: [&str; 14] = [
     "exception.changed",
     "gateway.expelled",
     "ticket.closed",
+    "delegation.created",
+    "delegation.ended",
 ];
 
 /// The evidence, and those who are told of it after.
@@ -103,6 +106,8 @@ struct Asked {
     reason: String,
     /// Who must approve, in words.
     needs: Vec<String>,
+    /// The same in a sentence, in its order.
+    takes: String,
     /// Some of those who can.
     who_can: Vec<String>,
     expires: String,
@@ -110,7 +115,6 @@ struct Asked {
 
 impl Asked {
     fn of(request: &Request) -> Self {
-        let stage = |stage: &crate::domain::request::Stage| format!("{} of {}", stage.quorum, stage.approvers);
         Self {
             id: request.id.to_string(),
             state: request.state.as_str(),
@@ -119,7 +123,8 @@ impl Asked {
             access: request.ask.access.to_string(),
             duration: request.ask.duration.to_string(),
             reason: request.ask.reason.clone(),
-            needs: request.analysis.stages.iter().map(stage).collect(),
+            needs: request.analysis.stages.iter().map(ToString::to_string).collect(),
+            takes: in_words(&request.analysis.stages),
             who_can: request.analysis.eligible.iter().map(ToString::to_string).collect(),
             expires: request.expires.to_string(),
         }
@@ -160,7 +165,7 @@ impl Notice {
             if asked.state == "pending" {
                 text.push_str(&format!(
                     ". It takes {}; {} can approve, until {}: `portcullis request show {}`",
-                    asked.needs.join(" and "),
+                    asked.takes,
                     asked.who_can.join(", "),
                     asked.expires,
                     asked.id

@@ -123,7 +123,7 @@ fn told(record: &Record, json: serde_json::Value) -> serde_json::Value {
         Record::Request(request) => {
             let given = request.approvals.iter();
             let approvals: Vec<Value> =
-                given.map(|it| json!({ "id": it.id, "by": it.by, "at": it.at, "digest": it.digest })).collect();
+                given.map(|it| json!({ "id": it.id, "by": it.by, "on_behalf_of": it.on_behalf_of, "at": it.at, "digest": it.digest })).collect();
             let (ask, analysis) = (&request.ask, &request.analysis);
             json!({
                 "id": request.id, "requester": request.requester, "state": request.state, "created": request.created,

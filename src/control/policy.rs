@@ -13,7 +13,8 @@ mod set;
 use std::sync::Arc;
 
 pub use cases::Outcome;
-pub use evaluate::{Actor, Answer, Question, Step};
+pub(super) use evaluate::needed;
+pub use evaluate::{Actor, Answer, Need, Question, Step};
 pub use publish::{check, plan_publish, plan_publish_as};
 pub use set::{PolicySet, Rule};
 

@@ -17,6 +17,7 @@ pub use ticket::TicketRecord;
 
 use crate::domain::Timestamp;
 use crate::domain::change::Proposal;
+use crate::domain::delegation::Delegation;
 use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
 use crate::domain::grant::Grant;
@@ -214,6 +215,7 @@ pub enum Record {
     Policy(PolicyRecord),
     Request(Box<Request>),
     Proposal(Box<Proposal>),
+    Delegation(Delegation),
     Grant(GrantRecord),
     Ledger(Ledger),
     Person(Person),
@@ -259,6 +261,7 @@ impl Record {
             Self::Policy(it) => policy_key(it.version),
             Self::Request(it) => request_key(it.id),
             Self::Proposal(it) => format!("{ROOT}change/{}", it.id),
+            Self::Delegation(it) => format!("{ROOT}delegation/{}", it.id),
             Self::Grant(it) => grant_key(it.grant.id),
             Self::Ledger(it) => format!("{ROOT}uses/{}", it.grant),
             Self::Person(it) => format!("{ROOT}person/{}", it.name),
@@ -285,6 +288,7 @@ impl Record {
             Self::Policy(it) => serde_json::to_value(it),
             Self::Request(it) => serde_json::to_value(it),
             Self::Proposal(it) => serde_json::to_value(it),
+            Self::Delegation(it) => serde_json::to_value(it),
             Self::Grant(it) => serde_json::to_value(it),
             Self::Ledger(it) => serde_json::to_value(it),
             Self::Person(it) => serde_json::to_value(it),
@@ -322,6 +326,7 @@ impl Record {
             "policy" => Self::Policy(read(key, value)?),
             "request" => Self::Request(read(key, value)?),
             "change" => Self::Proposal(read(key, value)?),
+            "delegation" => Self::Delegation(read(key, value)?),
             "grant" => Self::Grant(read(key, value)?),
             "uses" => Self::Ledger(read(key, value)?),
             "person" => Self::Person(read(key, value)?),

@@ -143,8 +143,7 @@ pub fn replay(before: &Model, after: &Model, now: Timestamp, asked: &Asked) -> R
         Verdict::Grant => "granted at once".to_owned(),
         Verdict::Refuse => "refused".to_owned(),
         Verdict::Approve => {
-            let stages: Vec<String> = it.stages.iter().map(|it| format!("{} of {}", it.quorum, it.approvers)).collect();
-            format!("waits for {}", stages.join(" and "))
+            format!("waits for {}", crate::domain::request::in_words(&it.stages))
         }
     };
     let why = would.findings.iter().filter(|it| it.code != "sensitive").map(|it| it.text.as_str());

@@ -4,15 +4,20 @@
 //! the approvals that are bound to what is true now, and makes the grants in the same plan as the request's end: so there
 //! is no approval that is not enforced, and no grant without its approvals.
 
+mod approve;
 mod bounds;
+mod silence;
 
 use std::time::Duration;
 
+use approve::again;
+pub use approve::{Yes, analysed, plan_approve};
 use bounds::few_enough;
 pub use bounds::{SETTLED_KEPT, plan_prune, unknown};
+pub use silence::plan_silence;
 
-use super::analyse::{self, Analysed, analyse};
-use super::approval::{self, Subject};
+use super::analyse::{Analysed, analyse};
+use super::approval;
 use super::authorize::{Caller, SYSTEM};
 use super::grant::{self, Endings, GrantRequest, checked};
 use super::model::Model;
@@ -21,15 +26,13 @@ use super::record::{Change, PersonRole, Record};
 use super::tickets;
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, Lineage, Origin};
-use crate::domain::name::{ApprovalId, GrantId, OwnerName, RequestId};
-use crate::domain::request::{Access, Analysis, Approval, Ask, Request, Requester, Settled, State, Verdict};
+use crate::domain::name::{GrantId, RequestId};
+use crate::domain::request::{Access, Analysis, Ask, Request, Requester, Settled, State, Verdict};
 
 /// Requests that may be open at once.
 const MAX_OPEN: usize = 10_000;
 /// The same of one requester.
 const MAX_OPEN_EACH: usize = 100;
-/// Approvals that one request takes.
-const MAX_APPROVALS: usize = 100;
 /// Longest key that a request is found again by.
 const MAX_KEY_BYTES: usize = 128;
 /// How far ahead access may begin that policy lets be had without anybody's approval.
@@ -99,124 +102,21 @@ pub fn plan_create(
         state: State::Pending,
         analysis,
         approvals: Vec::new(),
+        turn: None,
+        escalated: Vec::new(),
         grants: Vec::new(),
         settled: None,
     };
     let plan = match request.analysis.verdict {
         Verdict::Refuse => refuse(request, context.now),
+        // With whoever answers in another's place: they are told, too.
+        Verdict::Approve if !model.delegations.is_empty() => {
+            put("request.created", None, approve::analysed(model, context.now, &request)?, None)
+        }
         Verdict::Approve => put("request.created", None, request, None),
         Verdict::Grant => settle(model, context, None, request, &mut draw)?,
     };
     Ok(plan.map(|request| Created::Request(Box::new(request))))
-}
-
-/// Approves a request: `digest` is of the analysis that was seen. The last approval that it takes makes the grants.
-///
-/// # Errors
-/// [`Refused::NotFound`] when it is not open, [`Refused::Denied`] for somebody whose word does not count,
-/// [`Refused::Conflict`] when it is not what was seen any more.
-pub fn plan_approve(
-    model: &Model,
-    context: &Context<'_>,
-    id: RequestId,
-    digest: &str,
-    comment: Option<&str>,
-    draw: impl FnMut() -> u128,
-) -> Result<Plan<Request>, Refused> {
-    let mut draw = unused(model, draw);
-    let before = open(model, context, id)?;
-    // Nobody says yes to what would be over as it began.
-    tickets::bound_of(model, &before.ask)?;
-    let comment = comment.map(checked_reason).transpose().map_err(Refused::invalid)?;
-    let Caller::Person(person) = context.caller else {
-        return Err(Refused::Denied("people approve, and nobody in their place".to_owned()));
-    };
-    // INVARIANT: nobody approves their own request, whatever policy says by now.
-    if before.requester == Requester::Person(person.name.clone()) {
-        return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
-    }
-    let (now, of) = again(model, context.now, before, &person.name)?;
-    // Where nobody's word is needed by now, or none would help, those may whom it took when it was made.
-    let may = match now.analysis.verdict {
-        Verdict::Approve => !of.is_empty(),
-        Verdict::Grant | Verdict::Refuse => {
-            approval::is_named(model, &before.requester, &before.analysis.stages, &person.name)
-        }
-    };
-    if !may {
-        return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
-    }
-    if now.analysis.verdict == Verdict::Refuse {
-        // It may be otherwise by the time that somebody approves again; whoever knows that it will not be denies it.
-        let why = told(&now.analysis);
-        return Err(Refused::Conflict(format!("policy would refuse it as of now, so it waits on: {why}")));
-    }
-    if digest != now.analysis.digest {
-        return Err(Refused::Conflict(format!(
-            "request {id} is not what was seen any more: look at it again (`portcullis request show {id}`)"
-        )));
-    }
-    let mut request = Request { analysis: now.analysis, ..before.clone() };
-    let given = request.approvals.iter().any(|given| given.by == person.name && given.digest == digest);
-    if given {
-        // Others may have become those whose word counts.
-        return match is_approved(model, context.now, &request, &now.together)? {
-            true => settle(model, context, Some((before, comment.as_deref())), request, &mut draw),
-            false => Ok(Plan::nothing(before.clone())),
-        };
-    }
-    if request.approvals.len() >= MAX_APPROVALS {
-        return Err(Refused::TooMuch(format!("{MAX_APPROVALS} approvals are given already")));
-    }
-    let approval = Approval {
-        id: ApprovalId::from_bits(draw()),
-        by: person.name.clone(),
-        at: context.now,
-        digest: digest.to_owned(),
-        comment: comment.clone(),
-    };
-    request.approvals.push(approval);
-    if is_approved(model, context.now, &request, &now.together)? {
-        return settle(model, context, Some((before, comment.as_deref())), request, &mut draw);
-    }
-    Ok(put("request.approved", Some(before), request, comment.as_deref()))
-}
-
-fn not_eligible(name: &OwnerName, analysis: &Analysis) -> String {
-    let stages: Vec<String> = analysis.stages.iter().map(|stage| stage.approvers.to_string()).collect();
-    format!("{name} may not approve it: it takes {}, and never who asks", stages.join(" and "))
-}
-
-/// The analysis as of now, and the stages that somebody's word counts for.
-fn again(
-    model: &Model,
-    at: Timestamp,
-    request: &Request,
-    name: &OwnerName,
-) -> Result<(Analysed, std::collections::BTreeSet<usize>), Refused> {
-    let permissions = grant::permissions(model, &grant_request(&request.ask).access)?;
-    let now = analyse(model, at, request.id, &request.requester, &request.ask, permissions)?;
-    let set = analyse::readable(analyse::in_force(model)?)?;
-    let who = (&request.requester, &request.ask);
-    let subject = Subject::new(model, at, set, who, &now.analysis.permissions, &now.together);
-    let of = approval::counts_for(&subject, &now.analysis.stages, name);
-    Ok((now, of))
-}
-
-/// Whether the approvals that are bound to the request's analysis, of people whose word counts now, are enough.
-fn is_approved(
-    model: &Model,
-    at: Timestamp,
-    request: &Request,
-    together: &std::collections::BTreeSet<String>,
-) -> Result<bool, Refused> {
-    let set = analyse::readable(analyse::in_force(model)?)?;
-    let stages = &request.analysis.stages;
-    let who = (&request.requester, &request.ask);
-    let subject = Subject::new(model, at, set, who, &request.analysis.permissions, together);
-    let counting = request.approvals.iter().filter(|approval| approval.digest == request.analysis.digest);
-    let people: Vec<_> = counting.map(|approval| approval::counts_for(&subject, stages, &approval.by)).collect();
-    Ok(approval::is_enough(stages, &people))
 }
 
 /// Grants a request whose analysis is of now and whose approvals are enough.
@@ -290,12 +190,11 @@ pub fn plan_deny(model: &Model, context: &Context<'_>, id: RequestId, reason: &s
     };
     let watches = [PersonRole::Administrator, PersonRole::Security].iter().any(|role| person.roles.contains(role));
     // A no does not wait for a policy that can be evaluated.
-    let is_named = |analysis: &Analysis| approval::is_named(model, &before.requester, &analysis.stages, &person.name);
     let may = watches
-        || is_named(&before.analysis)
-        || again(model, context.now, before, &person.name).is_ok_and(|(_, of)| !of.is_empty());
+        || approval::is_named(model, before, &person.name)
+        || again(model, context.now, before, &person.name).is_ok_and(|(_, rights)| !rights.is_empty());
     if !may {
-        return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
+        return Err(Refused::Denied(approve::not_eligible(&person.name, &before.analysis)));
     }
     Ok(close("request.denied", before, State::Denied, context, &reason))
 }

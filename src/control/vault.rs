@@ -94,6 +94,11 @@ impl Vault {
         Self { store, seal }
     }
 
+    /// A key for something that is not kept in the store, the same as long as the key of its seals is.
+    pub fn derived(&self, purpose: &str) -> aws_lc_rs::hmac::Key {
+        self.seal.derived(purpose)
+    }
+
     /// The store itself.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store

@@ -20,6 +20,7 @@ fn identity() -> Identity {
             owner: "payments".parse().unwrap(),
             purpose: "charges".into(),
             environment: "production".into(),
+            capabilities: Vec::new(),
             authenticate: vec![Authenticator::Token { issuer: "https://i".into(), subject: "billing".into() }],
         },
         state: IdentityState::Active,

@@ -71,6 +71,23 @@ impl Authenticator {
     }
 }
 
+/// What an identity may do at the control plane besides asking for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Capability {
+    /// Ask whether others may: what enforces access outside of our gateways.
+    Evaluate,
+}
+
+impl Capability {
+    /// As documents write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evaluate => "evaluate",
+        }
+    }
+}
+
 /// The `spec` of an `Identity` document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +103,9 @@ pub struct IdentitySpec {
     /// Its credentials. One credential belongs to one identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authenticate: Vec<Authenticator>,
+    /// What it may do at the control plane besides asking for itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<Capability>,
 }
 
 /// An identity of the inventory.

@@ -267,6 +267,10 @@ id!(
     ApprovalId
 );
 id!(
+    /// The identifier of a delegation of approvals.
+    DelegationId
+);
+id!(
     /// Uses of a counted grant that one gateway may spend.
     AllotmentId
 );

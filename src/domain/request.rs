@@ -3,14 +3,19 @@
 //! A request is open until it has one of four ends. Which step leads where is the state machine's business, not this
 //! page's; here is what a request *is*.
 
+mod approvers;
+
 use std::fmt;
 
+pub use approvers::{Approvers, ApproversError, Escalated, Escalation, Stage, in_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::grant::Limits;
-use super::name::{ActionName, ApprovalId, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName};
+use super::name::{
+    ActionName, ApprovalId, DelegationId, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName,
+};
 use super::resource::Span;
 use super::role::Permission;
 use super::ticket::Ticket;
@@ -88,79 +93,6 @@ impl fmt::Display for Access {
     }
 }
 
-/// Who may approve.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
-pub enum Approvers {
-    /// Whoever answers for a resource that it opens.
-    ResourceOwner,
-    /// Whoever answers for the identity.
-    IdentityOwner,
-    /// This owner: a person, or the members of a group. What the two above come to in an analysis.
-    Owner(OwnerName),
-    /// The members of a group.
-    Group(OwnerName),
-    /// People of this standing: `administrator`, `security`, `owner` or `developer`.
-    Standing(String),
-}
-
-/// Why a text names no approvers.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no approvers: resource-owner, identity-owner, owner:NAME, group:NAME or standing:NAME")]
-pub struct ApproversError(String);
-
-impl TryFrom<String> for Approvers {
-    type Error = ApproversError;
-    fn try_from(text: String) -> Result<Self, ApproversError> {
-        text.parse()
-    }
-}
-
-impl std::str::FromStr for Approvers {
-    type Err = ApproversError;
-    fn from_str(text: &str) -> Result<Self, ApproversError> {
-        let bad = || ApproversError(text.chars().take(64).flat_map(char::escape_default).collect());
-        match text.split_once(':') {
-            None if text == "resource-owner" => Ok(Self::ResourceOwner),
-            None if text == "identity-owner" => Ok(Self::IdentityOwner),
-            Some(("owner", name)) => name.parse().map(Self::Owner).map_err(|_| bad()),
-            Some(("group", name)) => name.parse().map(Self::Group).map_err(|_| bad()),
-            Some(("standing", name)) if ["administrator", "security", "owner", "developer"].contains(&name) => {
-                Ok(Self::Standing(name.to_owned()))
-            }
-            _ => Err(bad()),
-        }
-    }
-}
-
-impl From<Approvers> for String {
-    fn from(approvers: Approvers) -> Self {
-        approvers.to_string()
-    }
-}
-
-impl fmt::Display for Approvers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ResourceOwner => f.write_str("resource-owner"),
-            Self::IdentityOwner => f.write_str("identity-owner"),
-            Self::Owner(name) => write!(f, "owner:{name}"),
-            Self::Group(name) => write!(f, "group:{name}"),
-            Self::Standing(name) => write!(f, "standing:{name}"),
-        }
-    }
-}
-
-/// So many of these must approve. Nobody counts for two.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Stage {
-    /// Who.
-    pub approvers: Approvers,
-    /// How many of them.
-    pub quorum: u32,
-}
-
 /// Something that whoever approves should know, or that stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
@@ -227,9 +159,27 @@ pub struct Approval {
     pub at: Timestamp,
     /// The digest of what they saw.
     pub digest: String,
+    /// Whose right it was, where it was given in another's place: the two count as one person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<OwnerName>,
+    /// The delegation that it was given under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<DelegationId>,
     /// What they said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+}
+
+/// Whose turn it is, as of the last word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Turn {
+    /// The order of the stages that are open.
+    pub order: u32,
+    /// From when on they are.
+    pub since: Timestamp,
+    /// Those of them of which somebody has answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<Approvers>,
 }
 
 /// Where a request stands.
@@ -295,6 +245,12 @@ pub struct Request {
     /// In the order in which they came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Approval>,
+    /// Whose turn it is; none before the first word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Turn>,
+    /// Stages that stayed silent for too long.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escalated: Vec<Escalated>,
     /// What was granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<GrantId>,
@@ -307,5 +263,23 @@ impl Request {
     /// Whether it waits for somebody.
     pub fn is_open(&self) -> bool {
         self.state == State::Pending
+    }
+
+    /// Whose turn it is. Before the first word that of the lowest order, from the beginning.
+    pub fn turn(&self) -> Turn {
+        let lowest = self.analysis.stages.iter().map(|stage| stage.order).min().unwrap_or(1);
+        self.turn.clone().unwrap_or(Turn { order: lowest, since: self.created, answered: Vec::new() })
+    }
+
+    /// Stages whose silence others may end, and when: those whose turn it is, of which nobody has answered.
+    pub fn silent(&self) -> impl Iterator<Item = (Timestamp, &Stage)> {
+        let turn = self.turn();
+        let is_silent = move |stage: &&Stage| {
+            stage.order == turn.order
+                && !turn.answered.contains(&stage.approvers)
+                && !self.escalated.iter().any(|it| it.stage == **stage)
+        };
+        let due = move |stage: &Stage| stage.escalate.as_ref().map(|it| turn.since.saturating_add(it.after.duration()));
+        self.analysis.stages.iter().filter(is_silent).filter_map(move |stage| due(stage).map(|at| (at, stage)))
     }
 }

@@ -4,6 +4,8 @@
 //! line says in which. It does not verify; whoever must know verifies the logs beside it.
 
 mod effect;
+mod prove;
+mod ties;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -16,9 +18,11 @@ use super::query::{Filter, Found, Query, QueryError};
 use super::storage::Storage;
 use super::tree::leaf_hash;
 use crate::domain::Timestamp;
-use crate::domain::name::{ApprovalId, CallId, ChangeId, GrantId, RequestId};
+use crate::domain::name::{CallId, GrantId};
 
 pub use effect::ApprovalStory;
+pub use prove::prove;
+use ties::{Ties, ties};
 
 /// Calls under one grant that are listed from its beginning, and as many from its end. All are counted.
 const LISTED: usize = 10;
@@ -61,6 +65,13 @@ pub struct Line {
     pub what: String,
     /// In words.
     pub text: String,
+    /// The record with the proof that it is in its log, as a file of `evidence prove` has it (C2SP tlog-proof). Where it was
+    /// asked for, and there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+    /// Why there is none, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unproven: Option<String>,
 }
 
 /// What is known of calls under one grant.
@@ -118,17 +129,6 @@ pub struct Story {
     pub timeline: Vec<Line>,
 }
 
-/// What an identifier leads to.
-#[derive(Debug, Default)]
-struct Ties {
-    request: Option<RequestId>,
-    change: Option<ChangeId>,
-    /// The revision in which the change came true: what it put in place is told there.
-    applied: Option<u64>,
-    grants: BTreeSet<GrantId>,
-    policy: Option<u64>,
-}
-
 /// Tells the story of `id`. `None` when no record of these logs names it.
 ///
 /// # Errors
@@ -180,110 +180,6 @@ fn walk(log: &Log, filter: Filter, mut each: impl FnMut(&Found)) -> Result<(), Q
         each(&found);
     }
     Ok(())
-}
-
-/// What the identifier is, and the request and grants that belong to it; lines of a call that belongs to none.
-fn ties(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<(Subject, Ties, Vec<Line>)>, QueryError> {
-    let changes = || Filter { kind: Some(super::entry::Kind::Change), ..Filter::default() };
-    let (grant, request, approval) = (GrantId::from_bits(id), RequestId::from_bits(id), ApprovalId::from_bits(id));
-    let (mut subject, mut ties, mut alone) = (None, Ties::default(), Vec::new());
-    // A call leads to its grant.
-    for log in gateways {
-        let filter = Filter { call: Some(CallId::from_bits(id)), ..Filter::default() };
-        walk(log, filter, |found| match &found.entry.event {
-            Event::Intent(intent) => {
-                subject = Some(Subject::Call);
-                match &intent.basis {
-                    Basis::Grant(id) => drop(ties.grants.insert(*id)),
-                    Basis::Exception(_) => alone.push(call_line(log, found, intent)),
-                }
-            }
-            Event::Denial(denial) => {
-                subject = Some(Subject::Call);
-                let who = denial.identity.as_ref().map(ToString::to_string);
-                let who = who.or_else(|| denial.principal.as_ref().map(ToString::to_string)).unwrap_or_default();
-                let text = format!("{} {} refused: {}", denial.method, denial.path, denial.reason);
-                alone.push(line(log, found, &who, "call.denied", &text));
-            }
-            Event::Denials(denials) => {
-                subject = Some(Subject::Call);
-                let who = denials.identity.as_ref().map(ToString::to_string).unwrap_or_default();
-                let text = format!("refused: {}, one of those that are counted together", denials.reason);
-                alone.push(line(log, found, &who, "call.denied", &text));
-            }
-            _ => {}
-        })?;
-    }
-    walk(control, changes(), |found| {
-        let Event::Change(change) = &found.entry.event else { return };
-        let Some(after) = change.after.as_deref() else { return };
-        match &*change.object_kind {
-            "request" if change.object == request.to_string() => subject = Some(Subject::Request),
-            "grant" if change.object == grant.to_string() => {
-                subject = Some(Subject::Grant);
-                ties.grants.insert(grant);
-            }
-            "change" if change.object == ChangeId::from_bits(id).to_string() => subject = Some(Subject::Change),
-            kind @ ("request" | "change") => {
-                let approvals = after.get("approvals").and_then(Value::as_array);
-                let names = |given: &Value| given.get("id").and_then(Value::as_str) == Some(&approval.to_string());
-                if approvals.is_some_and(|approvals| approvals.iter().any(names)) {
-                    subject = Some(Subject::Approval);
-                    if kind == "request" {
-                        ties.request = change.object.parse().ok();
-                    } else {
-                        ties.change = change.object.parse().ok();
-                    }
-                }
-            }
-            _ => {}
-        }
-    })?;
-    let Some(subject) = subject else { return Ok(None) };
-    if subject == Subject::Request {
-        ties.request = Some(request);
-    }
-    if subject == Subject::Change {
-        ties.change = Some(ChangeId::from_bits(id));
-    }
-    of_change(control, &mut ties)?;
-    // A grant leads to its request, and a request to its grants and its policy.
-    walk(control, changes(), |found| {
-        let Event::Change(change) = &found.entry.event else { return };
-        let Some(after) = change.after.as_deref() else { return };
-        let is_ours = |id: &GrantId| change.object == id.to_string();
-        if change.object_kind == "grant" && ties.grants.iter().any(is_ours) {
-            let origin = after.pointer("/grant/lineage/origin");
-            let named = origin.and_then(|origin| origin.get("request")).and_then(Value::as_str);
-            ties.request = named.and_then(|id| id.parse().ok()).or(ties.request);
-        }
-    })?;
-    if let Some(request) = ties.request {
-        walk(control, changes(), |found| {
-            let Event::Change(change) = &found.entry.event else { return };
-            let Some(after) = change.after.as_deref() else { return };
-            if change.object_kind == "request" && change.object == request.to_string() {
-                let grants = after.get("grants").and_then(Value::as_array).into_iter().flatten();
-                ties.grants.extend(grants.filter_map(|id| id.as_str()?.parse::<GrantId>().ok()));
-                ties.policy = after.pointer("/analysis/policy").and_then(Value::as_u64).or(ties.policy);
-            }
-        })?;
-    }
-    Ok(Some((subject, ties, alone)))
-}
-
-/// A change leads to the revision in which it came true, and to the version of the policy that it brought; so does a
-/// change that brought the version which decided.
-fn of_change(control: &Log, ties: &mut Ties) -> Result<(), QueryError> {
-    let Some(id) = ties.change.map(|id| id.to_string()) else { return Ok(()) };
-    walk(control, Filter { kind: Some(super::entry::Kind::Change), ..Filter::default() }, |found| {
-        let Event::Change(change) = &found.entry.event else { return };
-        if change.object_kind == "change" && change.object == id && change.operation == "change.approved" {
-            ties.applied = Some(change.revision);
-            let version = change.after.as_deref().and_then(|after| after.get("version")).and_then(Value::as_u64);
-            ties.policy = version.or(ties.policy);
-        }
-    })
 }
 
 /// Whether a change belongs to the story; what it tells of is taken in.
@@ -375,7 +271,11 @@ fn words(change: &Change<'_>) -> String {
             let approvals = change.after.as_deref().and_then(|after| after.get("approvals")).and_then(Value::as_array);
             let last = approvals.and_then(|approvals| approvals.last());
             let of = |key: &str| last.and_then(|last| last.get(key)).and_then(Value::as_str).unwrap_or_default();
-            format!(", approval {} of what has the digest {}", of("id"), of("digest"))
+            let place = match of("on_behalf_of") {
+                "" => String::new(),
+                from => format!(", in the place of {from}"),
+            };
+            format!(", approval {} of what has the digest {}{place}", of("id"), of("digest"))
         }
         "change.proposed" => {
             let objects = change.after.as_deref().and_then(|after| after.get("objects")).and_then(Value::as_array);
@@ -473,7 +373,7 @@ fn line(log: &Log, found: &Found, who: &(impl ToString + ?Sized), what: &str, te
     let Entry { seq, time, .. } = &found.entry;
     let leaf = base64::engine::general_purpose::STANDARD.encode(leaf_hash(&found.bytes).0);
     let (log, what, text) = (log.name.clone(), what.to_owned(), text.to_owned());
-    Line { at: *time, log, seq: *seq, leaf, who: who.to_string(), what, text }
+    Line { at: *time, log, seq: *seq, leaf, who: who.to_string(), what, text, proof: None, unproven: None }
 }
 
 #[cfg(test)]

@@ -142,6 +142,7 @@ fn catalog(grants: &[Grant]) -> SnapshotBuilder {
             owner: "payments".parse().unwrap(),
             purpose: "charges".into(),
             environment: "production".into(),
+            capabilities: Vec::new(),
             authenticate: vec![
                 Authenticator::Token { issuer: ISSUER.into(), subject: "billing".into() },
                 Authenticator::Spiffe { spiffe: SPIFFE.parse().unwrap() },

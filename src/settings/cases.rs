@@ -115,6 +115,12 @@ pub struct Expected {
     /// Exactly these must approve.
     #[serde(default)]
     pub approvers: Option<Vec<String>>,
+    /// Exactly these, in this order: each stage answers when the one before is complete.
+    #[serde(default)]
+    pub stages: Option<Vec<Vec<String>>>,
+    /// Exactly these may answer when those who must stay silent.
+    #[serde(default)]
+    pub escalates: Option<Vec<String>>,
     /// The largest quorum.
     #[serde(default)]
     pub quorum: Option<u32>,

@@ -4,6 +4,7 @@
 //! not how they are shown.
 
 mod changes;
+mod delegations;
 mod documents;
 
 use schemars::JsonSchema;
@@ -14,6 +15,7 @@ use crate::domain::Timestamp;
 pub use crate::domain::change::Effect;
 use crate::domain::grant::{Grant, GrantState};
 pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
+pub use delegations::{DelegationAnswer, DelegationList};
 
 use crate::domain::name::{CallId, GrantId};
 pub use documents::{

@@ -3,6 +3,7 @@
 mod changes;
 mod inventory;
 mod matrix;
+mod places;
 mod policy;
 mod replayed;
 

@@ -13,7 +13,9 @@ use super::Log as LogOf;
 use crate::domain::name::GrantId;
 use crate::evidence::explain::{self, ApprovalStory, GrantStory, Log, Story};
 use crate::evidence::storage::DiskStorage;
+use crate::evidence::tlog_proof::EXTENSION;
 use crate::evidence::verify::{self, VerifyOptions};
+use crate::files;
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Explain {
@@ -25,6 +27,13 @@ pub(in super::super) struct Explain {
     /// A gateway's log; may be repeated; that of the dev directory's gateway if not given
     #[arg(long, value_name = "LOG")]
     gateway_log: Vec<PathBuf>,
+    /// Each record with the proof that it is in its log, so that the story can be checked without the logs: in `-o json`, or
+    /// as files with --to
+    #[arg(long)]
+    proof: bool,
+    /// Where the proofs go, LOG-RECORD.tlog-proof each
+    #[arg(long, value_name = "DIR", requires = "proof")]
+    to: Option<PathBuf>,
 }
 
 /// A log that was verified.
@@ -60,10 +69,18 @@ impl Explain {
             proofs.push(proof(log)?);
         }
         let gateways: Vec<Log> = gateways.iter().map(|path| log(path)).collect();
-        let story = explain::explain(self.id.bits(), &log(&control), &gateways)?;
-        let Some(story) = story else {
+        let control = log(&control);
+        let story = explain::explain(self.id.bits(), &control, &gateways)?;
+        let Some(mut story) = story else {
             return Err(Failure::new(Exit::NotFound, format!("no record of these logs names {}", self.id)));
         };
+        if self.proof {
+            let logs: Vec<&Log> = std::iter::once(&control).chain(&gateways).collect();
+            explain::prove(&mut story, &logs)?;
+            if let Some(directory) = &self.to {
+                write(&story, &logs, directory)?;
+            }
+        }
         let answer = Answer { story, proofs };
         context.output.answer(&answer, || shown(&answer))?;
         Ok(Exit::Done)
@@ -86,6 +103,26 @@ fn proof(log: &Path) -> Result<Proof, Failure> {
     })
 }
 
+/// A file for each proof, named for the log's place among those that were read, and the record.
+fn write(story: &Story, logs: &[&Log], directory: &Path) -> Result<(), Failure> {
+    for line in &story.timeline {
+        let Some(proof) = &line.proof else { continue };
+        let place = logs.iter().position(|log| log.name == line.log).unwrap_or_default();
+        let log = if place == 0 { "control".to_owned() } else { format!("gateway{place}") };
+        let file = directory.join(format!("{log}-{}.{EXTENSION}", line.seq));
+        files::write(&file, proof.as_bytes(), files::PRIVATE)
+            .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", file.display())))?;
+    }
+    Ok(())
+}
+
+/// A record as a line names it, and whether it is proven.
+fn recorded(line: &explain::Line) -> String {
+    let proven = if line.proof.is_some() { ", proven" } else { "" };
+    let not = if line.unproven.is_some() { ", not proven" } else { "" };
+    format!("record {}{proven}{not}", line.seq)
+}
+
 fn shown(answer: &Answer) -> Human {
     let story = &answer.story;
     let kind = match story.subject {
@@ -102,7 +139,7 @@ fn shown(answer: &Answer) -> Human {
     parts.extend(story.grants.iter().map(|grant| Human::Lines(granted(grant))));
     let row = |line: &explain::Line| {
         let at = crate::domain::Timestamp::from_unix_seconds(line.at.unix_seconds());
-        vec![at.to_string(), line.who.clone(), line.what.clone(), line.text.clone(), format!("record {}", line.seq)]
+        vec![at.to_string(), line.who.clone(), line.what.clone(), line.text.clone(), recorded(line)]
     };
     parts.push(Human::Table {
         headers: &["AT", "WHO", "WHAT", "", "EVIDENCE"],
@@ -114,6 +151,8 @@ fn shown(answer: &Answer) -> Human {
         format!("verified: {log}: {size} records under its signed checkpoint, {past_checkpoint} after it")
     };
     parts.push(Human::Lines(answer.proofs.iter().map(proven).collect()));
+    let unproven = story.timeline.iter().filter_map(|line| Some((line, line.unproven.as_ref()?)));
+    parts.push(Human::Lines(unproven.map(|(line, why)| format!("not proven: {}: {why}", line.log)).collect()));
     Human::Parts(parts)
 }
 

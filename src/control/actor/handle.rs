@@ -1,6 +1,7 @@
 //! What the rest of the control plane asks the writer for: one method per command, and the model to read.
 
 mod changes;
+mod delegations;
 mod requests;
 mod tickets;
 

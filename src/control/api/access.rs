@@ -24,6 +24,7 @@ use fields::{limits, parsed};
 
 pub(super) use question::{KnownCredential, Presented, Question};
 
+mod delegations;
 mod fields;
 mod list;
 mod question;
@@ -222,6 +223,27 @@ impl v1::access_server::Access for AccessService {
         request: Request<v1::CancelRequestRequest>,
     ) -> Result<Response<v1::RequestResponse>, Status> {
         self.cancel(request).await
+    }
+
+    async fn create_delegation(
+        &self,
+        request: Request<v1::CreateDelegationRequest>,
+    ) -> Result<Response<v1::DelegationResponse>, Status> {
+        self.delegate(request).await
+    }
+
+    async fn list_delegations(
+        &self,
+        request: Request<v1::ListDelegationsRequest>,
+    ) -> Result<Response<v1::ListDelegationsResponse>, Status> {
+        self.delegations(request).await
+    }
+
+    async fn end_delegation(
+        &self,
+        request: Request<v1::EndDelegationRequest>,
+    ) -> Result<Response<v1::DelegationResponse>, Status> {
+        self.end_delegation_of(request).await
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {

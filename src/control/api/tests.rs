@@ -1,6 +1,7 @@
 //! The control plane as its clients see it: real TLS, real gRPC, on loopback.
 
 mod access;
+mod authzen;
 mod gateway;
 mod hostile;
 mod http;
@@ -8,4 +9,5 @@ mod log;
 mod matrix;
 mod plane;
 mod scoped;
+mod silence;
 mod stream;

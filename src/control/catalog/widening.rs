@@ -53,7 +53,8 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
             | Record::Token(_)
             | Record::Policy(_)
             | Record::Request(_)
-            | Record::Proposal(_) => {}
+            | Record::Proposal(_)
+            | Record::Delegation(_) => {}
         }
     }
     roles(before, after, changes, &mut found);
@@ -114,6 +115,13 @@ fn identity(before: &Model, after: &Model, it: &Identity, found: &mut BTreeSet<E
     let none = BTreeSet::new();
     let words = |principal: &String| format!("to be called by {principal}");
     differ(&who, &old.as_ref().map_or(none, credentials), &credentials(&new), words, found);
+    let can = |spec: &IdentitySpec| -> BTreeSet<String> {
+        spec.capabilities
+            .iter()
+            .map(|it| format!("to {} at the control plane, whoever it is about", it.as_str()))
+            .collect()
+    };
+    differ(&who, &old.as_ref().map(can).unwrap_or_default(), &can(&new), String::clone, found);
     let Some(old) = old else {
         gained(who, "a place in the inventory: it may be asked for from now on", found);
         return;

@@ -48,6 +48,8 @@ pub fn plan_approve(
         by: person.name.clone(),
         at: context.now,
         digest: digest.to_owned(),
+        on_behalf_of: None,
+        delegation: None,
         comment: comment.clone(),
     };
     let by = person.name.to_string();

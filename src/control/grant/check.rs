@@ -91,21 +91,24 @@ fn actions(model: &Model, permission: &Permission, faults: &mut Vec<String>) {
     }
 }
 
+/// Parameters that calls of these actions may have.
+pub(in super::super) fn parameters_of<'m>(model: &'m Model, permission: &Permission) -> BTreeSet<&'m ParameterName> {
+    let routes = model.routes.values().filter(|k| k.value.spec.resource == permission.resource);
+    let rules = routes.flat_map(|k| k.value.spec.actions.iter()).filter(|rule| permission.actions.contains(&rule.name));
+    let segments = rules.flat_map(|rule| rule.path.segments().iter());
+    let named = segments.filter_map(|segment| match segment {
+        Segment::Parameter(name) => Some(name),
+        Segment::Literal(_) => None,
+    });
+    named.collect()
+}
+
 /// A limit on a parameter that no granted action has would make a grant that never opens: a slip of the pen.
 fn parameters(model: &Model, permission: &Permission, limits: &Limits, faults: &mut Vec<String>) {
     if limits.parameters.is_empty() {
         return;
     }
-    let mut known: BTreeSet<&ParameterName> = BTreeSet::new();
-    let routes = model.routes.values().filter(|k| k.value.spec.resource == permission.resource);
-    for rule in routes.flat_map(|k| k.value.spec.actions.iter()) {
-        if permission.actions.contains(&rule.name) {
-            known.extend(rule.path.segments().iter().filter_map(|segment| match segment {
-                Segment::Parameter(name) => Some(name),
-                Segment::Literal(_) => None,
-            }));
-        }
-    }
+    let known = parameters_of(model, permission);
     for name in limits.parameters.keys().filter(|name| !known.contains(name)) {
         faults.push(format!("no granted action of {} has a parameter {name}", permission.resource));
     }

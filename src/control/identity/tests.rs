@@ -55,6 +55,8 @@ fn asking(model: &Model, n: u128) -> Model {
         state: State::Pending,
         analysis: serde_json::from_str(r#"{"verdict":"approve","permissions":[],"policy":1,"digest":""}"#).unwrap(),
         approvals: Vec::new(),
+        turn: None,
+        escalated: Vec::new(),
         grants: Vec::new(),
         settled: None,
     };

@@ -1,6 +1,6 @@
 //! The cases of a set: each must get the answer that it expects, and each rule must decide one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -46,6 +46,7 @@ fn outcome(set: &PolicySet, case: &Case) -> Outcome {
         owner: case.identity.owner.clone(),
         purpose: case.identity.purpose.clone(),
         environment: case.identity.environment.clone(),
+        capabilities: Vec::new(),
         authenticate: Vec::new(),
     };
     let resource = Resource {
@@ -102,9 +103,28 @@ fn wrong(case: &Case, answer: &Answer) -> Vec<String> {
             wrong.push(format!("expected approvers {}, found {}", expected.join(", "), found.join(", ")));
         }
     }
-    let quorum = answer.approvers.values().copied().max().unwrap_or(0);
+    let quorum = answer.approvers.values().map(|need| need.quorum).max().unwrap_or(0);
     if expect.quorum.is_some_and(|expected| expected != quorum) {
         wrong.push(format!("found quorum {quorum}"));
+    }
+    if let Some(expected) = &expect.stages {
+        let mut found: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+        for (approvers, need) in &answer.approvers {
+            found.entry(need.order).or_default().insert(approvers.to_string());
+        }
+        let found: Vec<BTreeSet<String>> = found.into_values().collect();
+        if found != expected.iter().map(|stage| stage.iter().cloned().collect()).collect::<Vec<BTreeSet<String>>>() {
+            let told: Vec<String> =
+                found.iter().map(|stage| Vec::from_iter(stage.iter().cloned()).join(", ")).collect();
+            wrong.push(format!("found the stages {}", told.join("; then ")));
+        }
+    }
+    if let Some(expected) = &expect.escalates {
+        let to = answer.approvers.values().filter_map(|need| need.escalate.as_ref()).flat_map(|it| &it.to);
+        let found: BTreeSet<String> = to.map(ToString::to_string).collect();
+        if found != expected.iter().cloned().collect() {
+            wrong.push(format!("found escalation to {}", Vec::from_iter(found).join(", ")));
+        }
     }
     if expect.max_duration.is_some() && expect.max_duration != answer.longest {
         let found = answer.longest.map_or_else(|| "none".to_owned(), |span| span.to_string());

@@ -11,7 +11,7 @@ use cedar_policy::{
 use super::set::{PolicySet, schema};
 use crate::domain::identity::{IdentityKind, IdentitySpec};
 use crate::domain::name::{ActionName, IdentityName, OwnerName, RoleName};
-use crate::domain::request::{Approvers, Finding};
+use crate::domain::request::{Approvers, Escalation, Finding};
 use crate::domain::resource::{Resource, Sensitivity, Span};
 
 /// What is done.
@@ -73,6 +73,32 @@ pub struct Question<'a> {
     pub together: &'a BTreeSet<String>,
 }
 
+/// How some approvers are needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// How many of them.
+    pub quorum: u32,
+    /// After those of every lower order.
+    pub order: u32,
+    /// Who else may answer when none of them does.
+    pub escalate: Option<Escalation>,
+}
+
+impl Need {
+    /// What both ask for: the strictest of each. Others may answer where both say so, after the longer time, and only those
+    /// whom both name.
+    pub fn and(self, other: Self) -> Self {
+        let escalate = match (self.escalate, other.escalate) {
+            (Some(one), Some(other)) => {
+                let to: Vec<Approvers> = one.to.into_iter().filter(|to| other.to.contains(to)).collect();
+                (!to.is_empty()).then_some(Escalation { after: one.after.max(other.after), to })
+            }
+            _ => None,
+        };
+        Self { quorum: self.quorum.max(other.quorum), order: self.order.max(other.order), escalate }
+    }
+}
+
 /// What a set says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -80,8 +106,8 @@ pub struct Answer {
     pub allows: bool,
     /// The rules that decided.
     pub rules: BTreeSet<String>,
-    /// Who must approve, and how many of each.
-    pub approvers: BTreeMap<Approvers, u32>,
+    /// Who must approve.
+    pub approvers: BTreeMap<Approvers, Need>,
     /// The longest that is allowed.
     pub longest: Option<Span>,
     /// How long to wait for approvals.
@@ -143,8 +169,7 @@ impl PolicySet {
                 answer.findings.push(Finding { code, text });
             }
             for approvers in &rule.approvers {
-                let quorum = answer.approvers.entry(approvers.clone()).or_default();
-                *quorum = rule.quorum.max(*quorum);
+                needed(&mut answer.approvers, approvers.clone(), rule.need());
             }
             answer.longest = shorter(answer.longest, rule.max_duration);
             answer.expires = shorter(answer.expires, rule.expires);
@@ -164,6 +189,15 @@ impl PolicySet {
         }
         answer
     }
+}
+
+/// Adds a need to those there are.
+pub(in super::super) fn needed(all: &mut BTreeMap<Approvers, Need>, approvers: Approvers, need: Need) {
+    let both = match all.remove(&approvers) {
+        Some(before) => before.and(need),
+        None => need,
+    };
+    all.insert(approvers, both);
 }
 
 fn refusal(code: &str, text: String) -> Answer {

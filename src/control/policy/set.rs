@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, Schema, ValidationMode, Validator};
 
 use super::PolicyFile;
-use crate::domain::request::Approvers;
+use super::evaluate::Need;
+use crate::domain::request::{Approvers, Escalation};
 use crate::domain::resource::Span;
 
 /// Rules of one set.
@@ -16,6 +17,12 @@ const MAX_RULES: usize = 1_000;
 const MAX_APPROVERS: usize = 8;
 /// Most of them that must agree.
 const MAX_QUORUM: u32 = 10;
+/// Stages that come one after the other.
+const MAX_STAGE: u32 = 9;
+/// Shortest and longest silence before others may answer.
+const ESCALATES: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
+/// What a rule may say in annotations.
+const ANNOTATIONS: &str = "id, approvers, quorum, stage, escalate, max_duration, expires, finding, says";
 /// Shortest and longest wait for approvals.
 const EXPIRES: std::ops::RangeInclusive<u64> = 60..=30 * 86_400;
 
@@ -38,6 +45,10 @@ pub struct Rule {
     pub approvers: Vec<Approvers>,
     /// How many of each.
     pub quorum: u32,
+    /// After those of every lower order.
+    pub stage: u32,
+    /// Who else may answer when nobody of one of them does.
+    pub escalate: Option<Escalation>,
     /// The longest that may be asked for.
     pub max_duration: Option<Span>,
     /// How long the request waits.
@@ -46,6 +57,13 @@ pub struct Rule {
     pub finding: Option<String>,
     /// In words.
     pub says: Option<String>,
+}
+
+impl Rule {
+    /// How its approvers are needed.
+    pub(super) fn need(&self) -> Need {
+        Need { quorum: self.quorum, order: self.stage, escalate: self.escalate.clone() }
+    }
 }
 
 /// A compiled set.
@@ -129,7 +147,7 @@ fn located(file: &PolicyFile, error: &(impl std::fmt::Display + miette::Diagnost
 /// Reads the annotations of a rule.
 fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
     let mut faults = Vec::new();
-    let mut rule = Rule { forbids: policy.effect() == Effect::Forbid, quorum: 1, ..Rule::default() };
+    let mut rule = Rule { forbids: policy.effect() == Effect::Forbid, quorum: 1, stage: 1, ..Rule::default() };
     let mut id = None;
     let mut says_who = false;
     for (key, value) in policy.annotations() {
@@ -161,6 +179,14 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
                 Ok(quorum) if (1..=MAX_QUORUM).contains(&quorum) => rule.quorum = quorum,
                 _ => fault(format!("1 to {MAX_QUORUM}")),
             },
+            "stage" => match value.parse() {
+                Ok(stage) if (1..=MAX_STAGE).contains(&stage) => rule.stage = stage,
+                _ => fault(format!("1 to {MAX_STAGE}: the approvers of a lower one answer first")),
+            },
+            "escalate" => match escalation(value) {
+                Ok(escalation) => rule.escalate = Some(escalation),
+                Err(error) => fault(error),
+            },
             "max_duration" => match value.parse() {
                 Ok(span) => rule.max_duration = Some(span),
                 Err(error) => fault(format!("{error}")),
@@ -172,7 +198,7 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
             },
             "finding" => rule.finding = Some(value.to_owned()),
             "says" => rule.says = Some(value.to_owned()),
-            _ => fault("is not an annotation: id, approvers, quorum, max_duration, expires, finding, says".to_owned()),
+            _ => fault(format!("is not an annotation: {ANNOTATIONS}")),
         }
     }
     let permits_requests = !rule.forbids && !is_for(policy, "approve");
@@ -182,14 +208,34 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
     if !permits_requests && (says_who || rule.max_duration.is_some() || rule.expires.is_some()) {
         faults.push("@approvers, @max_duration and @expires are for rules that permit a request".to_owned());
     }
-    if rule.quorum > 1 && rule.approvers.is_empty() {
-        faults.push("@quorum goes with @approvers".to_owned());
+    let told = [("quorum", rule.quorum > 1), ("stage", rule.stage > 1), ("escalate", rule.escalate.is_some())];
+    for (annotation, _) in told.iter().filter(|(_, is_said)| *is_said && rule.approvers.is_empty()) {
+        faults.push(format!("@{annotation} goes with @approvers"));
+    }
+    let to = rule.escalate.as_ref().map(|escalation| escalation.to.as_slice()).unwrap_or_default();
+    if let Some(both) = to.iter().find(|to| rule.approvers.contains(to)) {
+        faults.push(format!("@escalate: {both} may answer already, by @approvers"));
     }
     match id {
         None => Err([vec!["a rule without @id(\"NAME\")".to_owned()], faults].concat()),
         Some(id) if faults.is_empty() => Ok((id, rule)),
         Some(id) => Err(faults.into_iter().map(|fault| format!("rule {id}: {fault}")).collect()),
     }
+}
+
+/// `2h standing:security`: how long nobody answers, and who may then, parted by commas.
+fn escalation(text: &str) -> Result<Escalation, String> {
+    let (after, to) = text.trim().split_once(' ').ok_or("a time, and who may answer then: `2h standing:security`")?;
+    let after: Span = after.parse().map_err(|error| format!("{error}"))?;
+    if !ESCALATES.contains(&after.duration().as_secs()) {
+        return Err("1m to 30d".to_owned());
+    }
+    let to: Result<Vec<Approvers>, _> = to.split(',').map(|name| name.trim().parse()).collect();
+    let to = to.map_err(|error| format!("{error}"))?;
+    if to.len() > MAX_APPROVERS {
+        return Err(format!("at most {MAX_APPROVERS}"));
+    }
+    Ok(Escalation { after, to })
 }
 
 fn is_for(policy: &Policy, action: &str) -> bool {

@@ -37,6 +37,20 @@ fn what_does_not_say_what_its_author_means_is_refused() {
         ),
         ("@id(\"a\") @max_duration(\"8h\") forbid (principal, action, resource);", "are for rules that permit"),
         ("@id(\"a\") @approvers(\"none\") @quorum(\"2\") permit (principal, action, resource);", "@quorum goes with"),
+        ("@id(\"a\") @approvers(\"none\") @stage(\"2\") permit (principal, action, resource);", "@stage goes with"),
+        ("@id(\"a\") @approvers(\"group:a\") @stage(\"10\") permit (principal, action, resource);", "1 to 9"),
+        (
+            "@id(\"a\") @approvers(\"group:a\") @escalate(\"2h\") permit (principal, action, resource);",
+            "who may answer then",
+        ),
+        (
+            "@id(\"a\") @approvers(\"group:a\") @escalate(\"1s group:b\") permit (principal, action, resource);",
+            "1m to 30d",
+        ),
+        (
+            "@id(\"a\") @approvers(\"group:a\") @escalate(\"2h group:a\") permit (principal, action, resource);",
+            "may answer already",
+        ),
         (&format!("{OPEN};\n{OPEN};"), "another rule has that name"),
         // An attribute that may be missing, unguarded: Cedar would leave the rule out, and with it what it forbids.
         (

@@ -105,6 +105,8 @@ fn place_of(id: RequestId, known: &SettledRequest) -> Option<Request> {
         state: State::Denied,
         analysis,
         approvals: Vec::new(),
+        turn: None,
+        escalated: Vec::new(),
         grants: Vec::new(),
         settled: None,
     })

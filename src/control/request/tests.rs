@@ -1,6 +1,7 @@
 //! The state machine: each step, and that no order of steps leads to a grant that is not approved, endless or wider.
 
 mod mended;
+mod places;
 mod racing;
 mod steps;
 
@@ -13,7 +14,10 @@ use super::super::policy::{plan_publish, starter};
 use super::super::record::{Digest, Person};
 use super::super::registry::plan_person;
 use super::super::sample::{NOW, carried_out, context, document};
+use super::approve::MAX_APPROVALS;
 use super::*;
+use crate::domain::name::{ApprovalId, OwnerName};
+use crate::domain::request::Approval;
 use crate::domain::resource::Span;
 
 const CATALOG: &[(&str, &str, &str)] = &[
@@ -99,6 +103,19 @@ fn drawing(from: u128) -> impl FnMut() -> u128 {
 
 fn at<'c>(caller: &'c Caller, now: Timestamp) -> Context<'c> {
     Context { caller, now }
+}
+
+/// Approves by one's own right.
+fn plan_approve(
+    model: &Model,
+    context: &Context<'_>,
+    id: RequestId,
+    digest: &str,
+    comment: Option<&str>,
+    draw: impl FnMut() -> u128,
+) -> Result<Plan<Request>, Refused> {
+    let yes = Yes { digest: digest.to_owned(), on_behalf_of: None, comment: comment.map(str::to_owned) };
+    super::plan_approve(model, context, id, &yes, draw)
 }
 
 /// Makes a request that is not known: what it came to, and the model after it.

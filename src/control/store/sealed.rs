@@ -24,6 +24,9 @@ const FORMAT: u8 = 1;
 /// Nothing else that is ever made with this key begins so.
 const PURPOSE: &[u8] = b"portcullis sealed store value 1\0";
 
+/// What keys for something else are made from begins so.
+const DERIVED: &[u8] = b"portcullis derived key 1\0";
+
 /// Why a value does not count, or the key cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
@@ -82,6 +85,12 @@ impl SealKey {
             .try_into()
             .map_err(|_| key_file(path, std::io::Error::new(std::io::ErrorKind::InvalidData, "not 32 bytes long")))?;
         Ok(Self::from_bytes(bytes))
+    }
+
+    /// A key of its own for something else, which tells nothing of this one.
+    pub fn derived(&self, purpose: &str) -> hmac::Key {
+        let bytes = hmac::sign(&self.0, &[DERIVED, purpose.as_bytes()].concat());
+        hmac::Key::new(hmac::HMAC_SHA256, bytes.as_ref())
     }
 
     /// `value` with the seal for `key`; longer by [`SEAL_BYTES`].

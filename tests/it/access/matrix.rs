@@ -31,6 +31,9 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("request approve", "request approve {request} --yes"),
     ("request deny", "request deny {request} --reason x"),
     ("request cancel", "request cancel {request} --reason x"),
+    ("delegation list", "delegation list"),
+    ("delegation create", "delegation create --to {another} --duration 1h --reason x"),
+    ("delegation end, of others", "delegation end {delegation} --reason x"),
     ("change list", "change list"),
     ("change show", "change show {change}"),
     ("change approve", "change approve {change} --yes"),
@@ -75,6 +78,12 @@ fn prepared(dev: &Dev, line: &str) -> (String, String) {
     (request, grant)
 }
 
+/// A delegation of the administrator's to alice.
+fn handed_on(dev: &Dev) -> String {
+    let made = dev.json(&["delegation", "create", "--to", "alice", "--duration", "1h", "--reason", "x"]);
+    made["delegation"]["id"].as_str().unwrap().to_owned()
+}
+
 /// A change of the administrator's that waits.
 fn proposed(dev: &Dev) -> String {
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
@@ -100,10 +109,13 @@ fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
         for caller in CALLERS {
             let (request, grant) = prepared(&dev, line);
             let change = if line.contains("{change}") { proposed(&dev) } else { String::new() };
+            let delegation = if line.contains("{delegation}") { handed_on(&dev) } else { String::new() };
+            let another = if caller == "security" { "bob" } else { "carol" };
             let words: Vec<String> = line
                 .split(' ')
                 .map(|word| word.replace("{request}", &request).replace("{grant}", &grant))
                 .map(|word| word.replace("{change}", &change).replace("{caller}", caller))
+                .map(|word| word.replace("{delegation}", &delegation).replace("{another}", another))
                 .collect();
             let done = run(&dev, caller, &words.iter().map(String::as_str).collect::<Vec<_>>());
             let answer = match done.code {
@@ -117,6 +129,9 @@ fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
             write!(table, " {answer:<15}").unwrap();
             if !change.is_empty() && dev.json(&["change", "show", &change])["change"]["state"] == "pending" {
                 dev.cli(&["change", "cancel", &change, "--reason", "over"]).exits(0);
+            }
+            for left in dev.json(&["delegation", "list"])["delegations"].as_array().unwrap() {
+                dev.cli(&["delegation", "end", left["id"].as_str().unwrap(), "--reason", "over"]).exits(0);
             }
             // What is open is taken back: nobody may have a hundred.
             for left in dev.json(&["request", "list"])["requests"].as_array().unwrap() {

@@ -29,7 +29,7 @@ fn a_policy_is_checked_offline_published_whole_and_compared() {
     assert!(wrong.stderr.contains("duratoin"), "{wrong:?}");
     std::fs::write(&rules, good.replacen("permit (", "permit ((", 1)).unwrap();
     let wrong = run(home, &["policy", "validate", "-f", path]).exits(2);
-    assert!(wrong.stderr.contains("access.cedar:10:"), "{wrong:?}");
+    assert!(wrong.stderr.contains("access.cedar:12:"), "{wrong:?}");
     std::fs::write(&rules, good.replacen("@max_duration(\"8h\")", "@max_duration(\"2h\")", 1)).unwrap();
     let publish = ["policy", "publish", "-f", path, "--reason", "shorter"];
     let refused = dev.cli(&publish).exits(2);

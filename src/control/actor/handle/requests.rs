@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::super::analyse::analyse;
 use super::super::super::authorize::Caller;
 use super::super::super::plan::Refused;
 use super::super::super::record::PolicyRecord;
-use super::super::super::{grant, request};
+use super::super::super::request;
 use super::super::Identifiers;
 use super::{ControlHandle, Done};
 use crate::domain::grant::Grant;
@@ -41,12 +40,10 @@ impl ControlHandle {
         &self,
         caller: &Caller,
         id: RequestId,
-        digest: String,
-        comment: Option<String>,
+        yes: request::Yes,
     ) -> Result<Done<Request>, Refused> {
         let done = self.run(caller, "approve_request", move |model, context, identifiers| {
-            let draw = drawing(identifiers, context.now);
-            request::plan_approve(model, context, id, &digest, comment.as_deref(), draw)
+            request::plan_approve(model, context, id, &yes, drawing(identifiers, context.now))
         });
         self.or_settled(id, done.await).await
     }
@@ -161,11 +158,7 @@ impl ControlHandle {
         if !asked.is_open() {
             return Ok(asked);
         }
-        let model = self.model();
-        let access = request::grant_request(&asked.ask).access;
-        let permissions = grant::permissions(&model, &access)?;
-        let now = analyse(&model, self.shared.clock.now(), asked.id, &asked.requester, &asked.ask, permissions)?;
-        Ok(Request { analysis: now.analysis, ..asked })
+        request::analysed(&self.model(), self.shared.clock.now(), &asked)
     }
 
     /// A version of the policy; the one that is in force without a number.

@@ -10,7 +10,7 @@ use super::super::super::actor::ControlHandle;
 use super::super::super::authorize::{Caller, Denied, Operation};
 use super::super::super::encode;
 use super::super::super::plan::Refused;
-use super::super::super::request::Created;
+use super::super::super::request::{Created, Yes};
 use super::super::super::tickets::bound_of;
 use super::super::error::{malformed, refused};
 use super::super::{ApiError, authorized};
@@ -95,13 +95,19 @@ impl AccessService {
 
     pub(super) async fn approve(&self, request: Request<v1::ApproveRequestRequest>) -> Answer {
         let caller = authorized(&self.handle, &request, Operation::DecideRequest, None).await?;
-        let v1::ApproveRequestRequest { id, digest, comment } = request.into_inner();
-        let comment = (!comment.is_empty()).then_some(comment);
+        let v1::ApproveRequestRequest { id, digest, comment, on_behalf_of } = request.into_inner();
+        let mut faults = Vec::new();
+        let on_behalf_of =
+            (!on_behalf_of.is_empty()).then(|| parsed("on_behalf_of", &on_behalf_of, &mut faults)).flatten();
+        if !faults.is_empty() {
+            return Err(ApiError::invalid(faults.join("; ")).into());
+        }
+        let yes = Yes { digest, on_behalf_of, comment: (!comment.is_empty()).then_some(comment) };
         let asked = self.handle.model().requests.get(&id_of(&id)?).map(|kept| kept.value.clone());
         if let Some(asked) = asked {
             self.look(&asked.ask).await?;
         }
-        let done = self.handle.approve_request(&caller, id_of(&id)?, digest, comment).await;
+        let done = self.handle.approve_request(&caller, id_of(&id)?, yes).await;
         let done = self.told(&caller, Operation::DecideRequest, done).await?;
         self.answered(done.answer, done.revision, 0).await
     }

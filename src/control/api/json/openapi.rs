@@ -26,6 +26,7 @@ pub(super) fn describe(operations: &[Operation], base: &str) -> Value {
     for endpoint in authzen::endpoints() {
         paths.insert(endpoint.path.to_owned(), json!({ "post": question(&endpoint, &mut generator) }));
     }
+    paths.extend(authzen::described(&mut generator));
     let mut schemas = Value::Object(generator.take_definitions(true));
     if let Value::Object(schemas) = &mut schemas {
         schemas.insert("Problem".to_owned(), problem());

@@ -26,6 +26,7 @@ struct Revision {
 }
 
 mod changes;
+mod delegations;
 
 fn request_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
     received.part::<RequestId>("id").map(|id| id.bits().to_be_bytes().to_vec())
@@ -37,7 +38,7 @@ fn grant_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [requests(), grants(), catalog(), changes::all()].into_iter().flatten().collect()
+    [requests(), delegations::all(), grants(), catalog(), changes::all()].into_iter().flatten().collect()
 }
 
 fn requests() -> Vec<Operation> {
@@ -96,11 +97,10 @@ fn requests() -> Vec<Operation> {
             Takes::Body,
             |served, it: Received<Yes>| async move {
                 let id = request_id(&it)?;
-                let (it, Yes { digest, comment }) = it.split();
-                let done = served
-                    .access
-                    .approve_request(it.message(v1::ApproveRequestRequest { id, digest, comment }))
-                    .await?;
+                let (it, Yes { digest, comment, on_behalf_of }) = it.split();
+                let on_behalf_of = on_behalf_of.map(String::from).unwrap_or_default();
+                let message = v1::ApproveRequestRequest { id, digest, comment, on_behalf_of };
+                let done = served.access.approve_request(it.message(message)).await?;
                 Ok(RequestAnswer::of(done.into_inner(), false, served.now())?)
             },
         ),

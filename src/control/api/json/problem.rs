@@ -13,9 +13,16 @@ use crate::wire::WireError;
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
+    /// What its type begins with.
+    family: &'static str,
     code: String,
     detail: String,
 }
+
+/// Types of ours.
+const OURS: &str = "urn:portcullis:error:";
+/// Those of the AuthZEN Access Request and Approval Profile (section "Error Responses").
+const ACCESS_REQUEST: &str = "urn:openid:authzen:access-request:error:";
 
 /// Its document.
 #[derive(Serialize)]
@@ -29,7 +36,17 @@ struct Document<'a> {
 
 impl Problem {
     fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), detail: detail.into() }
+        Self { status, family: OURS, code: code.to_owned(), detail: detail.into() }
+    }
+
+    /// One that AuthZEN's access requests have a type for.
+    pub(super) fn of_access_request(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        Self { family: ACCESS_REQUEST, ..Self::new(status, code, detail) }
+    }
+
+    /// Its stable code.
+    pub(super) fn code(&self) -> &str {
+        &self.code
     }
 
     /// A request that is not one.
@@ -153,7 +170,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let document = Document {
-            r#type: format!("urn:portcullis:error:{}", self.code),
+            r#type: format!("{}{}", self.family, self.code),
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
             detail: &self.detail,

@@ -1,7 +1,10 @@
 //! What HTTP callers send. Names and times are parsed here, so that nothing further in sees one that is not good.
 
+mod approvals;
+
 use std::collections::{BTreeMap, HashMap};
 
+pub(super) use approvals::{Agreed, NewDelegation, WhichDelegations, Yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -130,18 +133,6 @@ pub(super) struct Waiting {
     /// Answer when it is settled, or after this time.
     #[serde(default)]
     pub(super) wait: Option<Span>,
-}
-
-/// A yes.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Yes {
-    /// The digest of the analysis that was seen.
-    #[schemars(length(min = 1))]
-    pub(super) digest: String,
-    /// What there is to say about it.
-    #[serde(default)]
-    pub(super) comment: String,
 }
 
 /// Why.

@@ -20,8 +20,18 @@ use crate::domain::Clock as _;
 use crate::domain::name::ChangeId;
 use crate::wire::v1;
 
-const CALLERS: [&str; 9] =
-    ["administrator", "security", "owner", "developer", "gateway", "joining", "identity", "nobody", "wrong token"];
+const CALLERS: [&str; 10] = [
+    "administrator",
+    "security",
+    "owner",
+    "developer",
+    "gateway",
+    "joining",
+    "identity",
+    "enforcement point",
+    "nobody",
+    "wrong token",
+];
 /// So that nobody's budget of requests runs out.
 const BETWEEN: Duration = Duration::from_secs(61);
 
@@ -47,6 +57,9 @@ fn operations() -> Vec<(&'static str, &'static str, Value)> {
         ("approveRequest", "", json!({ "digest": "{digest}" })),
         ("denyRequest", "", why()),
         ("cancelRequest", "", why()),
+        ("listDelegations", "", Value::Null),
+        ("createDelegation", "to carol", json!({ "to": "carol", "duration": "1h", "reason": "x" })),
+        ("endDelegation", "one that is not there", why()),
         ("listGrants", "", Value::Null),
         ("createGrant", "", access("helper", "5m")),
         ("revokeGrants", "", json!({ "identity": "spare", "reason": "x" })),
@@ -69,6 +82,14 @@ fn operations() -> Vec<(&'static str, &'static str, Value)> {
         ("cancelChange", "one that is not there", why()),
         ("evaluate", "", question.clone()),
         ("evaluateMany", "", json!({ "evaluations": [question] })),
+        (
+            "submitAccessRequest",
+            "no denial of ours",
+            json!({ "subject": subject, "action": action, "resource": resource,
+                    "denial": { "expires_at": "2026-01-01T00:00:00Z", "binding_token": "x.y.z" } }),
+        ),
+        ("getAccessRequestTask", "", Value::Null),
+        ("cancelAccessRequestTask", "", Value::Null),
         ("searchSubjects", "", json!({ "subject": { "type": "identity" }, "action": action, "resource": resource })),
         ("searchResources", "", json!({ "subject": subject, "action": action, "resource": { "type": "resource" } })),
         ("searchActions", "", json!({ "subject": subject, "resource": resource })),
@@ -88,18 +109,19 @@ impl Matrix {
     async fn start() -> Self {
         let bench = Bench::start().await;
         bench.apply().await;
-        let object = |name: &str| v1::CatalogObject {
+        let able = |name: &str, capabilities: &[&str]| v1::CatalogObject {
             kind: "Identity".into(),
             name: name.into(),
             spec_json: json!({
                 "kind": "agent", "owner": "alice", "purpose": "x", "environment": "test",
                 "authenticate": [{ "spiffe": format!("spiffe://example.org/sa/{name}") }],
+                "capabilities": capabilities,
             })
             .to_string(),
             ..Default::default()
         };
-        let documents =
-            v1::ApplyRequest { objects: vec![object("helper"), object("spare")], dry_run: false, ..Default::default() };
+        let objects = vec![able("helper", &[]), able("spare", &[]), able("enforcer", &["evaluate"])];
+        let documents = v1::ApplyRequest { objects, dry_run: false, ..Default::default() };
         let mut catalog = bench.catalog("admin").await;
         catalog.apply(documents).await.unwrap();
         let publish = v1::PublishPolicyRequest { starter: true, reason: "x".into(), ..Default::default() };
@@ -122,6 +144,7 @@ impl Matrix {
             certificate(Subject::Gateway { name: "one".parse().unwrap(), names: Vec::new() }),
             token(joining),
             certificate(Subject::Workload("spiffe://example.org/sa/helper".parse().unwrap())),
+            certificate(Subject::Workload("spiffe://example.org/sa/enforcer".parse().unwrap())),
             (bench.https(None).0, None),
             token("pcp_nobody".to_owned()),
         ];
@@ -170,7 +193,7 @@ impl Matrix {
         let of = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
         let (mut path, mut body) = (path.to_owned(), body.clone());
         let mut waits = None;
-        if path.starts_with("/v1/requests/{id}") {
+        if path.starts_with("/v1/requests/{id}") || path.starts_with("/access/v1/requests/{id}") {
             let made = self.requested("developer", "4h").await;
             let (id, digest) = (of(&made, "/request/id"), of(&made, "/request/analysis/digest"));
             path = path.replace("{id}", &id);
@@ -186,6 +209,9 @@ impl Matrix {
             path = path.replace("{id}", &of(&self.requested("identity", "5m").await, "/request/grants/0"));
         }
         if path.starts_with("/v1/changes/{id}") {
+            path = path.replace("{id}", &ChangeId::from_bits(0).to_string());
+        }
+        if path.starts_with("/v1/delegations/{id}") {
             path = path.replace("{id}", &ChangeId::from_bits(0).to_string());
         }
         let path = path.replace("{kind}", "Identity").replace("{name}", "spare");

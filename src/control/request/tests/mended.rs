@@ -227,6 +227,8 @@ fn what_is_too_large_for_a_record_keeps_what_its_story_hangs_on() {
     request.analysis.held = (0..200).map(|number| format!("{number}{}", "x".repeat(250))).collect();
     let approval = Approval {
         id: ApprovalId::from_bits(9),
+        on_behalf_of: None,
+        delegation: None,
         by: "bob".parse().unwrap(),
         at: NOW,
         digest: "d".repeat(64),

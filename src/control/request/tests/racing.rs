@@ -53,21 +53,22 @@ async fn have_one_outcome(store: Arc<dyn Store>, clock: Arc<ManualClock>) {
     for round in 0..24 {
         let asked = persistent(|| one.handle().create_request(&alice, ask(role("writer"), 1), None)).await;
         let Created::Request(request) = asked.unwrap().answer else { panic!("it is new") };
-        let (id, digest) = (request.id, request.analysis.digest.clone());
-        let approved = persistent(|| one.handle().approve_request(&bob, id, digest.clone(), None)).await.unwrap();
+        let yes = Yes { digest: request.analysis.digest.clone(), ..Yes::default() };
+        let id = request.id;
+        let approved = persistent(|| one.handle().approve_request(&bob, id, yes.clone())).await.unwrap();
         assert_eq!(approved.answer.state, State::Pending);
         // The other writer reads anew when it is told that it is behind.
         persistent(|| two.handle().create_request(&alice, ask(role("reader"), 4), None)).await.unwrap();
         let mut racing = JoinSet::new();
         for (number, handle) in [one.handle(), two.handle(), one.handle(), two.handle()].into_iter().enumerate() {
-            let (handle, digest) = (handle.clone(), digest.clone());
+            let (handle, yes) = (handle.clone(), yes.clone());
             racing.spawn(async move {
                 persistent(|| async {
                     let done = match (number + round) % 4 {
-                        0 => handle.approve_request(&person("carol"), id, digest.clone(), None).await,
+                        0 => handle.approve_request(&person("carol"), id, yes.clone()).await,
                         1 => handle.cancel_request(&person("alice"), id, "not needed".to_owned()).await,
                         2 => handle.deny_request(&person("dave"), id, "no".to_owned()).await,
-                        _ => handle.approve_request(&person("dave"), id, digest.clone(), None).await,
+                        _ => handle.approve_request(&person("dave"), id, yes.clone()).await,
                     };
                     done.map(|done| done.answer.state)
                 })

@@ -51,6 +51,13 @@ pub(super) struct Context {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub(super) ip: Option<IpAddr>,
+    /// What came of an access request, unchanged, when the question is asked again.
+    #[serde(default)]
+    pub(super) approval: Option<Value>,
+    /// What is not known is ignored, and a list is no context.
+    #[serde(flatten)]
+    #[expect(dead_code, reason = "with it the reader takes an object alone")]
+    rest: BTreeMap<String, Value>,
 }
 
 /// Parameters of a call.

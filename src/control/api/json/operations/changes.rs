@@ -1,7 +1,7 @@
 //! Changes that wait for another person.
 
 use super::super::problem::Problem;
-use super::super::shapes::{Candidate, Nothing, WhichChanges, Why, Yes};
+use super::super::shapes::{Agreed, Candidate, Nothing, WhichChanges, Why};
 use super::super::{Operation, Received, Takes, Verb};
 use crate::domain::name::ChangeId;
 use crate::wire::answers::{ChangeAnswer, ChangeList, ReplayAnswer};
@@ -54,9 +54,9 @@ pub(super) fn all() -> Vec<Operation> {
             "/v1/changes/{id}/approve",
             approve,
             Takes::Body,
-            |served, it: Received<Yes>| async move {
+            |served, it: Received<Agreed>| async move {
                 let id = change_id(&it)?;
-                let (it, Yes { digest, comment }) = it.split();
+                let (it, Agreed { digest, comment }) = it.split();
                 let message = v1::ApproveChangeRequest { id, digest, comment };
                 let done = served.catalog.approve_change(it.message(message)).await?;
                 Ok(ChangeAnswer::try_from(done.into_inner())?)
