@@ -41,6 +41,7 @@ mod scoped;
 mod sign_in;
 pub mod store;
 mod tickets;
+mod trust;
 mod uses;
 pub mod vault;
 pub mod witnessed;

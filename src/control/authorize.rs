@@ -124,6 +124,8 @@ pub enum Operation {
     InviteGateway,
     /// Says what a gateway stands before.
     ScopeGateway,
+    /// Puts another authority in the place of the one that certifies gateways.
+    RotateAuthority,
     /// Gives a gateway its certificate: the first one, and the next.
     Certify,
     /// Asks for access: policy says more.
@@ -152,7 +154,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -173,6 +175,7 @@ impl Operation {
         Self::Drill,
         Self::InviteGateway,
         Self::ScopeGateway,
+        Self::RotateAuthority,
         Self::Certify,
         Self::CreateRequest,
         Self::ReadRequests,
@@ -218,6 +221,7 @@ impl Operation {
             Self::Drill => "drill",
             Self::InviteGateway => "invite_gateway",
             Self::ScopeGateway => "scope_gateway",
+            Self::RotateAuthority => "rotate_authority",
             Self::Certify => "certify",
             Self::CreateRequest => "create_request",
             Self::ReadRequests => "read_requests",
@@ -292,9 +296,10 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::Quarantine | O::RevokeToken | O::ExpelGateway | O::QueryEvidence, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
         (O::Drill, R::Owner | R::Developer) => Rule::Deny,
-        (O::ReadmitGateway | O::Resume | O::InviteGateway | O::ScopeGateway, R::Security | R::Owner | R::Developer) => {
-            Rule::Deny
-        }
+        (
+            O::ReadmitGateway | O::Resume | O::InviteGateway | O::ScopeGateway | O::RotateAuthority,
+            R::Security | R::Owner | R::Developer,
+        ) => Rule::Deny,
     }
 }
 
@@ -384,6 +389,7 @@ mod tests {
         drill                + + - - - - -
         invite_gateway       + - - - - - -
         scope_gateway        + - - - - - -
+        rotate_authority     + - - - - - -
         certify              - - - - + + -
         create_request       + + + + - - +
         read_requests        + + + + - - +

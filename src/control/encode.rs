@@ -55,7 +55,8 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         | Record::Policy(_)
         | Record::Request(_)
         | Record::Proposal(_)
-        | Record::Ticket(_) => None,
+        | Record::Ticket(_)
+        | Record::Trust(_) => None,
     }
 }
 

@@ -15,19 +15,19 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::actor::{Actor, ControlHandle};
 use super::api::{Api, ApiStartError};
 use super::authority::{AuthorityKey, AuthorityKeyError};
-use super::enrol::{CertificateAuthority, EnrolError};
 use super::http::Http;
 use super::notify::{NotifyError, Notifying};
 use super::outbox::{self, Sink};
 use super::sign_in::{SignInError, Tokens};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
+use super::trust::{Held, TrustError};
 use super::vault::{Vault, VaultError};
 use super::witnessed::Witnessed;
 use crate::domain::Clock;
-use crate::serve::Listener;
+use crate::serve::{Listener, Secure};
+use crate::settings::ControlSettings;
 use crate::settings::control::StoreSettings;
-use crate::settings::{ControlSettings, SecretError, read_secret};
 
 /// How often the store looks at its leases and its history.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -48,9 +48,9 @@ pub enum StartError {
     /// The key that seals the store cannot be had.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// A secret cannot be read.
+    /// The authorities that certify gateways cannot be followed.
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    Trust(#[from] TrustError),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -62,9 +62,6 @@ pub enum StartError {
     /// The key that gateways know it by cannot be had.
     #[error(transparent)]
     Authority(#[from] AuthorityKeyError),
-    /// The CA of gateways cannot be used.
-    #[error(transparent)]
-    Ca(#[from] EnrolError),
     /// The gRPC API does not come up.
     #[error(transparent)]
     Api(#[from] ApiStartError),
@@ -183,8 +180,6 @@ impl ControlPlane {
     /// # Errors
     /// When a part does not start.
     pub async fn serve(core: Core, settings: &ControlSettings, evidence: Arc<dyn Sink>) -> Result<Self, StartError> {
-        let read =
-            |path: &PathBuf| std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source });
         let (stop, stopped) = watch::channel(false);
         let (settle, settled) = watch::channel(false);
         let handle = core.handle.clone();
@@ -193,16 +188,13 @@ impl ControlPlane {
         evidence.reached().await?.check(current)?;
         let tokens = Tokens::of(settings, handle.shared().clock.clone(), &Handle::current())?;
         let (tokens, keys) = tokens.map(|(tokens, keys)| (Arc::new(tokens), keys)).unzip();
+        let trust = Held::open(settings, &handle.model(), handle.shared().clock.clone()).await?;
         let api = Api {
             handle: handle.clone(),
             authority: AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain)?,
-            ca: CertificateAuthority::open(&settings.ca_dir, &settings.trust_domain, &*handle.shared().clock)?
-                .map(Arc::new),
+            trust: trust.clone(),
             trust_domain: settings.trust_domain.clone(),
             tokens,
-            certificate: read(&settings.tls.certificate_file)?,
-            key: read_secret(&settings.tls.key_file)?,
-            client_ca: read(&settings.tls.client_ca_file)?,
             max_message_bytes: settings.limits.max_message_bytes,
             secrets_dir: settings.state_dir.join("secrets"),
             places: Arc::new(Semaphore::new(settings.limits.max_connections)),
@@ -216,10 +208,7 @@ impl ControlPlane {
         };
         let plain = bind(settings.http_address).await?;
         let secure = match settings.https_address {
-            Some(address) => Some((
-                bind(address).await?,
-                crate::serve::tls(&api.certificate, &api.key, &api.client_ca).map_err(StartError::Tls)?,
-            )),
+            Some(address) => Some((bind(address).await?, Secure::of(trust.tls()).map_err(StartError::Tls)?)),
             None => None,
         };
         let http_address = plain.address();

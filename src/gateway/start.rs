@@ -278,6 +278,7 @@ fn tokens(settings: &GatewaySettings, clock: &Arc<dyn Clock>) -> Result<Tokens, 
 /// What the stream from the control plane works on.
 fn stream(settings: &GatewaySettings, shared: &Shared, evidence: &Arc<EvidenceLog>) -> sync::Parts {
     sync::Parts {
+        trust: Arc::default(),
         endpoint: settings.control.clone(),
         clock: shared.authority.clone(),
         published: shared.published.clone(),

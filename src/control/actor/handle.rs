@@ -17,8 +17,9 @@ use super::super::identity::{self, Held};
 use super::super::logs;
 use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
-use super::super::record::{GatewayRecord, GrantRecord, Person, RevokedToken};
+use super::super::record::{AuthorityRecord, GatewayRecord, GrantRecord, Person, RevokedToken, TrustRecord};
 use super::super::registry::{self, Invited, Joining};
+use super::super::trust;
 use super::super::uses::{self, Allotted, Claim};
 use super::{Identifiers, Job, Shared, note, planned};
 use crate::domain::Timestamp;
@@ -289,6 +290,24 @@ impl ControlHandle {
     pub(in super::super) async fn note_certified(&self, gateway: GatewayName) -> Result<Done<()>, Refused> {
         let (object, why) = (format!("gateway/{gateway}"), "its certificate was near its end".to_owned());
         self.run(&Caller::Gateway(gateway), "certify", move |_, _, _| Ok(note("gateway.certified", object, why))).await
+    }
+
+    /// Takes a step of a rotation of the CA.
+    ///
+    /// # Errors
+    /// As [`trust::plan_step`].
+    pub(in super::super) async fn step_trust(
+        &self,
+        caller: &Caller,
+        step: trust::Step,
+        first: Option<AuthorityRecord>,
+        new: Option<AuthorityRecord>,
+        reason: String,
+    ) -> Result<Done<TrustRecord>, Refused> {
+        self.run(caller, "step_trust", move |model, context, _| {
+            trust::plan_step(model, context.now, step, first.as_ref(), new.as_ref(), &reason)
+        })
+        .await
     }
 
     /// Takes a gateway's authority for good.
