@@ -24,6 +24,8 @@ use crate::control::record::PersonRole;
 use crate::control::{ControlPlane, Core};
 use crate::domain::Clock;
 use crate::domain::name::{GatewayName, OwnerName};
+use crate::evidence::checkpoint::EvidenceKey;
+use crate::gateway::incarnation;
 use crate::settings::ControlSettings;
 use crate::{files, telemetry};
 
@@ -53,7 +55,7 @@ pub struct Enrolled {
     /// The tokens of the people who were named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub people: Vec<PathBuf>,
-    /// Each gateway's directory with `gateway.pem`, `gateway.key`, `ca.pem` and `control.vkey`.
+    /// Each gateway's directory with `gateway.pem`, `gateway.key`, `evidence.key`, `ca.pem` and `control.vkey`.
     pub gateways: Vec<PathBuf>,
 }
 
@@ -143,7 +145,7 @@ pub(super) async fn person(core: &Core, name: &str, roles: &[PersonRole], dir: &
     Ok(file)
 }
 
-/// Makes sure of a gateway's record, and of `gateway.pem`, `gateway.key`, `ca.pem` and `control.vkey` in `dir`.
+/// Makes sure of a gateway's record, and of `gateway.pem`, `gateway.key`, `evidence.key`, `ca.pem` and `control.vkey` in `dir`.
 pub(super) async fn gateway(
     core: &Core,
     (issuing, authority): (&Issuing, &AuthorityKey),
@@ -159,7 +161,9 @@ pub(super) async fn gateway(
     files::write(&dir.join("ca.pem"), issuing.bundle.as_bytes(), files::PUBLIC).map_err(io(dir))?;
     let keys = format!("{}\n", authority.verifier());
     files::write(&dir.join(KEYS_FILE), keys.as_bytes(), files::PUBLIC).map_err(io(dir))?;
-    enrol::ensure_gateway(core.handle(), name, clock.now()).await.map_err(part)
+    let evidence = EvidenceKey::load_or_create(&dir.join("evidence.key")).map_err(part)?;
+    let origin = incarnation::origin(name, 1).map_err(part)?;
+    enrol::ensure_gateway(core.handle(), name, &evidence.verifier(&origin).to_string(), clock.now()).await.map_err(part)
 }
 
 /// Runs the control plane of the settings at `config` until a signal ends it.

@@ -161,7 +161,7 @@ struct Parts {
     control: ControlPlane,
     log: Arc<ControlLog>,
     _sample: Sample,
-    renewing: tokio::task::JoinHandle<()>,
+    renewing: [tokio::task::JoinHandle<()>; 2],
     evidence: PathBuf,
 }
 
@@ -179,7 +179,7 @@ impl Parts {
         let settings = settings::gateway(directory, options, &address)?;
         let gateway = super::gateway::start(&settings).await?;
         ready(gateway.admin()).await?;
-        let renewing = issuer.keep(directory.clone());
+        let renewing = [issuer.keep(directory.clone()), follow(directory.clone(), &control)];
         let evidence = settings.evidence.dir;
         Ok(Self { gateway, control, log, _sample: sample, renewing, evidence })
     }
@@ -198,7 +198,7 @@ impl Parts {
 
     /// Callers first: the control plane has to see the last of their calls.
     async fn end(self) {
-        self.renewing.abort();
+        self.renewing.iter().for_each(tokio::task::JoinHandle::abort);
         self.gateway.shutdown().await;
         self.control.shutdown().await;
         self.log.close().await;
@@ -235,6 +235,26 @@ async fn workload(
     let subject = Subject::Workload(sample_catalog::spiffe_id(name).parse().map_err(part)?);
     ca.issue(&subject, &dir.join("cert.pem"), &dir.join("key.pem"), clock).await.map_err(part)?;
     Ok(())
+}
+
+/// What callers and the command line pin, and the sample identities' certificates, follow the authorities that are trusted.
+fn follow(directory: Arc<Directory>, control: &ControlPlane) -> tokio::task::JoinHandle<()> {
+    let (mut rotated, control) = (control.rotated(), control.issuer());
+    tokio::spawn(async move {
+        while rotated.changed().await.is_ok() {
+            let renewed = async {
+                let Some(issuing) = control.issuing().await.map_err(part)? else { return Ok(()) };
+                directory.write("ca.pem", issuing.bundle.as_bytes(), files::PUBLIC)?;
+                for name in IDENTITIES {
+                    workload(&directory, &issuing.ca, name, &SystemClock).await?;
+                }
+                Ok::<(), AppError>(())
+            };
+            if let Err(error) = renewed.await {
+                tracing::error!(%error, "the sample identities' certificates could not be renewed: start `dev` again");
+            }
+        }
+    })
 }
 
 /// Waits until the gateway has the control plane's picture and its authority.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::attested::Attested;
 use super::record::{Digest, Person, PersonRole};
 use crate::domain::identity::IdentityState;
 use crate::domain::name::{GatewayName, IdentityName, OwnerName};
@@ -19,6 +20,8 @@ pub enum Caller {
     Gateway(GatewayName),
     /// A gateway that has none yet, with the token that it joins with.
     Joining(GatewayName, Digest),
+    /// A gateway that has none yet, and for which somebody else vouches.
+    Attested(Arc<Attested>),
     /// An identity with its own certificate.
     Identity(IdentityName),
     /// The control plane itself: its clock, its set-up.
@@ -33,6 +36,7 @@ impl fmt::Display for Caller {
         match self {
             Self::Person(person) => write!(f, "{}", person.name),
             Self::Gateway(name) | Self::Joining(name, _) => write!(f, "gateway/{name}"),
+            Self::Attested(attested) => write!(f, "attested/{}", attested.subject),
             Self::Identity(name) => write!(f, "identity/{name}"),
             Self::System => f.write_str(SYSTEM),
         }
@@ -324,7 +328,7 @@ pub fn authorize(caller: &Caller, operation: Operation, owner: Option<&OwnerName
     let allowed = match caller {
         Caller::System => true,
         Caller::Gateway(_) => matches!(rule(operation, Role::Gateway), Rule::Allow),
-        Caller::Joining(..) => matches!(rule(operation, Role::Joining), Rule::Allow),
+        Caller::Joining(..) | Caller::Attested(_) => matches!(rule(operation, Role::Joining), Rule::Allow),
         Caller::Identity(_) => matches!(rule(operation, Role::Identity), Rule::Allow),
         Caller::Person(person) => person.roles.iter().any(|role| match rule(operation, Role::of(*role)) {
             Rule::Allow => true,

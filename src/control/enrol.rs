@@ -272,6 +272,15 @@ impl CertificateAuthority {
         certificate::certify(self, subject, request, clock).await
     }
 
+    /// The key that a certificate signing request is for, as a SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// When the request does not hold.
+    pub fn requested_key(&self, request: &[u8]) -> Result<Vec<u8>, EnrolError> {
+        let request = rcgen::CertificateSigningRequestParams::from_der(&request.into())?;
+        Ok(request.public_key.subject_public_key_info())
+    }
+
     /// Whether a certificate for `subject` could be issued.
     ///
     /// # Errors

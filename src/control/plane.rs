@@ -14,7 +14,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::actor::{Actor, ControlHandle};
 use super::api::{Api, ApiStartError};
+use super::attested::{self, Attestation};
 use super::authority::{AuthorityKey, AuthorityKeyError};
+use super::enrol::{EnrolError, Issuing};
 use super::http::Http;
 use super::notify::{NotifyError, Notifying};
 use super::outbox::{self, Sink};
@@ -141,11 +143,27 @@ impl Core {
     }
 }
 
+/// Tells who issues just now.
+#[derive(Debug)]
+pub struct IssuerNow(Arc<Held>);
+
+impl IssuerNow {
+    /// Who issues, and what is to be trusted, PEM; `None`: nobody issues here.
+    ///
+    /// # Errors
+    /// When whoever keeps the key cannot be asked.
+    pub async fn issuing(&self) -> Result<Option<Issuing>, EnrolError> {
+        let ca = self.0.issuing().await?;
+        Ok(ca.map(|ca| Issuing { bundle: self.0.bundle(&ca), ca: ca.as_ref().clone() }))
+    }
+}
+
 /// A control plane at work.
 #[derive(Debug)]
 pub struct ControlPlane {
     core: Core,
     witnessed: Arc<Witnessed>,
+    trust: Arc<Held>,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
     https_address: Option<SocketAddr>,
@@ -156,7 +174,7 @@ pub struct ControlPlane {
     serving: Vec<JoinHandle<()>>,
     following: Vec<JoinHandle<()>>,
     /// Keep the keys of issuers fresh, and end with this.
-    _keys: Option<JoinSet<()>>,
+    _keys: Vec<JoinSet<()>>,
     drain: Duration,
 }
 
@@ -189,7 +207,11 @@ impl ControlPlane {
         let tokens = Tokens::of(settings, handle.shared().clock.clone(), &Handle::current())?;
         let (tokens, keys) = tokens.map(|(tokens, keys)| (Arc::new(tokens), keys)).unzip();
         let trust = Held::open(settings, &handle.model(), handle.shared().clock.clone()).await?;
+        let attestation =
+            Attestation::of(&settings.attestation, trust.tls(), handle.shared().clock.clone(), &Handle::current())?;
+        let (attestation, clusters) = (Arc::new(attestation.0), attestation.1);
         let api = Api {
+            attestation,
             handle: handle.clone(),
             authority: AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain)?,
             trust: trust.clone(),
@@ -229,6 +251,9 @@ impl ControlPlane {
         };
         let judging = tokio::spawn(super::api::reconsidering::run(handle.clone(), stop.subscribe()));
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
+        let templates = settings.attestation.templates.clone();
+        let leaving = tokio::spawn(attested::let_go(handle.clone(), templates, settled.clone()));
+        let watching = tokio::spawn(trust.clone().keep_domains(settled.clone()));
         let keeping = tokio::spawn(keep_house(handle, settled));
         parts.are([
             ("the writer has ended\n", &core.actor),
@@ -240,14 +265,15 @@ impl ControlPlane {
         Ok(Self {
             core,
             witnessed,
+            trust,
             grpc_address: listening.address,
             http_address,
             https_address,
             stop,
             settle,
             serving: vec![listening.task, http, judging],
-            following: [draining, keeping].into_iter().chain(notifying).collect(),
-            _keys: keys,
+            following: [draining, keeping, leaving, watching].into_iter().chain(notifying).collect(),
+            _keys: keys.into_iter().chain([clusters]).collect(),
             drain: settings.drain,
         })
     }
@@ -255,6 +281,16 @@ impl ControlPlane {
     /// The way to the writer, for what runs in the same process.
     pub const fn handle(&self) -> &ControlHandle {
         &self.core.handle
+    }
+
+    /// Wakes when other authorities are trusted than before.
+    pub fn rotated(&self) -> watch::Receiver<u64> {
+        self.trust.tls().since()
+    }
+
+    /// Tells who issues, for what runs in the same process.
+    pub fn issuer(&self) -> IssuerNow {
+        IssuerNow(self.trust.clone())
     }
 
     /// How the witnesses of its log are doing, for whoever asks them.

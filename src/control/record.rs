@@ -11,7 +11,7 @@ mod trust;
 
 use serde::{Deserialize, Serialize};
 
-pub use gateway::{GatewayRecord, JoinToken, LogRecord, SealedLog, Standing};
+pub use gateway::{AttestedRecord, GatewayRecord, JoinToken, LogRecord, SealedLog, Standing};
 use ledger::Ledger;
 pub use policy::{PolicyFile, PolicyRecord};
 pub use ticket::TicketRecord;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::attested::AttestError;
 use super::authorize::Caller;
 use super::model::Model;
 use super::record::{Digest, Person, PersonRole};
@@ -63,6 +64,9 @@ pub(super) enum Stranger {
     /// Who it is, is nobody here.
     #[error("signed in as `{0}`, whom nobody here knows: it takes an account (`control init --person`)")]
     NoAccount(OwnerName),
+    /// Somebody vouches for it, and it may not join.
+    #[error(transparent)]
+    Attested(#[from] AttestError),
     /// An identity is not in the inventory, or set aside.
     #[error("the token's subject is no identity that is active here")]
     NoIdentity,

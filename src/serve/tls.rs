@@ -38,6 +38,8 @@ pub(crate) struct LiveTls {
 struct Held {
     shown: Arc<CertifiedKey>,
     clients: Arc<dyn ClientCertVerifier>,
+    /// Whose clients are taken with a SPIFFE ID of their own trust domain, and no other.
+    domains: Vec<(String, Arc<dyn ClientCertVerifier>)>,
 }
 
 impl fmt::Debug for LiveTls {
@@ -46,33 +48,82 @@ impl fmt::Debug for LiveTls {
     }
 }
 
-impl Held {
-    fn read(certificate: &[u8], key: &[u8], authorities: &[u8]) -> Result<Self, String> {
+/// What a server shows, and whose clients it takes, all PEM.
+#[derive(Debug, Default)]
+pub(crate) struct Material {
+    /// Its certificate chain.
+    pub(crate) certificate: Vec<u8>,
+    /// Its key.
+    pub(crate) key: zeroize::Zeroizing<Vec<u8>>,
+    /// Authorities of client certificates.
+    pub(crate) authorities: Vec<u8>,
+    /// Authorities of trust domains: whoever has a certificate of one is taken with a SPIFFE ID of that domain alone.
+    pub(crate) domains: Vec<(String, Vec<u8>)>,
+}
+
+impl Material {
+    fn read(&self) -> Result<Held, String> {
         let fault = |what: &str, error: &dyn fmt::Display| format!("{what}: {error}");
-        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
+        let chain = CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|error| fault("certificate", &error))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| fault("key", &error))?;
-        let mut roots = RootCertStore::empty();
-        for authority in CertificateDer::pem_slice_iter(authorities) {
-            let authority = authority.map_err(|error| fault("client CA", &error))?;
-            roots.add(authority).map_err(|error| fault("client CA", &error))?;
-        }
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| fault("key", &error))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let shown = CertifiedKey::from_der(chain, key, &provider);
         let shown = shown.map_err(|error| fault("certificate and key", &error))?;
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
-        let clients = clients.build().map_err(|error| fault("client CA", &error))?;
-        Ok(Self { shown: Arc::new(shown), clients })
+        let clients = verifier(&self.authorities).map_err(|error| fault("client CA", &error))?;
+        let domains = self.domains.iter().map(|(domain, bundle)| {
+            let clients = verifier(bundle).map_err(|error| fault(&format!("bundle of {domain}"), &error))?;
+            Ok::<_, String>((domain.clone(), clients))
+        });
+        Ok(Held { shown: Arc::new(shown), clients, domains: domains.collect::<Result<_, _>>()? })
+    }
+}
+
+fn verifier(authorities: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(authorities) {
+        let authority = authority.map_err(|error| error.to_string())?;
+        roots.add(authority).map_err(|error| error.to_string())?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+    clients.build().map_err(|error| error.to_string())
+}
+
+/// The trust domain of an X.509-SVID: of the one URI among its names (X.509-SVID section 2).
+fn domain_of(certificate: &[u8]) -> Option<String> {
+    let (rest, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        x509_parser::extensions::GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let (uri, None, true) = (uris.next()?, uris.next(), rest.is_empty()) else { return None };
+    Some(uri.strip_prefix("spiffe://")?.split('/').next()?.to_owned())
+}
+
+impl Held {
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.clients.verify_client_cert(leaf, rest, now).or_else(|error| {
+            let domain = domain_of(leaf);
+            let known = self.domains.iter().find(|(known, _)| domain.as_ref() == Some(known));
+            known.map_or(Err(error), |(_, clients)| clients.verify_client_cert(leaf, rest, now))
+        })
     }
 }
 
 impl LiveTls {
-    /// With this certificate, for callers who may show one of the authorities'. All PEM.
+    /// With this.
     ///
     /// # Errors
     /// What is not PEM, a key that is not the certificate's, authorities that are none.
-    pub(crate) fn new(certificate: &[u8], key: &[u8], authorities: &[u8]) -> Result<Arc<Self>, String> {
-        let held = ArcSwap::from_pointee(Held::read(certificate, key, authorities)?);
+    pub(crate) fn new(material: &Material) -> Result<Arc<Self>, String> {
+        let held = ArcSwap::from_pointee(material.read()?);
         Ok(Arc::new(Self { held, changed: watch::Sender::new(0) }))
     }
 
@@ -80,8 +131,8 @@ impl LiveTls {
     ///
     /// # Errors
     /// As [`LiveTls::new`].
-    pub(crate) fn replace(&self, certificate: &[u8], key: &[u8], authorities: &[u8]) -> Result<(), String> {
-        self.held.store(Held::read(certificate, key, authorities)?.into());
+    pub(crate) fn replace(&self, material: &Material) -> Result<(), String> {
+        self.held.store(material.read()?.into());
         self.changed.send_modify(|count| *count += 1);
         Ok(())
     }
@@ -105,7 +156,15 @@ impl LiveTls {
     /// Whether an authority that is trusted vouches for a client's chain.
     fn vouches(&self, chain: &[CertificateDer<'_>]) -> bool {
         let Some((leaf, rest)) = chain.split_first() else { return true };
-        self.held.load().clients.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
+        self.held.load().verify(leaf, rest, UnixTime::now()).is_ok()
+    }
+
+    /// Whether an authority of that trust domain itself vouches for a client's chain, with a SPIFFE ID of that domain.
+    pub(crate) fn vouches_as(&self, domain: &str, chain: &[CertificateDer<'_>]) -> bool {
+        let held = self.held.load();
+        let known = held.domains.iter().find(|(known, _)| known == domain);
+        let Some(((_, clients), (leaf, rest))) = known.zip(chain.split_first()) else { return false };
+        domain_of(leaf).as_deref() == Some(domain) && clients.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
     }
 
     /// To be taken before a handshake begins: what changes from then on ends the connection.
@@ -233,7 +292,7 @@ impl ClientCertVerifier for Follows {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.clients().verify_client_cert(end_entity, intermediates, now)
+        self.0.held.load().verify(end_entity, intermediates, now)
     }
 
     fn verify_tls12_signature(

@@ -1,5 +1,6 @@
 //! The settings of a control plane.
 
+mod attestation;
 mod ca_signer;
 mod sign_in;
 mod witness;
@@ -18,6 +19,8 @@ use super::parts::{Address, Check, DEFAULT_DRAIN, EvidenceSettings, FilePath, Lo
 use super::size::Size;
 use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
+pub use attestation::{AttestationSettings, AttestedWho, TemplateSettings};
+use attestation::{RawAttestation, attestation};
 pub use ca_signer::CaSignerSettings;
 use ca_signer::{RawCaSigner, ca_signer};
 use sign_in::RawSignIn;
@@ -70,6 +73,9 @@ pub struct RawControl {
     /// Who keeps the CA's keys and signs with them, where that is not this process. Default: files in `ca_dir`.
     #[serde(default)]
     ca_signer: Option<RawCaSigner>,
+    /// Gateways that join by attestation: whose word counts, and what whoever is attested becomes. Default: none.
+    #[serde(default)]
+    attestation: RawAttestation,
     /// The local log of evidence.
     #[serde(default)]
     evidence: RawEvidence,
@@ -210,6 +216,8 @@ pub struct ControlSettings {
     pub ca_dir: PathBuf,
     /// Who keeps its keys; `None`: files in that directory.
     pub ca_signer: Option<CaSignerSettings>,
+    /// Gateways that join by attestation.
+    pub attestation: AttestationSettings,
     /// The local log of evidence.
     pub evidence: EvidenceSettings,
     /// Webhooks that people are told by.
@@ -332,8 +340,10 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
     let store = StoreSettings::Sqlite { file: in_state(raw.store.sqlite.file.as_ref(), "control.db") };
     let raw_domain = raw.trust_domain.clone();
     let ca_signer = raw.ca_signer.as_ref().map(|raw| ca_signer(&mut check, raw));
+    let attestation = attestation(&mut check, &raw.attestation, &raw.trust_domain);
     let settings = ControlSettings {
         ca_signer,
+        attestation,
         trust_domain: raw.trust_domain.clone(),
         grpc_address: raw.grpc_address.0,
         http_address,

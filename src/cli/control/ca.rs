@@ -16,7 +16,7 @@ use crate::files;
 use crate::wire::v1;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Ca {
+pub(in crate::cli) enum Ca {
     /// Show the authorities, and whose certificate each gateway has
     Status {
         /// Write what is to be trusted to this file, for callers and command lines to pin
@@ -48,7 +48,7 @@ pub(super) enum Ca {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Why {
+pub(in crate::cli) struct Why {
     /// Why, in your words
     #[arg(long, value_name = "TEXT")]
     reason: String,

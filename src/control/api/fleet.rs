@@ -1,5 +1,6 @@
 //! The `Fleet` service.
 
+mod attested;
 mod drill;
 mod scope;
 mod trust;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::super::actor::ControlHandle;
+use super::super::attested::Attestation;
 use super::super::authority::AuthorityKey;
 use super::super::authorize::{Caller, Operation};
 use super::super::enrol::{self, CertificateAuthority, EnrolError, Subject};
@@ -41,6 +43,8 @@ pub(super) struct FleetService {
     stop: watch::Receiver<bool>,
     /// Which authorities are trusted, and which one certifies gateways.
     trust: Arc<Held>,
+    /// What whoever joins by somebody else's word becomes.
+    attestation: Arc<Attestation>,
     /// By which gateways know the control plane's word.
     control_key: String,
     /// Held by the one drill that may be under way.
@@ -51,10 +55,17 @@ impl FleetService {
     pub(super) fn new(
         handle: ControlHandle,
         stop: watch::Receiver<bool>,
-        trust: Arc<Held>,
+        (trust, attestation): (Arc<Held>, Arc<Attestation>),
         authority: &AuthorityKey,
     ) -> Self {
-        Self { handle, stop, trust, control_key: authority.verifier().to_string(), drills: tokio::sync::Mutex::new(()) }
+        Self {
+            handle,
+            stop,
+            trust,
+            attestation,
+            control_key: authority.verifier().to_string(),
+            drills: tokio::sync::Mutex::new(()),
+        }
     }
 }
 
@@ -146,10 +157,13 @@ impl v1::fleet_server::Fleet for FleetService {
     async fn certify(&self, request: Request<v1::CertifyRequest>) -> Result<Response<v1::CertifyResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::Certify, None).await?;
         let shown = request.peer_certs().and_then(|certificates| client_key(certificates.first()?));
+        let v1::CertifyRequest { certificate_request, evidence_key, template } = request.into_inner();
+        if let Caller::Attested(who) = &caller {
+            return self.attested(who, &certificate_request, evidence_key, &template).await.map(Response::new);
+        }
         let (Caller::Gateway(name) | Caller::Joining(name, _)) = caller.clone() else {
             return Err(ApiError::unauthenticated().into());
         };
-        let v1::CertifyRequest { certificate_request, evidence_key } = request.into_inner();
         let ca = self.ca().await?;
         in_good_standing(self.handle.shared(), &name)?;
         let names = self.handle.model().gateways.get(&name).map(|kept| kept.value.hosts.clone()).unwrap_or_default();
@@ -171,11 +185,12 @@ impl v1::fleet_server::Fleet for FleetService {
             _ if shown != Some(client_key) => {
                 return Err(ApiError::invalid("certificate_request: is for another key than the certificate's").into());
             }
-            _ => self.handle.note_certified(name).await.map_err(refused)?,
+            _ => self.handle.note_certified(name.clone()).await.map_err(refused)?,
         };
         // A crash here leaves a gateway that has joined and has no certificate: it is invited anew.
         let control_keys = vec![self.control_key.clone()];
-        Ok(Response::new(v1::CertifyResponse { certificate_pem, ca_pem: self.trust.bundle(&ca), control_keys }))
+        let (ca_pem, gateway) = (self.trust.bundle(&ca), name.to_string());
+        Ok(Response::new(v1::CertifyResponse { certificate_pem, ca_pem, control_keys, gateway }))
     }
 
     async fn list_authorities(

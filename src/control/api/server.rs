@@ -12,6 +12,7 @@ use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::super::actor::ControlHandle;
+use super::super::attested::Attestation;
 use super::super::authority::AuthorityKey;
 use super::super::sign_in::Tokens;
 use super::super::tickets::Desk;
@@ -40,6 +41,8 @@ pub(in super::super) struct Api {
     /// Which authorities are trusted, and which one certifies gateways.
     pub(in super::super) trust: Arc<Held>,
     pub(in super::super) trust_domain: String,
+    /// Who joins by somebody else's word.
+    pub(in super::super) attestation: Arc<Attestation>,
     /// Takes tokens that others issued, where any are.
     pub(in super::super) tokens: Option<Arc<Tokens>>,
     pub(in super::super) max_message_bytes: usize,
@@ -84,7 +87,7 @@ const THINKING: usize = 2;
 impl Api {
     fn identifier(&self) -> Identifier {
         let (handle, trust_domain) = (self.handle.clone(), self.trust_domain.clone());
-        Identifier { handle, trust_domain, tokens: self.tokens.clone() }
+        Identifier { handle, trust_domain, tokens: self.tokens.clone(), attestation: self.attestation.clone() }
     }
 
     /// The same operations over HTTP, for callers that reach them at `base`.
@@ -121,7 +124,12 @@ impl Api {
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let fleet = FleetService::new(self.handle.clone(), self.stop.clone(), self.trust.clone(), &self.authority);
+        let fleet = FleetService::new(
+            self.handle.clone(),
+            self.stop.clone(),
+            (self.trust.clone(), self.attestation.clone()),
+            &self.authority,
+        );
         let (handle, authority, stop) = (self.handle.clone(), self.authority, self.stop.clone());
         let stream = GrantStreamService { handle, authority, trust: self.trust, stop };
         let limit = self.max_message_bytes;

@@ -18,12 +18,16 @@ use super::{Step, next_label};
 use crate::domain::Clock;
 use crate::files;
 use crate::serve::LiveTls;
+use crate::serve::tls::Material;
 use crate::settings::ControlSettings;
 use crate::settings::read_secret;
 
 /// Certificates of authorities that were retired, beside the CA's: a store that was put back from a backup brings none of
 /// them back.
 const RETIRED_FILE: &str = "retired.pem";
+
+/// How often bundles of trust domains are looked at.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why the authorities cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +84,7 @@ impl Held {
         model: &Model,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, TrustError> {
-        let tls = &settings.tls;
-        let tls =
-            LiveTls::new(&read(&tls.certificate_file)?, &read_secret(&tls.key_file)?, &read(&tls.client_ca_file)?);
+        let tls = LiveTls::new(&material(settings, None)?);
         let held = Self {
             settings: settings.clone(),
             keys: enrol::ca_keys(&settings.ca_dir, settings.ca_signer.as_ref()),
@@ -217,18 +219,53 @@ impl Held {
         self.issuing.store(None);
         write(&dir.join(CA_FILE), trust.bundle().as_bytes())?;
         let tls = &self.settings.tls;
-        if let Some(ca) = self.issuing().await? {
-            let gone: Vec<_> = gone.iter().filter_map(|it| enrol::identifier_of(&it.certificate)).collect();
-            enrol::renew_server(&ca, (&tls.certificate_file, &tls.key_file), &gone, &*self.clock).await?;
+        let ids: Vec<_> = gone.iter().filter_map(|it| enrol::identifier_of(&it.certificate)).collect();
+        match self.issuing().await {
+            Ok(Some(ca)) => {
+                let files = (tls.certificate_file.as_path(), tls.key_file.as_path());
+                enrol::renew_server(&ca, files, &ids, &*self.clock).await?;
+            }
+            Ok(None) => tracing::error!("the key of the CA that issues is not there: gateways cannot join or renew"),
+            // Whoever keeps it may be away while this starts; what is trusted hangs on nobody.
+            Err(error) => tracing::error!(%error, "the CA cannot be used for now: gateways cannot join or renew"),
         }
-        let clients = clients(&read(&tls.client_ca_file)?, &trust);
-        let (certificate, key) = (read(&tls.certificate_file)?, read_secret(&tls.key_file)?);
         // From here on nobody is let in, or goes on, by what was retired.
-        self.tls.replace(&certificate, &key, clients.as_bytes()).map_err(TrustError::Tls)?;
+        self.tls.replace(&material(&self.settings, Some(&trust))?).map_err(TrustError::Tls)?;
         for authority in gone {
-            self.keys.destroy(&authority.label).await.map_err(EnrolError::from)?;
+            if let Err(error) = self.keys.destroy(&authority.label).await {
+                tracing::error!(%error, "the key of a retired authority is still there: remove it");
+            }
         }
         Ok(())
+    }
+
+    /// Follows the bundles of trust domains by which gateways join, until stopped: all that is shown and taken is read again
+    /// when one changes, or nothing when one is bad.
+    pub(in super::super) async fn keep_domains(self: Arc<Self>, mut stop: tokio::sync::watch::Receiver<bool>) {
+        if self.settings.attestation.spiffe.is_empty() {
+            return super::super::stopped(&mut stop).await;
+        }
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        let bundles = || domains(&self.settings).ok();
+        let mut known = bundles();
+        loop {
+            tokio::select! {
+                () = super::super::stopped(&mut stop) => return,
+                _ = every.tick() => {}
+            }
+            let found = bundles();
+            if found.is_none() || found == known {
+                continue;
+            }
+            let _alone = self.stepping.lock().await;
+            let current = self.current.load_full();
+            let taken = material(&self.settings, current.trust.as_ref())
+                .and_then(|material| self.tls.replace(&material).map_err(TrustError::Tls));
+            match taken {
+                Ok(()) => known = found,
+                Err(error) => tracing::error!(%error, "a trust domain's bundle cannot be taken: the one before holds"),
+            }
+        }
     }
 
     /// Those that are retired, also when the store was put back from a time when they were not: written down first.
@@ -273,6 +310,22 @@ pub(in super::super) enum StepError {
     /// What follows from it could not be done.
     #[error("it is done, and what follows from it is not, so start this control plane again: {0}")]
     Follow(#[from] TrustError),
+}
+
+fn domains(settings: &ControlSettings) -> Result<Vec<(String, Vec<u8>)>, TrustError> {
+    settings.attestation.spiffe.iter().map(|(domain, file)| Ok((domain.clone(), read(file)?))).collect()
+}
+
+/// What listeners show and take.
+fn material(settings: &ControlSettings, trust: Option<&TrustRecord>) -> Result<Material, TrustError> {
+    let tls = &settings.tls;
+    let named = read(&tls.client_ca_file)?;
+    Ok(Material {
+        certificate: read(&tls.certificate_file)?,
+        key: read_secret(&tls.key_file)?,
+        authorities: trust.map_or(named.clone(), |trust| clients(&named, trust).into_bytes()),
+        domains: domains(settings)?,
+    })
 }
 
 /// Whose client certificates are taken: those that the file names, of our own authorities those that are trusted.

@@ -137,7 +137,7 @@ async fn ask(endpoint: &ControlEndpoint) -> Result<v1::CertifyResponse, RenewErr
     let text = std::str::from_utf8(&key).map_err(|error| unusable(&error))?;
     let key = KeyPair::from_pem(text).map_err(|error| unusable(&error))?;
     let request = CertificateParams::default().serialize_request(&key).map_err(|error| unusable(&error))?;
-    let request = v1::CertifyRequest { certificate_request: request.der().to_vec(), evidence_key: String::new() };
+    let request = v1::CertifyRequest { certificate_request: request.der().to_vec(), ..v1::CertifyRequest::default() };
     let answer = connect::fleet(endpoint).await?.certify(request).await;
     Ok(answer.map_err(|status| RenewError::Refused(Box::new(status)))?.into_inner())
 }

@@ -46,7 +46,7 @@ impl Greeted {
         let mut challenge = [0; 16];
         aws_lc_rs::rand::fill(&mut challenge).map_err(|_| Refused::Unavailable)?;
         let now = handle.shared().clock.now();
-        let opened = logs::opened(&handle.model(), now, &name, &hello.evidence_key).map(|plan| plan.answer);
+        let opened = logs::shown(&handle.model(), now, &name, &hello.evidence_key).map(|plan| plan.answer);
         let known = opened.and_then(|cosigned_size| {
             let key = hello.evidence_key.parse().map_err(|_| LogFault::Key(name.clone()))?;
             Ok((key, cosigned_size))

@@ -18,7 +18,8 @@ use super::super::super::sample;
 use super::super::super::{ControlHandle, ControlPlane, Core};
 use crate::domain::Clock;
 use crate::domain::clock::ManualClock;
-use crate::evidence::checkpoint::EvidenceKey;
+use crate::domain::name::GatewayName;
+use crate::evidence::checkpoint::{EvidenceKey, Origin};
 use crate::evidence::cosignature::CosignerKey;
 use crate::settings::ControlSettings;
 use crate::wire::v1;
@@ -133,8 +134,10 @@ impl Bench {
             enrol::ensure_person(&self.handle(), person, &self.dir.path().join("people").join(name)).await.unwrap();
         }
         for name in ["one", "two"] {
-            let name = name.parse().unwrap();
-            enrol::ensure_gateway(&self.handle(), &name, self.clock.now()).await.unwrap();
+            let name: GatewayName = name.parse().unwrap();
+            let origin: Origin = format!("portcullis/gateway/{name}").parse().unwrap();
+            let key = self.evidence_key(name.as_str()).verifier(&origin).to_string();
+            enrol::ensure_gateway(&self.handle(), &name, &key, self.clock.now()).await.unwrap();
         }
     }
 

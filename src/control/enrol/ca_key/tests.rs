@@ -4,10 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::*;
+use super::super::{CertificateAuthority, EnrolError, Issued, Subject, ca_keys};
 use super::*;
 use crate::control::sample::NOW;
 use crate::domain::clock::ManualClock;
+use crate::files;
 
 /// A signer of a shell and openssl, with keys in a directory of its own. `sign` may be another command.
 fn signer(dir: &Path, sign: &str, timeout: Duration) -> CaSignerSettings {
