@@ -135,8 +135,8 @@ impl Attestation {
             }
             AttestedWho::Spiffe(_) => false,
         };
-        // Of what is signed, which is the same however the signature is written.
-        let proof = Digest::of(token.rsplit_once('.').map_or(token, |(signed, _)| signed));
+        // By its `jti`, or what is signed, which is the same however the signature is written.
+        let proof = Digest::of(format!("{}\n{}", verified.issuer, verified.handle()));
         self.attested(subject, means, Some(format!("{account_uid}/{pod_uid}")), Some((proof, verified.valid_until())))
     }
 
