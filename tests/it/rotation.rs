@@ -1,13 +1,13 @@
 //! The CA of gateways is rotated: under load, with gateways that were away, with one of a key that a command keeps, and at
 //! once when its key was stolen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::dev::{PATIENCE, START, curl, eventually, run};
+use crate::dev::{Dev, PATIENCE, START, curl, eventually, run, try_curl};
 use crate::world::{Fleet, Gate, Upstream, exchange};
 
 const CALL: &str = "/v1/orders/7";
@@ -222,4 +222,38 @@ fn a_ca_whose_key_a_command_keeps_certifies_gateways_and_is_rotated_to_a_key_tha
     step(&fleet, &["retire", "--wait", "20s"]);
     fleet.grant("--wait=20s");
     edge.get(&fleet.bearer(), CALL).is(200);
+}
+
+/// Whether `billing` is taken with its certificate: a listener takes what is new within two seconds.
+fn calls(dev: &Dev) -> bool {
+    let at = |path: PathBuf| path.display().to_string();
+    let (ca, url) = (at(dev.dir().join("ca.pem")), format!("{}{CALL}", dev.addresses.gateway_tls));
+    let (cert, key) = (at(dev.identity("billing", "cert.pem")), at(dev.identity("billing", "key.pem")));
+    let done = try_curl(&["--cacert", &ca, "--cert", &cert, "--key", &key, &url]);
+    done.code == 0 && done.stdout.contains(" 200 ")
+}
+
+#[test]
+fn beside_dev_the_command_line_callers_and_the_gateway_follow_by_themselves() {
+    let dev = Dev::start();
+    dev.grant("billing", "api/orders", &["read"]);
+    dev.call_tls("billing", "GET", CALL).is(200);
+    let read = |path: PathBuf| std::fs::read(path).unwrap();
+    let (ca, certificate) = (read(dev.dir().join("ca.pem")), read(dev.identity("billing", "cert.pem")));
+    for step in [&["rotate"][..], &["issue"], &["retire", "--wait", "20s"]] {
+        let all = [&["control", "ca"][..], step, &["--reason", "yearly"]].concat();
+        dev.cli(&all).exits(0);
+    }
+    eventually("the new one alone is pinned", PATIENCE, || {
+        let pinned = read(dev.dir().join("ca.pem"));
+        pinned != ca && String::from_utf8_lossy(&pinned).matches("BEGIN").count() == 1
+    });
+    assert_ne!(read(dev.identity("billing", "cert.pem")), certificate, "callers have other certificates");
+    eventually("callers are taken by them", PATIENCE, || calls(&dev));
+    dev.cli(&["fleet", "status"]).exits(0);
+    // Started again it is the same CA.
+    let dev = dev.restart(&[]);
+    eventually("callers are taken as before", PATIENCE, || calls(&dev));
+    let told = dev.json(&["control", "ca", "status"]);
+    assert_eq!(told["authorities"].as_array().unwrap().len(), 2, "{told}");
 }
