@@ -166,9 +166,9 @@ async fn questions(plane: &ControlPlane, token: &str, identities: u64) -> Result
     Ok(())
 }
 
-fn settings(home: &Path) -> Result<ControlSettings> {
+async fn settings(home: &Path) -> Result<ControlSettings> {
     let pki = home.join("pki");
-    enrol::init(&pki, "bench.example", &[], &SystemClock)?;
+    enrol::init(&pki, "bench.example", &[], &SystemClock).await?;
     let text = format!(
         "role: control\ntrust_domain: bench.example\nstate_dir: {}\ngrpc_address: 127.0.0.1:0\nhttp_address: 127.0.0.1:0\n\
          tls: {{certificate_file: {pki}/control.pem, key_file: {pki}/control.key, client_ca_file: {pki}/ca.pem}}\n",
@@ -183,7 +183,7 @@ async fn main() -> Result<()> {
     let grants = number("GRANTS", 100_000)?;
     let identities = number("IDENTITIES", grants / 10)?.max(10);
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let settings = settings(home.path())?;
+    let settings = settings(home.path()).await?;
     let sink: Arc<dyn Sink> = Arc::new(Nowhere::default());
     let clock = Arc::new(SystemClock);
     let before = resident_mib()?;

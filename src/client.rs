@@ -96,8 +96,35 @@ pub enum Refusal {
     Failed,
 }
 
+/// TLS alerts (RFC 8446 section 6.2) by which a server takes no certificate of ours.
+const NOT_TAKEN: [&str; 5] = [
+    "alert: UnknownCA",
+    "alert: BadCertificate",
+    "alert: CertificateUnknown",
+    "alert: CertificateExpired",
+    "alert: DecryptError",
+];
+
+/// A connection's end, with what to do where that is known.
+fn unreached(why: String) -> String {
+    if why.contains("UnknownIssuer") {
+        return format!(
+            "{why}: its certificate is by another CA than the one that is pinned here; if the CA was rotated, pin the new one \
+             (`ca.pem` in the CA's directory, or `control ca status --bundle FILE` where it is trusted)"
+        );
+    }
+    why
+}
+
 impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
+        let told = causes(&status);
+        if NOT_TAKEN.iter().any(|alert| told.contains(alert)) {
+            let message =
+                "the control plane takes no certificate like this: it is by no CA that it trusts, or has ended";
+            let refusal = Refusal::Unauthenticated;
+            return Self::Refused { refusal, message: message.to_owned(), reason: None };
+        }
         let refusal = match status.code() {
             Code::InvalidArgument => Refusal::Invalid,
             Code::FailedPrecondition => Refusal::Unfit,
@@ -175,7 +202,7 @@ impl Client {
             }
         };
         let endpoint = endpoint(target).map_err(|e| unreachable(causes(&e)))?;
-        let channel = endpoint.connect().await.map_err(|e| unreachable(causes(&e)))?;
+        let channel = endpoint.connect().await.map_err(|e| unreachable(unreached(causes(&e))))?;
         let service = InterceptedService::new(channel, Bearer(bearer));
         Ok(Self {
             access: v1::access_client::AccessClient::new(service.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),

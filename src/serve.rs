@@ -3,6 +3,7 @@
 //! The way of a call does not come through here. Routes are whoever serves' own.
 
 mod listen;
+pub(crate) mod tls;
 
 use std::io;
 use std::pin::Pin;
@@ -15,15 +16,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 pub(crate) use listen::{Connection, Listener};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
+
+pub(crate) use self::tls::LiveTls;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,36 +44,27 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// TLS with this certificate, for callers who may show one of the authorities'.
-///
-/// # Errors
-/// What is not PEM, a key that is not the certificate's, authorities that are none.
-pub(crate) fn tls(certificate: &[u8], key: &[u8], authorities: &[u8]) -> Result<Arc<ServerConfig>, String> {
-    let fault = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
-    let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|error| fault("certificate", &error))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| fault("key", &error))?;
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(authorities) {
-        let authority = authority.map_err(|error| fault("client CA", &error))?;
-        roots.add(authority).map_err(|error| fault("client CA", &error))?;
+/// TLS as a server speaks it.
+#[derive(Clone)]
+pub(crate) struct Secure {
+    live: Arc<LiveTls>,
+    acceptor: TlsAcceptor,
+}
+
+impl Secure {
+    /// HTTP/1.1 with what `live` holds.
+    ///
+    /// # Errors
+    /// When the library takes no version of TLS.
+    pub(crate) fn of(live: &Arc<LiveTls>) -> Result<Self, String> {
+        Ok(Self { live: live.clone(), acceptor: live.config(b"http/1.1")?.into() })
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let clients = clients.allow_unauthenticated().build().map_err(|error| fault("client CA", &error))?;
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| fault("TLS", &error))?.with_client_cert_verifier(clients);
-    let mut config = config.with_single_cert(chain, key).map_err(|error| fault("certificate and key", &error))?;
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// Takes connections until stopped, then waits for those that are there.
 pub(crate) async fn serve(
     mut listener: Listener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Secure>,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -89,16 +80,16 @@ pub(crate) async fn serve(
         connections.spawn(async move {
             match tls {
                 None => speak(connection, router, stop).await,
-                Some(tls) => {
-                    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(connection)).await else {
-                        return;
-                    };
+                Some(Secure { live, acceptor }) => {
+                    let since = live.since();
+                    let shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(connection)).await;
+                    let Ok(Ok(stream)) = shaken else { return };
                     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
                     let router = match shown {
                         Some(certificate) => router.layer(Extension(PeerCertificate(certificate.into_owned()))),
                         None => router,
                     };
-                    speak(stream, router, stop).await;
+                    speak(live.guard(stream, since), router, stop).await;
                 }
             }
         });

@@ -42,6 +42,24 @@ pub const MAX_USES_CLAIMED: usize = 40;
 /// Allotments that a renewal may say it has, so that it is well within what is read. Who has more says nothing.
 pub const MAX_USES_HELD: usize = 20_000;
 
+/// The name of a replica that joins by attestation: its template's, and the first 16 hexadecimal digits of the SHA-256 of its
+/// key, as a SubjectPublicKeyInfo. Both ends make it, and nobody chooses it.
+pub fn replica_name(template: &str, client_key: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, client_key);
+    let digits: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{template}-{digits}")
+}
+
+/// What stands for what is trusted and who issues: SHA-256 of the bundle, a zero byte, and the identifier of the key that
+/// issues. Both ends make it of what they hold, and a gateway whose own is another comes for more.
+pub fn trust_told(bundle: &[u8], issuer: &[u8]) -> Vec<u8> {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    digest.update(bundle);
+    digest.update(&[0]);
+    digest.update(issuer);
+    digest.finish().as_ref().to_vec()
+}
+
 /// Why a message is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {why}")]

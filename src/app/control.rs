@@ -19,11 +19,13 @@ use super::signals::Signals;
 use super::{AppError, on_runtime};
 use crate::clock::SystemClock;
 use crate::control::authority::AuthorityKey;
-use crate::control::enrol::{self, CertificateAuthority, PersonSpec, Subject};
+use crate::control::enrol::{self, Issuing, PersonSpec, Subject};
 use crate::control::record::PersonRole;
 use crate::control::{ControlPlane, Core};
 use crate::domain::Clock;
 use crate::domain::name::{GatewayName, OwnerName};
+use crate::evidence::checkpoint::EvidenceKey;
+use crate::gateway::incarnation;
 use crate::settings::ControlSettings;
 use crate::{files, telemetry};
 
@@ -53,7 +55,7 @@ pub struct Enrolled {
     /// The tokens of the people who were named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub people: Vec<PathBuf>,
-    /// Each gateway's directory with `gateway.pem`, `gateway.key`, `ca.pem` and `control.vkey`.
+    /// Each gateway's directory with `gateway.pem`, `gateway.key`, `evidence.key`, `ca.pem` and `control.vkey`.
     pub gateways: Vec<PathBuf>,
 }
 
@@ -78,29 +80,30 @@ async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolle
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
     files::private_dir(&settings.state_dir).map_err(io(&settings.state_dir))?;
-    let ca_dir = settings.state_dir.join("ca");
-    files::private_dir(&ca_dir).map_err(io(&ca_dir))?;
-    let ca = CertificateAuthority::open_or_create(&ca_dir, &settings.trust_domain, &*clock).map_err(part)?;
+    let ca_dir = &settings.ca_dir;
+    files::private_dir(ca_dir).map_err(io(ca_dir))?;
+    let core = Core::open(settings, clock.clone()).await.map_err(part)?;
+    let issuing = enrol::Issuing::open(settings, &core.handle().model(), &*clock).await.map_err(part)?;
     let server = Subject::Server { names: enrol.names.clone() };
-    ca.issue(&server, &settings.tls.certificate_file, &settings.tls.key_file, &*clock).map_err(part)?;
+    let (certificate, key) = (&settings.tls.certificate_file, &settings.tls.key_file);
+    issuing.ca.issue(&server, certificate, key, &*clock).await.map_err(part)?;
     if !settings.tls.client_ca_file.exists() {
         let file = &settings.tls.client_ca_file;
-        files::write(file, ca.pem().as_bytes(), files::PUBLIC).map_err(io(file))?;
+        files::write(file, issuing.bundle.as_bytes(), files::PUBLIC).map_err(io(file))?;
     }
     let authority = AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain).map_err(part)?;
     let keys = ca_dir.join(KEYS_FILE);
     files::write(&keys, format!("{}\n", authority.verifier()).as_bytes(), files::PUBLIC).map_err(io(&keys))?;
-    let core = Core::open(settings, clock.clone()).await.map_err(part)?;
     let people = settings.state_dir.join("people");
     let administrator = person(&core, "administrator", &[PersonRole::Administrator], &people).await;
-    let gateways = register(&core, (&ca, &authority), settings, enrol, &*clock).await;
+    let gateways = register(&core, (&issuing, &authority), settings, enrol, &*clock).await;
     let mut named = Vec::new();
     for (name, roles) in &standing {
         named.push(person(&core, name.as_str(), roles, &people).await);
     }
     core.shutdown().await;
     Ok(Enrolled {
-        ca: ca.certificate_file(),
+        ca: ca_dir.join(enrol::CA_FILE),
         administrator: administrator?,
         people: named.into_iter().collect::<Result<_, _>>()?,
         gateways: gateways?,
@@ -109,7 +112,7 @@ async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolle
 
 async fn register(
     core: &Core,
-    (ca, authority): (&CertificateAuthority, &AuthorityKey),
+    (issuing, authority): (&Issuing, &AuthorityKey),
     settings: &ControlSettings,
     enrol: &Enrol,
     clock: &dyn Clock,
@@ -117,7 +120,7 @@ async fn register(
     let mut made = Vec::new();
     for name in &enrol.gateways {
         let dir = settings.state_dir.join("gateways").join(name.as_str());
-        gateway(core, (ca, authority), name, &enrol.gateway_names, &dir, clock).await?;
+        gateway(core, (issuing, authority), name, &enrol.gateway_names, &dir, clock).await?;
         made.push(dir);
     }
     Ok(made)
@@ -142,10 +145,10 @@ pub(super) async fn person(core: &Core, name: &str, roles: &[PersonRole], dir: &
     Ok(file)
 }
 
-/// Makes sure of a gateway's record, and of `gateway.pem`, `gateway.key`, `ca.pem` and `control.vkey` in `dir`.
+/// Makes sure of a gateway's record, and of `gateway.pem`, `gateway.key`, `evidence.key`, `ca.pem` and `control.vkey` in `dir`.
 pub(super) async fn gateway(
     core: &Core,
-    (ca, authority): (&CertificateAuthority, &AuthorityKey),
+    (issuing, authority): (&Issuing, &AuthorityKey),
     name: &GatewayName,
     names: &[String],
     dir: &Path,
@@ -154,11 +157,13 @@ pub(super) async fn gateway(
     let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
     files::private_dir(dir).map_err(io(dir))?;
     let subject = Subject::Gateway { name: name.clone(), names: names.to_vec() };
-    ca.issue(&subject, &dir.join("gateway.pem"), &dir.join("gateway.key"), clock).map_err(part)?;
-    files::write(&dir.join("ca.pem"), ca.pem().as_bytes(), files::PUBLIC).map_err(io(dir))?;
+    issuing.ca.issue(&subject, &dir.join("gateway.pem"), &dir.join("gateway.key"), clock).await.map_err(part)?;
+    files::write(&dir.join("ca.pem"), issuing.bundle.as_bytes(), files::PUBLIC).map_err(io(dir))?;
     let keys = format!("{}\n", authority.verifier());
     files::write(&dir.join(KEYS_FILE), keys.as_bytes(), files::PUBLIC).map_err(io(dir))?;
-    enrol::ensure_gateway(core.handle(), name, clock.now()).await.map_err(part)
+    let evidence = EvidenceKey::load_or_create(&dir.join("evidence.key")).map_err(part)?;
+    let origin = incarnation::origin(name, 1).map_err(part)?;
+    enrol::ensure_gateway(core.handle(), name, &evidence.verifier(&origin).to_string(), clock.now()).await.map_err(part)
 }
 
 /// Runs the control plane of the settings at `config` until a signal ends it.

@@ -24,7 +24,7 @@ use super::{AppError, on_runtime};
 use crate::client::target::DevFile;
 use crate::clock::SystemClock;
 use crate::control::authority::AuthorityKey;
-use crate::control::enrol::{CertificateAuthority, Subject};
+use crate::control::enrol::{CertificateAuthority, Issuing, Subject};
 use crate::control::record::PersonRole;
 use crate::control::{ControlPlane, Core};
 use crate::domain::Clock;
@@ -161,7 +161,7 @@ struct Parts {
     control: ControlPlane,
     log: Arc<ControlLog>,
     _sample: Sample,
-    renewing: tokio::task::JoinHandle<()>,
+    renewing: [tokio::task::JoinHandle<()>; 2],
     evidence: PathBuf,
 }
 
@@ -179,7 +179,7 @@ impl Parts {
         let settings = settings::gateway(directory, options, &address)?;
         let gateway = super::gateway::start(&settings).await?;
         ready(gateway.admin()).await?;
-        let renewing = issuer.keep(directory.clone());
+        let renewing = [issuer.keep(directory.clone()), follow(directory.clone(), &control)];
         let evidence = settings.evidence.dir;
         Ok(Self { gateway, control, log, _sample: sample, renewing, evidence })
     }
@@ -198,7 +198,7 @@ impl Parts {
 
     /// Callers first: the control plane has to see the last of their calls.
     async fn end(self) {
-        self.renewing.abort();
+        self.renewing.iter().for_each(tokio::task::JoinHandle::abort);
         self.gateway.shutdown().await;
         self.control.shutdown().await;
         self.log.close().await;
@@ -207,27 +207,54 @@ impl Parts {
 
 /// Makes sure of keys, certificates and people.
 async fn enrol(directory: &Directory, settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Core, AppError> {
-    let ca = crate::control::enrol::init(&settings.state_dir, TRUST_DOMAIN, &[], &*clock).map_err(part)?;
-    directory.write("ca.pem", ca.pem().as_bytes(), files::PUBLIC)?;
-    for name in IDENTITIES {
-        workload(directory, &ca, name, &*clock)?;
-    }
     let core = Core::open(settings, clock.clone()).await.map_err(part)?;
+    let issuing = Issuing::open(settings, &core.handle().model(), &*clock).await.map_err(part)?;
+    let (server, tls) = (Subject::Server { names: Vec::new() }, &settings.tls);
+    issuing.ca.issue(&server, &tls.certificate_file, &tls.key_file, &*clock).await.map_err(part)?;
+    directory.write("ca.pem", issuing.bundle.as_bytes(), files::PUBLIC)?;
+    for name in IDENTITIES {
+        workload(directory, &issuing.ca, name, &*clock).await?;
+    }
     for (name, role) in PEOPLE {
         control::person(&core, name, &[role], &directory.at("people")).await?;
     }
     let name: GatewayName = GATEWAY.parse().map_err(part)?;
     let authority = AuthorityKey::open_or_create(&settings.state_dir, TRUST_DOMAIN).map_err(part)?;
-    control::gateway(&core, (&ca, &authority), &name, &[], &directory.at("gateway"), &*clock).await?;
+    control::gateway(&core, (&issuing, &authority), &name, &[], &directory.at("gateway"), &*clock).await?;
     Ok(core)
 }
 
-fn workload(directory: &Directory, ca: &CertificateAuthority, name: &str, clock: &dyn Clock) -> Result<(), AppError> {
+async fn workload(
+    directory: &Directory,
+    ca: &CertificateAuthority,
+    name: &str,
+    clock: &dyn Clock,
+) -> Result<(), AppError> {
     let dir = directory.at("identities").join(name);
     files::private_dir(&dir).map_err(AppError::io(format!("cannot use {}", dir.display())))?;
     let subject = Subject::Workload(sample_catalog::spiffe_id(name).parse().map_err(part)?);
-    ca.issue(&subject, &dir.join("cert.pem"), &dir.join("key.pem"), clock).map_err(part)?;
+    ca.issue(&subject, &dir.join("cert.pem"), &dir.join("key.pem"), clock).await.map_err(part)?;
     Ok(())
+}
+
+/// What callers and the command line pin, and the sample identities' certificates, follow the authorities that are trusted.
+fn follow(directory: Arc<Directory>, control: &ControlPlane) -> tokio::task::JoinHandle<()> {
+    let (mut rotated, control) = (control.rotated(), control.issuer());
+    tokio::spawn(async move {
+        while rotated.changed().await.is_ok() {
+            let renewed = async {
+                let Some(issuing) = control.issuing().await.map_err(part)? else { return Ok(()) };
+                directory.write("ca.pem", issuing.bundle.as_bytes(), files::PUBLIC)?;
+                for name in IDENTITIES {
+                    workload(&directory, &issuing.ca, name, &SystemClock).await?;
+                }
+                Ok::<(), AppError>(())
+            };
+            if let Err(error) = renewed.await {
+                tracing::error!(%error, "the sample identities' certificates could not be renewed: start `dev` again");
+            }
+        }
+    })
 }
 
 /// Waits until the gateway has the control plane's picture and its authority.

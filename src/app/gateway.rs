@@ -19,7 +19,8 @@ use crate::telemetry;
 /// When the settings are wrong or a part does not start.
 pub fn run(config: &Path) -> Result<(), AppError> {
     super::crypto();
-    let settings = GatewaySettings::load(config)?;
+    let mut settings = GatewaySettings::load(config)?;
+    settings.name = incarnation::replica(&settings.state_dir, &settings.name);
     telemetry::start(settings.log).map_err(AppError::part("log"))?;
     on_runtime(async {
         let mut signals = Signals::listen()?;

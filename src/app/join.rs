@@ -2,18 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::CertificateParams;
+use rcgen::{CertificateParams, PublicKeyData as _};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::{AppError, on_runtime};
 use crate::client::fleet::Invitation;
+use crate::client::target::ClientCertificate;
 use crate::client::{Client, Target};
 use crate::control::enrol;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::files;
 use crate::gateway::incarnation;
 use crate::settings::GatewaySettings;
-use crate::wire::v1;
+use crate::wire::{replica_name, v1};
 
 /// Largest key or invitation that is read.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -38,7 +40,7 @@ pub struct Joined {
 pub fn join(config: &Path, invitation: &Path) -> Result<Joined, AppError> {
     super::crypto();
     let settings = GatewaySettings::load(config)?;
-    let text = files::read_private(invitation, MAX_FILE_BYTES).map(zeroize::Zeroizing::new);
+    let text = files::read_private(invitation, MAX_FILE_BYTES).map(Zeroizing::new);
     let text = text.map_err(AppError::io(format!("cannot read {}", invitation.display())))?;
     let invited: Invitation =
         serde_json::from_slice(&text).map_err(|error| part(&format!("the invitation: {error}")))?;
@@ -51,7 +53,76 @@ pub fn join(config: &Path, invitation: &Path) -> Result<Joined, AppError> {
     Ok(joined)
 }
 
+/// What somebody else says of who joins.
+#[derive(Clone, Debug)]
+pub enum Attest {
+    /// An X.509-SVID and its key, PEM files.
+    Spiffe {
+        /// The chain, the SVID first.
+        svid: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// A Kubernetes projected service account token.
+    Kubernetes {
+        /// The file.
+        token: PathBuf,
+    },
+}
+
+/// Joins by somebody else's word, as a replica of the template that the settings at `config` name (`name`): makes the keys
+/// where they are missing, has them certified, and writes what the settings say, and the replica's name into its state.
+/// The CA that the control plane's certificate must come from is there already, in `control.ca_file`.
+///
+/// # Errors
+/// When the settings are wrong, a file cannot be read or written, or the control plane refuses.
+pub fn attest(config: &Path, attest: &Attest) -> Result<Joined, AppError> {
+    super::crypto();
+    let mut settings = GatewaySettings::load(config)?;
+    let template = settings.name.to_string();
+    let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
+    let read = |path: &Path| std::fs::read(path).map_err(io(path));
+    let (mut token, mut certificate) = (None, None);
+    match attest {
+        Attest::Spiffe { svid, key } => {
+            let pem = Zeroizing::new(read(key)?);
+            let key_pem = Zeroizing::new(String::from_utf8_lossy(&pem).into_owned());
+            certificate = Some(ClientCertificate { chain_pem: read(svid)?, key_pem });
+        }
+        Attest::Kubernetes { token: file } => {
+            let text = Zeroizing::new(read(file)?);
+            token = Some(Zeroizing::new(String::from_utf8_lossy(&text).trim().to_owned()));
+        }
+    }
+    let target = Target {
+        address: format!("https://{}", settings.control.address.authority()),
+        ca_pem: read(&settings.control.ca_file)?,
+        token,
+        signed_in: None,
+        certificate,
+    };
+    files::private_dir(&settings.state_dir).map_err(io(&settings.state_dir))?;
+    let key = enrol::key(&settings.control.key_file).map_err(|error| part(&error))?;
+    let name = replica_name(&template, &key.subject_public_key_info());
+    settings.name = name.parse().map_err(|error| part(&error))?;
+    let joined = on_runtime(asked(&settings, &target, template))?;
+    // Last: with it the gateway goes by that name.
+    incarnation::name_replica(&settings.state_dir, &settings.name).map_err(|error| part(&error))?;
+    Ok(joined)
+}
+
 async fn certified(settings: &GatewaySettings, invited: &Invitation) -> Result<Joined, AppError> {
+    let target = Target {
+        address: invited.address.clone(),
+        ca_pem: invited.ca.clone().into_bytes(),
+        token: Some(Zeroizing::new(invited.token.clone())),
+        signed_in: None,
+        certificate: None,
+    };
+    asked(settings, &target, String::new()).await
+}
+
+async fn asked(settings: &GatewaySettings, target: &Target, template: String) -> Result<Joined, AppError> {
     let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
     files::private_dir(&settings.state_dir).map_err(io(&settings.state_dir))?;
     let key = enrol::key(&settings.control.key_file).map_err(|error| part(&error))?;
@@ -59,17 +130,11 @@ async fn certified(settings: &GatewaySettings, invited: &Invitation) -> Result<J
     let evidence = EvidenceKey::load_or_create(&settings.state_dir.join("evidence.key")).map_err(|e| part(&e))?;
     let number = incarnation::number(&settings.state_dir).map_err(|error| part(&error))?;
     let log = incarnation::origin(&settings.name, number).map_err(|error| part(&error))?;
-    let target = Target {
-        address: invited.address.clone(),
-        ca_pem: invited.ca.clone().into_bytes(),
-        token: Some(zeroize::Zeroizing::new(invited.token.clone())),
-        signed_in: None,
-        certificate: None,
-    };
-    let mut client = Client::connect(&target).await.map_err(|error| part(&error))?;
+    let mut client = Client::connect(target).await.map_err(|error| part(&error))?;
     let request = v1::CertifyRequest {
         certificate_request: request.der().to_vec(),
         evidence_key: evidence.verifier(&log).to_string(),
+        template,
     };
     let answer = client.certify(request).await.map_err(|error| part(&error))?;
     let control = &settings.control;
@@ -81,6 +146,10 @@ async fn certified(settings: &GatewaySettings, invited: &Invitation) -> Result<J
         (&control.certificate_file, answer.certificate_pem.as_bytes()),
     ];
     for (path, bytes) in written {
+        // What is mounted and says the same already stays.
+        if std::fs::read(path).is_ok_and(|there| there == bytes) {
+            continue;
+        }
         directory_of(path)?;
         files::write(path, bytes, files::PUBLIC).map_err(io(path))?;
     }

@@ -1,5 +1,7 @@
 //! `portcullis control`: make a control plane's keys, and run it.
 
+mod ca;
+
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -77,6 +79,9 @@ pub(super) enum Control {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+    /// The authorities that certify gateways: which are trusted, and the steps by which another one takes over
+    #[command(subcommand)]
+    Ca(ca::Ca),
     /// Run a control plane until it is told to end (SIGTERM: drain)
     Run {
         /// Settings of the control plane
@@ -94,6 +99,7 @@ fn person(text: &str) -> Result<(OwnerName, Vec<String>), String> {
 impl Control {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
+            Self::Ca(ca) => return super::asking(ca.run(context)),
             Self::Init { config, names, gateway_names, people, gateways } => {
                 let enrol = app::control::Enrol { names, gateway_names, people, gateways };
                 let made = app::control::init(&config, &enrol)?;

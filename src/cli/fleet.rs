@@ -44,7 +44,7 @@ pub(super) enum Fleet {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Send a change that ends nothing through every gateway and show how long it took: how fast a revocation would be
+    /// Make a grant that nobody can use, have every gateway enforce it, revoke it, and show how long each took
     Drill {
         /// How long each of its two steps is waited for
         #[arg(long, value_name = "DURATION", default_value = DEFAULT_WAIT)]

@@ -9,6 +9,7 @@ use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::Human;
 use crate::app;
+use crate::app::join::Attest;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Gateway {
@@ -24,8 +25,21 @@ pub(super) enum Gateway {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
         /// What `portcullis fleet invite` wrote; it is removed when it is spent
-        #[arg(long, value_name = "FILE")]
-        invitation: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "attest")]
+        invitation: Option<PathBuf>,
+        /// Join by somebody else's word instead, as a replica of the template that is the settings' `name`. The CA of the
+        /// control plane lies in `control.ca_file` already
+        #[arg(long, value_name = "WHOSE", conflicts_with = "invitation")]
+        attest: Option<Whose>,
+        /// An X.509-SVID with its chain, PEM, for `--attest spiffe`
+        #[arg(long, value_name = "FILE", required_if_eq("attest", "spiffe"))]
+        svid_file: Option<PathBuf>,
+        /// The key of the SVID, PEM
+        #[arg(long, value_name = "FILE", required_if_eq("attest", "spiffe"))]
+        svid_key_file: Option<PathBuf>,
+        /// A projected service account token with the control plane's audience, for `--attest kubernetes`
+        #[arg(long, value_name = "FILE", required_if_eq("attest", "kubernetes"))]
+        token_file: Option<PathBuf>,
     },
     /// Set the log of a gateway that is not running aside, and have it begin a new one: after it lost records, when the
     /// control plane gives it no authority over it any more
@@ -41,6 +55,15 @@ pub(super) enum Gateway {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+}
+
+/// Whose word counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Whose {
+    /// A SPIFFE trust domain's
+    Spiffe,
+    /// A Kubernetes cluster's
+    Kubernetes,
 }
 
 #[derive(Serialize)]
@@ -63,8 +86,17 @@ impl Gateway {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self {
             Self::Run { config } => app::gateway::run(&config)?,
-            Self::Join { config, invitation } => {
-                let joined = app::join::join(&config, &invitation)?;
+            Self::Join { config, invitation, attest, svid_file, svid_key_file, token_file } => {
+                let joined = match (invitation, attest, svid_file.zip(svid_key_file), token_file) {
+                    (Some(invitation), ..) => app::join::join(&config, &invitation)?,
+                    (None, Some(Whose::Spiffe), Some((svid, key)), _) => {
+                        app::join::attest(&config, &Attest::Spiffe { svid, key })?
+                    }
+                    (None, Some(Whose::Kubernetes), _, Some(token)) => {
+                        app::join::attest(&config, &Attest::Kubernetes { token })?
+                    }
+                    (None, ..) => return Err(Failure::usage("what vouches for this gateway is missing")),
+                };
                 let line = format!("gateway {} has joined: {}", joined.gateway, joined.certificate.display());
                 context.output.answer(&joined, || Human::Lines(vec![line]))?;
             }

@@ -136,6 +136,64 @@ pub struct FleetLog {
     pub sealed: u32,
 }
 
+/// The authorities that certify gateways.
+#[derive(Clone, Debug, Serialize)]
+pub struct Authorities {
+    /// Oldest first, retired ones among them.
+    pub authorities: Vec<Authority>,
+    /// Whose certificate each gateway in good standing showed last.
+    pub gateways: Vec<Certified>,
+    /// What is to be trusted, PEM.
+    #[serde(skip)]
+    pub bundle: String,
+}
+
+/// An authority.
+#[derive(Clone, Debug, Serialize)]
+pub struct Authority {
+    /// Of its key.
+    pub label: String,
+    /// published, issuing, trusted or retired
+    pub standing: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Its certificate, PEM.
+    pub certificate: String,
+}
+
+/// By whom a gateway's certificate is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Certified {
+    /// The gateway.
+    pub gateway: String,
+    /// Whether a stream of it lives.
+    pub connected: bool,
+    /// The authority's label; absent: it has not come since the control plane began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+}
+
+impl From<v1::ListAuthoritiesResponse> for Authorities {
+    fn from(message: v1::ListAuthoritiesResponse) -> Self {
+        let authority = |it: v1::AuthorityInfo| Authority {
+            label: it.label,
+            standing: it.standing,
+            since: Timestamp::from_unix_micros(it.since_unix_us),
+            certificate: it.certificate_pem,
+        };
+        let certified = |it: v1::GatewayCertificate| Certified {
+            gateway: it.gateway,
+            connected: it.connected,
+            authority: Some(it.label).filter(|label| !label.is_empty()),
+        };
+        Self {
+            authorities: message.authorities.into_iter().map(authority).collect(),
+            gateways: message.gateways.into_iter().map(certified).collect(),
+            bundle: message.bundle_pem,
+        }
+    }
+}
+
 impl From<v1::GatewayInfo> for FleetGateway {
     fn from(message: v1::GatewayInfo) -> Self {
         let log = message.log.map(|log| FleetLog {
@@ -211,6 +269,23 @@ impl Client {
     /// As `Fleet.Certify` says.
     pub async fn certify(&mut self, request: v1::CertifyRequest) -> Result<v1::CertifyResponse, ClientError> {
         Ok(self.fleet.certify(bounded(request, 0)).await?.into_inner())
+    }
+
+    /// The authorities that certify gateways.
+    ///
+    /// # Errors
+    /// As `Fleet.ListAuthorities` says.
+    pub async fn authorities(&mut self) -> Result<Authorities, ClientError> {
+        Ok(self.fleet.list_authorities(bounded(v1::ListAuthoritiesRequest {}, 0)).await?.into_inner().into())
+    }
+
+    /// Takes a step of a rotation.
+    ///
+    /// # Errors
+    /// As `Fleet.RotateAuthority` says.
+    pub async fn rotate(&mut self, request: v1::RotateAuthorityRequest) -> Result<Authorities, ClientError> {
+        let wait = request.wait_ms;
+        Ok(self.fleet.rotate_authority(bounded(request, wait)).await?.into_inner().into())
     }
 
     /// How long a change that ends nothing takes through every gateway.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::attested::Attested;
 use super::record::{Digest, Person, PersonRole};
 use crate::domain::identity::IdentityState;
 use crate::domain::name::{GatewayName, IdentityName, OwnerName};
@@ -19,6 +20,8 @@ pub enum Caller {
     Gateway(GatewayName),
     /// A gateway that has none yet, with the token that it joins with.
     Joining(GatewayName, Digest),
+    /// A gateway that has none yet, and for which somebody else vouches.
+    Attested(Arc<Attested>),
     /// An identity with its own certificate.
     Identity(IdentityName),
     /// The control plane itself: its clock, its set-up.
@@ -33,6 +36,7 @@ impl fmt::Display for Caller {
         match self {
             Self::Person(person) => write!(f, "{}", person.name),
             Self::Gateway(name) | Self::Joining(name, _) => write!(f, "gateway/{name}"),
+            Self::Attested(attested) => write!(f, "attested/{}", attested.subject),
             Self::Identity(name) => write!(f, "identity/{name}"),
             Self::System => f.write_str(SYSTEM),
         }
@@ -130,6 +134,8 @@ pub enum Operation {
     InviteGateway,
     /// Says what a gateway stands before.
     ScopeGateway,
+    /// Puts another authority in the place of the one that certifies gateways.
+    RotateAuthority,
     /// Gives a gateway its certificate: the first one, and the next.
     Certify,
     /// Asks for access: policy says more.
@@ -160,7 +166,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -182,6 +188,7 @@ impl Operation {
         Self::Drill,
         Self::InviteGateway,
         Self::ScopeGateway,
+        Self::RotateAuthority,
         Self::Certify,
         Self::CreateRequest,
         Self::ReadRequests,
@@ -229,6 +236,7 @@ impl Operation {
             Self::Drill => "drill",
             Self::InviteGateway => "invite_gateway",
             Self::ScopeGateway => "scope_gateway",
+            Self::RotateAuthority => "rotate_authority",
             Self::Certify => "certify",
             Self::CreateRequest => "create_request",
             Self::ReadRequests => "read_requests",
@@ -310,9 +318,10 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::Quarantine | O::RevokeToken | O::ExpelGateway | O::QueryEvidence, R::Owner | R::Developer) => Rule::Deny,
         (O::ReadFleet, R::Owner | R::Developer) => Rule::Allow,
         (O::Drill, R::Owner | R::Developer) => Rule::Deny,
-        (O::ReadmitGateway | O::Resume | O::InviteGateway | O::ScopeGateway, R::Security | R::Owner | R::Developer) => {
-            Rule::Deny
-        }
+        (
+            O::ReadmitGateway | O::Resume | O::InviteGateway | O::ScopeGateway | O::RotateAuthority,
+            R::Security | R::Owner | R::Developer,
+        ) => Rule::Deny,
     }
 }
 
@@ -342,7 +351,7 @@ pub fn authorize(caller: &Caller, operation: Operation, owner: Option<&OwnerName
     let allowed = match caller {
         Caller::System => true,
         Caller::Gateway(_) => matches!(rule(operation, Role::Gateway), Rule::Allow),
-        Caller::Joining(..) => matches!(rule(operation, Role::Joining), Rule::Allow),
+        Caller::Joining(..) | Caller::Attested(_) => matches!(rule(operation, Role::Joining), Rule::Allow),
         Caller::Identity(_) => matches!(rule(operation, Role::Identity), Rule::Allow),
         Caller::Person(person) => person.roles.iter().any(|role| match rule(operation, Role::of(*role)) {
             Rule::Allow => true,
@@ -408,6 +417,7 @@ mod tests {
         drill                + + - - - - - -
         invite_gateway       + - - - - - - -
         scope_gateway        + - - - - - - -
+        rotate_authority     + - - - - - - -
         certify              - - - - + + - -
         create_request       + + + + - - + +
         read_requests        + + + + - - + +

@@ -166,6 +166,7 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         | Record::Gateway(_)
         | Record::Log(_)
         | Record::Halt(_)
+        | Record::Trust(_)
         | Record::Token(_)
         | Record::Policy(_)
         | Record::Request(_)

@@ -62,7 +62,9 @@ fn author(model: &Model, caller: &Caller) -> Option<OwnerName> {
         Caller::Person(person) if model.policy.is_some() => Some(person.name.clone()),
         // Whoever is at the control plane's machine can write its store with its key.
         Caller::System => None,
-        Caller::Person(_) | Caller::Gateway(_) | Caller::Joining(..) | Caller::Identity(_) => None,
+        Caller::Person(_) | Caller::Gateway(_) | Caller::Joining(..) | Caller::Attested(_) | Caller::Identity(_) => {
+            None
+        }
     }
 }
 

@@ -57,7 +57,8 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         | Record::Request(_)
         | Record::Proposal(_)
         | Record::Delegation(_)
-        | Record::Ticket(_) => None,
+        | Record::Ticket(_)
+        | Record::Trust(_) => None,
     }
 }
 

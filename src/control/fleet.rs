@@ -34,6 +34,8 @@ struct Gateway {
     /// Key of the log that the latest stream came with, or of the one that is recorded; `None`: it never had authority.
     key: Option<String>,
     applied: u64,
+    /// By which authority the certificate is that its latest stream came with.
+    issued_by: Option<String>,
     answered: Moment,
     /// Who had the gateway's authority before, under another key, and may have some of it left.
     displaced: Option<Displaced>,
@@ -113,6 +115,8 @@ pub struct GatewayStatus {
     pub applied: u64,
     /// When its last renewal was answered.
     pub answered: Timestamp,
+    /// The label of the authority whose certificate it showed last, since this process began.
+    pub issued_by: Option<String>,
 }
 
 /// Every recorded gateway.
@@ -144,6 +148,7 @@ impl Fleet {
             session: None,
             key,
             applied: 0,
+            issued_by: None,
             answered,
             displaced: parted.then_some(Displaced { answered, applied: 0 }),
             behind: None,
@@ -195,6 +200,11 @@ impl Fleet {
         drop(gateways);
         self.touch();
         Some((number, ended))
+    }
+
+    /// By which authority the certificate is that a stream came with.
+    pub(super) fn came_with(&self, name: &GatewayName, session: u64, issued_by: Option<String>) {
+        self.with(name, session, |gateway| gateway.issued_by = issued_by);
     }
 
     /// A stream ended.
@@ -295,6 +305,7 @@ impl Fleet {
             connected: gateway.session.is_some(),
             applied: gateway.applied,
             answered: gateway.answered.wall,
+            issued_by: gateway.issued_by.clone(),
         };
         gateways.by_name.iter().map(status).collect()
     }

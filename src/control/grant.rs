@@ -349,7 +349,7 @@ pub fn plan_revoke_token(model: &Model, context: &Context<'_>, token: &RevokedTo
     // A gate may take it for its issuer's leeway longer than it says.
     let by = match context.caller {
         Caller::Gateway(name) => Some(name.clone()),
-        Caller::Person(_) | Caller::Joining(..) | Caller::Identity(_) | Caller::System => None,
+        Caller::Person(_) | Caller::Joining(..) | Caller::Attested(_) | Caller::Identity(_) | Caller::System => None,
     };
     let token = RevokedToken { expires: token.expires.saturating_add(MAX_LEEWAY), by, ..token.clone() };
     let key = (token.issuer.clone(), token.jti.clone());

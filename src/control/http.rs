@@ -10,14 +10,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio_rustls::TlsAcceptor;
 
 use super::actor::ControlHandle;
 use super::witnessed::Witnessed;
-use crate::serve::{Listener, serve};
+use crate::serve::{Listener, Secure, serve};
 
 /// How long the store may take to answer and still count as ready.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
@@ -51,7 +49,7 @@ pub(super) struct Http {
     /// Without TLS.
     pub(super) plain: Listener,
     /// With it; callers may show a certificate.
-    pub(super) secure: Option<(Listener, Arc<ServerConfig>)>,
+    pub(super) secure: Option<(Listener, Secure)>,
     /// The API, to stand beside what is here.
     pub(super) api: Router,
 }
@@ -72,9 +70,8 @@ pub(super) fn start(
         let plain = serve(http.plain, None, local, stop.clone());
         match http.secure {
             None => plain.await,
-            Some((listener, config)) => {
-                let acceptor = TlsAcceptor::from(config);
-                tokio::join!(plain, serve(listener, Some(acceptor), router, stop));
+            Some((listener, secure)) => {
+                tokio::join!(plain, serve(listener, Some(secure), router, stop));
             }
         }
     })

@@ -33,6 +33,12 @@ pub(super) enum LogFault {
          uses its certificate; after a loss, `portcullis fleet readmit {0}`"
     )]
     OtherKey(GatewayName),
+    /// None is recorded yet, and nobody joined with this one.
+    #[error(
+        "of gateway {0} no evidence key is recorded, and its certificate alone brings none: `portcullis fleet invite {0}`, then \
+         `gateway join`; or make it anew where the control plane is, `portcullis control init --gateway {0}`"
+    )]
+    Unpinned(GatewayName),
     /// A log that was sealed before, or a new one that does not go on from the last.
     #[error("gateway {0} comes with a log that was sealed: a copy of its older state")]
     Sealed(GatewayName),
@@ -119,6 +125,16 @@ fn place(gateway: &GatewayName, log: &str) -> Option<u64> {
 /// [`LogFault`] as a conflict when it is none of these.
 pub(super) fn plan_open(model: &Model, now: Timestamp, gateway: &GatewayName, key: &str) -> Result<Plan<u64>, Refused> {
     Ok(opened(model, now, gateway, key)?)
+}
+
+/// The same of a gateway that comes with its certificate: whoever has that alone brings no key. It is recorded when the
+/// gateway is made or joins, or it was before.
+pub(super) fn shown(model: &Model, now: Timestamp, gateway: &GatewayName, key: &str) -> Result<Plan<u64>, LogFault> {
+    if model.logs.contains_key(gateway) {
+        opened(model, now, gateway, key)
+    } else {
+        Err(LogFault::Unpinned(gateway.clone()))
+    }
 }
 
 /// As [`plan_open`], with the fault as it is.

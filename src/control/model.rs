@@ -18,7 +18,9 @@ pub use tickets::Tickets;
 
 use super::policy::InForce;
 use super::record::ledger::Ledger;
-use super::record::{Change, Digest, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing};
+use super::record::{
+    Change, Digest, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing, TrustRecord,
+};
 use crate::domain::Timestamp;
 use crate::domain::change::Proposal;
 use crate::domain::directory::{Group, PersonEntry};
@@ -179,6 +181,8 @@ pub struct Model {
     pub idle_ledgers: OrdSet<GrantId>,
     /// Counted grants of which gateways may give something back.
     pub allotted: OrdMap<GatewayName, OrdSet<GrantId>>,
+    /// The authorities that certify gateways, from the first rotation on.
+    pub trust: Option<Kept<TrustRecord>>,
     /// When a backup was declared restored.
     pub restored: Option<Timestamp>,
 }
@@ -226,6 +230,7 @@ impl Model {
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
             Record::Halt(it) => drop(self.halts.insert(it.scope.clone(), Kept::new(it, revision))),
+            Record::Trust(it) => self.trust = Some(Kept::new(it, revision)),
             Record::Grant(it) => self.put_grant(it, revision),
             Record::Ledger(it) => self.put_ledger(it, revision),
             Record::Token(it) => {
@@ -375,6 +380,7 @@ impl Model {
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),
             Record::Halt(it) => drop(self.halts.remove(&it.scope)),
+            Record::Trust(_) => self.trust = None,
             Record::Grant(it) => self.forget_grant(it.grant.id),
             Record::Ledger(it) => self.forget_ledger(it.grant),
             Record::Token(it) => self.forget_token(it),
@@ -414,6 +420,7 @@ impl Model {
             Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
             Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),
             Record::Halt(it) => self.halts.get(&it.scope).map(|k| k.revision),
+            Record::Trust(_) => self.trust.as_ref().map(|k| k.revision),
             Record::Grant(it) => self.grants.get(&it.grant.id).map(|k| k.revision),
             Record::Ledger(it) => self.ledgers.get(&it.grant).map(|k| k.revision),
             Record::Token(it) => self.tokens.get(&(it.issuer.clone(), it.jti.clone())).map(|k| k.revision),

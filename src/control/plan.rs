@@ -33,7 +33,7 @@ impl Context<'_> {
         match self.caller {
             Caller::Person(person) => Ok(person.name.clone()),
             Caller::Identity(name) => identity_author(name),
-            Caller::Gateway(_) | Caller::Joining(..) | Caller::System => {
+            Caller::Gateway(_) | Caller::Joining(..) | Caller::Attested(_) | Caller::System => {
                 super::authorize::SYSTEM.parse().map_err(|_| Refused::invalid("the author has no name"))
             }
         }

@@ -14,20 +14,22 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::actor::{Actor, ControlHandle};
 use super::api::{Api, ApiStartError};
+use super::attested::{self, Attestation};
 use super::authority::{AuthorityKey, AuthorityKeyError};
-use super::enrol::{CertificateAuthority, EnrolError};
+use super::enrol::{EnrolError, Issuing};
 use super::http::Http;
 use super::notify::{NotifyError, Notifying};
 use super::outbox::{self, Sink};
 use super::sign_in::{SignInError, Tokens};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
+use super::trust::{Held, TrustError};
 use super::vault::{Vault, VaultError};
 use super::witnessed::Witnessed;
 use crate::domain::Clock;
-use crate::serve::Listener;
+use crate::serve::{Listener, Secure};
+use crate::settings::ControlSettings;
 use crate::settings::control::StoreSettings;
-use crate::settings::{ControlSettings, SecretError, read_secret};
 
 /// How often the store looks at its leases and its history.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -48,9 +50,9 @@ pub enum StartError {
     /// The key that seals the store cannot be had.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// A secret cannot be read.
+    /// The authorities that certify gateways cannot be followed.
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    Trust(#[from] TrustError),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -62,9 +64,6 @@ pub enum StartError {
     /// The key that gateways know it by cannot be had.
     #[error(transparent)]
     Authority(#[from] AuthorityKeyError),
-    /// The CA of gateways cannot be used.
-    #[error(transparent)]
-    Ca(#[from] EnrolError),
     /// The gRPC API does not come up.
     #[error(transparent)]
     Api(#[from] ApiStartError),
@@ -144,11 +143,27 @@ impl Core {
     }
 }
 
+/// Tells who issues just now.
+#[derive(Debug)]
+pub struct IssuerNow(Arc<Held>);
+
+impl IssuerNow {
+    /// Who issues, and what is to be trusted, PEM; `None`: nobody issues here.
+    ///
+    /// # Errors
+    /// When whoever keeps the key cannot be asked.
+    pub async fn issuing(&self) -> Result<Option<Issuing>, EnrolError> {
+        let ca = self.0.issuing().await?;
+        Ok(ca.map(|ca| Issuing { bundle: self.0.bundle(&ca), ca: ca.as_ref().clone() }))
+    }
+}
+
 /// A control plane at work.
 #[derive(Debug)]
 pub struct ControlPlane {
     core: Core,
     witnessed: Arc<Witnessed>,
+    trust: Arc<Held>,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
     https_address: Option<SocketAddr>,
@@ -159,7 +174,7 @@ pub struct ControlPlane {
     serving: Vec<JoinHandle<()>>,
     following: Vec<JoinHandle<()>>,
     /// Keep the keys of issuers fresh, and end with this.
-    _keys: Option<JoinSet<()>>,
+    _keys: Vec<JoinSet<()>>,
     drain: Duration,
 }
 
@@ -183,8 +198,6 @@ impl ControlPlane {
     /// # Errors
     /// When a part does not start.
     pub async fn serve(core: Core, settings: &ControlSettings, evidence: Arc<dyn Sink>) -> Result<Self, StartError> {
-        let read =
-            |path: &PathBuf| std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source });
         let (stop, stopped) = watch::channel(false);
         let (settle, settled) = watch::channel(false);
         let handle = core.handle.clone();
@@ -193,16 +206,17 @@ impl ControlPlane {
         evidence.reached().await?.check(current)?;
         let tokens = Tokens::of(settings, handle.shared().clock.clone(), &Handle::current())?;
         let (tokens, keys) = tokens.map(|(tokens, keys)| (Arc::new(tokens), keys)).unzip();
+        let trust = Held::open(settings, &handle.model(), handle.shared().clock.clone()).await?;
+        let attestation =
+            Attestation::of(&settings.attestation, trust.tls(), handle.shared().clock.clone(), &Handle::current())?;
+        let (attestation, clusters) = (Arc::new(attestation.0), attestation.1);
         let api = Api {
+            attestation,
             handle: handle.clone(),
             authority: AuthorityKey::open_or_create(&settings.state_dir, &settings.trust_domain)?,
-            ca: CertificateAuthority::open(&settings.ca_dir, &settings.trust_domain, &*handle.shared().clock)?
-                .map(Arc::new),
+            trust: trust.clone(),
             trust_domain: settings.trust_domain.clone(),
             tokens,
-            certificate: read(&settings.tls.certificate_file)?,
-            key: read_secret(&settings.tls.key_file)?,
-            client_ca: read(&settings.tls.client_ca_file)?,
             max_message_bytes: settings.limits.max_message_bytes,
             secrets_dir: settings.state_dir.join("secrets"),
             places: Arc::new(Semaphore::new(settings.limits.max_connections)),
@@ -216,10 +230,7 @@ impl ControlPlane {
         };
         let plain = bind(settings.http_address).await?;
         let secure = match settings.https_address {
-            Some(address) => Some((
-                bind(address).await?,
-                crate::serve::tls(&api.certificate, &api.key, &api.client_ca).map_err(StartError::Tls)?,
-            )),
+            Some(address) => Some((bind(address).await?, Secure::of(trust.tls()).map_err(StartError::Tls)?)),
             None => None,
         };
         let http_address = plain.address();
@@ -240,6 +251,9 @@ impl ControlPlane {
         };
         let judging = tokio::spawn(super::api::reconsidering::run(handle.clone(), stop.subscribe()));
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
+        let templates = settings.attestation.templates.clone();
+        let leaving = tokio::spawn(attested::let_go(handle.clone(), templates, settled.clone()));
+        let watching = tokio::spawn(trust.clone().keep_domains(settled.clone()));
         let keeping = tokio::spawn(keep_house(handle, settled));
         parts.are([
             ("the writer has ended\n", &core.actor),
@@ -251,14 +265,15 @@ impl ControlPlane {
         Ok(Self {
             core,
             witnessed,
+            trust,
             grpc_address: listening.address,
             http_address,
             https_address,
             stop,
             settle,
             serving: vec![listening.task, http, judging],
-            following: [draining, keeping].into_iter().chain(notifying).collect(),
-            _keys: keys,
+            following: [draining, keeping, leaving, watching].into_iter().chain(notifying).collect(),
+            _keys: keys.into_iter().chain([clusters]).collect(),
             drain: settings.drain,
         })
     }
@@ -266,6 +281,16 @@ impl ControlPlane {
     /// The way to the writer, for what runs in the same process.
     pub const fn handle(&self) -> &ControlHandle {
         &self.core.handle
+    }
+
+    /// Wakes when other authorities are trusted than before.
+    pub fn rotated(&self) -> watch::Receiver<u64> {
+        self.trust.tls().since()
+    }
+
+    /// Tells who issues, for what runs in the same process.
+    pub fn issuer(&self) -> IssuerNow {
+        IssuerNow(self.trust.clone())
     }
 
     /// How the witnesses of its log are doing, for whoever asks them.

@@ -7,13 +7,15 @@ mod gateway;
 pub mod ledger;
 mod policy;
 mod ticket;
+mod trust;
 
 use serde::{Deserialize, Serialize};
 
-pub use gateway::{GatewayRecord, JoinToken, LogRecord, SealedLog, Standing};
+pub use gateway::{AttestedRecord, GatewayRecord, JoinToken, LogRecord, SealedLog, Standing};
 use ledger::Ledger;
 pub use policy::{PolicyFile, PolicyRecord};
 pub use ticket::TicketRecord;
+pub use trust::{AuthorityRecord, AuthorityStanding, TrustRecord};
 
 use crate::domain::Timestamp;
 use crate::domain::change::Proposal;
@@ -44,6 +46,8 @@ pub const POLICIES: &str = "/v1/policy/";
 pub const HEAD: &str = "/v1/head";
 /// What concerns the whole store.
 pub const META: &str = "/v1/meta";
+/// The authorities that certify gateways.
+const TRUST: &str = "/v1/trust";
 
 /// The layout of the records that this program writes.
 const FORMAT: u32 = 1;
@@ -223,6 +227,7 @@ pub enum Record {
     Log(LogRecord),
     Halt(Halt),
     Token(RevokedToken),
+    Trust(TrustRecord),
 }
 
 /// Why what stands in the store is not a record.
@@ -269,6 +274,7 @@ impl Record {
             Self::Log(it) => format!("{ROOT}log/{}", it.gateway),
             Self::Halt(it) => format!("{ROOT}halt/{}", it.scope),
             Self::Token(it) => token_key(&it.issuer, &it.jti),
+            Self::Trust(_) => TRUST.to_owned(),
         }
     }
 
@@ -296,6 +302,7 @@ impl Record {
             Self::Log(it) => serde_json::to_value(it),
             Self::Halt(it) => serde_json::to_value(it),
             Self::Token(it) => serde_json::to_value(it),
+            Self::Trust(it) => serde_json::to_value(it),
         }?;
         json.sort_all_objects();
         Ok(json)
@@ -334,6 +341,7 @@ impl Record {
             "log" => Self::Log(read(key, value)?),
             "halt" => Self::Halt(read(key, value)?),
             "token" => Self::Token(read(key, value)?),
+            "trust" => Self::Trust(read(key, value)?),
             _ => return Err(unknown()),
         };
         if record.key() == key { Ok(record) } else { Err(RecordError::Misplaced(key.to_owned())) }

@@ -13,7 +13,7 @@ use crate::domain::scope::{MAX_SCOPE, Scope};
 /// People that can be recorded: each token presented is compared with all of theirs.
 const MAX_PEOPLE: usize = 10_000;
 /// Gateways that can be recorded.
-const MAX_GATEWAYS: usize = 10_000;
+pub(super) const MAX_GATEWAYS: usize = 10_000;
 /// Host names of one gateway.
 const MAX_HOSTS: usize = 32;
 /// What tokens to join with begin with, so that a leaked one is recognised.
@@ -130,7 +130,9 @@ pub fn plan_invite(model: &Model, now: Timestamp, invited: Invited) -> Result<Pl
     let scope = scope.unwrap_or_else(|| had.clone());
     // What is sent on its stream changes with its scope, and with nothing else here.
     let audience = if scope == had { Audience::Control } else { Audience::Gateways };
-    let record = GatewayRecord { name, standing: Standing::Good, registered, hosts, token, client_key, scope };
+    let attested = before.and_then(|before| before.attested.clone());
+    let record =
+        GatewayRecord { name, standing: Standing::Good, registered, hosts, token, client_key, scope, attested };
     let change = Change::Put(Record::Gateway(record));
     let event = ChangeEvent::of("gateway.invited", before.cloned().map(Record::Gateway).as_ref(), &change, None);
     Ok(Plan { changes: vec![change], events: vec![event], audience, answer: () })
@@ -158,7 +160,7 @@ pub fn plan_scope(model: &Model, name: &GatewayName, scope: Scope, reason: &str)
 }
 
 /// A name that nothing has is a slip of the pen: the gateway would stand before nothing.
-fn known(model: &Model, scope: &Scope) -> Result<(), Refused> {
+pub(super) fn known(model: &Model, scope: &Scope) -> Result<(), Refused> {
     if scope.routes.len() + scope.resources.len() > MAX_SCOPE {
         return Err(Refused::invalid(format!("scope: at most {MAX_SCOPE} routes and resources")));
     }

@@ -242,7 +242,7 @@ fn may_give_back(model: &Model, context: &Context<'_>, request: &Request) -> Res
         }
         Caller::Identity(name) => request.requester == Requester::Identity(name.clone()),
         Caller::System => true,
-        Caller::Gateway(_) | Caller::Joining(..) => false,
+        Caller::Gateway(_) | Caller::Joining(..) | Caller::Attested(_) => false,
     };
     if may {
         return Ok(());
@@ -307,7 +307,7 @@ fn requester(caller: &Caller, ask: &Ask) -> Result<Requester, Refused> {
         Caller::Identity(name) => {
             Err(Refused::Denied(format!("{name} asks for itself, with its own credential, and for nobody else")))
         }
-        Caller::Gateway(_) | Caller::Joining(..) | Caller::System => {
+        Caller::Gateway(_) | Caller::Joining(..) | Caller::Attested(_) | Caller::System => {
             Err(Refused::Denied("people and identities ask for access".to_owned()))
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::attested::AttestError;
 use super::authorize::Caller;
 use super::halt;
 use super::model::Model;
@@ -74,6 +75,9 @@ pub(super) enum Stranger {
     /// The account that every control plane has is no name at a provider, where names may be anybody's to choose.
     #[error("nobody signs in as `{0}`: that account is its token's alone")]
     TokenAlone(OwnerName),
+    /// Somebody vouches for it, and it may not join.
+    #[error(transparent)]
+    Attested(#[from] AttestError),
     /// An identity is not in the inventory, or set aside.
     #[error("the token's subject is no identity that is active here")]
     NoIdentity,

@@ -46,6 +46,46 @@ pub struct Sealed {
     pub next: u64,
 }
 
+/// The name of a replica that joined by attestation.
+const NAME_FILE: &str = "gateway.name";
+
+/// Writes down what a replica is called.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn name_replica(state_dir: &Path, name: &GatewayName) -> io::Result<()> {
+    files::write(&state_dir.join(NAME_FILE), name.as_str().as_bytes(), files::PUBLIC)
+}
+
+/// What a gateway of the settings' name is called: its own name as a replica, where it joined by attestation.
+pub fn replica(state_dir: &Path, name: &GatewayName) -> GatewayName {
+    let written = std::fs::read_to_string(state_dir.join(NAME_FILE)).unwrap_or_default();
+    let is_of_it =
+        |found: &GatewayName| found.as_str().strip_prefix(name.as_str()).is_some_and(|it| it.starts_with('-'));
+    written.trim().parse().ok().filter(is_of_it).unwrap_or_else(|| name.clone())
+}
+
+/// Largest evidence key that is read.
+const MAX_KEY_BYTES: u64 = 64 * 1024;
+
+/// Takes the evidence key that was made with the gateway's certificate, where it has none yet: the one in `made` becomes the
+/// one in `file`, and is nowhere else. Whoever finds the certificate later finds no key with it.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn adopt_key(made: &Path, file: &Path) -> io::Result<()> {
+    if file.exists() || !made.exists() {
+        return Ok(());
+    }
+    let key = zeroize::Zeroizing::new(files::read_private(made, MAX_KEY_BYTES)?);
+    // A crash after this leaves both, which are the same: the one in use is found first.
+    files::create_new(file, &key, files::PRIVATE)?;
+    if let Err(error) = std::fs::remove_file(made) {
+        tracing::warn!(%error, file = %made.display(), "this evidence key is in use elsewhere now: remove this copy");
+    }
+    Ok(())
+}
+
 /// The number of the log that a gateway writes, from 1.
 ///
 /// # Errors

@@ -278,6 +278,7 @@ fn tokens(settings: &GatewaySettings, clock: &Arc<dyn Clock>) -> Result<Tokens, 
 /// What the stream from the control plane works on.
 fn stream(settings: &GatewaySettings, shared: &Shared, evidence: &Arc<EvidenceLog>) -> sync::Parts {
     sync::Parts {
+        trust: Arc::default(),
         endpoint: settings.control.clone(),
         clock: shared.authority.clone(),
         published: shared.published.clone(),
@@ -330,6 +331,8 @@ fn signing_key(file: &Path) -> Result<SigningKey, GatewayError> {
 fn open_evidence(settings: &GatewaySettings, clock: Arc<dyn Clock>) -> Result<EvidenceLog, GatewayError> {
     let file = settings.state_dir.join("evidence.key");
     let fault = |why: String| GatewayError::State { file: file.display().to_string(), why };
+    let made = settings.control.certificate_file.with_file_name("evidence.key");
+    incarnation::adopt_key(&made, &file).map_err(|error| fault(format!("from {}: {error}", made.display())))?;
     let key = EvidenceKey::load_or_create(&file).map_err(|error| fault(error.to_string()))?;
     let number = incarnation::number(&settings.state_dir).map_err(|error| fault(error.to_string()))?;
     let origin = incarnation::origin(&settings.name, number).map_err(|error| fault(error.to_string()))?;

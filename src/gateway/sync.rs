@@ -79,11 +79,38 @@ pub struct Parts {
     pub evidence_dir: std::path::PathBuf,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is to be trusted, as the control plane said last, and whether there is another certificate to come with.
+    pub(crate) trust: Arc<Trust>,
 }
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// What passes between the stream and whoever looks after the certificate.
+#[derive(Debug, Default)]
+pub(crate) struct Trust {
+    told: parking_lot::Mutex<Vec<u8>>,
+    /// Something else than before is to be trusted.
+    changed: tokio::sync::Notify,
+    /// There is another certificate: the stream is opened anew with it.
+    renewed: tokio::sync::Notify,
+}
+
+impl Trust {
+    /// The control plane says what is to be trusted; nothing says nothing.
+    fn tell(&self, told: &[u8]) {
+        let mut known = self.told.lock();
+        if !told.is_empty() && *known != told {
+            told.clone_into(&mut known);
+            self.changed.notify_one();
+        }
+    }
+
+    fn told(&self) -> Vec<u8> {
+        self.told.lock().clone()
     }
 }
 
@@ -106,8 +133,14 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
             if end.renewed {
                 backoff = MIN_BACKOFF;
             }
-            tracing::warn!(error = %end.cause, "the stream to the control plane is over");
-            tokio::time::sleep(jittered(backoff)).await;
+            if end.cause.is_own() {
+                tracing::info!(cause = %end.cause, "the stream to the control plane begins anew");
+            } else {
+                tracing::warn!(error = %end.cause, "the stream to the control plane is over");
+            }
+            if !end.cause.is_own() {
+                tokio::time::sleep(jittered(backoff)).await;
+            }
             backoff = backoff.saturating_mul(2).min(MAX_BACKOFF);
         }
     };

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -59,14 +58,6 @@ impl Listener {
                 }
             }
         }
-    }
-
-    /// Its connections, without end.
-    pub(crate) fn connections(self) -> impl Stream<Item = io::Result<Connection>> {
-        futures_util::stream::unfold(self, |mut listener| async {
-            let (connection, _) = listener.next().await;
-            Some((Ok(connection), listener))
-        })
     }
 }
 

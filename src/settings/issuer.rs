@@ -70,9 +70,19 @@ pub enum KeySource {
 
 /// The issuers of a file's `issuers`. One that names no audience has that of the role, where the role has one.
 pub(super) fn issuers(check: &mut Check<'_>, raw: &[RawIssuer], audience: Option<&str>) -> Vec<IssuerSettings> {
+    issuers_at(check, "/issuers", raw, audience)
+}
+
+/// The same of another place in the file.
+pub(super) fn issuers_at(
+    check: &mut Check<'_>,
+    base: &str,
+    raw: &[RawIssuer],
+    audience: Option<&str>,
+) -> Vec<IssuerSettings> {
     let mut issuers: Vec<IssuerSettings> = Vec::with_capacity(raw.len());
     for (place, raw) in raw.iter().enumerate() {
-        let at = |key: &str| format!("/issuers/{place}/{key}");
+        let at = |key: &str| format!("{base}/{place}/{key}");
         let issuer = check.text(&at("issuer"), &raw.issuer);
         if issuers.iter().any(|earlier| earlier.issuer == issuer) {
             check.fault(&at("issuer"), format!("the issuer `{issuer}` stands here twice"));
@@ -86,21 +96,18 @@ pub(super) fn issuers(check: &mut Check<'_>, raw: &[RawIssuer], audience: Option
                 KeySource::Url(url.clone())
             }
             (Some(_), Some(_)) | (None, None) => {
-                check.fault(&child("/issuers", place), "exactly one of `jwks_file` and `jwks_url` is expected");
+                check.fault(&child(base, place), "exactly one of `jwks_file` and `jwks_url` is expected");
                 continue;
             }
         };
         let mut audiences = Vec::new();
         for (number, audience) in raw.audiences.iter().enumerate() {
-            audiences.push(check.text(&format!("/issuers/{place}/audiences/{number}"), audience));
+            audiences.push(check.text(&format!("{base}/{place}/audiences/{number}"), audience));
         }
         match audience {
             Some(audience) if audiences.is_empty() => audiences.push(audience.to_owned()),
             None if audiences.is_empty() => {
-                check.fault(
-                    &child("/issuers", place),
-                    "`audiences` is expected: what its tokens call this control plane",
-                );
+                check.fault(&child(base, place), "`audiences` is expected: what its tokens call this control plane");
             }
             Some(_) | None => {}
         }

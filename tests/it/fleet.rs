@@ -401,7 +401,7 @@ fn a_gateways_certificate_opens_no_certificate_for_another_key() {
     let mut client = runtime.block_on(Client::connect(&target)).unwrap();
     let mut certify = |key: &rcgen::KeyPair| {
         let request = rcgen::CertificateParams::default().serialize_request(key).unwrap();
-        let request = v1::CertifyRequest { certificate_request: request.der().to_vec(), evidence_key: String::new() };
+        let request = v1::CertifyRequest { certificate_request: request.der().to_vec(), ..Default::default() };
         runtime.block_on(client.certify(request))
     };
     assert!(certify(&own).is_ok());

@@ -11,6 +11,7 @@
 
 mod access;
 mod archive;
+mod attested;
 mod call;
 mod cli;
 mod cli_dev;
@@ -19,6 +20,7 @@ mod cli_processes;
 mod clients;
 mod cut;
 mod dev;
+mod drills;
 mod durability;
 mod edge;
 mod ends;
@@ -41,6 +43,7 @@ mod readme;
 mod reasons;
 mod restored;
 mod revoked_under_load;
+mod rotation;
 mod scenarios;
 mod scopes;
 mod sign_in;

@@ -133,11 +133,21 @@ impl Fleet {
     /// The same with these gateways.
     #[track_caller]
     pub(crate) fn of(upstream: SocketAddr, gateways: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::in_home(tempfile::tempdir().unwrap(), upstream, gateways, |_| {})
+    }
+
+    /// The same in a directory of the test's, with settings that `edit` has changed.
+    #[track_caller]
+    pub(crate) fn in_home(
+        home: TempDir,
+        upstream: SocketAddr,
+        gateways: &[&str],
+        edit: impl FnOnce(&mut Value),
+    ) -> Self {
         let key = Key::es256("k1");
         let at = |name: &str| home.path().join(name);
         std::fs::write(at("jwks.json"), jwks(&[&key])).unwrap();
-        let config = json!({
+        let mut config = json!({
             "role": "control", "trust_domain": "test.example", "state_dir": "control",
             "grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0",
             "tls": {
@@ -146,6 +156,7 @@ impl Fleet {
             },
             "log": { "format": "json" },
         });
+        edit(&mut config);
         std::fs::write(at("control.yaml"), config.to_string()).unwrap();
         let mut init = vec!["control", "init", "-c", "control.yaml"];
         init.extend(gateways.iter().flat_map(|name| ["--gateway", name]));

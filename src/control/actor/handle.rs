@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::attested::{self, Attested};
 use super::super::authorize::{Caller, Denied};
+use super::super::drill;
 use super::super::fleet::{Fleet, GatewayStatus};
 use super::super::grant::{self, GrantRequest, Selection};
 use super::super::halt;
@@ -18,8 +20,9 @@ use super::super::identity::{self, Held};
 use super::super::logs;
 use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
-use super::super::record::{GatewayRecord, GrantRecord, Person, RevokedToken};
+use super::super::record::{AuthorityRecord, GatewayRecord, GrantRecord, Person, RevokedToken, TrustRecord};
 use super::super::registry::{self, Invited, Joining};
+use super::super::trust;
 use super::super::uses::{self, Allotted, Claim};
 use super::{Identifiers, Job, Shared, note, planned};
 use crate::domain::Timestamp;
@@ -29,6 +32,7 @@ use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::{AllotmentId, GatewayName, GrantId, IdentityName};
 use crate::domain::scope::Scope;
 use crate::evidence::checkpoint::Checkpoint;
+use crate::settings::control::TemplateSettings;
 
 /// How long a caller waits for a place in the queue, and for its commit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -244,6 +248,35 @@ impl ControlHandle {
         self.run(caller, "resume", move |model, _, _| halt::plan_resume(model, &scope, &reason)).await
     }
 
+    /// Makes a drill's grants.
+    ///
+    /// # Errors
+    /// As [`drill::plan_begin`].
+    pub(in super::super) async fn begin_drill(&self) -> Result<Done<Vec<GrantId>>, Refused> {
+        self.run(&Caller::System, "begin_drill", move |model, context, identifiers| {
+            drill::plan_begin(model, context.now, || identifiers.draw(context.now))
+        })
+        .await
+    }
+
+    /// Ends every grant of a drill; answers the revision of the last end.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(in super::super) async fn end_drill(&self) -> Result<u64, Refused> {
+        let identity = drill::identity()?;
+        let mut revision = 0;
+        while self.model().grants_of.get(&identity).is_some_and(|grants| !grants.is_empty()) {
+            let selection = Selection { identity: Some(identity.clone()), resource: None };
+            let done = self.revoke_selected(&Caller::System, selection, drill::REASON.to_owned()).await?;
+            revision = done.revision;
+            if done.answer.is_empty() {
+                break;
+            }
+        }
+        Ok(revision)
+    }
+
     /// Records what a drill came to.
     ///
     /// # Errors
@@ -283,13 +316,63 @@ impl ControlHandle {
         self.run(&caller, "join", move |model, context, _| registry::plan_join(model, context.now, &joining)).await
     }
 
+    /// A replica joins by attestation; answers its name.
+    ///
+    /// # Errors
+    /// As [`attested::plan_join`].
+    pub(in super::super) async fn attest(
+        &self,
+        who: std::sync::Arc<Attested>,
+        template: TemplateSettings,
+        client_key: Vec<u8>,
+        evidence_key: String,
+    ) -> Result<Done<GatewayName>, Refused> {
+        self.run(&Caller::Attested(who.clone()), "attest", move |model, context, _| {
+            attested::plan_join(model, context.now, &template, &who, &client_key, &evidence_key)
+        })
+        .await
+    }
+
+    /// Lets replicas go that are gone.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(in super::super) async fn let_go(
+        &self,
+        templates: Vec<TemplateSettings>,
+        gone: Vec<attested::Gone>,
+    ) -> Result<Done<bool>, Refused> {
+        self.run(&Caller::System, "let_go", move |model, context, _| {
+            Ok(attested::plan_gone(model, context.now, &templates, &gone))
+        })
+        .await
+    }
+
     /// Records that a gateway has its next certificate.
     ///
     /// # Errors
     /// When the store does not answer.
     pub(in super::super) async fn note_certified(&self, gateway: GatewayName) -> Result<Done<()>, Refused> {
-        let (object, why) = (format!("gateway/{gateway}"), "its certificate was near its end".to_owned());
+        let (object, why) = (format!("gateway/{gateway}"), "it asked for the next one".to_owned());
         self.run(&Caller::Gateway(gateway), "certify", move |_, _, _| Ok(note("gateway.certified", object, why))).await
+    }
+
+    /// Takes a step of a rotation of the CA.
+    ///
+    /// # Errors
+    /// As [`trust::plan_step`].
+    pub(in super::super) async fn step_trust(
+        &self,
+        caller: &Caller,
+        step: trust::Step,
+        first: Option<AuthorityRecord>,
+        new: Option<AuthorityRecord>,
+        reason: String,
+    ) -> Result<Done<TrustRecord>, Refused> {
+        self.run(caller, "step_trust", move |model, context, _| {
+            trust::plan_step(model, context.now, step, first.as_ref(), new.as_ref(), &reason)
+        })
+        .await
     }
 
     /// Takes a gateway's authority for good.
@@ -304,7 +387,7 @@ impl ControlHandle {
     ///
     /// # Errors
     /// [`Refused::Conflict`] when it is not the one that is known, nor one after it.
-    pub(in super::super) async fn open_log(&self, gateway: GatewayName, key: String) -> Result<Done<u64>, Refused> {
+    pub async fn open_log(&self, gateway: GatewayName, key: String) -> Result<Done<u64>, Refused> {
         self.run(&Caller::Gateway(gateway.clone()), "open_log", move |model, context, _| {
             logs::plan_open(model, context.now, &gateway, &key)
         })

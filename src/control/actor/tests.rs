@@ -342,6 +342,7 @@ async fn what_changes_nothing_for_gateways_is_answered_with_a_revision_that_they
         token: None,
         client_key: None,
         scope: Default::default(),
+        attested: None,
     };
     // In one transaction with something that only the control plane's own store is told of.
     let (again, recorded) = tokio::join!(handle.halt(&caller, scope, "again".into()), handle.put_gateway(&caller, one));

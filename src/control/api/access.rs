@@ -264,7 +264,9 @@ impl v1::access_server::Access for AccessService {
                 name: name.to_string(),
                 roles: vec!["identity".to_owned()],
             },
-            Caller::Joining(..) | Caller::System => return Err(ApiError::unauthenticated().into()),
+            Caller::Joining(..) | Caller::Attested(_) | Caller::System => {
+                return Err(ApiError::unauthenticated().into());
+            }
         };
         Ok(Response::new(answer))
     }

@@ -81,6 +81,12 @@ impl ApiError {
         Self::new(Code::FailedPrecondition, "no_ca", text)
     }
 
+    /// Whoever keeps the CA's key does not sign.
+    pub(in super::super) fn unsigned() -> Self {
+        let text = "the CA's key does not sign just now: the control plane's log says why; try again".to_owned();
+        Self::new(Code::Unavailable, "unavailable", text)
+    }
+
     /// The gateway has seen a later state.
     pub(in super::super) fn store_behind() -> Self {
         let text = "this control plane's store is older than what the gateway has seen".to_owned();

@@ -1,7 +1,9 @@
 //! The `Fleet` service.
 
+mod attested;
 mod drill;
 mod scope;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::super::actor::ControlHandle;
+use super::super::attested::Attestation;
 use super::super::authority::AuthorityKey;
 use super::super::authorize::{Caller, Operation};
 use super::super::enrol::{self, CertificateAuthority, EnrolError, Subject};
@@ -18,6 +21,7 @@ use super::super::model::Model;
 use super::super::plan::Refused;
 use super::super::record::{Digest, JoinToken, Standing};
 use super::super::registry::{Invited, JOIN_PREFIX, Joining};
+use super::super::trust::Held;
 use super::error::refused;
 use super::identify::client_key;
 use super::push::{MAX_LAG, in_good_standing};
@@ -37,8 +41,10 @@ pub(super) struct FleetService {
     handle: ControlHandle,
     /// Waits for gateways end when the process is about to.
     stop: watch::Receiver<bool>,
-    /// Certifies gateways, where it can.
-    ca: Option<Arc<CertificateAuthority>>,
+    /// Which authorities are trusted, and which one certifies gateways.
+    trust: Arc<Held>,
+    /// What whoever joins by somebody else's word becomes.
+    attestation: Arc<Attestation>,
     /// By which gateways know the control plane's word.
     control_key: String,
     /// Held by the one drill that may be under way.
@@ -49,10 +55,17 @@ impl FleetService {
     pub(super) fn new(
         handle: ControlHandle,
         stop: watch::Receiver<bool>,
-        ca: Option<Arc<CertificateAuthority>>,
+        (trust, attestation): (Arc<Held>, Arc<Attestation>),
         authority: &AuthorityKey,
     ) -> Self {
-        Self { handle, stop, ca, control_key: authority.verifier().to_string(), drills: tokio::sync::Mutex::new(()) }
+        Self {
+            handle,
+            stop,
+            trust,
+            attestation,
+            control_key: authority.verifier().to_string(),
+            drills: tokio::sync::Mutex::new(()),
+        }
     }
 }
 
@@ -111,7 +124,7 @@ impl v1::fleet_server::Fleet for FleetService {
         let caller = authorized(&self.handle, &request, Operation::InviteGateway, None).await?;
         let v1::InviteGatewayRequest { name, hosts, ttl_ms, scope } = request.into_inner();
         let scope = scope.map(scope::read).transpose()?;
-        let ca = self.ca()?;
+        let ca = self.ca().await?;
         let name = parsed(&name)?;
         let ttl = if ttl_ms == 0 { INVITATION } else { Duration::from_millis(ttl_ms) };
         if ttl > MAX_INVITATION {
@@ -128,7 +141,7 @@ impl v1::fleet_server::Fleet for FleetService {
         Ok(Response::new(v1::InviteGatewayResponse {
             token: token.to_string(),
             expires_unix_us: expires.unix_micros(),
-            ca_pem: ca.pem().to_owned(),
+            ca_pem: self.trust.bundle(&ca),
             control_keys: vec![self.control_key.clone()],
         }))
     }
@@ -144,18 +157,24 @@ impl v1::fleet_server::Fleet for FleetService {
     async fn certify(&self, request: Request<v1::CertifyRequest>) -> Result<Response<v1::CertifyResponse>, Status> {
         let caller = authorized(&self.handle, &request, Operation::Certify, None).await?;
         let shown = request.peer_certs().and_then(|certificates| client_key(certificates.first()?));
+        let v1::CertifyRequest { certificate_request, evidence_key, template } = request.into_inner();
+        if let Caller::Attested(who) = &caller {
+            return self.attested(who, &certificate_request, evidence_key, &template).await.map(Response::new);
+        }
         let (Caller::Gateway(name) | Caller::Joining(name, _)) = caller.clone() else {
             return Err(ApiError::unauthenticated().into());
         };
-        let v1::CertifyRequest { certificate_request, evidence_key } = request.into_inner();
-        let ca = self.ca()?;
+        let ca = self.ca().await?;
         in_good_standing(self.handle.shared(), &name)?;
         let names = self.handle.model().gateways.get(&name).map(|kept| kept.value.hosts.clone()).unwrap_or_default();
         let subject = Subject::Gateway { name: name.clone(), names };
         let clock = &*self.handle.shared().clock;
         // Before the token is spent: a request that does not hold leaves it good.
-        let certified = ca.certify(&subject, &certificate_request, clock);
-        let certified = certified.map_err(|e| ApiError::invalid(format!("certificate_request: {e}")))?;
+        let certified = ca.certify(&subject, &certificate_request, clock).await;
+        let certified = certified.map_err(|error| match error {
+            EnrolError::Key(_) => unsigned(&error),
+            error => ApiError::invalid(format!("certificate_request: {error}")),
+        })?;
         let (certificate_pem, client_key) = (certified.pem, Digest::of(certified.public_key));
         match caller {
             Caller::Joining(gateway, token) => {
@@ -166,11 +185,28 @@ impl v1::fleet_server::Fleet for FleetService {
             _ if shown != Some(client_key) => {
                 return Err(ApiError::invalid("certificate_request: is for another key than the certificate's").into());
             }
-            _ => self.handle.note_certified(name).await.map_err(refused)?,
+            _ => self.handle.note_certified(name.clone()).await.map_err(refused)?,
         };
         // A crash here leaves a gateway that has joined and has no certificate: it is invited anew.
         let control_keys = vec![self.control_key.clone()];
-        Ok(Response::new(v1::CertifyResponse { certificate_pem, ca_pem: ca.pem().to_owned(), control_keys }))
+        let (ca_pem, gateway) = (self.trust.bundle(&ca), name.to_string());
+        Ok(Response::new(v1::CertifyResponse { certificate_pem, ca_pem, control_keys, gateway }))
+    }
+
+    async fn list_authorities(
+        &self,
+        request: Request<v1::ListAuthoritiesRequest>,
+    ) -> Result<Response<v1::ListAuthoritiesResponse>, Status> {
+        authorized(&self.handle, &request, Operation::ReadFleet, None).await?;
+        self.authorities().await.map(Response::new)
+    }
+
+    async fn rotate_authority(
+        &self,
+        request: Request<v1::RotateAuthorityRequest>,
+    ) -> Result<Response<v1::ListAuthoritiesResponse>, Status> {
+        let caller = authorized(&self.handle, &request, Operation::RotateAuthority, None).await?;
+        self.rotated(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn drill(&self, request: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {
@@ -200,8 +236,8 @@ impl v1::fleet_server::Fleet for FleetService {
 }
 
 impl FleetService {
-    fn ca(&self) -> Result<&CertificateAuthority, ApiError> {
-        self.ca.as_deref().ok_or_else(ApiError::no_ca)
+    async fn ca(&self) -> Result<Arc<CertificateAuthority>, ApiError> {
+        self.trust.issuing().await.map_err(|error| unsigned(&error))?.ok_or_else(ApiError::no_ca)
     }
 
     /// Who may halt it beside those who may halt anything.
@@ -242,6 +278,12 @@ fn unavailable(error: &EnrolError) -> Refused {
     Refused::Unavailable
 }
 
+/// Whoever keeps the CA's key does not sign. Why is for the log: its output is nobody else's.
+fn unsigned(error: &EnrolError) -> ApiError {
+    tracing::error!(%error, "the CA does not sign");
+    ApiError::unsigned()
+}
+
 fn scope(text: &str) -> Result<HaltScope, Status> {
     let scope = text.parse().ok().filter(|scope| *scope != HaltScope::Drill);
     scope.ok_or_else(|| {
@@ -270,6 +312,7 @@ fn info(model: &Model, status: &GatewayStatus, bound: Duration) -> v1::GatewayIn
         applied_revision: status.applied,
         answered_unix_us: status.answered.unix_micros(),
         stops_by_unix_us: status.answered.saturating_add(bound).unix_micros(),
+        issued_by: status.issued_by.clone().unwrap_or_default(),
         log,
         registered_unix_us: record.map_or(0, |record| Timestamp::unix_micros(record.registered)),
         scope: record.filter(|record| !record.scope.is_everything()).map(|record| scope::told(&record.scope)),

@@ -10,6 +10,7 @@ use tonic::{Request, Status};
 use x509_parser::extensions::GeneralName;
 
 use super::super::actor::ControlHandle;
+use super::super::attested::Attestation;
 use super::super::authorize::Caller;
 use super::super::halt;
 use super::super::record::Digest;
@@ -33,6 +34,8 @@ pub(in super::super) struct Identifier {
     pub(in super::super) trust_domain: String,
     /// Where tokens of others are taken.
     pub(in super::super) tokens: Option<Arc<Tokens>>,
+    /// Who joins by somebody else's word.
+    pub(in super::super) attestation: Arc<Attestation>,
 }
 
 impl Interceptor for Identifier {
@@ -52,7 +55,8 @@ impl Interceptor for Identifier {
 impl Identifier {
     fn identify(&self, request: &Request<()>) -> Result<Caller, ApiError> {
         let tokens = request.metadata().get_all("authorization").iter().map(|value| value.to_str().ok());
-        self.known(tokens, request.peer_certs().as_deref().and_then(|chain| chain.first()))
+        let chain = request.peer_certs();
+        self.known(tokens, chain.as_deref().map_or(&[], Vec::as_slice))
     }
 
     /// The caller of an HTTP request.
@@ -61,15 +65,16 @@ impl Identifier {
     /// Nobody known.
     pub(super) fn http(&self, headers: &HeaderMap, certificate: Option<&PeerCertificate>) -> Result<Caller, ApiError> {
         let tokens = headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().ok());
-        self.known(tokens, certificate.map(|PeerCertificate(certificate)| certificate))
+        // Gateways join over gRPC alone: an SVID without its chain opens no more than its identity has.
+        self.known(tokens, certificate.map_or(&[], |PeerCertificate(certificate)| std::slice::from_ref(certificate)))
     }
 
     fn known<'v>(
         &self,
         tokens: impl Iterator<Item = Option<&'v str>>,
-        certificate: Option<&CertificateDer<'_>>,
+        chain: &[CertificateDer<'_>],
     ) -> Result<Caller, ApiError> {
-        self.of(tokens, certificate).map_err(|stranger| {
+        self.of(tokens, chain).map_err(|stranger| {
             self.handle.shared().metrics.unauthenticated.inc();
             stranger.map_or_else(ApiError::unauthenticated, |why| {
                 tracing::debug!(%why, "a token made nobody known");
@@ -82,8 +87,9 @@ impl Identifier {
     fn of<'v>(
         &self,
         mut tokens: impl Iterator<Item = Option<&'v str>>,
-        certificate: Option<&CertificateDer<'_>>,
+        chain: &[CertificateDer<'_>],
     ) -> Result<Caller, Option<Stranger>> {
+        let certificate = chain.first();
         if let Some(root) = certificate.and_then(|certificate| key_of(certificate))
             && halt::stops(&self.handle.model(), &root)
         {
@@ -94,7 +100,8 @@ impl Identifier {
             (Some(Some(value)), None) => self.bearer(value, certificate),
             (None, _) => {
                 let certificate = certificate.ok_or(None)?;
-                self.gateway(certificate).or_else(|| self.workload(certificate)).ok_or(None)
+                let known = self.gateway(certificate).or_else(|| self.workload(certificate));
+                known.map_or_else(|| self.attested(certificate, chain), Ok)
             }
             (Some(_), _) => Err(None),
         }
@@ -113,6 +120,10 @@ impl Identifier {
             return Err(None);
         }
         let (model, now) = (self.handle.model(), self.handle.shared().clock.now());
+        if token.contains('.') && self.attestation.is_ours(token) {
+            let attested = self.attestation.pod(token, now).map_err(Stranger::from);
+            return attested.map(|attested| Caller::Attested(attested.into())).map_err(Some);
+        }
         // Only what others issue has dots.
         if let Some(tokens) = self.tokens.as_deref().filter(|_| token.contains('.')) {
             let thumbprint = certificate.and_then(|certificate| thumbprint(certificate));
@@ -138,6 +149,16 @@ impl Identifier {
 }
 
 impl Identifier {
+    /// A replica that may join by its X.509-SVID.
+    fn attested(&self, certificate: &[u8], chain: &[CertificateDer<'_>]) -> Result<Caller, Option<Stranger>> {
+        let id = spiffe_id(certificate).ok_or(None)?;
+        match self.attestation.workload(&id, chain) {
+            Some(Ok(attested)) => Ok(Caller::Attested(attested.into())),
+            Some(Err(why)) => Err(Some(why.into())),
+            None => Err(None),
+        }
+    }
+
     /// An identity by its X.509-SVID. TLS verified the chain; an identity that is set aside is nobody here.
     fn workload(&self, certificate: &[u8]) -> Option<Caller> {
         let id = spiffe_id(certificate)?;

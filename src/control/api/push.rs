@@ -26,6 +26,7 @@ use super::super::fleet::Stated;
 use super::super::logs::LogFault;
 use super::super::record::{LogRecord, Standing};
 use super::super::ring::Head;
+use super::super::trust::Held;
 use super::ApiError;
 use crate::domain::name::GatewayName;
 use crate::evidence::checkpoint::VerifierKey;
@@ -56,6 +57,8 @@ pub(super) struct GrantStreamService {
     pub(super) handle: ControlHandle,
     /// Signs what gateways take for the control plane's word.
     pub(super) authority: AuthorityKey,
+    /// Which authorities are trusted.
+    pub(super) trust: Arc<Held>,
     /// True when the process is about to end: sessions end first, so that gateways go elsewhere.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -70,6 +73,7 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let caller = super::authorized(&self.handle, &request, Operation::Attach, None).await?;
         let Caller::Gateway(name) = caller else { return Err(ApiError::unauthenticated().into()) };
+        let shown = request.peer_certs().and_then(|chain| chain.first().cloned());
         let mut incoming = request.into_inner();
         let hello = match tokio::time::timeout(HELLO_PATIENCE, incoming.message()).await {
             Ok(message) => message?,
@@ -85,10 +89,10 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
         let (sender, receiver) = mpsc::channel(MAX_IN_FLIGHT);
         // There is room: it is the first.
         let _ = sender.try_send(Ok(v1::ControlMessage { message: Some(Down::Welcome(greeted.welcome())) }));
-        let (authority, stop) = (self.authority.clone(), self.stop.clone());
+        let (authority, trust, stop) = (self.authority.clone(), self.trust.clone(), self.stop.clone());
         tokio::spawn(async move {
             let (session, holds, replaced) =
-                match greeted.attached(&mut incoming, authority, sender.clone(), stop).await {
+                match greeted.attached(&mut incoming, (authority, trust), sender.clone(), stop).await {
                     Ok(attached) => attached,
                     Err(error) => {
                         let _ = sender.try_send(Err(error.into()));
@@ -96,6 +100,11 @@ impl v1::grant_stream_server::GrantStream for GrantStreamService {
                     }
                 };
             drop(sender);
+            let issued_by = match shown {
+                Some(certificate) => session.trust.label_of(&certificate).await,
+                None => None,
+            };
+            session.shared.fleet.came_with(&session.name, session.id, issued_by);
             let (renewals, renewed) = watch::channel(None);
             let reading = tokio::spawn(session.reader().run(incoming, renewals));
             session.run(holds, renewed, replaced).await;
@@ -223,6 +232,7 @@ struct Session {
     shared: Arc<Shared>,
     handle: ControlHandle,
     authority: AuthorityKey,
+    trust: Arc<Held>,
     name: GatewayName,
     id: u64,
     /// Of its log, and of what it states.

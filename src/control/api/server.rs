@@ -8,20 +8,22 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tonic::service::interceptor::InterceptorLayer;
-use tonic::transport::server::{Connected, TcpConnectInfo};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
+use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::super::actor::ControlHandle;
+use super::super::attested::Attestation;
 use super::super::authority::AuthorityKey;
-use super::super::enrol::CertificateAuthority;
 use super::super::sign_in::Tokens;
 use super::super::tickets::Desk;
+use super::super::trust::Held;
 use super::access::AccessService;
 use super::catalog::CatalogService;
 use super::evidence::EvidenceService;
 use super::fleet::FleetService;
 use super::identify::Identifier;
 use super::push::GrantStreamService;
+use crate::serve::tls::{Guarded, connections};
 use crate::serve::{Connection, Listener};
 use crate::wire::{MAX_GATEWAY_MESSAGE_BYTES, v1};
 
@@ -29,8 +31,6 @@ use crate::wire::{MAX_GATEWAY_MESSAGE_BYTES, v1};
 const MAX_STREAMS_PER_CONNECTION: u32 = 64;
 /// Header bytes of a request: a token and little else.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// A handshake that takes longer is not one.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// A peer that went away without a word is noticed in twice this: it then counts as out of reach.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -38,17 +38,13 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 pub(in super::super) struct Api {
     pub(in super::super) handle: ControlHandle,
     pub(in super::super) authority: AuthorityKey,
-    /// Certifies gateways, where it can.
-    pub(in super::super) ca: Option<Arc<CertificateAuthority>>,
+    /// Which authorities are trusted, and which one certifies gateways.
+    pub(in super::super) trust: Arc<Held>,
     pub(in super::super) trust_domain: String,
+    /// Who joins by somebody else's word.
+    pub(in super::super) attestation: Arc<Attestation>,
     /// Takes tokens that others issued, where any are.
     pub(in super::super) tokens: Option<Arc<Tokens>>,
-    /// PEM.
-    pub(in super::super) certificate: Vec<u8>,
-    /// PEM.
-    pub(in super::super) key: zeroize::Zeroizing<Vec<u8>>,
-    /// PEM: whose client certificates are taken.
-    pub(in super::super) client_ca: Vec<u8>,
     pub(in super::super) max_message_bytes: usize,
     /// Where the secrets of ticket sources are.
     pub(in super::super) secrets_dir: PathBuf,
@@ -77,9 +73,9 @@ pub enum ApiStartError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// Certificate, key or CA cannot be used.
+    /// TLS cannot be spoken.
     #[error("TLS: {0}")]
-    Tls(#[from] tonic::transport::Error),
+    Tls(String),
     /// The API's own description does not read.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -91,7 +87,7 @@ const THINKING: usize = 2;
 impl Api {
     fn identifier(&self) -> Identifier {
         let (handle, trust_domain) = (self.handle.clone(), self.trust_domain.clone());
-        Identifier { handle, trust_domain, tokens: self.tokens.clone() }
+        Identifier { handle, trust_domain, tokens: self.tokens.clone(), attestation: self.attestation.clone() }
     }
 
     /// The same operations over HTTP, for callers that reach them at `base`.
@@ -115,11 +111,8 @@ impl Api {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = Listener::bind(address, self.places.clone()).await.map_err(bind)?;
         let bound = listener.address();
-        let tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(&self.certificate, &*self.key))
-            .client_ca_root(Certificate::from_pem(&self.client_ca))
-            .client_auth_optional(true)
-            .timeout(HANDSHAKE_PATIENCE);
+        let tls = self.trust.tls().clone();
+        let config = tls.config(b"h2").map_err(ApiStartError::Tls)?;
         let identifier = self.identifier();
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<v1::access_server::AccessServer<AccessService>>().await;
@@ -131,13 +124,17 @@ impl Api {
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let fleet = FleetService::new(self.handle.clone(), self.stop.clone(), self.ca, &self.authority);
+        let fleet = FleetService::new(
+            self.handle.clone(),
+            self.stop.clone(),
+            (self.trust.clone(), self.attestation.clone()),
+            &self.authority,
+        );
         let (handle, authority, stop) = (self.handle.clone(), self.authority, self.stop.clone());
-        let stream = GrantStreamService { handle, authority, stop };
+        let stream = GrantStreamService { handle, authority, trust: self.trust, stop };
         let limit = self.max_message_bytes;
         let desk = Desk::new(self.handle.clone(), self.secrets_dir);
         let router = Server::builder()
-            .tls_config(tls)?
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
             .http2_max_header_list_size(MAX_HEADER_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -176,7 +173,7 @@ impl Api {
         let mut stop = self.stop;
         let task = tokio::spawn(async move {
             let stopped = async move { super::super::stopped(&mut stop).await };
-            if let Err(error) = router.serve_with_incoming_shutdown(listener.connections(), stopped).await {
+            if let Err(error) = router.serve_with_incoming_shutdown(connections(listener, tls, config), stopped).await {
                 tracing::error!(%error, "the gRPC server ended");
             }
         });
@@ -186,6 +183,14 @@ impl Api {
 
 impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream().connect_info()
+    }
+}
+
+impl Connected for Guarded<Connection> {
+    type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
         self.stream().connect_info()

@@ -47,6 +47,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Gateway(_)
             | Record::Log(_)
             | Record::Halt(_)
+            | Record::Trust(_)
             | Record::Token(_)
             | Record::Policy(_)
             | Record::Request(_)

@@ -50,6 +50,7 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
             | Record::Gateway(_)
             | Record::Log(_)
             | Record::Halt(_)
+            | Record::Trust(_)
             | Record::Token(_)
             | Record::Policy(_)
             | Record::Request(_)

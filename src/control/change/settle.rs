@@ -158,7 +158,7 @@ fn open<'m>(model: &'m Model, context: &Context<'_>, id: ChangeId) -> Result<&'m
 fn decider<'c>(context: &Context<'c>, verb: &str) -> Result<&'c Person, Refused> {
     match context.caller {
         Caller::Person(person) => Ok(person),
-        Caller::Gateway(_) | Caller::Joining(..) | Caller::Identity(_) | Caller::System => {
+        Caller::Gateway(_) | Caller::Joining(..) | Caller::Attested(_) | Caller::Identity(_) | Caller::System => {
             Err(Refused::Denied(format!("people {verb}, and nobody in their place")))
         }
     }

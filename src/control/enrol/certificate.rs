@@ -7,10 +7,10 @@ use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
     KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::parse_x509_pem;
 
-use super::{CONTROL_SERVER_NAME, CertificateAuthority, EnrolError, LEAF_DAYS, MAX_FILE_BYTES, Subject};
+use super::{CONTROL_SERVER_NAME, CertificateAuthority, EnrolError, LEAF_DAYS, Subject};
 use crate::domain::{Clock, Timestamp};
 use crate::files;
 
@@ -43,30 +43,6 @@ fn unusable(path: &Path, why: impl Into<String>) -> EnrolError {
     EnrolError::Unusable { path: path.to_owned(), why: why.into() }
 }
 
-/// The key in `path`, ECDSA P-256; made, with its directory, when there is none.
-///
-/// # Errors
-/// When the file cannot be read or written, or holds something else.
-pub fn key(path: &Path) -> Result<KeyPair, EnrolError> {
-    match files::read_private(path, MAX_FILE_BYTES) {
-        Ok(pem) => {
-            let pem = zeroize::Zeroizing::new(pem);
-            let text = std::str::from_utf8(&pem).map_err(|_| unusable(path, "is not PEM"))?;
-            KeyPair::from_pem(text).map_err(|error| unusable(path, format!("is not a private key: {error}")))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-            let pem = zeroize::Zeroizing::new(key.serialize_pem());
-            if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-                files::private_dir(dir).map_err(|source| file(dir, source))?;
-            }
-            files::create_new(path, pem.as_bytes(), files::PRIVATE).map_err(|source| file(path, source))?;
-            Ok(key)
-        }
-        Err(error) => Err(file(path, error)),
-    }
-}
-
 /// A certificate as it is in `path`, if it is there.
 pub(super) fn read(path: &Path) -> Result<Option<String>, EnrolError> {
     match std::fs::read_to_string(path) {
@@ -77,9 +53,9 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, EnrolError> {
 }
 
 /// The CA that is there is the one for this key and this trust domain.
-pub(super) fn check_ca(path: &Path, pem: &str, key: &KeyPair, trust_domain: &str) -> Result<(), EnrolError> {
+pub(super) fn check_ca(path: &Path, pem: &str, key: &[u8], trust_domain: &str) -> Result<(), EnrolError> {
     let found = Found::read(pem).ok_or_else(|| unusable(path, "is not a certificate"))?;
-    if found.public_key != key.subject_public_key_info() {
+    if found.public_key != key {
         return Err(unusable(path, "does not belong to the key beside it"));
     }
     let wanted = format!("uri:spiffe://{trust_domain}");
@@ -90,14 +66,14 @@ pub(super) fn check_ca(path: &Path, pem: &str, key: &KeyPair, trust_domain: &str
 }
 
 /// See [`CertificateAuthority::issue`].
-pub(super) fn issue(
+pub(super) async fn issue(
     ca: &CertificateAuthority,
     subject: &Subject,
     certificate: &Path,
     key_file: &Path,
     clock: &dyn Clock,
 ) -> Result<Issued, EnrolError> {
-    let key = key(key_file)?;
+    let key = super::key(key_file)?;
     let mut params = params(ca, subject)?;
     if let Some(pem) = read(certificate)?
         && Found::read(&pem).is_some_and(|found| found.serves(ca, &params, &key, clock.now()))
@@ -106,7 +82,7 @@ pub(super) fn issue(
     }
     params.serial_number = Some(serial()?);
     validity(&mut params, LEAF_DAYS, clock);
-    let issued = params.signed_by(&key, &ca.issuer)?;
+    let issued = ca.signed(&params, &key).await?;
     if let Some(dir) = certificate.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         files::private_dir(dir).map_err(|source| file(dir, source))?;
     }
@@ -116,7 +92,7 @@ pub(super) fn issue(
 }
 
 /// See [`CertificateAuthority::certify`].
-pub(super) fn certify(
+pub(super) async fn certify(
     ca: &CertificateAuthority,
     subject: &Subject,
     request: &[u8],
@@ -127,7 +103,38 @@ pub(super) fn certify(
     params.serial_number = Some(serial()?);
     validity(&mut params, LEAF_DAYS, clock);
     let public_key = request.public_key.subject_public_key_info();
-    Ok(Certified { pem: params.signed_by(&request.public_key, &ca.issuer)?.pem(), public_key })
+    Ok(Certified { pem: ca.signed(&params, &request.public_key).await?.pem(), public_key })
+}
+
+/// The identifier of the key that issued a certificate, PEM, as it says itself.
+pub(in super::super) fn issuer_of(pem: &str) -> Option<Vec<u8>> {
+    Found::read(pem)?.issuer_key
+}
+
+/// The identifier of the key that a certificate is for (RFC 5280 section 4.2.1.2), PEM.
+pub(in super::super) fn identifier_of(pem: &str) -> Option<Vec<u8>> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    })
+}
+
+/// Has the server's certificate in a file issued anew by `ca`, for its key and its names, when whoever issued it is among
+/// `gone`. One that somebody else issued is theirs.
+pub(in super::super) async fn renew_server(
+    ca: &CertificateAuthority,
+    (certificate, key): (&Path, &Path),
+    gone: &[Vec<u8>],
+    clock: &dyn Clock,
+) -> Result<Issued, EnrolError> {
+    let pem = read(certificate)?.ok_or_else(|| unusable(certificate, "is not there"))?;
+    let found = Found::read(&pem).ok_or_else(|| unusable(certificate, "is not a certificate"))?;
+    if !found.issuer_key.is_some_and(|issuer| gone.contains(&issuer)) {
+        return Ok(Issued::Kept);
+    }
+    issue(ca, &Subject::Server { names: found.hosts }, certificate, key, clock).await
 }
 
 /// See [`CertificateAuthority::check`].
@@ -204,6 +211,8 @@ struct Found {
     public_key: Vec<u8>,
     issuer_key: Option<Vec<u8>>,
     names: Vec<String>,
+    /// Host names and addresses among them.
+    hosts: Vec<String>,
     starts: Timestamp,
     ends: Timestamp,
 }
@@ -212,7 +221,7 @@ impl Found {
     fn read(pem: &str) -> Option<Self> {
         let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
         let certificate = pem.parse_x509().ok()?;
-        let mut names = Vec::new();
+        let (mut names, mut hosts) = (Vec::new(), Vec::new());
         for name in &certificate.subject_alternative_name().ok()??.value.general_names {
             names.push(match name {
                 GeneralName::URI(uri) => format!("uri:{uri}"),
@@ -220,18 +229,22 @@ impl Found {
                 GeneralName::IPAddress(bytes) => format!("ip:{bytes:?}"),
                 _ => return None,
             });
+            hosts.extend(match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => address(bytes),
+                _ => None,
+            });
         }
         names.sort();
         let issuer_key = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-            x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(id) => {
-                id.key_identifier.as_ref().map(|key| key.0.to_vec())
-            }
+            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|key| key.0.to_vec()),
             _ => None,
         });
         Some(Self {
             public_key: certificate.public_key().raw.to_vec(),
             issuer_key,
             names,
+            hosts,
             starts: Timestamp::from_unix_seconds(certificate.validity().not_before.timestamp()),
             ends: Timestamp::from_unix_seconds(certificate.validity().not_after.timestamp()),
         })
@@ -243,13 +256,20 @@ impl Found {
         names.sort();
         let life = self.ends.saturating_since(self.starts);
         let left = self.ends.saturating_since(now);
-        let by_us = self.issuer_key == Some(rcgen::CertificateParams::default().key_identifier(ca.issuer.key()));
+        let by_us = self.issuer_key == Some(ca.key.identifier());
         by_us
             && self.public_key == key.subject_public_key_info()
             && self.names == names
             && now >= self.starts
             && left > life / 3
     }
+}
+
+/// An address of a certificate, as text.
+fn address(bytes: &[u8]) -> Option<String> {
+    let four = <[u8; 4]>::try_from(bytes).map(std::net::IpAddr::from);
+    let sixteen = || <[u8; 16]>::try_from(bytes).map(std::net::IpAddr::from);
+    four.or_else(|_| sixteen()).ok().map(|address| address.to_string())
 }
 
 fn shown(name: &SanType) -> String {

@@ -41,11 +41,17 @@ pub async fn ensure_person(handle: &ControlHandle, person: PersonSpec, token_fil
     Ok(())
 }
 
-/// Makes sure that a gateway is recorded. One that was expelled stays so.
+/// Makes sure that a gateway is recorded, with the key of the log that it will write where none is known: no other key is
+/// taken for its own. One that was expelled stays so.
 ///
 /// # Errors
 /// When the writer refuses.
-pub async fn ensure_gateway(handle: &ControlHandle, name: &GatewayName, now: Timestamp) -> Result<(), EnrolError> {
+pub async fn ensure_gateway(
+    handle: &ControlHandle,
+    name: &GatewayName,
+    evidence_key: &str,
+    now: Timestamp,
+) -> Result<(), EnrolError> {
     let known = handle.model().gateways.get(name).map(|kept| kept.value.standing);
     // What was expelled is refused, and told so.
     if known != Some(Standing::Good) {
@@ -57,8 +63,13 @@ pub async fn ensure_gateway(handle: &ControlHandle, name: &GatewayName, now: Tim
             token: None,
             client_key: None,
             scope: Default::default(),
+            attested: None,
         };
         handle.put_gateway(&Caller::System, record).await?;
+    }
+    // A crash here leaves one that has no key, and may not come: the next run gives it this one.
+    if !handle.model().logs.contains_key(name) {
+        handle.open_log(name.clone(), evidence_key.to_owned()).await?;
     }
     Ok(())
 }

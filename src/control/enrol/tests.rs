@@ -4,6 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use rcgen::KeyPair;
+
 use super::super::api::gateway_name;
 use super::super::sample::{NOW, core};
 use super::*;
@@ -21,67 +24,68 @@ fn files_of(dir: &Path) -> Vec<Vec<u8>> {
     ["ca.pem", "ca.key", "control.pem", "control.key"].map(|f| std::fs::read(dir.join(f)).unwrap()).to_vec()
 }
 
-#[test]
-fn init_run_again_keeps_what_is_there() {
+#[tokio::test]
+async fn init_run_again_keeps_what_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(NOW);
     let at = dir.path().join("pki");
-    init(&at, "example.org", &[], &clock).unwrap();
+    init(&at, "example.org", &[], &clock).await.unwrap();
     let before = files_of(&at);
-    init(&at, "example.org", &[], &clock).unwrap();
+    init(&at, "example.org", &[], &clock).await.unwrap();
     assert_eq!(files_of(&at), before);
     for key in ["ca.key", "control.key"] {
         assert_eq!(std::fs::metadata(at.join(key)).unwrap().permissions().mode() & 0o777, 0o600);
     }
     // Another name is another certificate, for the same key.
-    init(&at, "example.org", &["control.example.org".into()], &clock).unwrap();
+    init(&at, "example.org", &["control.example.org".into()], &clock).await.unwrap();
     let after = files_of(&at);
     assert_eq!([&after[0], &after[1], &after[3]], [&before[0], &before[1], &before[3]]);
     assert_ne!(after[2], before[2]);
-    assert!(matches!(init(&at, "other.org", &[], &clock), Err(EnrolError::Unusable { .. })));
+    assert!(matches!(init(&at, "other.org", &[], &clock).await, Err(EnrolError::Unusable { .. })));
 }
 
-#[test]
-fn certificates_are_issued_anew_when_a_third_of_their_life_is_left() {
+#[tokio::test]
+async fn certificates_are_issued_anew_when_a_third_of_their_life_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(NOW);
-    let ca = init(dir.path(), "example.org", &[], &clock).unwrap();
+    let ca = init(dir.path(), "example.org", &[], &clock).await.unwrap();
     let subject = Subject::Gateway { name: "edge".parse().unwrap(), names: Vec::new() };
     let (certificate, key) = (dir.path().join("g/cert.pem"), dir.path().join("g/key.pem"));
-    assert_eq!(ca.issue(&subject, &certificate, &key, &clock).unwrap(), Issued::New);
+    assert_eq!(ca.issue(&subject, &certificate, &key, &clock).await.unwrap(), Issued::New);
     let first_key = std::fs::read(&key).unwrap();
     clock.advance(59 * DAY);
-    assert_eq!(ca.issue(&subject, &certificate, &key, &clock).unwrap(), Issued::Kept);
+    assert_eq!(ca.issue(&subject, &certificate, &key, &clock).await.unwrap(), Issued::Kept);
     clock.advance(2 * DAY);
-    assert_eq!(ca.issue(&subject, &certificate, &key, &clock).unwrap(), Issued::New);
+    assert_eq!(ca.issue(&subject, &certificate, &key, &clock).await.unwrap(), Issued::New);
     assert_eq!(std::fs::read(&key).unwrap(), first_key);
     // A certificate that is not one is replaced, a key that is not one is not.
     files::write(&certificate, b"x", files::PUBLIC).unwrap();
-    assert_eq!(ca.issue(&subject, &certificate, &key, &clock).unwrap(), Issued::New);
+    assert_eq!(ca.issue(&subject, &certificate, &key, &clock).await.unwrap(), Issued::New);
     files::write(&key, b"x", files::PRIVATE).unwrap();
-    assert!(matches!(ca.issue(&subject, &certificate, &key, &clock), Err(EnrolError::Unusable { .. })));
+    assert!(matches!(ca.issue(&subject, &certificate, &key, &clock).await, Err(EnrolError::Unusable { .. })));
 }
 
-#[test]
-fn a_certificate_of_another_ca_is_not_kept() {
+#[tokio::test]
+async fn a_certificate_of_another_ca_is_not_kept() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let clock = ManualClock::at(NOW);
     let subject = Subject::Workload("spiffe://example.org/sa/billing".parse().unwrap());
     let (certificate, key) = (one.path().join("cert.pem"), one.path().join("key.pem"));
-    let first = init(one.path(), "example.org", &[], &clock).unwrap();
-    first.issue(&subject, &certificate, &key, &clock).unwrap();
-    let second = init(two.path(), "example.org", &[], &clock).unwrap();
-    assert_eq!(second.issue(&subject, &certificate, &key, &clock).unwrap(), Issued::New);
+    let first = init(one.path(), "example.org", &[], &clock).await.unwrap();
+    first.issue(&subject, &certificate, &key, &clock).await.unwrap();
+    let second = init(two.path(), "example.org", &[], &clock).await.unwrap();
+    assert_eq!(second.issue(&subject, &certificate, &key, &clock).await.unwrap(), Issued::New);
 }
 
-#[test]
-fn a_gateway_is_who_its_one_uri_names() {
+#[tokio::test]
+async fn a_gateway_is_who_its_one_uri_names() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(NOW);
-    let ca = init(dir.path(), "example.org", &[], &clock).unwrap();
+    let ca = init(dir.path(), "example.org", &[], &clock).await.unwrap();
     let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    // A key in a file waits for nobody.
     let named = |subject: Subject, domain: &str| {
-        ca.issue(&subject, &certificate, &key, &clock).unwrap();
+        ca.issue(&subject, &certificate, &key, &clock).now_or_never().unwrap().unwrap();
         gateway_name(&der(&certificate), domain).map(|name| name.to_string())
     };
     let gateway = |name: &str| Subject::Gateway { name: name.parse().unwrap(), names: vec!["edge.example".into()] };
@@ -101,16 +105,16 @@ fn a_gateway_is_who_its_one_uri_names() {
     assert_eq!(gateway_name(params.self_signed(&own).unwrap().der(), "example.org"), None);
 }
 
-#[test]
-fn no_gateway_goes_by_the_control_planes_name() {
+#[tokio::test]
+async fn no_gateway_goes_by_the_control_planes_name() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(NOW);
-    let ca = init(dir.path(), "example.org", &[], &clock).unwrap();
+    let ca = init(dir.path(), "example.org", &[], &clock).await.unwrap();
     let certified = |file: &str| String::from_utf8_lossy(&der(&dir.path().join(file))).contains(CONTROL_SERVER_NAME);
     assert!(certified("control.pem"));
     let issue = |name: &str| {
         let subject = Subject::Gateway { name: "edge".parse().unwrap(), names: vec![name.to_owned()] };
-        ca.issue(&subject, &dir.path().join("edge.pem"), &dir.path().join("edge.key"), &clock)
+        ca.issue(&subject, &dir.path().join("edge.pem"), &dir.path().join("edge.key"), &clock).now_or_never().unwrap()
     };
     for name in
         [CONTROL_SERVER_NAME, "Control.Portcullis.Internal", "control.portcullis.internal.", "*.portcullis.internal"]

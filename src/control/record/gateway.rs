@@ -41,6 +41,27 @@ pub struct GatewayRecord {
     /// What it stands before, and is told of.
     #[serde(default, skip_serializing_if = "Scope::is_everything")]
     pub scope: Scope,
+    /// Who vouched for it, where it joined by attestation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attested: Option<AttestedRecord>,
+}
+
+/// Who vouched for a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestedRecord {
+    /// What it became.
+    pub template: GatewayName,
+    /// Who it is by that word.
+    pub subject: String,
+    /// The one replica that it is, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Of the token that it joined with: it is good once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Digest>,
+    /// When that token ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_ends: Option<Timestamp>,
 }
 
 /// A token that a gateway joins with, once.

@@ -1,11 +1,14 @@
 //! The gateway's certificate towards its control plane, renewed before its end.
 //!
 //! With the key that is there, over mutual TLS, when a third of its life is left. The next connection uses the new one;
-//! so does every listener that shows the same file.
+//! so does every listener that shows the same file. When other authorities are to be trusted than before, or another one
+//! issues, it comes at once, with what is to be trusted first; then the stream is opened anew.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
+use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::pem::parse_x509_pem;
 
 use super::connect::{self, ConnectError};
@@ -17,6 +20,9 @@ use crate::wire::v1;
 
 /// How often its end is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The same after a failure, during a rotation.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// Why there is no new one.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,8 @@ struct Certificate {
     starts: Timestamp,
     ends: Timestamp,
     key: Vec<u8>,
+    /// Which key issued it, as it says itself.
+    issuer: Vec<u8>,
 }
 
 impl Certificate {
@@ -48,12 +56,20 @@ impl Certificate {
             starts: Timestamp::from_unix_seconds(certificate.validity().not_before.timestamp()),
             ends: Timestamp::from_unix_seconds(certificate.validity().not_after.timestamp()),
             key: certificate.public_key().raw.to_vec(),
+            issuer: certificate.iter_extensions().find_map(issuer).unwrap_or_default(),
         })
     }
 
     /// Whether a third of its life is left, or less.
     fn is_due(&self, now: Timestamp) -> bool {
         self.ends.saturating_since(now) <= self.ends.saturating_since(self.starts) / 3
+    }
+}
+
+fn issuer(extension: &X509Extension<'_>) -> Option<Vec<u8>> {
+    match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|key| key.0.to_vec()),
+        _ => None,
     }
 }
 
@@ -73,7 +89,12 @@ pub(super) async fn run(parts: Parts) {
                 tracing::error!(%error, "this gateway's certificate is near its end and could not be renewed; trying again");
             }
         }
-        tokio::time::sleep(jittered(LOOK_EVERY)).await;
+        // One that could not be renewed is looked at again soon where that is what a rotation waits for.
+        let pause = if failed && !parts.trust.told().is_empty() { RETRY_EVERY } else { LOOK_EVERY };
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause)) => {}
+            () = parts.trust.changed.notified() => {}
+        }
     }
 }
 
@@ -83,27 +104,42 @@ async fn renew(parts: &Parts) -> Result<Option<Timestamp>, RenewError> {
     let unusable = |why: &str| RenewError::Unusable(why.to_owned());
     let pem = connect::read(&endpoint.certificate_file).await?;
     let current = Certificate::read(&pem).ok_or_else(|| unusable("it is not a certificate"))?;
-    if !current.is_due(parts.clock.wall()) {
+    let told = parts.trust.told();
+    let held = connect::read(&endpoint.ca_file).await?;
+    let rotates = !told.is_empty() && crate::wire::trust_told(&held, &current.issuer) != told;
+    if !rotates && !current.is_due(parts.clock.wall()) {
         return Ok(None);
     }
-    let pem = ask(endpoint).await?;
-    let new = Certificate::read(pem.as_bytes()).filter(|new| new.key == current.key && new.ends > current.ends);
-    let ends = new.ok_or(RenewError::Odd)?.ends;
-    let path = endpoint.certificate_file.clone();
-    let written = tokio::task::spawn_blocking(move || files::write(&path, pem.as_bytes(), files::PUBLIC)).await;
-    written.map_err(|error| RenewError::Write(error.into()))?.map_err(RenewError::Write)?;
-    Ok(Some(ends))
+    let v1::CertifyResponse { certificate_pem, ca_pem, .. } = ask(endpoint).await?;
+    let new = Certificate::read(certificate_pem.as_bytes()).filter(|new| new.key == current.key);
+    let new =
+        new.filter(|new| new.ends > current.ends || (rotates && new.ends == current.ends)).ok_or(RenewError::Odd)?;
+    if rotates {
+        // A crash here leaves a certificate of the authority before, which is trusted too, and the next start goes on.
+        write(&endpoint.ca_file, ca_pem).await?;
+    }
+    write(&endpoint.certificate_file, certificate_pem).await?;
+    if rotates {
+        parts.trust.renewed.notify_one();
+    }
+    Ok(Some(new.ends))
 }
 
-async fn ask(endpoint: &ControlEndpoint) -> Result<String, RenewError> {
+async fn write(path: &Path, pem: String) -> Result<(), RenewError> {
+    let path = path.to_owned();
+    let written = tokio::task::spawn_blocking(move || files::write(&path, pem.as_bytes(), files::PUBLIC)).await;
+    written.map_err(|error| RenewError::Write(error.into()))?.map_err(RenewError::Write)
+}
+
+async fn ask(endpoint: &ControlEndpoint) -> Result<v1::CertifyResponse, RenewError> {
     let unusable = |error: &dyn std::fmt::Display| RenewError::Unusable(error.to_string());
     let key = zeroize::Zeroizing::new(connect::read(&endpoint.key_file).await?);
     let text = std::str::from_utf8(&key).map_err(|error| unusable(&error))?;
     let key = KeyPair::from_pem(text).map_err(|error| unusable(&error))?;
     let request = CertificateParams::default().serialize_request(&key).map_err(|error| unusable(&error))?;
-    let request = v1::CertifyRequest { certificate_request: request.der().to_vec(), evidence_key: String::new() };
+    let request = v1::CertifyRequest { certificate_request: request.der().to_vec(), ..v1::CertifyRequest::default() };
     let answer = connect::fleet(endpoint).await?.certify(request).await;
-    Ok(answer.map_err(|status| RenewError::Refused(Box::new(status)))?.into_inner().certificate_pem)
+    Ok(answer.map_err(|status| RenewError::Refused(Box::new(status)))?.into_inner())
 }
 
 #[cfg(test)]
@@ -113,7 +149,7 @@ mod tests {
     #[test]
     fn it_is_due_when_a_third_of_its_life_is_left() {
         let at = Timestamp::from_unix_seconds;
-        let certificate = Certificate { starts: at(0), ends: at(90), key: Vec::new() };
+        let certificate = Certificate { starts: at(0), ends: at(90), key: Vec::new(), issuer: Vec::new() };
         assert!(!certificate.is_due(at(59)));
         for late in [60, 89, 90, 1_000] {
             assert!(certificate.is_due(at(late)), "{late}");

@@ -41,9 +41,25 @@ pub(super) enum ConnectError {
         error: std::io::Error,
     },
     /// Not reachable, or not who it should be.
-    #[error("{}", chain(.0))]
+    #[error("{}", told(.0))]
     Transport(#[from] tonic::transport::Error),
 }
+
+/// What went wrong, and what to do where that is known: one end does not trust the other's certificate any more.
+fn told(error: &tonic::transport::Error) -> String {
+    let text = chain(error);
+    if is_parted(error) { format!("{text}: {PARTED}") } else { text }
+}
+
+/// Whether an error says that a certificate comes from no authority that is trusted.
+pub(super) fn is_parted(error: &dyn std::error::Error) -> bool {
+    let text = chain(error);
+    ["UnknownIssuer", "UnknownCA", "BadSignature", "DecryptError"].iter().any(|sign| text.contains(sign))
+}
+
+/// What to do then. It may have been away while the CA was rotated.
+pub(super) const PARTED: &str = "this gateway and the control plane have no authority in common any more, as when the CA was \
+     rotated while this gateway was away: `portcullis fleet invite` it and `portcullis gateway join` anew";
 
 /// An error with all of its causes: the outermost says only `transport error`.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -13,7 +13,7 @@ use super::connect::ConnectError;
 use super::enforce::{FollowError, Follower};
 use super::log::LogShown;
 use super::outbox::Outbox;
-use super::{Parts, RENEW_INTERVAL};
+use super::{Parts, RENEW_INTERVAL, Trust};
 use crate::domain::Timestamp;
 use crate::domain::name::GatewayName;
 use crate::evidence::EvidenceLog;
@@ -69,10 +69,21 @@ pub(super) enum Cause {
     Key(#[from] NoteError),
     #[error("no randomness")]
     Random,
+    #[error("this gateway has another certificate")]
+    Renewed,
+}
+
+impl Cause {
+    /// Whether it is this gateway's own will, and nothing is wrong.
+    pub(super) const fn is_own(&self) -> bool {
+        matches!(self, Self::Renewed)
+    }
 }
 
 fn status_text(status: &tonic::Status) -> String {
-    format!("the control plane ended it: {}: {}", status.code(), status.message())
+    let text = format!("the control plane ended it: {}: {}", status.code(), status.message());
+    // A certificate that is not taken is told after the handshake, as whatever is asked first fails.
+    if super::connect::is_parted(status) { format!("{text}: {}", super::connect::PARTED) } else { text }
 }
 
 impl From<tonic::Status> for Cause {
@@ -106,6 +117,7 @@ pub(super) struct Session<'f> {
     /// What renewals of this stream show; `None` before the control plane welcomed us: nothing is said before.
     challenge: Option<Vec<u8>>,
     meter: Arc<Meter>,
+    trust: Arc<Trust>,
     /// Renewals of this stream, counted.
     renewals: u64,
     renewed: bool,
@@ -138,6 +150,7 @@ impl<'f> Session<'f> {
             position: 0,
             challenge: None,
             meter: parts.meter.clone(),
+            trust: parts.trust.clone(),
             renewals: 0,
             renewed: false,
         }
@@ -166,7 +179,7 @@ impl<'f> Session<'f> {
         let meter = self.meter.clone();
         let mut renewals = tokio::time::interval(RENEW_INTERVAL);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let clock = self.clock.clone();
+        let (clock, trust) = (self.clock.clone(), self.trust.clone());
         loop {
             tokio::select! {
                 message = incoming.message() => match message? {
@@ -179,6 +192,7 @@ impl<'f> Session<'f> {
                 },
                 _ = renewals.tick() => self.renew(&up)?,
                 () = clock.due() => self.renew(&up)?,
+                () = trust.renewed.notified() => return Err(Cause::Renewed),
                 () = self.shown.read() => self.renew(&up)?,
                 () = meter.wanted() => self.ask_for_uses(&up)?,
                 () = self.outbox.changed.notified() => self.acknowledge(&up)?,
@@ -255,6 +269,7 @@ impl<'f> Session<'f> {
         self.renewed = true;
         self.metrics.renewed();
         self.follower.govern(authority.policy_in_force);
+        self.trust.tell(&authority.trust);
         let place = self.asked.iter().position(|asked| asked.nonce.as_slice() == authority.nonce);
         if let Some(asked) = place.and_then(|place| self.asked.drain(..=place).next_back()) {
             self.outbox.confirm(asked.position);

@@ -194,6 +194,7 @@ async fn house_of(name: &str) -> House {
     let (evidence, options) = (dir.path().join("evidence"), JournalOptions::default());
     let (log, _) = EvidenceLog::open(&evidence, origin, key, &writer, options, clock.clone()).unwrap();
     let parts = Parts {
+        trust: Arc::default(),
         endpoint: ControlEndpoint {
             address: format!("https://localhost:{port}").parse().unwrap(),
             ca_file: write(dir.path(), "ca.pem", &ca),

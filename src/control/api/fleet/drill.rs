@@ -1,6 +1,7 @@
-//! Drills: how long a change takes through every gateway, with one that ends nothing.
+//! Drills: how long a grant takes to every gateway, and how long its end.
 //!
-//! It goes the whole way of a halt: stored, pushed, published, running calls looked at, acknowledged and signed; and back.
+//! It goes the whole way of any other grant and of any other revocation: stored, pushed, published, running calls looked at,
+//! acknowledged and signed. Nobody can use it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use tonic::Status;
 
 use super::super::super::authorize::Caller;
+use super::super::super::drill::REASON;
 use super::super::super::plan::Refused;
 use super::super::error::refused;
 use super::FleetService;
@@ -16,8 +18,6 @@ use crate::wire::v1;
 
 /// For one step, unless told otherwise.
 const STEP: Duration = Duration::from_secs(10);
-/// Why, in the evidence.
-const REASON: &str = "a drill";
 
 /// Both steps on one gateway.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,21 +32,22 @@ impl FleetService {
             return Err(refused(Refused::Conflict("another drill is under way".to_owned())));
         };
         let wait_ms = if wait_ms == 0 { u64::try_from(STEP.as_millis()).unwrap_or(u64::MAX) } else { wait_ms };
-        // One that was broken off is ended first.
+        // One that was broken off is ended first, also by an earlier version, which halted.
         if self.handle.model().halts.contains_key(&HaltScope::Drill) {
             self.handle.resume(caller, HaltScope::Drill, REASON.to_owned()).await.map_err(refused)?;
         }
+        self.handle.end_drill().await.map_err(refused)?;
         let mut took: BTreeMap<String, Took> =
             self.handle.gateways().into_iter().map(|gateway| (gateway.name.to_string(), Took::default())).collect();
         let began = self.handle.shared().clock.since_boot();
-        let done = self.handle.halt(caller, HaltScope::Drill, REASON.to_owned()).await.map_err(refused)?;
-        for (gateway, after) in self.step(done.revision, began, wait_ms, "cut").await {
-            took.entry(gateway).or_default().cut = Some(after);
-        }
-        let began = self.handle.shared().clock.since_boot();
-        let done = self.handle.resume(caller, HaltScope::Drill, REASON.to_owned()).await.map_err(refused)?;
+        let done = self.handle.begin_drill().await.map_err(refused)?;
         for (gateway, after) in self.step(done.revision, began, wait_ms, "allow").await {
             took.entry(gateway).or_default().allow = Some(after);
+        }
+        let began = self.handle.shared().clock.since_boot();
+        let revision = self.handle.end_drill().await.map_err(refused)?;
+        for (gateway, after) in self.step(revision, began, wait_ms, "cut").await {
+            took.entry(gateway).or_default().cut = Some(after);
         }
         self.handle.note_drill(caller, summary(&took)).await.map_err(refused)?;
         let micros =

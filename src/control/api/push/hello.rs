@@ -2,6 +2,8 @@
 //!
 //! A certificate alone takes no gateway's place: without the key nothing is sent down, and the stream that is there goes on.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Status, Streaming};
 
@@ -10,6 +12,7 @@ use super::super::super::authority::AuthorityKey;
 use super::super::super::logs::{self, LogFault};
 use super::super::super::model::Model;
 use super::super::super::plan::Refused;
+use super::super::super::trust::Held;
 use super::super::ApiError;
 use super::{HELLO_PATIENCE, Session, Shown, Up, alarm, in_good_standing, stated};
 use crate::domain::name::GatewayName;
@@ -43,7 +46,7 @@ impl Greeted {
         let mut challenge = [0; 16];
         aws_lc_rs::rand::fill(&mut challenge).map_err(|_| Refused::Unavailable)?;
         let now = handle.shared().clock.now();
-        let opened = logs::opened(&handle.model(), now, &name, &hello.evidence_key).map(|plan| plan.answer);
+        let opened = logs::shown(&handle.model(), now, &name, &hello.evidence_key).map(|plan| plan.answer);
         let known = opened.and_then(|cosigned_size| {
             let key = hello.evidence_key.parse().map_err(|_| LogFault::Key(name.clone()))?;
             Ok((key, cosigned_size))
@@ -69,7 +72,7 @@ impl Greeted {
     pub(super) async fn attached(
         self,
         incoming: &mut Streaming<v1::GatewayMessage>,
-        authority: AuthorityKey,
+        (authority, trust): (AuthorityKey, Arc<Held>),
         sender: mpsc::Sender<Result<v1::ControlMessage, Status>>,
         stop: watch::Receiver<bool>,
     ) -> Result<(Session, u64, oneshot::Receiver<()>), ApiError> {
@@ -96,7 +99,7 @@ impl Greeted {
         // Expelled meanwhile: whoever did it found no stream to end.
         in_good_standing(&shared, &name).inspect_err(|_| shared.fleet.detach(&name, id))?;
         tracing::info!(gateway = %name, revision = hello.revision, version = %hello.version, "a gateway attached");
-        let session = Session { shared, handle, authority, name, id, key, challenge, sender, stop };
+        let session = Session { shared, handle, authority, trust, name, id, key, challenge, sender, stop };
         Ok((session, holds, replaced))
     }
 }

@@ -103,6 +103,7 @@ impl Session {
             gateway: self.name.to_string(),
             committed,
             policy_in_force,
+            trust: self.trust.told(),
         };
         let signed = self.authority.sign(&authority).map_err(|error| self.broken(&error))?;
         self.send(Down::Authority(signed)).await

@@ -2,8 +2,12 @@
 
 use tonic::Code;
 
+use super::super::super::authorize::Caller;
+use super::super::super::record::{GatewayRecord, Standing};
 use super::gateway::Gateway;
 use super::plane::Bench;
+use crate::domain::Clock as _;
+use crate::domain::name::GatewayName;
 use crate::evidence::checkpoint::{Checkpoint, EvidenceKey};
 use crate::evidence::statement::StatementKind;
 use crate::evidence::tree::{CompactRange, Hash, TreeHead, leaf_hash};
@@ -76,7 +80,7 @@ async fn a_log_that_grows_is_cosigned_also_over_a_restart_of_the_control_plane()
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("2 records, and 3 were cosigned"), "{refused}");
     bench.stop().await;
-    assert_eq!((operations(&bench, "log.opened"), operations(&bench, "log.refused")), (1, 1));
+    assert_eq!((operations(&bench, "log.opened"), operations(&bench, "log.refused")), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,15 +151,30 @@ async fn who_has_the_certificate_and_not_the_evidence_key_takes_nobodys_place() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_log_is_taken_note_of_before_its_key_was_shown() {
+async fn a_certificate_brings_no_evidence_key_of_its_own_also_before_anything_was_cosigned() {
     let mut bench = Bench::start().await;
     let claimed = EvidenceKey::generate().unwrap().0;
-    let impostor = Gateway::greeted(&bench, "one", claimed, 0, 0).await.unwrap();
-    drop(impostor);
+    let refused = Gateway::greeted(&bench, "one", claimed.clone(), 0, 0).await.err().unwrap();
+    assert!(refused.message().contains("another evidence key"), "{refused}");
     let one = cosigned(&bench).await;
     drop(one);
+    // Nor where none is recorded: by an earlier version, for a gateway that never came.
+    let name: GatewayName = "three".parse().unwrap();
+    let record = GatewayRecord {
+        name: name.clone(),
+        standing: Standing::Good,
+        registered: bench.clock.now(),
+        hosts: Vec::new(),
+        token: None,
+        client_key: None,
+        scope: Default::default(),
+        attested: None,
+    };
+    bench.handle().put_gateway(&Caller::System, record).await.unwrap();
+    let refused = Gateway::greeted(&bench, "three", claimed, 0, 0).await.err().unwrap();
+    assert!(refused.message().contains("fleet invite three"), "{refused}");
     bench.stop().await;
-    assert_eq!((operations(&bench, "log.opened"), operations(&bench, "log.refused")), (1, 0));
+    assert_eq!((operations(&bench, "log.opened"), operations(&bench, "log.refused")), (2, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
@@ -17,7 +18,8 @@ use super::super::super::sample;
 use super::super::super::{ControlHandle, ControlPlane, Core};
 use crate::domain::Clock;
 use crate::domain::clock::ManualClock;
-use crate::evidence::checkpoint::EvidenceKey;
+use crate::domain::name::GatewayName;
+use crate::evidence::checkpoint::{EvidenceKey, Origin};
 use crate::evidence::cosignature::CosignerKey;
 use crate::settings::ControlSettings;
 use crate::wire::v1;
@@ -84,7 +86,7 @@ impl Bench {
         // Certificates are checked by the machine's clock.
         let clock = Arc::new(ManualClock::at(crate::clock::SystemClock.now()));
         let pki = dir.path().join("pki");
-        let ca = enrol::init(&pki, "example.org", &[], clock.as_ref()).unwrap();
+        let ca = enrol::init(&pki, "example.org", &[], clock.as_ref()).await.unwrap();
         let text = format!(
             "role: control\ntrust_domain: example.org\nstate_dir: {}\ngrpc_address: 127.0.0.1:0\nhttp_address: 127.0.0.1:0\n\
              https_address: 127.0.0.1:0\npublic_url: https://localhost:7444\n\
@@ -132,8 +134,10 @@ impl Bench {
             enrol::ensure_person(&self.handle(), person, &self.dir.path().join("people").join(name)).await.unwrap();
         }
         for name in ["one", "two"] {
-            let name = name.parse().unwrap();
-            enrol::ensure_gateway(&self.handle(), &name, self.clock.now()).await.unwrap();
+            let name: GatewayName = name.parse().unwrap();
+            let origin: Origin = format!("portcullis/gateway/{name}").parse().unwrap();
+            let key = self.evidence_key(name.as_str()).verifier(&origin).to_string();
+            enrol::ensure_gateway(&self.handle(), &name, &key, self.clock.now()).await.unwrap();
         }
     }
 
@@ -148,7 +152,7 @@ impl Bench {
         if let Some(subject) = subject {
             let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
             let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-            self.ca.issue(&subject, &certificate, &key, &crate::clock::SystemClock).unwrap();
+            self.ca.issue(&subject, &certificate, &key, &crate::clock::SystemClock).await.unwrap();
             let read = |path: &Path| std::fs::read(path).unwrap();
             tls = tls.identity(Identity::from_pem(read(&certificate), read(&key)));
         }
@@ -165,7 +169,7 @@ impl Bench {
         if let Some(subject) = subject {
             let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
             let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-            self.ca.issue(&subject, &certificate, &key, &crate::clock::SystemClock).unwrap();
+            self.ca.issue(&subject, &certificate, &key, &crate::clock::SystemClock).now_or_never().unwrap().unwrap();
             let both = [std::fs::read(key).unwrap(), std::fs::read(certificate).unwrap()].concat();
             client = client.identity(reqwest::Identity::from_pem(&both).unwrap());
         }

@@ -230,6 +230,7 @@ async fn an_expelled_gateway_is_answered_no_more() {
         token: None,
         client_key: None,
         scope: Default::default(),
+        attested: None,
     };
     bench.handle().put_gateway(&Caller::System, expelled).await.unwrap();
     // At once: nobody waits for its next renewal.
