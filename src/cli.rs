@@ -4,6 +4,7 @@
 //! Portcullis goes through `crate::app`. Nothing here decides about access, and nothing else parses arguments.
 
 mod apply;
+mod breakglass;
 mod can_i;
 mod change;
 mod completion;
@@ -125,6 +126,9 @@ enum Command {
     /// Changes of catalog and policy that wait for another person
     #[command(subcommand)]
     Change(change::Change),
+    /// Access at once in an emergency, and its reviews
+    #[command(subcommand, name = "breakglass", visible_alias = "break-glass")]
+    BreakGlass(breakglass::BreakGlass),
     /// Live, time-boxed permissions
     #[command(subcommand)]
     Grant(grant::Grant),
@@ -253,6 +257,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Logout(command) => asking(command.run(&context)),
         Command::Policy(command) => asking(command.run(&context)),
         Command::Change(command) => asking(command.run(&context)),
+        Command::BreakGlass(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),
         Command::Fleet(command) => asking(command.run(&context)),

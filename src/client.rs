@@ -4,6 +4,7 @@
 //! serialisable as the JSON that scripts rely on. The server's certificate must come from the pinned CA; no system
 //! trust is consulted, and a gateway's certificate from that CA is not the server's. Nothing here prints, and nothing here knows how the control plane works inside.
 
+mod breakglass;
 mod changes;
 mod context;
 pub mod evidence;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::Timestamp;
 use crate::domain::grant::{Binding, Grant, Limits, Lineage, Origin, Revocation, UsesPer, Window};
-use crate::domain::name::{ApprovalId, GrantId, RequestId};
+use crate::domain::name::{ApprovalId, BreakGlassId, GrantId, RequestId};
 use crate::domain::principal::CertificateThumbprint;
 use crate::domain::resource::Span;
 
@@ -97,6 +97,7 @@ impl From<&Grant> for v1::Grant {
                 until: grant.lineage.until.iter().map(ToString::to_string).collect(),
                 origin: grant.lineage.origin.as_deref().map(v1::GrantOrigin::from),
                 exception: grant.lineage.exception.as_ref().map(ToString::to_string).unwrap_or_default(),
+                break_glass: grant.lineage.break_glass.map(|id| id.bits().to_be_bytes().to_vec()).unwrap_or_default(),
             }),
             revoked: grant.revoked.as_ref().map(|r| v1::Revocation {
                 at_unix_us: r.at.unix_micros(),
@@ -134,6 +135,10 @@ impl TryFrom<v1::Grant> for Grant {
                 exception: match lineage.exception.as_str() {
                     "" => None,
                     name => Some(parsed("exception", name)?),
+                },
+                break_glass: match lineage.break_glass.as_slice() {
+                    [] => None,
+                    id => Some(BreakGlassId::from_bits(bytes128("break_glass", id)?)),
                 },
             },
             revoked: message

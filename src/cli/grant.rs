@@ -472,6 +472,7 @@ fn details(shown: &ShownGrant, now: Timestamp) -> Human {
         ("ticket", grant.lineage.ticket.clone().unwrap_or_default()),
         ("until", listed(grant.lineage.until.iter().map(ToString::to_string).collect())),
         ("request", grant.lineage.origin.as_ref().map(|origin| origin.request.to_string()).unwrap_or_default()),
+        ("break-glass", grant.lineage.break_glass.map(|id| id.to_string()).unwrap_or_default()),
         ("policy", grant.lineage.origin.as_ref().map(|it| format!("version {}", it.policy)).unwrap_or_default()),
         ("created", format!("{} by {}", both(grant.lineage.created, now), grant.lineage.created_by)),
         ("revoked", revoked.unwrap_or_default()),

@@ -231,6 +231,6 @@ fn held(model: &Model, identity: &IdentityName) -> BTreeSet<String> {
         .collect()
 }
 
-fn spelled(permission: &Permission) -> Vec<String> {
+pub(super) fn spelled(permission: &Permission) -> Vec<String> {
     permission.actions.iter().map(|action| format!("{}:{action}", permission.resource)).collect()
 }

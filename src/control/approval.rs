@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use super::model::Model;
 use super::plan::Refused;
-use super::policy::{Actor, Answer, PolicySet, Question, Step};
+use super::policy::{Actor, Answer, PolicySet, Proof, Question, Step};
 use super::record::Person;
 use crate::domain::Timestamp;
+use crate::domain::breakglass::SignedIn;
 use crate::domain::identity::IdentitySpec;
 use crate::domain::name::{OwnerName, RoleName};
 use crate::domain::request::{Approvers, Ask, Finding, Requester, Stage};
@@ -73,6 +74,16 @@ impl<'a> Subject<'a> {
     /// # Errors
     /// [`Refused::NotFound`] when the identity or the resource is not there any more.
     pub fn answer(&self, step: Step, actor: &Actor, permission: &Permission) -> Result<Answer, Refused> {
+        self.proven_answer(step, actor, permission, None)
+    }
+
+    fn proven_answer(
+        &self,
+        step: Step,
+        actor: &Actor,
+        permission: &Permission,
+        proof: Option<Proof<'_>>,
+    ) -> Result<Answer, Refused> {
         Ok(self.set.ask(&Question {
             step,
             actor,
@@ -85,7 +96,26 @@ impl<'a> Subject<'a> {
             lead: self.lead,
             counted: self.ask.limits.is_counted(),
             together: self.together,
+            proof,
         }))
+    }
+
+    /// What policy says of somebody who breaks glass, having signed in like this, of all permissions together.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub fn emergency(&self, actor: &Actor, signed_in: &SignedIn, now: Timestamp) -> Result<Answer, Refused> {
+        let age = Span::new(now.saturating_since(signed_in.at));
+        let proof = Proof { age, acr: signed_in.acr.as_deref(), amr: &signed_in.amr };
+        let mut merged = Answer { allows: !self.permissions.is_empty(), ..Answer::default() };
+        for permission in self.permissions {
+            let answer = self.proven_answer(Step::BreakGlass, actor, permission, Some(proof))?;
+            merged.allows &= answer.allows;
+            merged.rules.extend(answer.rules);
+            merged.findings.extend(answer.findings);
+            merged.longest = shorter(merged.longest, answer.longest);
+        }
+        Ok(merged)
     }
 
     /// What policy says of whoever asks, of all permissions together: the strictest of each. Stages name owners, not what

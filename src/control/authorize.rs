@@ -138,6 +138,14 @@ pub enum Operation {
     ReadChanges,
     /// Approves, denies or takes back such a change: whose word counts is looked at there.
     DecideChange,
+    /// Gets access at once: policy says who may.
+    BreakGlass,
+    /// Sees who broke glass.
+    ReadBreakGlass,
+    /// Ends what was opened before its time: whom it concerns is looked at there.
+    CloseBreakGlass,
+    /// Closes the review: whose word counts is looked at there.
+    ReviewBreakGlass,
     /// Sees the policy.
     ReadPolicy,
     /// Puts another policy into force.
@@ -152,7 +160,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -180,6 +188,10 @@ impl Operation {
         Self::CancelRequest,
         Self::ReadChanges,
         Self::DecideChange,
+        Self::BreakGlass,
+        Self::ReadBreakGlass,
+        Self::CloseBreakGlass,
+        Self::ReviewBreakGlass,
         Self::ReadPolicy,
         Self::PublishPolicy,
         Self::QueryEvidence,
@@ -225,6 +237,10 @@ impl Operation {
             Self::CancelRequest => "cancel_request",
             Self::ReadChanges => "read_changes",
             Self::DecideChange => "decide_change",
+            Self::BreakGlass => "break_glass",
+            Self::ReadBreakGlass => "read_break_glass",
+            Self::CloseBreakGlass => "close_break_glass",
+            Self::ReviewBreakGlass => "review_break_glass",
             Self::ReadPolicy => "read_policy",
             Self::PublishPolicy => "publish_policy",
             Self::QueryEvidence => "query_evidence",
@@ -271,6 +287,8 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::CreateRequest | O::ReadRequests | O::DecideRequest | O::CancelRequest | O::ReadPolicy, _) => Rule::Allow,
         // Whoever answers for what a change touches may decide it.
         (O::ReadChanges | O::DecideChange, _) => Rule::Allow,
+        // The same of an emergency; that machines have none stands above.
+        (O::BreakGlass | O::ReadBreakGlass | O::CloseBreakGlass | O::ReviewBreakGlass, _) => Rule::Allow,
         (O::PublishPolicy, R::Security | R::Owner | R::Developer) => Rule::Deny,
 
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::WatchGrants | O::Describe, _) => Rule::Allow,
@@ -359,6 +377,7 @@ mod tests {
             roles: roles.to_vec(),
             speaks_for: vec!["orders".parse().unwrap()],
             token: Digest::of("t"),
+            signed_in: None,
         }))
     }
 
@@ -391,6 +410,10 @@ mod tests {
         cancel_request       + + + + - - +
         read_changes         + + + + - - -
         decide_change        + + + + - - -
+        break_glass          + + + + - - -
+        read_break_glass     + + + + - - -
+        close_break_glass    + + + + - - -
+        review_break_glass   + + + + - - -
         read_policy          + + + + - - -
         publish_policy       + - - - - - -
         query_evidence       + + - - - - -

@@ -170,6 +170,7 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         | Record::Policy(_)
         | Record::Request(_)
         | Record::Proposal(_)
+        | Record::BreakGlass(_)
         | Record::Ticket(_) => None,
     }
 }

@@ -96,6 +96,7 @@ pub fn plan_create(
         until: super::tickets::bound_to(model, request.ticket.as_deref(), &request.until)?,
         origin: None,
         exception,
+        break_glass: None,
     };
     Ok(issue(request, permissions, window, &lineage, id))
 }

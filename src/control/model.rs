@@ -19,6 +19,7 @@ use super::policy::InForce;
 use super::record::ledger::Ledger;
 use super::record::{Change, Digest, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing};
 use crate::domain::Timestamp;
+use crate::domain::breakglass::BreakGlass;
 use crate::domain::change::Proposal;
 use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
@@ -26,8 +27,8 @@ use crate::domain::grant::Grant;
 use crate::domain::halt::{Halt, HaltScope};
 use crate::domain::identity::{Authenticator, Identity};
 use crate::domain::name::{
-    ChangeId, ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName,
-    RouteName, TicketSourceName,
+    BreakGlassId, ChangeId, ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName,
+    RoleName, RouteName, TicketSourceName,
 };
 use crate::domain::principal::SpiffeId;
 use crate::domain::request::{Request, Requester};
@@ -145,6 +146,8 @@ pub struct Model {
     pub request_key_ages: OrdSet<(RequestId, Requester, String)>,
     /// Changes of catalog and policy that took, or take, another person's word.
     pub proposals: OrdMap<ChangeId, Kept<Proposal>>,
+    /// Every time that somebody broke glass, whose review is open or was closed lately.
+    pub broken: OrdMap<BreakGlassId, Kept<BreakGlass>>,
     /// Those that have not ended; the others are read from the store.
     pub grants: OrdMap<GrantId, Kept<Grant>>,
     /// The same by whose they are.
@@ -221,6 +224,7 @@ impl Model {
             Record::Policy(it) => self.policy = InForce::later(self.policy.take(), it),
             Record::Request(it) => self.put_request(it, revision),
             Record::Proposal(it) => drop(self.proposals.insert(it.id, Kept::new(it, revision))),
+            Record::BreakGlass(it) => drop(self.broken.insert(it.id, Kept::new(it, revision))),
             Record::Person(it) => drop(self.people.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
@@ -415,6 +419,7 @@ impl Model {
             Record::Policy(_) => {}
             Record::Request(it) => self.forget_request(it.id),
             Record::Proposal(it) => drop(self.proposals.remove(&it.id)),
+            Record::BreakGlass(it) => drop(self.broken.remove(&it.id)),
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),

@@ -203,6 +203,7 @@ impl ControlPlane {
             certificate: read(&settings.tls.certificate_file)?,
             key: read_secret(&settings.tls.key_file)?,
             client_ca: read(&settings.tls.client_ca_file)?,
+            break_glass: settings.break_glass,
             max_message_bytes: settings.limits.max_message_bytes,
             secrets_dir: settings.state_dir.join("secrets"),
             places: Arc::new(Semaphore::new(settings.limits.max_connections)),

@@ -13,9 +13,9 @@ mod set;
 use std::sync::Arc;
 
 pub use cases::Outcome;
-pub use evaluate::{Actor, Answer, Question, Step};
+pub use evaluate::{Actor, Answer, Proof, Question, Step};
 pub use publish::{check, plan_publish, plan_publish_as};
-pub use set::{PolicySet, Rule};
+pub use set::{PolicySet, Rule, RuleOf};
 
 use super::record::{PolicyFile, PolicyRecord};
 

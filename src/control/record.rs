@@ -8,6 +8,8 @@ pub mod ledger;
 mod policy;
 mod ticket;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use gateway::{GatewayRecord, JoinToken, LogRecord, SealedLog, Standing};
@@ -16,6 +18,7 @@ pub use policy::{PolicyFile, PolicyRecord};
 pub use ticket::TicketRecord;
 
 use crate::domain::Timestamp;
+use crate::domain::breakglass::{BreakGlass, SignedIn};
 use crate::domain::change::Proposal;
 use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
@@ -174,6 +177,9 @@ pub struct Person {
     pub speaks_for: Vec<OwnerName>,
     /// Of the token that proves it is them.
     pub token: Digest,
+    /// Of a caller who signed in where people do: how, and when. Never kept.
+    #[serde(skip)]
+    pub signed_in: Option<Arc<SignedIn>>,
 }
 
 impl Person {
@@ -214,6 +220,7 @@ pub enum Record {
     Policy(PolicyRecord),
     Request(Box<Request>),
     Proposal(Box<Proposal>),
+    BreakGlass(Box<BreakGlass>),
     Grant(GrantRecord),
     Ledger(Ledger),
     Person(Person),
@@ -259,6 +266,7 @@ impl Record {
             Self::Policy(it) => policy_key(it.version),
             Self::Request(it) => request_key(it.id),
             Self::Proposal(it) => format!("{ROOT}change/{}", it.id),
+            Self::BreakGlass(it) => format!("{ROOT}breakglass/{}", it.id),
             Self::Grant(it) => grant_key(it.grant.id),
             Self::Ledger(it) => format!("{ROOT}uses/{}", it.grant),
             Self::Person(it) => format!("{ROOT}person/{}", it.name),
@@ -285,6 +293,7 @@ impl Record {
             Self::Policy(it) => serde_json::to_value(it),
             Self::Request(it) => serde_json::to_value(it),
             Self::Proposal(it) => serde_json::to_value(it),
+            Self::BreakGlass(it) => serde_json::to_value(it),
             Self::Grant(it) => serde_json::to_value(it),
             Self::Ledger(it) => serde_json::to_value(it),
             Self::Person(it) => serde_json::to_value(it),
@@ -322,6 +331,7 @@ impl Record {
             "policy" => Self::Policy(read(key, value)?),
             "request" => Self::Request(read(key, value)?),
             "change" => Self::Proposal(read(key, value)?),
+            "breakglass" => Self::BreakGlass(read(key, value)?),
             "grant" => Self::Grant(read(key, value)?),
             "uses" => Self::Ledger(read(key, value)?),
             "person" => Self::Person(read(key, value)?),

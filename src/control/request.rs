@@ -260,6 +260,7 @@ fn settle(
         until: tickets::bound_of(model, &request.ask)?,
         origin: Some(Box::new(origin)),
         exception: None,
+        break_glass: None,
     };
     let grants = grant::issue(&asked, good.permissions, good.window, &lineage, || GrantId::from_bits(draw()));
     request.state = State::Granted;

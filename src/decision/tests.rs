@@ -53,6 +53,7 @@ fn grant(id: u128) -> Grant {
             until: Vec::new(),
             origin: None,
             exception: None,
+            break_glass: None,
         },
         revoked: None,
     }

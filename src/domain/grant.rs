@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{
-    ActionName, ApprovalId, ExceptionName, GrantId, IdentityName, OwnerName, ParameterName, RequestId, ResourceName,
-    RoleName,
+    ActionName, ApprovalId, BreakGlassId, ExceptionName, GrantId, IdentityName, OwnerName, ParameterName, RequestId,
+    ResourceName, RoleName,
 };
 use super::principal::{CertificateThumbprint, SpiffeId};
 use super::resource::Span;
@@ -175,6 +175,9 @@ pub struct Lineage {
     /// The exception under which it was made by hand, where a policy was in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exception: Option<ExceptionName>,
+    /// The break-glass that it came of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BreakGlassId>,
 }
 
 /// The request that a grant answers, and on what ground.

@@ -5,6 +5,7 @@
 
 mod calls;
 mod effect;
+mod emergency;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::query::{Filter, Found, Query, QueryError};
 use super::storage::Storage;
 use super::tree::leaf_hash;
 use crate::domain::Timestamp;
-use crate::domain::name::{ApprovalId, CallId, ChangeId, GrantId, RequestId};
+use crate::domain::name::{ApprovalId, BreakGlassId, CallId, ChangeId, GrantId, RequestId};
 
 pub use effect::ApprovalStory;
 
@@ -43,6 +44,7 @@ pub enum Subject {
     Request,
     Approval,
     Change,
+    BreakGlass,
 }
 
 /// A line of a story: one record.
@@ -113,6 +115,10 @@ pub struct Story {
     /// The change of catalog or policy as its last record tells it: who wanted it, what it did, who approved seeing what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<Value>,
+    /// The break-glass as its last record tells it: who opened it, having signed in how, whom it concerns, what its review
+    /// came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<Value>,
     /// What was granted, and what came of it.
     pub grants: Vec<GrantStory>,
     /// Everything in the order of time.
@@ -124,6 +130,7 @@ pub struct Story {
 struct Ties {
     request: Option<RequestId>,
     change: Option<ChangeId>,
+    broken: Option<BreakGlassId>,
     /// The revision in which the change came true: what it put in place is told there.
     applied: Option<u64>,
     grants: BTreeSet<GrantId>,
@@ -143,6 +150,7 @@ pub fn explain(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<Story
         approvals: Vec::new(),
         policy: None,
         change: None,
+        break_glass: None,
         grants: Vec::new(),
         timeline: alone,
     };
@@ -225,6 +233,10 @@ fn ties(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<(Subject, Ti
                 ties.grants.insert(grant);
             }
             "change" if change.object == ChangeId::from_bits(id).to_string() => subject = Some(Subject::Change),
+            "breakglass" if change.object == BreakGlassId::from_bits(id).to_string() => {
+                subject = Some(Subject::BreakGlass);
+                ties.broken = Some(BreakGlassId::from_bits(id));
+            }
             kind @ ("request" | "change") => {
                 let approvals = after.get("approvals").and_then(Value::as_array);
                 let names = |given: &Value| given.get("id").and_then(Value::as_str) == Some(&approval.to_string());
@@ -270,6 +282,7 @@ fn ties(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<(Subject, Ti
             }
         })?;
     }
+    emergency::tie(control, &mut ties)?;
     Ok(Some((subject, ties, alone)))
 }
 
@@ -329,6 +342,7 @@ fn take_change(
             }
             true
         }
+        "breakglass" => emergency::take(change, ties, story),
         // What a grant ends with, and what gateways had to show for it.
         "ticket" => grants.values().any(|grant| {
             let until = grant.made.as_ref().and_then(|made| made.pointer("/lineage/until")).and_then(Value::as_array);
@@ -386,6 +400,7 @@ fn words(change: &Change<'_>) -> String {
             let why = text("/reason").map(|reason| format!(", because: {reason}")).unwrap_or_default();
             format!(" of {}{why}", named.join(", "))
         }
+        "breakglass.opened" => emergency::words(change),
         "grant.created" => format!(
             " to {} on {}",
             text("/grant/identity").unwrap_or_default(),

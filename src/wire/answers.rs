@@ -3,6 +3,7 @@
 //! These are the JSON documents of the command line and of the HTTP API. They know the domain and the generated messages,
 //! not how they are shown.
 
+mod breakglass;
 mod changes;
 mod documents;
 
@@ -13,6 +14,7 @@ use super::{WireError, bytes128, v1};
 use crate::domain::Timestamp;
 pub use crate::domain::change::Effect;
 use crate::domain::grant::{Grant, GrantState};
+pub use breakglass::{BreakGlassAnswer, BreakGlassList, ShownBreakGlass};
 pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
 
 use crate::domain::name::{CallId, GrantId};

@@ -11,6 +11,7 @@
 
 mod access;
 mod archive;
+mod breakglass;
 mod call;
 mod cli;
 mod cli_dev;

@@ -27,6 +27,7 @@ macro_rules! scenarios {
 scenarios! {
     s01_access_is_bounded_and_short_lived = "01-short-lived-key.md";
     s03_a_window_opens_and_closes_by_itself = "03-maintenance-window.md";
+    s05_break_glass_is_at_once_short_and_reviewed_by_somebody_else = "05-break-glass.md";
     s06_a_purpose_that_does_not_fit_takes_another_approver = "06-purpose.md";
     s08_a_pipeline_has_access_for_its_job = "08-pipeline.md";
     s10_approval_enforcement_and_evidence_are_one = "10-one-control-plane.md";

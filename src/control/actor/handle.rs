@@ -1,5 +1,6 @@
 //! What the rest of the control plane asks the writer for: one method per command, and the model to read.
 
+mod breakglass;
 mod changes;
 mod requests;
 mod tickets;

@@ -23,6 +23,7 @@ use super::fleet::FleetService;
 use super::identify::Identifier;
 use super::push::GrantStreamService;
 use crate::serve::{Connection, Listener};
+use crate::settings::control::BreakGlassSettings;
 use crate::wire::{MAX_GATEWAY_MESSAGE_BYTES, v1};
 
 /// Requests at the same time on one connection; a gateway needs two, the command line one.
@@ -50,6 +51,8 @@ pub(in super::super) struct Api {
     /// PEM: whose client certificates are taken.
     pub(in super::super) client_ca: Vec<u8>,
     pub(in super::super) max_message_bytes: usize,
+    /// Bounds on break-glass.
+    pub(in super::super) break_glass: BreakGlassSettings,
     /// Where the secrets of ticket sources are.
     pub(in super::super) secrets_dir: PathBuf,
     /// One per connection.
@@ -98,7 +101,7 @@ impl Api {
     pub(in super::super) fn json(&self, base: String) -> axum::Router {
         let desk = Desk::new(self.handle.clone(), self.secrets_dir.clone());
         super::json::router(super::json::Served {
-            access: AccessService::new(self.handle.clone(), desk.clone(), self.stop.clone()),
+            access: AccessService::new(self.handle.clone(), desk.clone(), self.break_glass, self.stop.clone()),
             desk,
             catalog: CatalogService { handle: self.handle.clone(), stop: self.stop.clone() },
             identifier: self.identifier(),
@@ -136,6 +139,7 @@ impl Api {
         let stream = GrantStreamService { handle, authority, stop };
         let limit = self.max_message_bytes;
         let desk = Desk::new(self.handle.clone(), self.secrets_dir);
+        let access = AccessService::new(self.handle.clone(), desk, self.break_glass, self.stop.clone());
         let router = Server::builder()
             .tls_config(tls)?
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
@@ -144,7 +148,7 @@ impl Api {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(InterceptorLayer::new(identifier.clone()))
             .add_service(
-                v1::access_server::AccessServer::new(AccessService::new(self.handle.clone(), desk, self.stop.clone()))
+                v1::access_server::AccessServer::new(access)
                     .max_decoding_message_size(limit)
                     .max_encoding_message_size(usize::MAX),
             )

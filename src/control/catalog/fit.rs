@@ -51,6 +51,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Policy(_)
             | Record::Request(_)
             | Record::Proposal(_)
+            | Record::BreakGlass(_)
             | Record::Ticket(_) => {}
         }
     }

@@ -115,6 +115,7 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         | Record::Policy(_)
         | Record::Request(_)
         | Record::Proposal(_)
+        | Record::BreakGlass(_)
         | Record::Ticket(_) => "",
     }
 }
@@ -141,6 +142,7 @@ pub(super) fn name(record: &Record) -> String {
         | Record::Policy(_)
         | Record::Request(_)
         | Record::Proposal(_)
+        | Record::BreakGlass(_)
         | Record::Ticket(_) => String::new(),
     }
 }
@@ -167,6 +169,7 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         | Record::Policy(_)
         | Record::Request(_)
         | Record::Proposal(_)
+        | Record::BreakGlass(_)
         | Record::Ticket(_) => Ok(serde_json::Value::Null),
     };
     spec.unwrap_or_default()

@@ -53,7 +53,8 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
             | Record::Token(_)
             | Record::Policy(_)
             | Record::Request(_)
-            | Record::Proposal(_) => {}
+            | Record::Proposal(_)
+            | Record::BreakGlass(_) => {}
         }
     }
     roles(before, after, changes, &mut found);

@@ -24,6 +24,7 @@ impl Model {
                 self.requests.get(&it.id).map(|k| k.revision).or(settled)
             }
             Record::Proposal(it) => self.proposals.get(&it.id).map(|k| k.revision),
+            Record::BreakGlass(it) => self.broken.get(&it.id).map(|k| k.revision),
             Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
             Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
             Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::evaluate::{Actor, Answer, Question, Step};
+use super::evaluate::{Actor, Answer, Proof, Question, Step};
 use super::set::PolicySet;
 use crate::domain::identity::IdentitySpec;
 use crate::domain::resource::{DEFAULT_AUTHORITY, Resource, ResourceSpec, Span};
@@ -61,6 +61,7 @@ fn outcome(set: &PolicySet, case: &Case) -> Outcome {
         step: match case.action {
             CaseAction::Request => Step::Request,
             CaseAction::Approve => Step::Approve,
+            CaseAction::BreakGlass => Step::BreakGlass,
         },
         actor: &actor,
         identity: (&case.identity.name, &identity),
@@ -72,6 +73,11 @@ fn outcome(set: &PolicySet, case: &Case) -> Outcome {
         lead: case.lead.unwrap_or(Span::new(std::time::Duration::ZERO)),
         counted: case.counted,
         together: &asked.chain(case.held.iter().cloned()).collect(),
+        proof: (case.action == CaseAction::BreakGlass).then(|| Proof {
+            age: case.signed_in.unwrap_or(Span::new(std::time::Duration::ZERO)),
+            acr: case.acr.as_deref(),
+            amr: &case.amr,
+        }),
     };
     let answer = set.ask(&question);
     Outcome { name: case.name.clone(), wrong: wrong(case, &answer), rules: answer.rules }

@@ -8,7 +8,7 @@ use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
 };
 
-use super::set::{PolicySet, schema};
+use super::set::{PolicySet, RuleOf, schema};
 use crate::domain::identity::{IdentityKind, IdentitySpec};
 use crate::domain::name::{ActionName, IdentityName, OwnerName, RoleName};
 use crate::domain::request::{Approvers, Finding};
@@ -21,6 +21,19 @@ pub enum Step {
     Request,
     /// Approving.
     Approve,
+    /// Breaking glass.
+    BreakGlass,
+}
+
+/// When and how somebody who breaks glass proved who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof<'a> {
+    /// How long ago.
+    pub age: Span,
+    /// How strongly, in the provider's words.
+    pub acr: Option<&'a str>,
+    /// By what.
+    pub amr: &'a [String],
 }
 
 /// Who does it.
@@ -71,6 +84,8 @@ pub struct Question<'a> {
     pub counted: bool,
     /// All that is asked for with all that is held, `resource:action`.
     pub together: &'a BTreeSet<String>,
+    /// Of whoever breaks glass.
+    pub proof: Option<Proof<'a>>,
 }
 
 /// What a set says.
@@ -106,7 +121,14 @@ impl PolicySet {
         let schema = schema()?;
         let identity = uid("Identity", question.identity.0.as_str())?;
         let resource = uid("Resource", question.resource.name.as_str())?;
-        let action = uid("Action", if question.step == Step::Request { "request" } else { "approve" })?;
+        let action = uid(
+            "Action",
+            match question.step {
+                Step::Request => "request",
+                Step::Approve => "approve",
+                Step::BreakGlass => "break_glass",
+            },
+        )?;
         let mut entities =
             vec![identity_entity(&identity, question.identity.1)?, resource_entity(&resource, question)?];
         let principal = match question.actor {
@@ -127,8 +149,12 @@ impl PolicySet {
         if let Some(error) = response.diagnostics().errors().next() {
             return Err(error.to_string());
         }
-        let rules = response.diagnostics().reason().map(ToString::to_string).collect();
-        Ok(self.answer(response.decision() == Decision::Allow, rules, question))
+        let rules: BTreeSet<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+        // INVARIANT: what was written before there was break-glass, or for everything, lets nobody break it.
+        let named = |id: &String| self.rules.get(id).is_some_and(|rule| rule.of == RuleOf::BreakGlass);
+        let allows = response.decision() == Decision::Allow;
+        let allows = allows && (question.step != Step::BreakGlass || rules.iter().any(named));
+        Ok(self.answer(allows, rules, question))
     }
 
     /// Obligations of the rules that decided: the strictest of each.
@@ -154,6 +180,7 @@ impl PolicySet {
             let what = match question.step {
                 Step::Request => format!("no rule lets this be asked for on {}", question.resource.name),
                 Step::Approve => "no rule lets them approve it".to_owned(),
+                Step::BreakGlass => format!("no rule lets them break glass on {}", question.resource.name),
             };
             answer.findings.push(Finding { code: "not_permitted".to_owned(), text: what });
         }
@@ -239,6 +266,11 @@ fn context(question: &Question<'_>, identity: EntityUid) -> Result<Context, Stri
         ("counted".to_owned(), flag(question.counted)),
         ("together".to_owned(), set(&mut question.together.iter().map(String::as_str))),
     ];
+    if let Some(proof) = &question.proof {
+        pairs.push(("signed_in".to_owned(), span(proof.age)));
+        pairs.push(("amr".to_owned(), set(&mut proof.amr.iter().map(String::as_str))));
+        pairs.extend(proof.acr.map(|acr| ("acr".to_owned(), string(acr))));
+    }
     pairs.extend(question.ticket.map(|ticket| ("ticket".to_owned(), string(ticket))));
     Context::from_pairs(pairs).map_err(text)
 }

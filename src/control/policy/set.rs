@@ -29,9 +29,23 @@ pub(super) fn schema() -> Result<&'static Schema, String> {
     SCHEMA.get_or_init(read).as_ref().map_err(Clone::clone)
 }
 
+/// What a rule is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleOf {
+    /// Asking, and whatever else it does not name alone.
+    #[default]
+    Requests,
+    /// Approving alone.
+    Approvals,
+    /// Breaking glass alone.
+    BreakGlass,
+}
+
 /// What the annotations of a rule say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
+    /// What it is of.
+    pub of: RuleOf,
     /// Whether it forbids.
     pub forbids: bool,
     /// Who must approve, of a rule that permits a request. Empty: nobody.
@@ -107,6 +121,12 @@ impl PolicySet {
         if faults.is_empty() { Ok(Self { policies, rules }) } else { Err(faults) }
     }
 
+    /// The longest that any rule lets be asked for, of those that say.
+    pub fn longest_request(&self) -> Option<Span> {
+        let requests = self.rules.values().filter(|rule| rule.of == RuleOf::Requests && !rule.forbids);
+        requests.filter_map(|rule| rule.max_duration).max()
+    }
+
     /// Each rule as Cedar writes it, by name.
     pub fn texts(&self) -> BTreeMap<String, String> {
         self.policies.policies().map(|policy| (policy.id().to_string(), policy.to_string())).collect()
@@ -129,7 +149,7 @@ fn located(file: &PolicyFile, error: &(impl std::fmt::Display + miette::Diagnost
 /// Reads the annotations of a rule.
 fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
     let mut faults = Vec::new();
-    let mut rule = Rule { forbids: policy.effect() == Effect::Forbid, quorum: 1, ..Rule::default() };
+    let mut rule = Rule { of: of(policy), forbids: policy.effect() == Effect::Forbid, quorum: 1, ..Rule::default() };
     let mut id = None;
     let mut says_who = false;
     for (key, value) in policy.annotations() {
@@ -175,11 +195,18 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
             _ => fault("is not an annotation: id, approvers, quorum, max_duration, expires, finding, says".to_owned()),
         }
     }
-    let permits_requests = !rule.forbids && !is_for(policy, "approve");
+    let permits_requests = !rule.forbids && rule.of == RuleOf::Requests;
+    let permits_breaking = !rule.forbids && rule.of == RuleOf::BreakGlass;
     if permits_requests && !says_who {
         faults.push("@approvers is missing: a rule that permits a request says who must approve, or none".to_owned());
     }
-    if !permits_requests && (says_who || rule.max_duration.is_some() || rule.expires.is_some()) {
+    if permits_breaking && (says_who || rule.expires.is_some()) {
+        faults
+            .push("@approvers and @expires are for requests: break-glass waits for nobody, it is reviewed".to_owned());
+    } else if !permits_requests
+        && !permits_breaking
+        && (says_who || rule.max_duration.is_some() || rule.expires.is_some())
+    {
         faults.push("@approvers, @max_duration and @expires are for rules that permit a request".to_owned());
     }
     if rule.quorum > 1 && rule.approvers.is_empty() {
@@ -192,9 +219,14 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
     }
 }
 
-fn is_for(policy: &Policy, action: &str) -> bool {
+/// What a rule is of: one that does not name its action alone is of requests too.
+fn of(policy: &Policy) -> RuleOf {
     match policy.action_constraint() {
-        ActionConstraint::Eq(uid) => uid.id().unescaped() == action,
-        ActionConstraint::Any | ActionConstraint::In(_) => false,
+        ActionConstraint::Eq(uid) => match uid.id().unescaped() {
+            "approve" => RuleOf::Approvals,
+            "break_glass" => RuleOf::BreakGlass,
+            _ => RuleOf::Requests,
+        },
+        ActionConstraint::Any | ActionConstraint::In(_) => RuleOf::Requests,
     }
 }

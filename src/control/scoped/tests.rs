@@ -105,6 +105,7 @@ fn grant(id: u128, identity: usize, resource: usize, over: bool) -> Change {
             ticket: None,
             origin: None,
             exception: None,
+            break_glass: None,
             until: Vec::new(),
         },
         revoked,

@@ -25,6 +25,7 @@ struct Revision {
     revision: u64,
 }
 
+mod breakglass;
 mod changes;
 
 fn request_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
@@ -37,7 +38,7 @@ fn grant_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [requests(), grants(), catalog(), changes::all()].into_iter().flatten().collect()
+    [requests(), grants(), catalog(), changes::all(), breakglass::all()].into_iter().flatten().collect()
 }
 
 fn requests() -> Vec<Operation> {
