@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod dev;
 mod evidence;
+mod exception;
 mod failure;
 mod fleet;
 mod gateway;
@@ -126,6 +127,9 @@ enum Command {
     /// Changes of catalog and policy that wait for another person
     #[command(subcommand)]
     Change(change::Change),
+    /// Leave from rules: by age, and later ends
+    #[command(subcommand)]
+    Exception(exception::Exception),
     /// Access at once in an emergency, and its reviews
     #[command(subcommand, name = "breakglass", visible_alias = "break-glass")]
     BreakGlass(breakglass::BreakGlass),
@@ -257,6 +261,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Logout(command) => asking(command.run(&context)),
         Command::Policy(command) => asking(command.run(&context)),
         Command::Change(command) => asking(command.run(&context)),
+        Command::Exception(command) => asking(command.run(&context)),
         Command::BreakGlass(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),

@@ -19,6 +19,7 @@ pub mod catalog;
 pub mod change;
 mod encode;
 pub mod enrol;
+pub mod exceptions;
 pub mod fleet;
 pub mod grant;
 pub mod halt;

@@ -2,7 +2,7 @@
 //!
 //! Pure. Nobody approves what they asked for, and nobody counts for two: every place of every stage is another person's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Model;
 use super::plan::Refused;
@@ -10,6 +10,7 @@ use super::policy::{Actor, Answer, PolicySet, Proof, Question, Step};
 use super::record::Person;
 use crate::domain::Timestamp;
 use crate::domain::breakglass::SignedIn;
+use crate::domain::exception::Exception;
 use crate::domain::identity::IdentitySpec;
 use crate::domain::name::{OwnerName, RoleName};
 use crate::domain::request::{Approvers, Ask, Finding, Requester, Stage};
@@ -25,6 +26,7 @@ const MAX_ASKED: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Subject<'a> {
     model: &'a Model,
+    now: Timestamp,
     lead: Span,
     set: &'a PolicySet,
     requester: &'a Requester,
@@ -48,7 +50,7 @@ impl<'a> Subject<'a> {
         together: &'a BTreeSet<String>,
     ) -> Self {
         let lead = Span::new(ask.starts.map_or(std::time::Duration::ZERO, |starts| starts.saturating_since(now)));
-        Self { model, lead, set, requester, ask, permissions, roles: super::analyse::roles(model, ask), together }
+        Self { model, now, lead, set, requester, ask, permissions, roles: super::analyse::roles(model, ask), together }
     }
 
     /// Whose access it would be.
@@ -84,7 +86,9 @@ impl<'a> Subject<'a> {
         permission: &Permission,
         proof: Option<Proof<'_>>,
     ) -> Result<Answer, Refused> {
-        Ok(self.set.ask(&Question {
+        let exceptions = self.exceptions();
+        let left: BTreeSet<String> = exceptions.keys().map(|rule| (*rule).to_owned()).collect();
+        let answer = self.set.ask(&Question {
             step,
             actor,
             identity: (&self.ask.identity, self.identity()?),
@@ -96,8 +100,42 @@ impl<'a> Subject<'a> {
             lead: self.lead,
             counted: self.ask.limits.is_counted(),
             together: self.together,
+            left: &left,
             proof,
-        }))
+        });
+        Ok(self.bounded(answer, &exceptions))
+    }
+
+    /// Live exceptions of the identity from rules that part duties, by rule: of several the one that lasts longest.
+    fn exceptions(&self) -> BTreeMap<&'a str, &'a Exception> {
+        let mut found: BTreeMap<&str, &Exception> = BTreeMap::new();
+        let all = self.model.exceptions.values().map(|kept| kept.value.as_ref());
+        for it in all.filter(|it| it.is_live(self.now) && it.spec.identity.as_ref() == Some(&self.ask.identity)) {
+            let Some(rule) = it.spec.policy_rule.as_deref() else { continue };
+            let longest = found.entry(rule).or_insert(it);
+            if longest.spec.expires < it.spec.expires {
+                *longest = it;
+            }
+        }
+        found
+    }
+
+    /// What is given by leave is told to whoever approves, and lasts no longer than the leave.
+    fn bounded(&self, mut answer: Answer, exceptions: &BTreeMap<&str, &Exception>) -> Answer {
+        let begins = self.now.saturating_add(self.lead.duration());
+        for (rule, it) in answer.left.iter().filter_map(|rule| exceptions.get(rule.as_str()).map(|it| (rule, it))) {
+            let (name, owner, expires) = (&it.name, &it.spec.owner, it.spec.expires);
+            let text =
+                format!("the rule {rule} forbids it, and exception {name} of {owner} is leave from it until {expires}");
+            answer.findings.push(Finding { code: "excepted".to_owned(), text });
+            let most = Span::new(expires.saturating_since(begins));
+            if self.ask.duration > most {
+                answer.allows = false;
+                let text = format!("it would last longer than exception {name}, which ends {expires}");
+                answer.findings.push(Finding { code: "too_long".to_owned(), text });
+            }
+        }
+        answer
     }
 
     /// What policy says of somebody who breaks glass, having signed in like this, of all permissions together.

@@ -138,6 +138,8 @@ pub enum Operation {
     ReadChanges,
     /// Approves, denies or takes back such a change: whose word counts is looked at there.
     DecideChange,
+    /// Asks that the end of an exception be put off: another person allows it.
+    RenewException,
     /// Gets access at once: policy says who may.
     BreakGlass,
     /// Sees who broke glass.
@@ -160,7 +162,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -188,6 +190,7 @@ impl Operation {
         Self::CancelRequest,
         Self::ReadChanges,
         Self::DecideChange,
+        Self::RenewException,
         Self::BreakGlass,
         Self::ReadBreakGlass,
         Self::CloseBreakGlass,
@@ -237,6 +240,7 @@ impl Operation {
             Self::CancelRequest => "cancel_request",
             Self::ReadChanges => "read_changes",
             Self::DecideChange => "decide_change",
+            Self::RenewException => "renew_exception",
             Self::BreakGlass => "break_glass",
             Self::ReadBreakGlass => "read_break_glass",
             Self::CloseBreakGlass => "close_break_glass",
@@ -287,6 +291,8 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::CreateRequest | O::ReadRequests | O::DecideRequest | O::CancelRequest | O::ReadPolicy, _) => Rule::Allow,
         // Whoever answers for what a change touches may decide it.
         (O::ReadChanges | O::DecideChange, _) => Rule::Allow,
+        // Of one's own; whoever allows it is somebody else.
+        (O::RenewException, _) => Rule::AllowOwned,
         // The same of an emergency; that machines have none stands above.
         (O::BreakGlass | O::ReadBreakGlass | O::CloseBreakGlass | O::ReviewBreakGlass, _) => Rule::Allow,
         (O::PublishPolicy, R::Security | R::Owner | R::Developer) => Rule::Deny,
@@ -361,6 +367,7 @@ fn needed(operation: Operation) -> String {
     if owned {
         who.push(match operation {
             Operation::RevokeGrant => "the owner of the resource or of the identity",
+            Operation::RenewException => "the owner of the exception",
             _ => "the resource's owner",
         });
     }
@@ -410,6 +417,7 @@ mod tests {
         cancel_request       + + + + - - +
         read_changes         + + + + - - -
         decide_change        + + + + - - -
+        renew_exception      + o o o - - -
         break_glass          + + + + - - -
         read_break_glass     + + + + - - -
         close_break_glass    + + + + - - -

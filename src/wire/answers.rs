@@ -6,6 +6,7 @@
 mod breakglass;
 mod changes;
 mod documents;
+mod exceptions;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -16,6 +17,7 @@ pub use crate::domain::change::Effect;
 use crate::domain::grant::{Grant, GrantState};
 pub use breakglass::{BreakGlassAnswer, BreakGlassList, ShownBreakGlass};
 pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
+pub use exceptions::{ExceptionList, RenewalAnswer, ShownException};
 
 use crate::domain::name::{CallId, GrantId};
 pub use documents::{

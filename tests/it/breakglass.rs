@@ -75,11 +75,16 @@ fn what_policy_asks_of_the_sign_in_is_held() {
     dev.cli(&["policy", "starter", "--out", "policy"]).exits(0);
     let file = dev.home.path().join("policy/access.cedar");
     let rules = std::fs::read_to_string(&file).unwrap();
-    let strict = rules.replace("when { context.owns_identity };\n\n// People", "when { context.owns_identity && context.amr.contains(\"hwk\") };\n\n// People");
+    let strict = rules.replace(
+        "when { context.owns_identity };\n\n// People",
+        "when { context.owns_identity && context.amr.contains(\"hwk\") };\n\n// People",
+    );
     assert_ne!(rules, strict);
     std::fs::write(&file, strict).unwrap();
     let cases = dev.home.path().join("policy/cases.yaml");
-    let text = std::fs::read_to_string(&cases).unwrap().replace("    action: break_glass\n", "    action: break_glass\n    amr: [hwk]\n");
+    let text = std::fs::read_to_string(&cases)
+        .unwrap()
+        .replace("    action: break_glass\n", "    action: break_glass\n    amr: [hwk]\n");
     std::fs::write(cases, text).unwrap();
     approved(&dev, "carol", &change(&dev, &["policy", "publish", "-f", "policy", "--reason", "keys of hardware"]));
     let claims = with(plain_claims(PROVIDER, "portcullis", "alice"), "auth_time", now().into());
@@ -100,7 +105,10 @@ fn twice_at_the_same_moment_is_once_and_so_is_its_review() {
     let racing = |tokens: &[String], arguments: &[&str]| -> Vec<i32> {
         let command = |token: &String| {
             let mut command = dev.command(&[&["-o", "json"], arguments].concat());
-            command.env("PORTCULLIS_TOKEN", token).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            command
+                .env("PORTCULLIS_TOKEN", token)
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null());
             command.spawn().unwrap()
         };
         let children: Vec<_> = tokens.iter().map(command).collect();
@@ -129,7 +137,10 @@ fn twice_at_the_same_moment_is_once_and_so_is_its_review() {
     });
     let times = |what: &str| told["timeline"].as_array().unwrap().iter().filter(|line| line["what"] == what).count();
     assert_eq!((times("breakglass.opened"), times("breakglass.reviewed")), (1, 1), "{told}");
-    assert_eq!((told["subject"].as_str(), told["break_glass"]["opener"].as_str()), (Some("break_glass"), Some("alice")));
+    assert_eq!(
+        (told["subject"].as_str(), told["break_glass"]["opener"].as_str()),
+        (Some("break_glass"), Some("alice"))
+    );
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn record(document: &Document, model: &Model) -> Result<Record, String> {
         "Resource" => Record::Resource(Resource { name: name_of(document)?, spec: spec_of(document)? }),
         "Route" => Record::Route(Route { name: name_of(document)?, spec: spec_of(document)? }),
         "Role" => Record::Role(Role { name: name_of(document)?, spec: spec_of(document)? }),
-        "Exception" => Record::Exception(Exception { name: name_of(document)?, spec: spec_of(document)? }),
+        "Exception" => Record::Exception(Exception::described(name_of(document)?, spec_of(document)?)),
         "TicketSource" => Record::TicketSource(TicketSource { name: name_of(document)?, spec: spec_of(document)? }),
         "Person" => Record::Entry(PersonEntry { name: name_of(document)?, spec: spec_of(document)? }),
         "Group" => Record::Group(Group { name: name_of(document)?, spec: spec_of(document)? }),

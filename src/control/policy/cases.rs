@@ -73,6 +73,7 @@ fn outcome(set: &PolicySet, case: &Case) -> Outcome {
         lead: case.lead.unwrap_or(Span::new(std::time::Duration::ZERO)),
         counted: case.counted,
         together: &asked.chain(case.held.iter().cloned()).collect(),
+        left: &BTreeSet::new(),
         proof: (case.action == CaseAction::BreakGlass).then(|| Proof {
             age: case.signed_in.unwrap_or(Span::new(std::time::Duration::ZERO)),
             acr: case.acr.as_deref(),

@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
+    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
+    RestrictedExpression,
 };
 
-use super::set::{PolicySet, RuleOf, schema};
+use super::set::{PolicySet, Rule, RuleOf, schema};
 use crate::domain::identity::{IdentityKind, IdentitySpec};
 use crate::domain::name::{ActionName, IdentityName, OwnerName, RoleName};
 use crate::domain::request::{Approvers, Finding};
@@ -84,6 +85,8 @@ pub struct Question<'a> {
     pub counted: bool,
     /// All that is asked for with all that is held, `resource:action`.
     pub together: &'a BTreeSet<String>,
+    /// Rules that part duties and are left by an exception.
+    pub left: &'a BTreeSet<String>,
     /// Of whoever breaks glass.
     pub proof: Option<Proof<'a>>,
 }
@@ -103,6 +106,8 @@ pub struct Answer {
     pub expires: Option<Span>,
     /// Why not.
     pub findings: Vec<Finding>,
+    /// Rules that would have forbidden it and are left.
+    pub left: BTreeSet<String>,
 }
 
 impl PolicySet {
@@ -145,16 +150,35 @@ impl PolicySet {
         let entities = Entities::from_entities(entities, Some(schema)).map_err(text)?;
         let context = context(question, identity)?;
         let request = Request::new(principal, action, resource, context, Some(schema)).map_err(text)?;
-        let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
-        if let Some(error) = response.diagnostics().errors().next() {
-            return Err(error.to_string());
-        }
-        let rules: BTreeSet<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+        let (decision, rules) = self.asked(&request, &entities, &BTreeSet::new())?;
+        // One question more only where an exception bears on this one.
+        let is_left = |id: &&String| question.left.contains(*id) && self.rules.get(*id).is_some_and(Rule::parts_duties);
+        let left: BTreeSet<String> = rules.iter().filter(is_left).cloned().collect();
+        let (decision, rules) =
+            if left.is_empty() { (decision, rules) } else { self.asked(&request, &entities, &left)? };
         // INVARIANT: what was written before there was break-glass, or for everything, lets nobody break it.
         let named = |id: &String| self.rules.get(id).is_some_and(|rule| rule.of == RuleOf::BreakGlass);
-        let allows = response.decision() == Decision::Allow;
+        let allows = decision == Decision::Allow;
         let allows = allows && (question.step != Step::BreakGlass || rules.iter().any(named));
-        Ok(self.answer(allows, rules, question))
+        Ok(Answer { left, ..self.answer(allows, rules, question) })
+    }
+
+    /// What all rules but those that are left decide.
+    fn asked(
+        &self,
+        request: &Request,
+        entities: &Entities,
+        left: &BTreeSet<String>,
+    ) -> Result<(Decision, BTreeSet<String>), String> {
+        let mut policies = std::borrow::Cow::Borrowed(&self.policies);
+        for id in left {
+            policies.to_mut().remove_static(PolicyId::new(id)).map_err(text)?;
+        }
+        let response = Authorizer::new().is_authorized(request, &policies, entities);
+        match response.diagnostics().errors().next() {
+            Some(error) => Err(error.to_string()),
+            None => Ok((response.decision(), response.diagnostics().reason().map(ToString::to_string).collect())),
+        }
     }
 
     /// Obligations of the rules that decided: the strictest of each.

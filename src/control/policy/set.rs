@@ -62,6 +62,13 @@ pub struct Rule {
     pub says: Option<String>,
 }
 
+impl Rule {
+    /// Whether it parts duties: the one kind of rule that an exception can be from.
+    pub fn parts_duties(&self) -> bool {
+        self.forbids && self.finding.as_deref() == Some("separation_of_duties")
+    }
+}
+
 /// A compiled set.
 #[derive(Clone, Debug)]
 pub struct PolicySet {

@@ -67,7 +67,7 @@ pub(super) fn object(message: v1::CatalogObject) -> Result<Option<Object>, Objec
         }
         "Exception" => {
             let spec = spec("exception", &name, &spec_json)?;
-            Object::Exception(Exception { name: name.parse()?, spec })
+            Object::Exception(Exception::described(name.parse()?, spec))
         }
         "Halt" => Object::Halt(name.parse()?),
         // What a role gives was copied into grants.

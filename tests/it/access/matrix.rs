@@ -36,10 +36,9 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("change approve", "change approve {change} --yes"),
     ("change deny", "change deny {change} --reason x"),
     ("change cancel", "change cancel {change} --reason x"),
-    (
-        "breakglass open, without having signed in",
-        "breakglass open --identity billing --role orders-reader --reason x",
-    ),
+    ("exception list", "exception list"),
+    ("exception renew, one of bob's", "exception renew look --for 9d --reason {caller}"),
+    ("breakglass open, without having signed in", "breakglass open --identity billing --role orders-reader --reason x"),
     ("breakglass list", "breakglass list"),
     ("breakglass show", "breakglass show {broken}"),
     ("breakglass close, of bob's", "breakglass close {bobs} --reason x"),
@@ -121,7 +120,9 @@ fn proposed(dev: &Dev) -> String {
 fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
     let dev = Dev::start();
     let identity = |name: &str, owner: &str| {
-        format!("kind: Identity\nname: {name}\nspec: {{ kind: agent, owner: {owner}, purpose: x, environment: test }}\n")
+        format!(
+            "kind: Identity\nname: {name}\nspec: {{ kind: agent, owner: {owner}, purpose: x, environment: test }}\n"
+        )
     };
     std::fs::write(dev.home.path().join("bobs.yaml"), identity("bobs", "bob")).unwrap();
     dev.json(&["apply", "-f", "bobs.yaml"]);

@@ -27,6 +27,7 @@ struct Revision {
 
 mod breakglass;
 mod changes;
+mod exceptions;
 
 fn request_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
     received.part::<RequestId>("id").map(|id| id.bits().to_be_bytes().to_vec())
@@ -38,7 +39,10 @@ fn grant_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [requests(), grants(), catalog(), changes::all(), breakglass::all()].into_iter().flatten().collect()
+    [requests(), grants(), catalog(), changes::all(), breakglass::all(), exceptions::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn requests() -> Vec<Operation> {

@@ -1,10 +1,11 @@
-//! What HTTP callers send about break-glass.
+//! What HTTP callers send about break-glass, and about leave from rules.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::super::super::plan::MAX_REASON_CHARS;
 use super::{millis, text};
+use crate::domain::Timestamp;
 use crate::domain::breakglass::ReviewVerdict;
 use crate::domain::grant::Limits;
 use crate::domain::name::{ActionName, IdentityName, ResourceName, RoleName};
@@ -77,4 +78,24 @@ impl From<Emergency> for v1::OpenBreakGlassRequest {
             wait_ms: millis(it.wait),
         }
     }
+}
+
+/// Which exceptions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct WhichExceptions {
+    /// Those that are over too.
+    #[serde(default)]
+    pub(in super::super) all: bool,
+}
+
+/// A later end of an exception.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct Renewal {
+    /// The new end.
+    pub(in super::super) expires: Timestamp,
+    /// Why it is needed for longer.
+    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
+    pub(in super::super) reason: String,
 }
