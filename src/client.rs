@@ -221,7 +221,7 @@ impl Client {
     /// As `Access.GetGrant` says.
     pub async fn grant(&mut self, id: Vec<u8>) -> Result<GrantRecord, ClientError> {
         let answer = self.access.get_grant(bounded(v1::GetGrantRequest { id }, 0)).await?.into_inner();
-        Ok(answers::present("grant", answer.grant)?.try_into()?)
+        Ok(answer.try_into()?)
     }
 
     /// Ends a grant, and says what each gateway did about it.

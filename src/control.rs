@@ -17,6 +17,7 @@ pub mod authorize;
 pub mod breakglass;
 pub mod catalog;
 pub mod change;
+pub mod disuse;
 mod encode;
 pub mod enrol;
 pub mod exceptions;

@@ -199,6 +199,7 @@ impl From<&Limits> for v1::Limits {
                 Binding::Issuer(issuer) => v1::limits::Binding::Issuer(issuer.clone()),
             }),
             uses: limits.uses.unwrap_or_default(),
+            unused_ms: limits.unused.map_or(0, |span| u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX)),
             uses_per: limits.uses_per.map(|per| v1::UsesPer {
                 uses: per.uses,
                 every_ms: u64::try_from(per.every.duration().as_millis()).unwrap_or(u64::MAX),
@@ -231,6 +232,7 @@ impl TryFrom<v1::Limits> for Limits {
         let uses_per = message
             .uses_per
             .map(|per| UsesPer { uses: per.uses, every: Span::new(std::time::Duration::from_millis(per.every_ms)) });
-        Ok(Self { parameters, networks, binding, uses, uses_per })
+        let unused = (message.unused_ms != 0).then(|| Span::new(std::time::Duration::from_millis(message.unused_ms)));
+        Ok(Self { parameters, networks, binding, uses, uses_per, unused })
     }
 }

@@ -184,7 +184,7 @@ fn print(context: &Context, answer: &BreakGlassAnswer) -> Result<Exit, Failure> 
 fn details(shown: &ShownBreakGlass, now: Timestamp) -> Human {
     let it = &shown.break_glass;
     let ask = &it.ask;
-    let [parameters, networks, bound, uses, uses_per] = shown_limits(&ask.limits);
+    let [parameters, networks, bound, uses, uses_per, unused] = shown_limits(&ask.limits);
     let joined = |items: Vec<String>| items.join(", ");
     let gives = it.permissions.iter().map(|permission| {
         let actions: Vec<&str> = permission.actions.iter().map(ActionName::as_str).collect();
@@ -217,6 +217,7 @@ fn details(shown: &ShownBreakGlass, now: Timestamp) -> Human {
         bound,
         uses,
         uses_per,
+        unused,
         ("reason", ask.reason.clone()),
         ("ticket", ask.ticket.clone().unwrap_or_default()),
         ("policy", format!("version {}, by {}", it.policy, it.rules.join(", "))),

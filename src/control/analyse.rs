@@ -95,6 +95,7 @@ pub fn analyse(
         identity: digest(&identity.value.spec),
         findings: &findings,
         stages: &stages,
+        unused: merged.unused,
     };
     let analysis = Analysis {
         verdict,
@@ -107,6 +108,7 @@ pub fn analyse(
         stages,
         eligible: eligible.into_iter().map(|(name, _)| name).take(approval::MAX_NAMED).collect(),
         longest: merged.longest,
+        unused: merged.unused,
         permissions,
     };
     Ok(Analysed { analysis, expires: merged.expires.unwrap_or(EXPIRES), together })
@@ -128,6 +130,8 @@ struct Seen<'a> {
     identity: String,
     findings: &'a [Finding],
     stages: &'a [Stage],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unused: Option<Span>,
 }
 
 fn digest(value: &impl Serialize) -> String {

@@ -27,6 +27,8 @@ const MAX_ASKED: usize = 256;
 pub struct Subject<'a> {
     model: &'a Model,
     now: Timestamp,
+    /// When access begins, or began.
+    begins: Timestamp,
     lead: Span,
     set: &'a PolicySet,
     requester: &'a Requester,
@@ -50,7 +52,24 @@ impl<'a> Subject<'a> {
         together: &'a BTreeSet<String>,
     ) -> Self {
         let lead = Span::new(ask.starts.map_or(std::time::Duration::ZERO, |starts| starts.saturating_since(now)));
-        Self { model, now, lead, set, requester, ask, permissions, roles: super::analyse::roles(model, ask), together }
+        Self {
+            model,
+            now,
+            begins: now.saturating_add(lead.duration()),
+            lead,
+            set,
+            requester,
+            ask,
+            permissions,
+            roles: super::analyse::roles(model, ask),
+            together,
+        }
+    }
+
+    /// The same of access that began already.
+    #[must_use]
+    pub fn begun(self, begins: Timestamp) -> Self {
+        Self { begins, ..self }
     }
 
     /// Whose access it would be.
@@ -122,13 +141,12 @@ impl<'a> Subject<'a> {
 
     /// What is given by leave is told to whoever approves, and lasts no longer than the leave.
     fn bounded(&self, mut answer: Answer, exceptions: &BTreeMap<&str, &Exception>) -> Answer {
-        let begins = self.now.saturating_add(self.lead.duration());
         for (rule, it) in answer.left.iter().filter_map(|rule| exceptions.get(rule.as_str()).map(|it| (rule, it))) {
             let (name, owner, expires) = (&it.name, &it.spec.owner, it.spec.expires);
             let text =
                 format!("the rule {rule} forbids it, and exception {name} of {owner} is leave from it until {expires}");
             answer.findings.push(Finding { code: "excepted".to_owned(), text });
-            let most = Span::new(expires.saturating_since(begins));
+            let most = Span::new(expires.saturating_since(self.begins));
             if self.ask.duration > most {
                 answer.allows = false;
                 let text = format!("it would last longer than exception {name}, which ends {expires}");
@@ -184,6 +202,7 @@ impl<'a> Subject<'a> {
             merged.rules.extend(answer.rules);
             merged.findings.extend(answer.findings);
             merged.longest = shorter(merged.longest, answer.longest);
+            merged.unused = shorter(merged.unused, answer.unused);
             merged.expires = shorter(merged.expires, answer.expires);
         }
         Ok(merged)

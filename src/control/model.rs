@@ -154,6 +154,8 @@ pub struct Model {
     pub grants_of: OrdMap<IdentityName, OrdSet<GrantId>>,
     /// What of them the identities of each owner hold together.
     pub held: Held,
+    /// Those of them that end when nothing uses them.
+    pub watched: OrdSet<GrantId>,
     /// The same by their end, so that the next one to end is the first.
     pub ends: OrdSet<(Timestamp, GrantId)>,
     /// How many of them came without anybody's approval, by whose they are.
@@ -345,6 +347,9 @@ impl Model {
             return;
         }
         self.ends.insert((grant.window.ends, grant.id));
+        if grant.limits.unused.is_some() {
+            self.watched.insert(grant.id);
+        }
         self.tickets.bind(grant);
         self.grants_of.entry(grant.identity.clone()).or_default().insert(grant.id);
         if let Some(identity) = self.identities.get(&grant.identity) {
@@ -385,6 +390,7 @@ impl Model {
     fn forget_grant(&mut self, id: GrantId) {
         let Some(old) = self.grants.remove(&id) else { return };
         self.ends.remove(&(old.value.window.ends, id));
+        self.watched.remove(&id);
         self.tickets.unbind(&old.value);
         let name = &old.value.identity;
         if let Some(identity) = self.identities.get(name) {

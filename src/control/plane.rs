@@ -240,6 +240,7 @@ impl ControlPlane {
             (Arc::new(sink), tasks)
         };
         let judging = tokio::spawn(super::api::reconsidering::run(handle.clone(), stop.subscribe()));
+        let unused = tokio::spawn(super::api::disuse::run(handle.clone(), stop.subscribe()));
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
         let keeping = tokio::spawn(keep_house(handle, settled));
         parts.are([
@@ -248,6 +249,7 @@ impl ControlPlane {
             ("the way of events to the evidence has ended\n", &draining),
             ("the store's housekeeping has ended\n", &keeping),
             ("the judging of live grants has ended\n", &judging),
+            ("the ending of unused grants has ended\n", &unused),
         ]);
         Ok(Self {
             core,
@@ -257,7 +259,7 @@ impl ControlPlane {
             https_address,
             stop,
             settle,
-            serving: vec![listening.task, http, judging],
+            serving: vec![listening.task, http, judging, unused],
             following: [draining, keeping].into_iter().chain(notifying).collect(),
             _keys: keys,
             drain: settings.drain,

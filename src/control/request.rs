@@ -233,6 +233,8 @@ fn settle(
         let ends = starts.saturating_add(asked.duration);
         (asked.starts, asked.duration) = (None, ends.saturating_since(context.now));
     }
+    // Whoever asks may want it sooner, and never later.
+    asked.limits.unused = [asked.limits.unused, request.analysis.unused].into_iter().flatten().min();
     let good = checked(model, context.now, &asked)?;
     let counting = request.approvals.iter().filter(|approval| approval.digest == request.analysis.digest);
     let origin = Origin {

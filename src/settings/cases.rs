@@ -132,6 +132,9 @@ pub struct Expected {
     /// The longest that is allowed.
     #[serde(default)]
     pub max_duration: Option<Span>,
+    /// How long it may lie unused.
+    #[serde(default)]
+    pub unused: Option<Span>,
     /// A finding that must be among those told.
     #[serde(default)]
     pub finding: Option<String>,

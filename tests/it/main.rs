@@ -20,6 +20,7 @@ mod cli_processes;
 mod clients;
 mod cut;
 mod dev;
+mod disuse;
 mod durability;
 mod edge;
 mod ends;

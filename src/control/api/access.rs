@@ -104,7 +104,17 @@ impl v1::access_server::Access for AccessService {
             model.ledgers.get(&id).map_or(0, |kept| kept.value.given)
         });
         let grant = v1::Grant { uses_given, ..encode::grant(&record.grant, revision) };
-        Ok(Response::new(v1::GetGrantResponse { grant: Some(grant), state }))
+        let last_use = match record.has_ended() {
+            true => None,
+            false => Some(super::disuse::last_use(self.handle.shared(), &record.grant).await),
+        };
+        let last_use = last_use.map(|it| v1::LastUse {
+            at_unix_us: it.at.map_or(0, Timestamp::unix_micros),
+            running: it.running,
+            unknown_until_unix_us: it.unknown_until.map_or(0, Timestamp::unix_micros),
+            missing: it.missing.into_iter().map(|(gateway, why)| (gateway.to_string(), why)).collect(),
+        });
+        Ok(Response::new(v1::GetGrantResponse { grant: Some(grant), state, last_use }))
     }
 
     async fn revoke_grant(

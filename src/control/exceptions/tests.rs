@@ -7,14 +7,15 @@ use std::time::Duration;
 use super::super::analyse::analyse;
 use super::super::catalog::plan_apply;
 use super::super::change::{plan_approve, seen};
-use super::super::grant;
 use super::super::policy::{plan_publish, starter};
-use super::super::record::{Digest, Person};
+use super::super::record::{Change, Digest, GrantRecord, Person, Record};
 use super::super::registry::plan_person;
 use super::super::sample::{NOW, carried_out, context, document};
+use super::super::{grant, reconsider};
 use super::*;
 use crate::domain::change::{Proposal, ProposalState};
-use crate::domain::name::RequestId;
+use crate::domain::grant::{Grant, Lineage, Origin, Window};
+use crate::domain::name::{ApprovalId, GrantId, RequestId};
 use crate::domain::request::{Access, Analysis, Ask, Requester, Verdict};
 use crate::domain::resource::Span;
 
@@ -117,6 +118,45 @@ fn leave_is_from_one_rule_for_one_identity_seen_by_whoever_approves_and_over_at_
     assert!(codes(&longer).contains("too_long"), "{longer:?}");
     let over = analysed(&model, days(1), "releaser", 60);
     assert!(over.verdict == Verdict::Refuse && codes(&over).contains("separation_of_duties"), "{over:?}");
+}
+
+/// What was given by leave ends when the leave is taken, and not a moment for having lasted.
+#[test]
+fn a_grant_by_leave_lives_with_it_and_ends_when_its_end_comes_nearer() {
+    let model = applied(&world(), NOW, leave("", days(1)));
+    let hour = Duration::from_secs(3_600);
+    let grant = Grant {
+        id: GrantId::from_bits(9),
+        identity: "releaser".parse().unwrap(),
+        resource: "deployments".parse().unwrap(),
+        actions: ["prepare", "release"].map(|action| action.parse().unwrap()).to_vec(),
+        window: Window { starts: days(1).saturating_sub(hour), ends: days(1) },
+        limits: Default::default(),
+        lineage: Lineage {
+            created: NOW,
+            created_by: "alice".parse().unwrap(),
+            reason: "r".to_owned(),
+            ticket: None,
+            until: Vec::new(),
+            origin: Some(Box::new(Origin {
+                request: RequestId::from_bits(1),
+                approvals: vec![ApprovalId::from_bits(1)],
+                policy: 1,
+                role: None,
+                digest: String::new(),
+            })),
+            exception: None,
+            break_glass: None,
+        },
+        revoked: None,
+    };
+    let mut model = model;
+    // What is held is part of the question.
+    model.apply(&Change::Put(Record::Grant(GrantRecord { grant: grant.clone(), expiry_noted: false })), 1);
+    let late = days(1).saturating_sub(Duration::from_secs(60));
+    assert_eq!(reconsider::denied(&model, late, &grant), None, "a minute is left, as it was to be");
+    let sooner = applied(&model, NOW, leave("", days(1).saturating_sub(Duration::from_secs(1))));
+    assert!(reconsider::denied(&sooner, late, &grant).unwrap().contains("longer than exception leave"));
 }
 
 #[test]

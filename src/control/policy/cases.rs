@@ -117,6 +117,10 @@ fn wrong(case: &Case, answer: &Answer) -> Vec<String> {
         let found = answer.longest.map_or_else(|| "none".to_owned(), |span| span.to_string());
         wrong.push(format!("found max_duration {found}"));
     }
+    if expect.unused.is_some() && expect.unused != answer.unused {
+        let found = answer.unused.map_or_else(|| "none".to_owned(), |span| span.to_string());
+        wrong.push(format!("found unused {found}"));
+    }
     if let Some(code) = &expect.finding
         && !answer.findings.iter().any(|finding| finding.code == *code)
     {

@@ -102,6 +102,8 @@ pub struct Answer {
     pub approvers: BTreeMap<Approvers, u32>,
     /// The longest that is allowed.
     pub longest: Option<Span>,
+    /// It ends when unused for so long.
+    pub unused: Option<Span>,
     /// How long to wait for approvals.
     pub expires: Option<Span>,
     /// Why not.
@@ -197,6 +199,7 @@ impl PolicySet {
                 *quorum = rule.quorum.max(*quorum);
             }
             answer.longest = shorter(answer.longest, rule.max_duration);
+            answer.unused = shorter(answer.unused, rule.unused);
             answer.expires = shorter(answer.expires, rule.expires);
         }
         answer.rules = rules;

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, Schema, ValidationMode, Validator};
 
 use super::PolicyFile;
+use crate::domain::grant::UNUSED;
 use crate::domain::request::Approvers;
 use crate::domain::resource::Span;
 
@@ -54,6 +55,8 @@ pub struct Rule {
     pub quorum: u32,
     /// The longest that may be asked for.
     pub max_duration: Option<Span>,
+    /// It ends when unused for so long.
+    pub unused: Option<Span>,
     /// How long the request waits.
     pub expires: Option<Span>,
     /// What it is called when a rule forbids.
@@ -192,6 +195,11 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
                 Ok(span) => rule.max_duration = Some(span),
                 Err(error) => fault(format!("{error}")),
             },
+            "unused" => match value.parse::<Span>() {
+                Ok(span) if UNUSED.contains(&span.duration()) => rule.unused = Some(span),
+                Ok(_) => fault("5s to 366d".to_owned()),
+                Err(error) => fault(format!("{error}")),
+            },
             "expires" => match value.parse::<Span>() {
                 Ok(span) if EXPIRES.contains(&span.duration().as_secs()) => rule.expires = Some(span),
                 Ok(_) => fault("1m to 30d".to_owned()),
@@ -199,13 +207,18 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
             },
             "finding" => rule.finding = Some(value.to_owned()),
             "says" => rule.says = Some(value.to_owned()),
-            _ => fault("is not an annotation: id, approvers, quorum, max_duration, expires, finding, says".to_owned()),
+            _ => fault(
+                "is not an annotation: id, approvers, quorum, max_duration, unused, expires, finding, says".to_owned(),
+            ),
         }
     }
     let permits_requests = !rule.forbids && rule.of == RuleOf::Requests;
     let permits_breaking = !rule.forbids && rule.of == RuleOf::BreakGlass;
     if permits_requests && !says_who {
         faults.push("@approvers is missing: a rule that permits a request says who must approve, or none".to_owned());
+    }
+    if rule.unused.is_some() && !permits_requests {
+        faults.push("@unused is for rules that permit a request".to_owned());
     }
     if permits_breaking && (says_who || rule.expires.is_some()) {
         faults

@@ -124,7 +124,11 @@ fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
             "kind: Identity\nname: {name}\nspec: {{ kind: agent, owner: {owner}, purpose: x, environment: test }}\n"
         )
     };
-    std::fs::write(dev.home.path().join("bobs.yaml"), identity("bobs", "bob")).unwrap();
+    let look = format!(
+        "---\nkind: Exception\nname: look\nspec: {{ rule: observe, route: orders, owner: bob, reason: x, expires: {} }}\n",
+        super::time::at(5 * 86_400)
+    );
+    std::fs::write(dev.home.path().join("bobs.yaml"), identity("bobs", "bob") + &look).unwrap();
     dev.json(&["apply", "-f", "bobs.yaml"]);
     std::fs::write(dev.home.path().join("catalog.yaml"), identity("spare", "alice")).unwrap();
     dev.json(&["apply", "-f", "catalog.yaml"]);

@@ -164,8 +164,7 @@ fn grants() -> Vec<Operation> {
         }),
         Operation::new(Verb::Get, "/v1/grants/{id}", get, Takes::Nothing, |served, it: Received<Nothing>| async move {
             let done = served.access.get_grant(it.message(v1::GetGrantRequest { id: grant_id(&it)? })).await?;
-            let grant: ShownGrant =
-                GrantRecord::try_from(present("grant", done.into_inner().grant)?)?.shown(served.now());
+            let grant: ShownGrant = GrantRecord::try_from(done.into_inner())?.shown(served.now());
             Ok(grant)
         }),
         Operation::new(
