@@ -12,7 +12,7 @@ use crate::domain::Timestamp;
 use crate::domain::breakglass::SignedIn;
 use crate::domain::exception::Exception;
 use crate::domain::identity::IdentitySpec;
-use crate::domain::name::{OwnerName, RoleName};
+use crate::domain::name::{IdentityName, OwnerName, RoleName};
 use crate::domain::request::{Approvers, Ask, Finding, Requester, Stage};
 use crate::domain::resource::{Resource, Sensitivity, Span};
 use crate::domain::role::Permission;
@@ -29,6 +29,7 @@ pub struct Subject<'a> {
     now: Timestamp,
     /// When access begins, or began.
     begins: Timestamp,
+    is_live: bool,
     lead: Span,
     set: &'a PolicySet,
     requester: &'a Requester,
@@ -56,6 +57,7 @@ impl<'a> Subject<'a> {
             model,
             now,
             begins: now.saturating_add(lead.duration()),
+            is_live: false,
             lead,
             set,
             requester,
@@ -66,10 +68,11 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The same of access that began already.
+    /// The same of access that began already: what others of the same owner have since been given by leave takes nothing
+    /// from it.
     #[must_use]
     pub fn begun(self, begins: Timestamp) -> Self {
-        Self { begins, ..self }
+        Self { begins, is_live: true, ..self }
     }
 
     /// Whose access it would be.
@@ -129,7 +132,10 @@ impl<'a> Subject<'a> {
     fn exceptions(&self) -> BTreeMap<&'a str, &'a Exception> {
         let mut found: BTreeMap<&str, &Exception> = BTreeMap::new();
         let all = self.model.exceptions.values().map(|kept| kept.value.as_ref());
-        for it in all.filter(|it| it.is_live(self.now) && it.spec.identity.as_ref() == Some(&self.ask.identity)) {
+        let owner = |name: &IdentityName| self.model.identities.get(name).map(|kept| &kept.value.spec.owner);
+        let of_owner = |name: &IdentityName| self.is_live && owner(name) == owner(&self.ask.identity);
+        let bears = |name: &IdentityName| *name == self.ask.identity || of_owner(name);
+        for it in all.filter(|it| it.is_live(self.now) && it.spec.identity.as_ref().is_some_and(bears)) {
             let Some(rule) = it.spec.policy_rule.as_deref() else { continue };
             let longest = found.entry(rule).or_insert(it);
             if longest.spec.expires < it.spec.expires {
@@ -142,6 +148,9 @@ impl<'a> Subject<'a> {
     /// What is given by leave is told to whoever approves, and lasts no longer than the leave.
     fn bounded(&self, mut answer: Answer, exceptions: &BTreeMap<&str, &Exception>) -> Answer {
         for (rule, it) in answer.left.iter().filter_map(|rule| exceptions.get(rule.as_str()).map(|it| (rule, it))) {
+            if it.spec.identity.as_ref() != Some(&self.ask.identity) {
+                continue;
+            }
             let (name, owner, expires) = (&it.name, &it.spec.owner, it.spec.expires);
             let text =
                 format!("the rule {rule} forbids it, and exception {name} of {owner} is leave from it until {expires}");

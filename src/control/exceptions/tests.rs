@@ -153,6 +153,11 @@ fn a_grant_by_leave_lives_with_it_and_ends_when_its_end_comes_nearer() {
     let mut model = model;
     // What is held is part of the question.
     model.apply(&Change::Put(Record::Grant(GrantRecord { grant: grant.clone(), expiry_noted: false })), 1);
+    // Nor does another machine of the same owner lose what it had before.
+    let mut before = grant.clone();
+    (before.id, before.identity) = (GrantId::from_bits(8), "other".parse().unwrap());
+    before.actions = vec!["prepare".parse().unwrap()];
+    assert_eq!(reconsider::denied(&model, days(1).saturating_sub(hour), &before), None);
     let late = days(1).saturating_sub(Duration::from_secs(60));
     assert_eq!(reconsider::denied(&model, late, &grant), None, "a minute is left, as it was to be");
     let sooner = applied(&model, NOW, leave("", days(1).saturating_sub(Duration::from_secs(1))));
