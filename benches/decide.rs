@@ -75,6 +75,7 @@ fn grant(at: u32, id: u128) -> Grant {
             ticket: None,
             origin: None,
             exception: None,
+            break_glass: None,
             until: Vec::new(),
         },
         revoked: None,

@@ -4,6 +4,7 @@
 //! Portcullis goes through `crate::app`. Nothing here decides about access, and nothing else parses arguments.
 
 mod apply;
+mod breakglass;
 mod can_i;
 mod change;
 mod completion;
@@ -12,6 +13,7 @@ mod control;
 mod delegation;
 mod dev;
 mod evidence;
+mod exception;
 mod failure;
 mod fleet;
 mod gateway;
@@ -129,6 +131,12 @@ enum Command {
     /// Who approves in whose place, for a time
     #[command(subcommand)]
     Delegation(delegation::Delegation),
+    /// Leave from rules: by age, and later ends
+    #[command(subcommand)]
+    Exception(exception::Exception),
+    /// Access at once in an emergency, and its reviews
+    #[command(subcommand, name = "breakglass", visible_alias = "break-glass")]
+    BreakGlass(breakglass::BreakGlass),
     /// Live, time-boxed permissions
     #[command(subcommand)]
     Grant(grant::Grant),
@@ -258,6 +266,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Policy(command) => asking(command.run(&context)),
         Command::Change(command) => asking(command.run(&context)),
         Command::Delegation(command) => asking(command.run(&context)),
+        Command::Exception(command) => asking(command.run(&context)),
+        Command::BreakGlass(command) => asking(command.run(&context)),
         Command::Grant(command) => asking(command.run(&context)),
         Command::CanI(command) => asking(command.run(&context)),
         Command::Fleet(command) => asking(command.run(&context)),

@@ -4,6 +4,7 @@
 //! serialisable as the JSON that scripts rely on. The server's certificate must come from the pinned CA; no system
 //! trust is consulted, and a gateway's certificate from that CA is not the server's. Nothing here prints, and nothing here knows how the control plane works inside.
 
+mod breakglass;
 mod changes;
 mod context;
 mod delegations;
@@ -248,7 +249,7 @@ impl Client {
     /// As `Access.GetGrant` says.
     pub async fn grant(&mut self, id: Vec<u8>) -> Result<GrantRecord, ClientError> {
         let answer = self.access.get_grant(bounded(v1::GetGrantRequest { id }, 0)).await?.into_inner();
-        Ok(answers::present("grant", answer.grant)?.try_into()?)
+        Ok(answer.try_into()?)
     }
 
     /// Ends a grant, and says what each gateway did about it.

@@ -1,7 +1,7 @@
 //! The control plane: what is allowed is decided here, and pushed to every gateway.
 //!
 //! In the order of the way: `api` knows who calls and whether they may; [`request`] is the way to a grant, by what
-//! [`analyse`] finds, [`policy`] says and [`approval`]s give; [`catalog`], [`grant`] and [`registry`] plan what other
+//! [`analyse`] finds, [`policy`] says and [`approval`]s give, and [`breakglass`] the one past them; [`catalog`], [`grant`] and [`registry`] plan what other
 //! commands change, as pure functions of the [`model`], and [`change`] has wait what takes another person's word; the `actor` makes plans true, one store transaction for each
 //! group ([`vault`], over [`store`]), with the events that tell of them; the stream of `api` sends gateways what they
 //! miss from the `ring`, and [`fleet`] knows how far each has come; [`outbox`] takes the events to the evidence. It never
@@ -15,12 +15,15 @@ mod asked;
 mod attested;
 pub mod authority;
 pub mod authorize;
+pub mod breakglass;
 pub mod catalog;
 pub mod change;
 pub mod delegation;
+pub mod disuse;
 mod drill;
 mod encode;
 pub mod enrol;
+pub mod exceptions;
 pub mod fleet;
 pub mod grant;
 pub mod halt;

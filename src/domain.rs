@@ -4,6 +4,7 @@
 //! further in can rely on it. Catalog objects are the deserialised documents that people write and the control plane
 //! delivers; whether they fit together is checked where they are compiled, not here.
 
+pub mod breakglass;
 pub mod change;
 pub mod clock;
 pub mod delegation;

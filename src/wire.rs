@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::Timestamp;
 use crate::domain::grant::{Binding, Grant, Limits, Lineage, Origin, Revocation, UsesPer, Window};
-use crate::domain::name::{ApprovalId, GrantId, RequestId};
+use crate::domain::name::{ApprovalId, BreakGlassId, GrantId, RequestId};
 use crate::domain::principal::CertificateThumbprint;
 use crate::domain::resource::Span;
 
@@ -115,6 +115,7 @@ impl From<&Grant> for v1::Grant {
                 until: grant.lineage.until.iter().map(ToString::to_string).collect(),
                 origin: grant.lineage.origin.as_deref().map(v1::GrantOrigin::from),
                 exception: grant.lineage.exception.as_ref().map(ToString::to_string).unwrap_or_default(),
+                break_glass: grant.lineage.break_glass.map(|id| id.bits().to_be_bytes().to_vec()).unwrap_or_default(),
             }),
             revoked: grant.revoked.as_ref().map(|r| v1::Revocation {
                 at_unix_us: r.at.unix_micros(),
@@ -152,6 +153,10 @@ impl TryFrom<v1::Grant> for Grant {
                 exception: match lineage.exception.as_str() {
                     "" => None,
                     name => Some(parsed("exception", name)?),
+                },
+                break_glass: match lineage.break_glass.as_slice() {
+                    [] => None,
+                    id => Some(BreakGlassId::from_bits(bytes128("break_glass", id)?)),
                 },
             },
             revoked: message
@@ -212,6 +217,7 @@ impl From<&Limits> for v1::Limits {
                 Binding::Issuer(issuer) => v1::limits::Binding::Issuer(issuer.clone()),
             }),
             uses: limits.uses.unwrap_or_default(),
+            unused_ms: limits.unused.map_or(0, |span| u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX)),
             uses_per: limits.uses_per.map(|per| v1::UsesPer {
                 uses: per.uses,
                 every_ms: u64::try_from(per.every.duration().as_millis()).unwrap_or(u64::MAX),
@@ -244,6 +250,7 @@ impl TryFrom<v1::Limits> for Limits {
         let uses_per = message
             .uses_per
             .map(|per| UsesPer { uses: per.uses, every: Span::new(std::time::Duration::from_millis(per.every_ms)) });
-        Ok(Self { parameters, networks, binding, uses, uses_per })
+        let unused = (message.unused_ms != 0).then(|| Span::new(std::time::Duration::from_millis(message.unused_ms)));
+        Ok(Self { parameters, networks, binding, uses, uses_per, unused })
     }
 }

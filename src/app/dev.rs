@@ -11,9 +11,11 @@ mod screen;
 mod settings;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 use self::directory::Directory;
 use self::issuer::Issuer;
@@ -28,7 +30,7 @@ use crate::control::enrol::{CertificateAuthority, Issuing, Subject};
 use crate::control::record::PersonRole;
 use crate::control::{ControlPlane, Core};
 use crate::domain::Clock;
-use crate::domain::name::GatewayName;
+use crate::domain::name::{GatewayName, OwnerName};
 use crate::domain::route::UpstreamUrl;
 use crate::gateway::Gateway;
 use crate::settings::{ControlSettings, Durability, LogSettings};
@@ -153,6 +155,15 @@ pub fn run(options: &Options) -> Result<(), AppError> {
             () = signals.next() => Err(AppError::Impatient),
         }
     })
+}
+
+/// An ID token for one of the people of `dev`, as the provider that `dev` stands in for gives it to whoever signs in.
+///
+/// # Errors
+/// When nobody of that name is there, or `dev` has not run in the directory.
+pub fn sign_in(dir: &Path, person: &OwnerName) -> Result<Zeroizing<String>, AppError> {
+    super::crypto();
+    issuer::id_token(dir, person)
 }
 
 /// Everything that runs.

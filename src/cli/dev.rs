@@ -2,17 +2,24 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+
+use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
+use super::output::Human;
 use crate::app;
+use crate::domain::name::OwnerName;
 use crate::domain::route::UpstreamUrl;
 use crate::settings::Durability;
 use crate::settings::gateway::MAX_WORKERS;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Dev {
+    #[command(subcommand)]
+    command: Option<DevCommand>,
     /// Begin anew: remove what an earlier `dev` kept in the directory
     #[arg(long)]
     fresh: bool,
@@ -40,6 +47,20 @@ pub(super) struct Dev {
     /// For measuring: when a record of the gateway's evidence counts as written
     #[arg(long, value_enum, default_value_t)]
     durability: DurabilityName,
+}
+
+#[derive(Serialize)]
+struct Token<'t> {
+    token: &'t str,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevCommand {
+    /// Beside a running `dev`: sign in as one of its people, and print the ID token
+    SignIn {
+        /// One of the people of the directory
+        person: OwnerName,
+    },
 }
 
 /// [`Durability`], as it is called on the command line.
@@ -72,6 +93,11 @@ const fn loopback(port: u16) -> SocketAddr {
 
 impl Dev {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        if let Some(DevCommand::SignIn { person }) = &self.command {
+            let token = app::dev::sign_in(&context.dir(), person)?;
+            context.output.answer(&Token { token: &token }, || Human::Lines(vec![token.to_string()]))?;
+            return Ok(Exit::Done);
+        }
         app::dev::run(&app::dev::Options {
             dir: context.dir(),
             fresh: self.fresh,

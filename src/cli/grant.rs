@@ -10,7 +10,7 @@ use super::output::{Human, note};
 use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
 use super::{Context, receipt};
 use crate::client::GrantRecord;
-use crate::client::answers::{CreateAnswer, RevokeAnswer, ShownGrant, SweepAnswer, outstanding};
+use crate::client::answers::{CreateAnswer, LastUse, RevokeAnswer, ShownGrant, SweepAnswer, outstanding};
 use crate::clock::SystemClock;
 use crate::domain::grant::{Binding, Limits, MAX_USES, UsesPer};
 use crate::domain::name::{ActionName, GrantId, IdentityName, ParameterName, ResourceName, RoleName};
@@ -94,16 +94,19 @@ pub(super) struct LimitArgs {
     /// Only so many calls in each span of time, over all gateways: 100/1h
     #[arg(long, value_name = "N/DURATION", value_parser = uses_per)]
     uses_per: Option<UsesPer>,
+    /// It ends when no call was made under it for so long: 7d
+    #[arg(long, value_name = "DURATION")]
+    unused: Option<Span>,
 }
 
 impl From<LimitArgs> for Limits {
     fn from(given: LimitArgs) -> Self {
-        let LimitArgs { parameter, network: networks, bind: binding, uses, uses_per } = given;
+        let LimitArgs { parameter, network: networks, bind: binding, uses, uses_per, unused } = given;
         let mut parameters: BTreeMap<ParameterName, Vec<String>> = BTreeMap::new();
         for (name, value) in parameter {
             parameters.entry(name).or_default().push(value);
         }
-        Self { parameters, networks, binding, uses, uses_per }
+        Self { parameters, networks, binding, uses, uses_per, unused }
     }
 }
 
@@ -430,7 +433,7 @@ fn state(shown: &ShownGrant) -> String {
 }
 
 /// Limits as people read them.
-pub(super) fn shown_limits(limits: &Limits) -> [(&'static str, String); 5] {
+pub(super) fn shown_limits(limits: &Limits) -> [(&'static str, String); 6] {
     let parameters: Vec<String> =
         limits.parameters.iter().map(|(name, values)| format!("{name}={}", values.join("|"))).collect();
     let networks: Vec<String> = limits.networks.iter().map(ToString::to_string).collect();
@@ -446,13 +449,25 @@ pub(super) fn shown_limits(limits: &Limits) -> [(&'static str, String); 5] {
         ("bound to", bound),
         ("uses", limits.uses.map(|uses| uses.to_string()).unwrap_or_default()),
         ("uses per", limits.uses_per.map(|per| format!("{} in {}", per.uses, per.every)).unwrap_or_default()),
+        ("unused", limits.unused.map(|span| format!("ends when unused for {span}")).unwrap_or_default()),
     ]
+}
+
+/// When the last call was made under a grant, and who could not say.
+fn last_use(it: &LastUse, now: Timestamp) -> String {
+    let at = match (it.running, it.at) {
+        (true, _) => "now: a call is running".to_owned(),
+        (false, Some(at)) => both(at, now),
+        (false, None) => "none is known of".to_owned(),
+    };
+    let missing: Vec<String> = it.missing.iter().map(|(gateway, why)| format!("{gateway}: {why}")).collect();
+    if missing.is_empty() { at } else { format!("{at} (not said by {})", missing.join("; ")) }
 }
 
 fn details(shown: &ShownGrant, now: Timestamp) -> Human {
     let grant = &shown.record.grant;
     let listed = |items: Vec<String>| items.join(", ");
-    let [parameters, networks, bound, uses, uses_per] = shown_limits(&grant.limits);
+    let [parameters, networks, bound, uses, uses_per, unused] = shown_limits(&grant.limits);
     let revoked = grant.revoked.as_ref().map(|r| format!("{} by {}: {}", both(r.at, now), r.by, r.reason));
     Human::Details(vec![
         ("id", grant.id.to_string()),
@@ -467,11 +482,14 @@ fn details(shown: &ShownGrant, now: Timestamp) -> Human {
         bound,
         uses,
         uses_per,
+        unused,
+        ("last use", shown.record.last_use.as_ref().map(|it| last_use(it, now)).unwrap_or_default()),
         ("given out", shown.record.uses_given.map(|given| given.to_string()).unwrap_or_default()),
         ("reason", grant.lineage.reason.clone()),
         ("ticket", grant.lineage.ticket.clone().unwrap_or_default()),
         ("until", listed(grant.lineage.until.iter().map(ToString::to_string).collect())),
         ("request", grant.lineage.origin.as_ref().map(|origin| origin.request.to_string()).unwrap_or_default()),
+        ("break-glass", grant.lineage.break_glass.map(|id| id.to_string()).unwrap_or_default()),
         ("policy", grant.lineage.origin.as_ref().map(|it| format!("version {}", it.policy)).unwrap_or_default()),
         ("created", format!("{} by {}", both(grant.lineage.created, now), grant.lineage.created_by)),
         ("revoked", revoked.unwrap_or_default()),

@@ -18,6 +18,9 @@ pub(super) struct Login {
     /// Without a browser on this machine: print a code, and an address to type it in elsewhere
     #[arg(long)]
     device: bool,
+    /// Prove who you are anew, also where you are signed in: what break-glass takes
+    #[arg(long)]
+    fresh: bool,
 }
 
 #[derive(Debug, Args)]
@@ -44,7 +47,7 @@ struct LogoutAnswer {
 impl Login {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, Failure> {
         let (mut target, place) = place(context)?;
-        let signed = place.sign_in(self.device, |errand| super::report(&told(errand))).await?;
+        let signed = place.sign_in(self.device, self.fresh, |errand| super::report(&told(errand))).await?;
         target.token = Some(signed.token.clone());
         // Somebody whom nobody here knows has signed in for nothing: better said now than at the next command.
         let me = match Client::connect(&target).await {

@@ -294,7 +294,7 @@ fn turn(request: &Record) -> String {
 
 fn details(request: &Record, now: Timestamp) -> Human {
     let (ask, analysis) = (&request.ask, &request.analysis);
-    let [parameters, networks, bound, uses, uses_per] = shown_limits(&ask.limits);
+    let [parameters, networks, bound, uses, uses_per, unused] = shown_limits(&ask.limits);
     let joined = |items: Vec<String>| items.join("; ");
     let gives = analysis.permissions.iter().map(|permission| {
         let actions: Vec<&str> = permission.actions.iter().map(ActionName::as_str).collect();
@@ -330,11 +330,13 @@ fn details(request: &Record, now: Timestamp) -> Human {
         bound,
         uses,
         uses_per,
+        unused,
         ("reason", ask.reason.clone()),
         ("ticket", ask.ticket.clone().unwrap_or_default()),
         ("until", ask.until.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         ("policy", format!("version {} {verdict}, by {}", analysis.policy, analysis.rules.join(", "))),
         ("longest", analysis.longest.map(|longest| longest.to_string()).unwrap_or_default()),
+        ("unused", analysis.unused.map(|span| format!("policy ends it when unused for {span}")).unwrap_or_default()),
         ("findings", joined(analysis.findings.iter().map(|f| format!("{}: {}", f.code, f.text)).collect())),
         ("needs", in_words(&analysis.stages)),
         ("waits for", turn(request)),

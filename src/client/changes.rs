@@ -1,6 +1,6 @@
 //! Changes of catalog and policy, as the command line asks for them.
 
-use super::answers::{ChangeAnswer, ChangeList, PolicyAnswer, ReplayAnswer};
+use super::answers::{ChangeAnswer, ChangeList, ExceptionList, PolicyAnswer, RenewalAnswer, ReplayAnswer};
 use super::{Client, ClientError, bounded};
 use crate::wire::v1;
 
@@ -47,6 +47,23 @@ impl Client {
     pub async fn cancel_change(&mut self, id: Vec<u8>, reason: String) -> Result<ChangeAnswer, ClientError> {
         let message = v1::CancelChangeRequest { id, reason };
         Ok(self.catalog.cancel_change(bounded(message, 0)).await?.into_inner().try_into()?)
+    }
+
+    /// Leave from rules, the oldest first; with `all` those that are over too.
+    ///
+    /// # Errors
+    /// As `Catalog.ListExceptions` says.
+    pub async fn exceptions(&mut self, all: bool) -> Result<ExceptionList, ClientError> {
+        let answer = self.catalog.list_exceptions(bounded(v1::ListExceptionsRequest { all }, 0)).await?;
+        Ok(answer.into_inner().try_into()?)
+    }
+
+    /// Asks that one end later.
+    ///
+    /// # Errors
+    /// As `Catalog.RenewException` says.
+    pub async fn renew_exception(&mut self, message: v1::RenewExceptionRequest) -> Result<RenewalAnswer, ClientError> {
+        Ok(self.catalog.renew_exception(bounded(message, 0)).await?.into_inner().try_into()?)
     }
 
     /// Puts a policy into force, or has it wait.

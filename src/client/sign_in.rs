@@ -116,24 +116,34 @@ pub struct Signed {
 }
 
 impl SignedIn {
-    /// Signs somebody in: `tell` is told what they have to do. With `device`, by a code that is typed in elsewhere.
+    /// Signs somebody in: `tell` is told what they have to do. With `device`, by a code that is typed in elsewhere; with
+    /// `fresh`, they prove anew who they are, and the token says when that was.
     ///
     /// # Errors
     /// When the provider says no, is not there, or nobody comes.
-    pub async fn sign_in(&self, device: bool, tell: impl FnOnce(&Errand)) -> Result<Signed, SignInError> {
+    pub async fn sign_in(&self, device: bool, fresh: bool, tell: impl FnOnce(&Errand)) -> Result<Signed, SignInError> {
         let provider = Provider::discover(&self.at).await?;
         let tokens = if device {
-            let code = provider.device_code().await?;
+            let code = provider.device_code(fresh).await?;
             tell(&code.errand());
             provider.device_tokens(&code).await?
         } else {
             let loopback = Loopback::bind().await.map_err(|error| provider.fault(&error))?;
             let redirect = loopback.address();
-            let (url, expected) = provider.authorize(&redirect)?;
+            let (url, expected) = provider.authorize(&redirect, fresh)?;
             tell(&Errand::Open { url });
             let code = loopback.code(&provider, &expected).await?;
             provider.tokens(code, expected, &redirect).await?
         };
+        let says_when = |token: &str| {
+            let look = jwt::look(token, Timestamp::default());
+            look.is_ok_and(|look| look.claims.get("auth_time").is_some_and(serde_json::Value::is_number))
+        };
+        if fresh && !says_when(&tokens.id_token) {
+            return Err(
+                provider.fault(&"its ID token does not say when you signed in (`auth_time`), which was asked for")
+            );
+        }
         let kept = Kept::of(&self.at, tokens);
         kept.write(&self.file)?;
         Ok(kept.signed())

@@ -23,7 +23,7 @@ use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
-use super::{change, delegation, grant, logs, request, store::StoreError, tickets, uses};
+use super::{breakglass, change, delegation, grant, logs, request, store::StoreError, tickets, uses};
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
 
@@ -299,7 +299,7 @@ impl Actor {
             tracing::error!(%error, "the store cannot be read");
             return;
         }
-        let often: [fn(&Model, Timestamp) -> Plan<bool>; 12] = [
+        let often: [fn(&Model, Timestamp) -> Plan<bool>; 14] = [
             tickets::plan_owed,
             grant::plan_expiry,
             request::plan_expiry,
@@ -309,6 +309,8 @@ impl Actor {
             request::plan_prune,
             change::plan_expiry,
             change::plan_prune,
+            breakglass::plan_overdue,
+            breakglass::plan_prune,
             grant::plan_forget_tokens,
             uses::plan_forget_ledgers,
             tickets::plan_forget,

@@ -98,6 +98,7 @@ pub fn analyse(
         identity: digest(&identity.value.spec),
         findings: &findings,
         stages: &stages,
+        unused: merged.unused,
     };
     let analysis = Analysis {
         verdict,
@@ -110,6 +111,7 @@ pub fn analyse(
         stages,
         eligible: eligible.into_iter().map(|(name, _)| name).take(approval::MAX_NAMED).collect(),
         longest: merged.longest,
+        unused: merged.unused,
         permissions,
     };
     Ok(Analysed { analysis, expires: merged.expires.unwrap_or(EXPIRES), together })
@@ -147,6 +149,8 @@ struct Seen<'a> {
     identity: String,
     findings: &'a [Finding],
     stages: &'a [Stage],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unused: Option<Span>,
 }
 
 fn digest(value: &impl Serialize) -> String {
@@ -250,6 +254,6 @@ fn held(model: &Model, identity: &IdentityName) -> BTreeSet<String> {
         .collect()
 }
 
-fn spelled(permission: &Permission) -> Vec<String> {
+pub(super) fn spelled(permission: &Permission) -> Vec<String> {
     permission.actions.iter().map(|action| format!("{}:{action}", permission.resource)).collect()
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod catalog;
+pub(super) mod disuse;
 mod ended;
 mod error;
 mod evidence;

@@ -5,16 +5,18 @@
 mod progress;
 mod rights;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use progress::{Progress, Word, is_enough, progress};
 pub use rights::{Right, answering, rights, words};
 
 use super::model::Model;
 use super::plan::Refused;
-use super::policy::{Actor, Answer, PolicySet, Question, Step, needed};
+use super::policy::{Actor, Answer, PolicySet, Proof, Question, Step, needed};
 use super::record::Person;
 use crate::domain::Timestamp;
+use crate::domain::breakglass::SignedIn;
+use crate::domain::exception::Exception;
 use crate::domain::identity::IdentitySpec;
 use crate::domain::name::{IdentityName, OwnerName, RoleName};
 use crate::domain::request::{Approvers, Ask, Escalated, Finding, Request, Requester, Stage};
@@ -31,6 +33,9 @@ const MAX_ASKED: usize = 256;
 pub struct Subject<'a> {
     model: &'a Model,
     now: Timestamp,
+    /// When access begins, or began.
+    begins: Timestamp,
+    is_live: bool,
     lead: Span,
     set: &'a PolicySet,
     requester: &'a Requester,
@@ -56,13 +61,32 @@ impl<'a> Subject<'a> {
         together: &'a BTreeSet<String>,
     ) -> Self {
         let lead = Span::new(ask.starts.map_or(std::time::Duration::ZERO, |starts| starts.saturating_since(now)));
-        let roles = super::analyse::roles(model, ask);
-        Self { model, now, lead, set, requester, ask, permissions, roles, together, escalated: &[] }
+        Self {
+            model,
+            now,
+            begins: now.saturating_add(lead.duration()),
+            is_live: false,
+            lead,
+            set,
+            requester,
+            ask,
+            permissions,
+            roles: super::analyse::roles(model, ask),
+            together,
+            escalated: &[],
+        }
     }
 
     /// The same with stages that stayed silent for too long.
     pub fn with(self, escalated: &'a [Escalated]) -> Self {
         Self { escalated, ..self }
+    }
+
+    /// The same of access that began already: what others of the same owner have since been given by leave takes nothing
+    /// from it.
+    #[must_use]
+    pub fn begun(self, begins: Timestamp) -> Self {
+        Self { begins, is_live: true, ..self }
     }
 
     /// Whose access it would be.
@@ -88,7 +112,19 @@ impl<'a> Subject<'a> {
     /// # Errors
     /// [`Refused::NotFound`] when the identity or the resource is not there any more.
     pub fn answer(&self, step: Step, actor: &Actor, permission: &Permission) -> Result<Answer, Refused> {
-        Ok(self.set.ask(&Question {
+        self.proven_answer(step, actor, permission, None)
+    }
+
+    fn proven_answer(
+        &self,
+        step: Step,
+        actor: &Actor,
+        permission: &Permission,
+        proof: Option<Proof<'_>>,
+    ) -> Result<Answer, Refused> {
+        let exceptions = self.exceptions();
+        let left: BTreeSet<String> = exceptions.keys().map(|rule| (*rule).to_owned()).collect();
+        let answer = self.set.ask(&Question {
             step,
             actor,
             identity: (&self.ask.identity, self.identity()?),
@@ -100,7 +136,65 @@ impl<'a> Subject<'a> {
             lead: self.lead,
             counted: self.ask.limits.is_counted(),
             together: self.together,
-        }))
+            left: &left,
+            proof,
+        });
+        Ok(self.bounded(answer, &exceptions))
+    }
+
+    /// Live exceptions of the identity from rules that part duties, by rule: of several the one that lasts longest.
+    fn exceptions(&self) -> BTreeMap<&'a str, &'a Exception> {
+        let mut found: BTreeMap<&str, &Exception> = BTreeMap::new();
+        let all = self.model.exceptions.values().map(|kept| kept.value.as_ref());
+        let owner = |name: &IdentityName| self.model.identities.get(name).map(|kept| &kept.value.spec.owner);
+        let of_owner = |name: &IdentityName| self.is_live && owner(name) == owner(&self.ask.identity);
+        let bears = |name: &IdentityName| *name == self.ask.identity || of_owner(name);
+        for it in all.filter(|it| it.is_live(self.now) && it.spec.identity.as_ref().is_some_and(bears)) {
+            let Some(rule) = it.spec.policy_rule.as_deref() else { continue };
+            let longest = found.entry(rule).or_insert(it);
+            if longest.spec.expires < it.spec.expires {
+                *longest = it;
+            }
+        }
+        found
+    }
+
+    /// What is given by leave is told to whoever approves, and lasts no longer than the leave.
+    fn bounded(&self, mut answer: Answer, exceptions: &BTreeMap<&str, &Exception>) -> Answer {
+        for (rule, it) in answer.left.iter().filter_map(|rule| exceptions.get(rule.as_str()).map(|it| (rule, it))) {
+            if it.spec.identity.as_ref() != Some(&self.ask.identity) {
+                continue;
+            }
+            let (name, owner, expires) = (&it.name, &it.spec.owner, it.spec.expires);
+            let text =
+                format!("the rule {rule} forbids it, and exception {name} of {owner} is leave from it until {expires}");
+            answer.findings.push(Finding { code: "excepted".to_owned(), text });
+            let most = Span::new(expires.saturating_since(self.begins));
+            if self.ask.duration > most {
+                answer.allows = false;
+                let text = format!("it would last longer than exception {name}, which ends {expires}");
+                answer.findings.push(Finding { code: "too_long".to_owned(), text });
+            }
+        }
+        answer
+    }
+
+    /// What policy says of somebody who breaks glass, having signed in like this, of all permissions together.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub fn emergency(&self, actor: &Actor, signed_in: &SignedIn, now: Timestamp) -> Result<Answer, Refused> {
+        let age = Span::new(now.saturating_since(signed_in.at));
+        let proof = Proof { age, acr: signed_in.acr.as_deref(), amr: &signed_in.amr };
+        let mut merged = Answer { allows: !self.permissions.is_empty(), ..Answer::default() };
+        for permission in self.permissions {
+            let answer = self.proven_answer(Step::BreakGlass, actor, permission, Some(proof))?;
+            merged.allows &= answer.allows;
+            merged.rules.extend(answer.rules);
+            merged.findings.extend(answer.findings);
+            merged.longest = shorter(merged.longest, answer.longest);
+        }
+        Ok(merged)
     }
 
     /// What policy says of whoever asks, of all permissions together: the strictest of each. Stages name owners, not what
@@ -133,6 +227,7 @@ impl<'a> Subject<'a> {
             merged.rules.extend(answer.rules);
             merged.findings.extend(answer.findings);
             merged.longest = shorter(merged.longest, answer.longest);
+            merged.unused = shorter(merged.unused, answer.unused);
             merged.expires = shorter(merged.expires, answer.expires);
         }
         Ok(merged)

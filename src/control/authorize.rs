@@ -152,6 +152,16 @@ pub enum Operation {
     ReadChanges,
     /// Approves, denies or takes back such a change: whose word counts is looked at there.
     DecideChange,
+    /// Asks that the end of an exception be put off: another person allows it.
+    RenewException,
+    /// Gets access at once: policy says who may.
+    BreakGlass,
+    /// Sees who broke glass.
+    ReadBreakGlass,
+    /// Ends what was opened before its time: whom it concerns is looked at there.
+    CloseBreakGlass,
+    /// Closes the review: whose word counts is looked at there.
+    ReviewBreakGlass,
     /// Sees the policy.
     ReadPolicy,
     /// Puts another policy into force.
@@ -166,7 +176,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 40] = [
         Self::Apply,
         Self::ReadCatalog,
         Self::Quarantine,
@@ -197,6 +207,11 @@ impl Operation {
         Self::Delegate,
         Self::ReadChanges,
         Self::DecideChange,
+        Self::RenewException,
+        Self::BreakGlass,
+        Self::ReadBreakGlass,
+        Self::CloseBreakGlass,
+        Self::ReviewBreakGlass,
         Self::ReadPolicy,
         Self::PublishPolicy,
         Self::QueryEvidence,
@@ -245,6 +260,11 @@ impl Operation {
             Self::Delegate => "delegate",
             Self::ReadChanges => "read_changes",
             Self::DecideChange => "decide_change",
+            Self::RenewException => "renew_exception",
+            Self::BreakGlass => "break_glass",
+            Self::ReadBreakGlass => "read_break_glass",
+            Self::CloseBreakGlass => "close_break_glass",
+            Self::ReviewBreakGlass => "review_break_glass",
             Self::ReadPolicy => "read_policy",
             Self::PublishPolicy => "publish_policy",
             Self::QueryEvidence => "query_evidence",
@@ -297,6 +317,10 @@ pub const fn rule(operation: Operation, role: Role) -> Rule {
         (O::Delegate, _) => Rule::Allow,
         // Whoever answers for what a change touches may decide it.
         (O::ReadChanges | O::DecideChange, _) => Rule::Allow,
+        // Of one's own; whoever allows it is somebody else.
+        (O::RenewException, _) => Rule::AllowOwned,
+        // The same of an emergency; that machines have none stands above.
+        (O::BreakGlass | O::ReadBreakGlass | O::CloseBreakGlass | O::ReviewBreakGlass, _) => Rule::Allow,
         (O::PublishPolicy, R::Security | R::Owner | R::Developer) => Rule::Deny,
 
         (O::ReadCatalog | O::ReadGrants | O::CanI | O::Evaluate | O::WatchGrants | O::Describe, _) => Rule::Allow,
@@ -375,6 +399,7 @@ fn needed(operation: Operation) -> String {
     if owned {
         who.push(match operation {
             Operation::RevokeGrant => "the owner of the resource or of the identity",
+            Operation::RenewException => "the owner of the exception",
             _ => "the resource's owner",
         });
     }
@@ -391,6 +416,7 @@ mod tests {
             roles: roles.to_vec(),
             speaks_for: vec!["orders".parse().unwrap()],
             token: Digest::of("t"),
+            signed_in: None,
         }))
     }
 
@@ -426,6 +452,11 @@ mod tests {
         delegate             + + + + - - - -
         read_changes         + + + + - - - -
         decide_change        + + + + - - - -
+        renew_exception      + o o o - - - -
+        break_glass          + + + + - - - -
+        read_break_glass     + + + + - - - -
+        close_break_glass    + + + + - - - -
+        review_break_glass   + + + + - - - -
         read_policy          + + + + - - - -
         publish_policy       + - - - - - - -
         query_evidence       + + - - - - - -

@@ -94,6 +94,13 @@ pub fn plan_wanted(model: &Model, context: &Context<'_>, wanted: &Wanted) -> Res
             after: Some(parse::spec(&record)),
         };
         if diff.change() != "unchanged" {
+            let record = match record {
+                Record::Exception(it) => {
+                    let known = model.exceptions.get(&it.name).map(|kept| kept.value.as_ref());
+                    Record::Exception(it.put(known, context.now))
+                }
+                other => other,
+            };
             let change = Change::Put(record);
             plan.events.push(ChangeEvent::of(&event(&diff), before.as_ref(), &change, reason.as_deref()));
             after.apply(&change, 0);
@@ -172,6 +179,7 @@ fn current(model: &Model, record: &Record) -> Option<Record> {
         | Record::Request(_)
         | Record::Proposal(_)
         | Record::Delegation(_)
+        | Record::BreakGlass(_)
         | Record::Ticket(_) => None,
     }
 }

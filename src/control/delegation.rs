@@ -151,7 +151,7 @@ pub fn plan_prune(model: &Model, now: Timestamp) -> Plan<bool> {
 fn person<'c>(context: &Context<'c>) -> Result<&'c Person, Refused> {
     match context.caller {
         Caller::Person(person) => Ok(person),
-        Caller::Gateway(_) | Caller::Joining(..) | Caller::Identity(_) | Caller::System => {
+        Caller::Gateway(_) | Caller::Joining(..) | Caller::Attested(_) | Caller::Identity(_) | Caller::System => {
             Err(Refused::Denied("people have others answer in their place, and nobody for them".to_owned()))
         }
     }

@@ -60,6 +60,7 @@ pub(super) fn plan_begin(
             until: Vec::new(),
             origin: None,
             exception: None,
+            break_glass: None,
         };
         let window = Window { starts: now, ends: now.saturating_add(LIFE) };
         let (id, identity) = (id(), name.clone());
@@ -100,6 +101,7 @@ fn nobody(name: IdentityName) -> Result<Identity, Refused> {
             .to_owned(),
         environment: "drill".to_owned(),
         authenticate: Vec::new(),
+        capabilities: Default::default(),
     };
     Ok(Identity { name, spec, state: IdentityState::Active })
 }

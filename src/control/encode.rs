@@ -56,6 +56,7 @@ pub(super) fn object(record: &Record, revision: u64) -> Option<v1::CatalogObject
         | Record::Policy(_)
         | Record::Request(_)
         | Record::Proposal(_)
+        | Record::BreakGlass(_)
         | Record::Delegation(_)
         | Record::Ticket(_)
         | Record::Trust(_) => None,

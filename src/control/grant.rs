@@ -91,7 +91,7 @@ pub fn plan_create(
     let exception = by_hand(model, context)?;
     let Checked { permissions, window, reason } = checked(model, context.now, request)?;
     if let Some(exception) = exception.filter(|exception| exception.spec.expires < window.ends) {
-        let Exception { name, spec } = exception;
+        let Exception { name, spec, .. } = exception;
         return Err(Refused::invalid(format!(
             "duration: a grant by hand ends with exception {name} at the latest, which is {}",
             spec.expires
@@ -106,6 +106,7 @@ pub fn plan_create(
         until: super::tickets::bound_to(model, request.ticket.as_deref(), &request.until)?,
         origin: None,
         exception,
+        break_glass: None,
     };
     Ok(issue(request, permissions, window, &lineage, id))
 }

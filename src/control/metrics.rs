@@ -10,6 +10,7 @@ use prometheus::{
 use super::fleet::GatewayStatus;
 use super::model::Model;
 use crate::domain::Timestamp;
+use crate::domain::breakglass::BreakGlassState;
 
 /// Seconds, from a commit on fast storage to a command that waited for its whole patience.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -40,6 +41,7 @@ pub(super) struct Metrics {
     /// Since a witness cosigned last, and whether it remembers another log.
     pub(super) witness_gauges: (GaugeVec, GaugeVec),
     grants: IntGaugeVec,
+    break_glass: IntGaugeVec,
     gateways: IntGaugeVec,
     lag: IntGaugeVec,
     answered: GaugeVec,
@@ -175,6 +177,13 @@ impl Metrics {
                     &["state"],
                 ),
             ),
+            break_glass: keep(
+                &registry,
+                IntGaugeVec::new(
+                    opts("break_glass", "Break-glass whose review is open: access that lives, unreviewed, overdue."),
+                    &["state"],
+                ),
+            ),
             gateways: keep(
                 &registry,
                 IntGaugeVec::new(
@@ -218,6 +227,10 @@ impl Metrics {
     /// All metrics in the Prometheus text format.
     pub(super) fn render(&self, model: &Model, gateways: &[GatewayStatus], now: Timestamp) -> Vec<u8> {
         self.read_grants(model, now);
+        for state in [BreakGlassState::Open, BreakGlassState::Unreviewed, BreakGlassState::Overdue] {
+            let count = model.broken.values().filter(|kept| kept.value.state(now) == state).count();
+            self.break_glass.with_label_values(&[state.as_str()]).set(int(count));
+        }
         self.gateways.reset();
         self.lag.reset();
         self.answered.reset();

@@ -7,6 +7,7 @@ mod delegations;
 mod held;
 mod people;
 mod requests;
+mod revisions;
 mod tickets;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use super::record::{
     Change, Digest, GatewayRecord, GrantRecord, LogRecord, Person, Record, RevokedToken, Standing, TrustRecord,
 };
 use crate::domain::Timestamp;
+use crate::domain::breakglass::BreakGlass;
 use crate::domain::change::Proposal;
 use crate::domain::directory::{Group, PersonEntry};
 use crate::domain::exception::Exception;
@@ -29,8 +31,8 @@ use crate::domain::grant::Grant;
 use crate::domain::halt::{Halt, HaltScope};
 use crate::domain::identity::{Authenticator, Identity};
 use crate::domain::name::{
-    ChangeId, ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName, RoleName,
-    RouteName, TicketSourceName,
+    BreakGlassId, ChangeId, ExceptionName, GatewayName, GrantId, IdentityName, OwnerName, RequestId, ResourceName,
+    RoleName, RouteName, TicketSourceName,
 };
 use crate::domain::principal::SpiffeId;
 use crate::domain::request::{Request, Requester};
@@ -147,12 +149,16 @@ pub struct Model {
     pub proposals: OrdMap<ChangeId, Kept<Proposal>>,
     /// Who answers in whose place, those that are over too.
     pub delegations: Delegations,
+    /// Every time that somebody broke glass, whose review is open or was closed lately.
+    pub broken: OrdMap<BreakGlassId, Kept<BreakGlass>>,
     /// Those that have not ended; the others are read from the store.
     pub grants: OrdMap<GrantId, Kept<Grant>>,
     /// The same by whose they are.
     pub grants_of: OrdMap<IdentityName, OrdSet<GrantId>>,
     /// What of them the identities of each owner hold together.
     pub held: Held,
+    /// Those of them that end when nothing uses them.
+    pub watched: OrdSet<GrantId>,
     /// The same by their end, so that the next one to end is the first.
     pub ends: OrdSet<(Timestamp, GrantId)>,
     /// How many of them came without anybody's approval, by whose they are.
@@ -226,6 +232,7 @@ impl Model {
             Record::Request(it) => self.put_request(it, revision),
             Record::Proposal(it) => drop(self.proposals.insert(it.id, Kept::new(it, revision))),
             Record::Delegation(it) => self.delegations.put(it, revision),
+            Record::BreakGlass(it) => drop(self.broken.insert(it.id, Kept::new(it, revision))),
             Record::Person(it) => drop(self.people.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Gateway(it) => drop(self.gateways.insert(it.name.clone(), Kept::new(it, revision))),
             Record::Log(it) => drop(self.logs.insert(it.gateway.clone(), Kept::new(it, revision))),
@@ -301,6 +308,9 @@ impl Model {
             return;
         }
         self.ends.insert((grant.window.ends, grant.id));
+        if grant.limits.unused.is_some() {
+            self.watched.insert(grant.id);
+        }
         self.tickets.bind(grant);
         self.grants_of.entry(grant.identity.clone()).or_default().insert(grant.id);
         if let Some(identity) = self.identities.get(&grant.identity) {
@@ -341,6 +351,7 @@ impl Model {
     fn forget_grant(&mut self, id: GrantId) {
         let Some(old) = self.grants.remove(&id) else { return };
         self.ends.remove(&(old.value.window.ends, id));
+        self.watched.remove(&id);
         self.tickets.unbind(&old.value);
         let name = &old.value.identity;
         if let Some(identity) = self.identities.get(name) {
@@ -376,6 +387,7 @@ impl Model {
             Record::Request(it) => self.forget_request(it.id),
             Record::Proposal(it) => drop(self.proposals.remove(&it.id)),
             Record::Delegation(it) => self.delegations.forget(it.id),
+            Record::BreakGlass(it) => drop(self.broken.remove(&it.id)),
             Record::Person(it) => drop(self.people.remove(&it.name)),
             Record::Gateway(it) => drop(self.gateways.remove(&it.name)),
             Record::Log(it) => drop(self.logs.remove(&it.gateway)),
@@ -392,38 +404,6 @@ impl Model {
         self.token_ends.remove(&(old.value.expires, token.issuer.clone(), token.jti.clone()));
         if let Some(by) = &old.value.by {
             one_less(&mut self.tokens_by, by);
-        }
-    }
-
-    /// The revision in which the key of `record` was last put, as far as the model keeps it; `None` when it is not there.
-    pub fn revision_of(&self, record: &Record) -> Option<u64> {
-        match record {
-            Record::Meta(_) => None,
-            Record::Identity(it) => self.identities.get(&it.name).map(|k| k.revision),
-            Record::Resource(it) => self.resources.get(&it.name).map(|k| k.revision),
-            Record::Route(it) => self.routes.get(&it.name).map(|k| k.revision),
-            Record::Role(it) => self.roles.get(&it.name).map(|k| k.revision),
-            Record::Exception(it) => self.exceptions.get(&it.name).map(|k| k.revision),
-            Record::TicketSource(it) => self.ticket_sources.get(&it.name).map(|k| k.revision),
-            Record::Ticket(it) => self.tickets.get(&it.ticket).map(|k| k.revision),
-            Record::Entry(it) => self.entries.get(&it.name).map(|k| k.revision),
-            Record::Group(it) => self.groups.get(&it.name).map(|k| k.revision),
-            // A version is published once.
-            Record::Policy(_) => None,
-            Record::Request(it) => {
-                let settled = self.settled.get(&it.id).map(|settled| settled.revision);
-                self.requests.get(&it.id).map(|k| k.revision).or(settled)
-            }
-            Record::Proposal(it) => self.proposals.get(&it.id).map(|k| k.revision),
-            Record::Delegation(it) => self.delegations.get(it.id).map(|k| k.revision),
-            Record::Person(it) => self.people.get(&it.name).map(|k| k.revision),
-            Record::Gateway(it) => self.gateways.get(&it.name).map(|k| k.revision),
-            Record::Log(it) => self.logs.get(&it.gateway).map(|k| k.revision),
-            Record::Halt(it) => self.halts.get(&it.scope).map(|k| k.revision),
-            Record::Trust(_) => self.trust.as_ref().map(|k| k.revision),
-            Record::Grant(it) => self.grants.get(&it.grant.id).map(|k| k.revision),
-            Record::Ledger(it) => self.ledgers.get(&it.grant).map(|k| k.revision),
-            Record::Token(it) => self.tokens.get(&(it.issuer.clone(), it.jti.clone())).map(|k| k.revision),
         }
     }
 

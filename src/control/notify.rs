@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::metrics::Metrics;
 use super::outbox::{Reached, Sink, SinkError, Told};
 use crate::domain::Clock;
+use crate::domain::breakglass::BreakGlass;
 use crate::domain::request::{Request, in_words};
 use crate::settings::control::{NotifyFormat, WebhookSettings};
 use crate::settings::{SecretError, read_secret};
@@ -34,7 +35,7 @@ const RETRIES: [Duration; 4] =
 /// Refusals that pass.
 const AGAIN: [reqwest::StatusCode; 2] = [reqwest::StatusCode::REQUEST_TIMEOUT, reqwest::StatusCode::TOO_MANY_REQUESTS];
 /// What is told where the settings do not say: what waits for people, and what they should not overlook.
-const TOLD: [&str; 17] = [
+const TOLD: [&str; 21] = [
     "request.created",
     "request.approved",
     "request.escalated",
@@ -52,6 +53,10 @@ const TOLD: [&str; 17] = [
     "ticket.closed",
     "delegation.created",
     "delegation.ended",
+    "breakglass.opened",
+    "breakglass.closed",
+    "breakglass.reviewed",
+    "breakglass.overdue",
 ];
 
 /// The evidence, and those who are told of it after.
@@ -89,6 +94,8 @@ struct Data {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<Asked>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    break_glass: Option<Broken>,
     /// Where it is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<String>,
@@ -131,6 +138,55 @@ impl Asked {
     }
 }
 
+/// Of a break-glass what people are told.
+#[derive(Debug, Serialize)]
+struct Broken {
+    id: String,
+    opener: String,
+    identity: String,
+    access: String,
+    /// When the access is over.
+    ends: String,
+    reason: String,
+    /// Whom it concerns.
+    concerns: Vec<String>,
+    /// Some of those who can close its review.
+    reviewers: Vec<String>,
+    /// Until when that is to be.
+    due: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<&'static str>,
+}
+
+impl Broken {
+    fn of(it: &BreakGlass) -> Self {
+        Self {
+            id: it.id.to_string(),
+            opener: it.opener.to_string(),
+            identity: it.ask.identity.to_string(),
+            access: it.ask.access.to_string(),
+            ends: it.ends.to_string(),
+            reason: it.ask.reason.clone(),
+            concerns: it.concerned.iter().map(ToString::to_string).collect(),
+            reviewers: it.reviewers.iter().map(ToString::to_string).collect(),
+            due: it.due.to_string(),
+            verdict: it.review.as_ref().map(|review| review.verdict.as_str()),
+        }
+    }
+
+    /// In a sentence.
+    fn text(&self) -> String {
+        let Self { id, opener, identity, access, ends, reason, .. } = self;
+        let mut text = format!(": {opener} has {access} for {identity} until {ends}: {reason}");
+        text.push_str(&format!(". It concerns {}", self.concerns.join(", ")));
+        if self.verdict.is_none() {
+            let (who, due) = (self.reviewers.join(", "), &self.due);
+            text.push_str(&format!("; {who} can close its review, until {due}: `portcullis breakglass show {id}`"));
+        }
+        text
+    }
+}
+
 impl Notice {
     /// The `place`th of its revision.
     fn of(told: &Told, place: usize, base: &str) -> Self {
@@ -139,6 +195,9 @@ impl Notice {
             .flatten();
         // Also of one of which the event tells no more than that it is there.
         let link = told.event.object.strip_prefix("request/").map(|id| format!("{base}/v1/requests/{id}"));
+        let broken = told.event.object.strip_prefix("breakglass/");
+        let link = link.or_else(|| broken.map(|id| format!("{base}/v1/break-glass/{id}")));
+        let broken = broken.and_then(|_| serde_json::from_value(told.event.after.clone()?).ok());
         Self {
             id: format!("msg_{}_{place}", told.revision),
             r#type: told.event.operation.clone(),
@@ -148,6 +207,7 @@ impl Notice {
                 actor: told.actor.clone(),
                 reason: told.event.reason.clone(),
                 request: request.as_ref().map(Asked::of),
+                break_glass: broken.as_ref().map(Broken::of),
                 link,
             },
         }
@@ -155,7 +215,7 @@ impl Notice {
 
     /// In a sentence, for a chat.
     fn text(&self) -> String {
-        let Data { object, actor, reason, request, link } = &self.data;
+        let Data { object, actor, reason, request, break_glass, link } = &self.data;
         let mut text = format!("*{}* {object} by {actor}", self.r#type);
         if let Some(asked) = request {
             text.push_str(&format!(
@@ -171,6 +231,9 @@ impl Notice {
                     asked.id
                 ));
             }
+        }
+        if let Some(broken) = break_glass {
+            text.push_str(&broken.text());
         }
         if let Some(reason) = reason.as_ref().filter(|_| request.as_ref().is_none_or(|asked| asked.state != "pending"))
         {

@@ -217,6 +217,7 @@ impl ControlPlane {
             trust: trust.clone(),
             trust_domain: settings.trust_domain.clone(),
             tokens,
+            break_glass: settings.break_glass,
             max_message_bytes: settings.limits.max_message_bytes,
             secrets_dir: settings.state_dir.join("secrets"),
             places: Arc::new(Semaphore::new(settings.limits.max_connections)),
@@ -250,6 +251,7 @@ impl ControlPlane {
             (Arc::new(sink), tasks)
         };
         let judging = tokio::spawn(super::api::reconsidering::run(handle.clone(), stop.subscribe()));
+        let unused = tokio::spawn(super::api::disuse::run(handle.clone(), stop.subscribe()));
         let draining = tokio::spawn(outbox::run(shared, evidence, settled.clone()));
         let templates = settings.attestation.templates.clone();
         let leaving = tokio::spawn(attested::let_go(handle.clone(), templates, settled.clone()));
@@ -261,6 +263,7 @@ impl ControlPlane {
             ("the way of events to the evidence has ended\n", &draining),
             ("the store's housekeeping has ended\n", &keeping),
             ("the judging of live grants has ended\n", &judging),
+            ("the ending of unused grants has ended\n", &unused),
         ]);
         Ok(Self {
             core,
@@ -271,7 +274,7 @@ impl ControlPlane {
             https_address,
             stop,
             settle,
-            serving: vec![listening.task, http, judging],
+            serving: vec![listening.task, http, judging, unused],
             following: [draining, keeping, leaving, watching].into_iter().chain(notifying).collect(),
             _keys: keys.into_iter().chain([clusters]).collect(),
             drain: settings.drain,

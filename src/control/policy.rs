@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 pub use cases::Outcome;
 pub(super) use evaluate::needed;
-pub use evaluate::{Actor, Answer, Need, Question, Step};
+pub use evaluate::{Actor, Answer, Need, Proof, Question, Step};
 pub use publish::{check, plan_publish, plan_publish_as};
-pub use set::{PolicySet, Rule};
+pub use set::{PolicySet, Rule, RuleOf};
 
 use super::record::{PolicyFile, PolicyRecord};
 

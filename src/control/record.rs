@@ -9,6 +9,8 @@ mod policy;
 mod ticket;
 mod trust;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use gateway::{AttestedRecord, GatewayRecord, JoinToken, LogRecord, SealedLog, Standing};
@@ -18,6 +20,7 @@ pub use ticket::TicketRecord;
 pub use trust::{AuthorityRecord, AuthorityStanding, TrustRecord};
 
 use crate::domain::Timestamp;
+use crate::domain::breakglass::{BreakGlass, SignedIn};
 use crate::domain::change::Proposal;
 use crate::domain::delegation::Delegation;
 use crate::domain::directory::{Group, PersonEntry};
@@ -179,6 +182,9 @@ pub struct Person {
     pub speaks_for: Vec<OwnerName>,
     /// Of the token that proves it is them.
     pub token: Digest,
+    /// Of a caller who signed in where people do: how, and when. Never kept.
+    #[serde(skip)]
+    pub signed_in: Option<Arc<SignedIn>>,
 }
 
 impl Person {
@@ -205,6 +211,7 @@ pub struct RevokedToken {
 /// Anything that is kept under a key of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the types say it")]
+#[expect(clippy::large_enum_variant, reason = "most records are grants: to box them would cost more than it saves")]
 pub enum Record {
     Meta(Meta),
     Identity(Identity),
@@ -219,6 +226,7 @@ pub enum Record {
     Policy(PolicyRecord),
     Request(Box<Request>),
     Proposal(Box<Proposal>),
+    BreakGlass(Box<BreakGlass>),
     Delegation(Delegation),
     Grant(GrantRecord),
     Ledger(Ledger),
@@ -266,6 +274,7 @@ impl Record {
             Self::Policy(it) => policy_key(it.version),
             Self::Request(it) => request_key(it.id),
             Self::Proposal(it) => format!("{ROOT}change/{}", it.id),
+            Self::BreakGlass(it) => format!("{ROOT}breakglass/{}", it.id),
             Self::Delegation(it) => format!("{ROOT}delegation/{}", it.id),
             Self::Grant(it) => grant_key(it.grant.id),
             Self::Ledger(it) => format!("{ROOT}uses/{}", it.grant),
@@ -294,6 +303,7 @@ impl Record {
             Self::Policy(it) => serde_json::to_value(it),
             Self::Request(it) => serde_json::to_value(it),
             Self::Proposal(it) => serde_json::to_value(it),
+            Self::BreakGlass(it) => serde_json::to_value(it),
             Self::Delegation(it) => serde_json::to_value(it),
             Self::Grant(it) => serde_json::to_value(it),
             Self::Ledger(it) => serde_json::to_value(it),
@@ -333,6 +343,7 @@ impl Record {
             "policy" => Self::Policy(read(key, value)?),
             "request" => Self::Request(read(key, value)?),
             "change" => Self::Proposal(read(key, value)?),
+            "breakglass" => Self::BreakGlass(read(key, value)?),
             "delegation" => Self::Delegation(read(key, value)?),
             "grant" => Self::Grant(read(key, value)?),
             "uses" => Self::Ledger(read(key, value)?),

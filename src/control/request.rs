@@ -133,6 +133,8 @@ fn settle(
         let ends = starts.saturating_add(asked.duration);
         (asked.starts, asked.duration) = (None, ends.saturating_since(context.now));
     }
+    // Whoever asks may want it sooner, and never later.
+    asked.limits.unused = [asked.limits.unused, request.analysis.unused].into_iter().flatten().min();
     let good = checked(model, context.now, &asked)?;
     let counting = request.approvals.iter().filter(|approval| approval.digest == request.analysis.digest);
     let origin = Origin {
@@ -160,6 +162,7 @@ fn settle(
         until: tickets::bound_of(model, &request.ask)?,
         origin: Some(Box::new(origin)),
         exception: None,
+        break_glass: None,
     };
     let grants = grant::issue(&asked, good.permissions, good.window, &lineage, || GrantId::from_bits(draw()));
     request.state = State::Granted;

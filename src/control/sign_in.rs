@@ -12,9 +12,11 @@ use super::authorize::Caller;
 use super::halt;
 use super::model::Model;
 use super::record::{Digest, Person, PersonRole};
+use crate::domain::breakglass::SignedIn;
 use crate::domain::identity::IdentityState;
 use crate::domain::name::OwnerName;
 use crate::domain::principal::CertificateThumbprint;
+use crate::domain::root::Root;
 use crate::domain::{Clock, Timestamp};
 use crate::issuers::{
     IssuerSettingError, Issuers, IssuersError, KeySource, RevokedTokens, TokenVerifier, TrustedIssuer,
@@ -29,6 +31,10 @@ use crate::token::verify::{IssuerProfile, TokenTypes, UnverifiedToken, Verified}
 const ADMINISTRATOR: &str = "administrator";
 /// Room for tokens that were verified.
 const CACHE_BYTES: u64 = 8 << 20;
+/// Longest `acr`, or part of `amr`, that is kept of a sign-in.
+const MAX_CLAIM_BYTES: usize = 256;
+/// Parts of `amr` that are kept.
+const MAX_METHODS: usize = 16;
 
 /// Why tokens of others cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -206,8 +212,30 @@ impl People {
         let known = model.people.get(&name).map(|kept| kept.value.clone());
         let documented = || (self.documented && model.entries.contains_key(&name)).then(|| Arc::new(developer(&name)));
         let person = known.or_else(documented).ok_or_else(|| Stranger::NoAccount(name.clone()))?;
-        Ok(model.speaking(person))
+        let person = Person { signed_in: signed_in(&claims, verified), ..person.as_ref().clone() };
+        Ok(model.speaking(Arc::new(person)))
     }
+}
+
+/// When and how they proved who they are, as the ID token says (OpenID Connect Core 1.0 section 2): `auth_time` is a number of
+/// seconds and stands in it when it was asked for; `acr` and `amr` are the provider's to give.
+fn signed_in(claims: &UnverifiedToken<'_>, verified: &Verified) -> Option<Arc<SignedIn>> {
+    let seconds = claims.member("auth_time")?;
+    let seconds =
+        seconds.as_i64().or_else(|| seconds.as_f64().filter(|it| it.is_finite()).map(|it| it.floor() as i64))?;
+    let short = |text: &str| (1..=MAX_CLAIM_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
+    let texts = claims.member("amr").and_then(|value| value.as_array()).map(Vec::as_slice).unwrap_or_default();
+    let amr = texts.iter().filter_map(|it| it.as_str()).filter(|it| short(it)).take(MAX_METHODS);
+    Some(Arc::new(SignedIn {
+        issuer: verified.issuer.to_string(),
+        kid: match verified.root().as_ref() {
+            Root::Issuer { kid, .. } => kid.as_deref().map(str::to_owned),
+            Root::PublicKey(_) | Root::Unknown => None,
+        },
+        at: Timestamp::from_unix_seconds(seconds),
+        acr: claims.member("acr").and_then(|it| it.as_str()).filter(|it| short(it)).map(str::to_owned),
+        amr: amr.map(str::to_owned).collect(),
+    }))
 }
 
 /// The one person whose document has this address.
@@ -219,7 +247,8 @@ fn with_email(email: &str, model: &Model) -> Option<OwnerName> {
 }
 
 /// Somebody of whom there is a document and no account.
-fn developer(name: &OwnerName) -> Person {
+pub(super) fn developer(name: &OwnerName) -> Person {
     // No token has this digest: it is that of nothing, and a token is never empty.
-    Person { name: name.clone(), roles: vec![PersonRole::Developer], speaks_for: Vec::new(), token: Digest::of("") }
+    let token = Digest::of("");
+    Person { name: name.clone(), roles: vec![PersonRole::Developer], speaks_for: Vec::new(), token, signed_in: None }
 }

@@ -54,6 +54,7 @@ fn grant(id: u128) -> Grant {
             until: Vec::new(),
             origin: None,
             exception: None,
+            break_glass: None,
         },
         revoked: None,
     }
@@ -242,16 +243,18 @@ fn an_inactive_identity_has_nothing() {
 #[test]
 fn observing_lets_through_without_a_credential_until_it_ends() {
     let mut builder = catalog();
-    builder.put_exception(&Exception {
-        name: "trial".parse().unwrap(),
-        spec: ExceptionSpec {
+    builder.put_exception(&Exception::described(
+        "trial".parse().unwrap(),
+        ExceptionSpec {
             rule: ExceptionRule::Observe,
             route: Some("orders".parse().unwrap()),
             owner: "bob".parse().unwrap(),
             reason: "who would break?".into(),
             expires: Timestamp::from_unix_seconds(1_050),
+            identity: None,
+            policy_rule: None,
         },
-    });
+    ));
     let snapshot = builder.build(1, 7).unwrap();
     let permit = ask(&snapshot, &READ).unwrap();
     assert!(matches!(permit.basis(), Basis::Exception { would_refuse: Reason::GrantMissing, .. }));

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use super::name::{ExceptionName, OwnerName, RouteName};
+use super::name::{ChangeId, ExceptionName, IdentityName, OwnerName, RouteName};
 
 /// Longest life of an exception: what is needed for longer is a change of the rule.
 pub const MAX_EXCEPTION_DAYS: u64 = 90;
@@ -20,6 +20,13 @@ pub struct ExceptionSpec {
     /// The route on which it is left: with `observe`, and with no other rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteName>,
+    /// Whose duties need not be parted: with `separation_of_duties`, and with no other rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityName>,
+    /// The rule of the policy that is left, by its `@id`: one that forbids with `@finding("separation_of_duties")`. With
+    /// `separation_of_duties`, and with no other rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_rule: Option<String>,
     /// Who answers for it.
     pub owner: OwnerName,
     /// Why it is needed, in a sentence.
@@ -36,8 +43,22 @@ pub enum ExceptionRule {
     /// Calls of identified callers on the route go on without a grant, recorded as what would have been refused. The
     /// upstream gets no credential: observing never mints or injects.
     Observe,
+    /// One rule of the policy by which duties are parted does not hold for one identity. What is given meanwhile ends with
+    /// the exception at the latest.
+    SeparationOfDuties,
     /// Once a policy is in force nobody makes grants by hand. Until the exception ends, administrators do.
     NoGrantsByHand,
+}
+
+impl ExceptionRule {
+    /// As documents write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::SeparationOfDuties => "separation_of_duties",
+            Self::NoGrantsByHand => "no_grants_by_hand",
+        }
+    }
 }
 
 /// An exception of the catalog.
@@ -47,4 +68,33 @@ pub struct Exception {
     pub name: ExceptionName,
     /// What its document says.
     pub spec: ExceptionSpec,
+    /// Since when it is there; of one from before this was kept, nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// When its end was put off last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<Timestamp>,
+    /// The change by which somebody else allowed what it now says; nothing where no policy was in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ChangeId>,
+}
+
+impl Exception {
+    /// As a document describes it, and nothing more.
+    pub const fn described(name: ExceptionName, spec: ExceptionSpec) -> Self {
+        Self { name, spec, since: None, renewed: None, change: None }
+    }
+
+    /// Put in place at `now` where it was `before`: its age goes on.
+    #[must_use]
+    pub fn put(self, before: Option<&Self>, now: Timestamp) -> Self {
+        let Some(before) = before else { return Self { since: Some(now), ..self } };
+        let is_renewed = self.spec.expires > before.spec.expires;
+        Self { since: before.since, renewed: if is_renewed { Some(now) } else { before.renewed }, ..self }
+    }
+
+    /// Whether it gives leave at `now`.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        now < self.spec.expires
+    }
 }

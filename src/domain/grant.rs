@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{
-    ActionName, ApprovalId, ExceptionName, GrantId, IdentityName, OwnerName, ParameterName, RequestId, ResourceName,
-    RoleName,
+    ActionName, ApprovalId, BreakGlassId, ExceptionName, GrantId, IdentityName, OwnerName, ParameterName, RequestId,
+    ResourceName, RoleName,
 };
 use super::principal::{CertificateThumbprint, SpiffeId};
 use super::resource::Span;
@@ -24,6 +24,8 @@ pub const MAX_PARAMETER_VALUES: usize = 256;
 pub const MAX_USES: u64 = 1_000_000_000;
 /// Shortest and longest span that uses are counted in.
 pub const USES_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+/// Shortest and longest that a grant may lie unused.
+pub const UNUSED: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(366 * 86_400);
 /// Networks that a grant may list.
 pub const MAX_NETWORKS: usize = 64;
 
@@ -104,6 +106,9 @@ pub struct Limits {
     /// Calls that may be made in each span of time, over all gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses_per: Option<UsesPer>,
+    /// It ends when no call was made under it for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<Span>,
 }
 
 /// So many uses in each span of time. The first span begins with the grant, and each with the end of the one before.
@@ -175,6 +180,9 @@ pub struct Lineage {
     /// The exception under which it was made by hand, where a policy was in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exception: Option<ExceptionName>,
+    /// The break-glass that it came of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BreakGlassId>,
 }
 
 /// The request that a grant answers, and on what ground.

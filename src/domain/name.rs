@@ -263,6 +263,10 @@ id!(
     ChangeId
 );
 id!(
+    /// The identifier of a break-glass.
+    BreakGlassId
+);
+id!(
     /// The identifier of an approval.
     ApprovalId
 );

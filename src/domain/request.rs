@@ -144,6 +144,9 @@ pub struct Analysis {
     /// The longest that policy allows, where it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest: Option<Span>,
+    /// What policy wants to end when it is unused for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<Span>,
     /// SHA-256, hexadecimal, of all that an approval is bound to.
     pub digest: String,
 }

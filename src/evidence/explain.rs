@@ -3,11 +3,13 @@
 //! Reads the control plane's log and gateways' logs and knows nothing but them: what is told stands in a record, and each
 //! line says in which. It does not verify; whoever must know verifies the logs beside it.
 
+mod calls;
 mod effect;
+mod emergency;
 mod prove;
 mod ties;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -46,6 +48,7 @@ pub enum Subject {
     Request,
     Approval,
     Change,
+    BreakGlass,
 }
 
 /// A line of a story: one record.
@@ -123,6 +126,10 @@ pub struct Story {
     /// The change of catalog or policy as its last record tells it: who wanted it, what it did, who approved seeing what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<Value>,
+    /// The break-glass as its last record tells it: who opened it, having signed in how, whom it concerns, what its review
+    /// came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<Value>,
     /// What was granted, and what came of it.
     pub grants: Vec<GrantStory>,
     /// Everything in the order of time.
@@ -142,6 +149,7 @@ pub fn explain(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<Story
         approvals: Vec::new(),
         policy: None,
         change: None,
+        break_glass: None,
         grants: Vec::new(),
         timeline: alone,
     };
@@ -160,7 +168,7 @@ pub fn explain(id: u128, control: &Log, gateways: &[Log]) -> Result<Option<Story
     })?;
     for log in gateways {
         for (id, grant) in &mut grants {
-            calls(log, *id, CallId::from_bits(self::bits(&story.id)), grant, &mut story.timeline)?;
+            calls::of(log, *id, CallId::from_bits(self::bits(&story.id)), grant, &mut story.timeline)?;
         }
     }
     story.grants = grants.into_values().collect();
@@ -224,6 +232,7 @@ fn take_change(
             }
             true
         }
+        "breakglass" => emergency::take(change, ties, story),
         // What a grant ends with, and what gateways had to show for it.
         "ticket" => grants.values().any(|grant| {
             let until = grant.made.as_ref().and_then(|made| made.pointer("/lineage/until")).and_then(Value::as_array);
@@ -285,6 +294,7 @@ fn words(change: &Change<'_>) -> String {
             let why = text("/reason").map(|reason| format!(", because: {reason}")).unwrap_or_default();
             format!(" of {}{why}", named.join(", "))
         }
+        "breakglass.opened" => emergency::words(change),
         "grant.created" => format!(
             " to {} on {}",
             text("/grant/identity").unwrap_or_default(),
@@ -293,67 +303,6 @@ fn words(change: &Change<'_>) -> String {
         _ => String::new(),
     };
     format!("{} {} in revision {}{about}{reason}", change.object_kind, change.object, change.revision)
-}
-
-/// The calls under a grant in one log, and what enforced its end.
-fn calls(
-    log: &Log,
-    id: GrantId,
-    about: CallId,
-    grant: &mut GrantStory,
-    timeline: &mut Vec<Line>,
-) -> Result<(), QueryError> {
-    let (mut first, mut last, mut asked) = (Vec::new(), VecDeque::new(), Vec::new());
-    let mut intents = BTreeSet::new();
-    walk(log, Filter { grant: Some(id), ..Filter::default() }, |found| {
-        let told = match &found.entry.event {
-            Event::Intent(intent) => {
-                let calls = &mut grant.calls;
-                calls.count = calls.count.saturating_add(1);
-                calls.first = Some(calls.first.map_or(found.entry.time, |at| at.min(found.entry.time)));
-                calls.last = Some(calls.last.map_or(found.entry.time, |at| at.max(found.entry.time)));
-                calls.enforced.entry(log.name.clone()).or_insert(intent.revision);
-                if intent.call == about {
-                    intents.insert(found.entry.seq);
-                    asked.push(call_line(log, found, intent));
-                    return;
-                }
-                call_line(log, found, intent)
-            }
-            Event::Outcome(outcome) => {
-                let ended = format!("{:?}", outcome.ending.ended).to_lowercase();
-                if ended == "cut" {
-                    grant.calls.cut = grant.calls.cut.saturating_add(1);
-                }
-                let status = outcome.ending.status.map(|status| format!(" with {status}")).unwrap_or_default();
-                let why = outcome.ending.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-                let text = format!("call {} ended: {ended}{status}{why}", outcome.call);
-                let line = line(log, found, "gateway", "call.ended", &text);
-                if intents.contains(&outcome.intent_seq) {
-                    asked.push(line);
-                    return;
-                }
-                line
-            }
-            // Its end: that a gateway obeyed it is no sign that the grant had taken effect there.
-            Event::Enforced(enforced) => {
-                let (cut, took) = (enforced.cut.len(), enforced.took_us);
-                let text = format!("the end of grant {id}, {cut} calls cut, after {took}us");
-                line(log, found, "gateway", "grant.enforced", &text)
-            }
-            _ => return,
-        };
-        if first.len() < 2 * LISTED {
-            first.push(told);
-        } else {
-            last.push_back(told);
-            if last.len() > 2 * LISTED {
-                last.pop_front();
-            }
-        }
-    })?;
-    timeline.extend(first.into_iter().chain(last).chain(asked));
-    Ok(())
 }
 
 fn call_line(log: &Log, found: &Found, intent: &Intent<'_>) -> Line {

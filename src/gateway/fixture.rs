@@ -64,6 +64,7 @@ pub(super) fn grant(id: u128) -> Grant {
             until: Vec::new(),
             origin: None,
             exception: None,
+            break_glass: None,
         },
         revoked: None,
     }

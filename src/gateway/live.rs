@@ -245,6 +245,11 @@ impl Registry {
         }
     }
 
+    /// How many calls run that `which` names.
+    pub fn running(&self, which: &Selector) -> usize {
+        self.shards.iter().map(|shard| shard.calls.lock().select(which).len()).sum()
+    }
+
     /// How many calls run.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.calls.lock().len()).sum()

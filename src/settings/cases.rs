@@ -59,6 +59,15 @@ pub struct Case {
     /// What the identity, or another one of its owner, holds already: `resource:action`.
     #[serde(default)]
     pub held: Vec<String>,
+    /// Of break-glass: how long ago the person proved who they are. Without it, just now.
+    #[serde(default)]
+    pub signed_in: Option<Span>,
+    /// Of break-glass: how strongly, the `acr` of their ID token.
+    #[serde(default)]
+    pub acr: Option<String>,
+    /// Of break-glass: by what, the `amr` of their ID token.
+    #[serde(default)]
+    pub amr: Vec<String>,
     /// What the policy must say.
     pub expect: Expected,
 }
@@ -72,6 +81,8 @@ pub enum CaseAction {
     Request,
     /// Approving it.
     Approve,
+    /// Breaking glass for it.
+    BreakGlass,
 }
 
 /// An identity of a case.
@@ -127,6 +138,9 @@ pub struct Expected {
     /// The longest that is allowed.
     #[serde(default)]
     pub max_duration: Option<Span>,
+    /// How long it may lie unused.
+    #[serde(default)]
+    pub unused: Option<Span>,
     /// A finding that must be among those told.
     #[serde(default)]
     pub finding: Option<String>,

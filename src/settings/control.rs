@@ -1,6 +1,7 @@
 //! The settings of a control plane.
 
 mod attestation;
+mod break_glass;
 mod ca_signer;
 mod sign_in;
 mod witness;
@@ -21,6 +22,8 @@ use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
 pub use attestation::{AttestationSettings, AttestedWho, TemplateSettings};
 use attestation::{RawAttestation, attestation};
+pub use break_glass::BreakGlassSettings;
+use break_glass::{RawBreakGlass, break_glass};
 pub use ca_signer::CaSignerSettings;
 use ca_signer::{RawCaSigner, ca_signer};
 use sign_in::RawSignIn;
@@ -89,6 +92,9 @@ pub struct RawControl {
     /// Where people sign in, OpenID Connect. Default: nowhere; their tokens are those that `control init` makes.
     #[serde(default)]
     sign_in: Option<RawSignIn>,
+    /// Bounds on break-glass.
+    #[serde(default)]
+    break_glass: RawBreakGlass,
     /// Witnesses of this control plane's own log: without one, nobody but itself stands for it. Default: none.
     #[serde(default)]
     cosigning: Option<RawCosigning>,
@@ -226,6 +232,8 @@ pub struct ControlSettings {
     pub issuers: Vec<IssuerSettings>,
     /// Where people sign in.
     pub sign_in: Option<SignInSettings>,
+    /// Bounds on break-glass.
+    pub break_glass: BreakGlassSettings,
     /// Who cosigns its own log.
     pub cosigning: Option<CosigningSettings>,
     /// Whose logs it cosigns.
@@ -361,6 +369,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         notify: webhooks(&mut check, &raw.notify),
         issuers,
         sign_in,
+        break_glass: break_glass(&mut check, &raw.break_glass),
         cosigning: raw.cosigning.as_ref().map(|raw| cosigning(&mut check, raw)),
         witness: raw.witness.as_ref().map(|raw| witnessing(&mut check, raw, &raw_domain)),
         limits: ControlLimits {

@@ -252,6 +252,28 @@ pub struct PlainToken<'t> {
 /// # Errors
 /// When it would have ended already, or the key does not sign.
 pub fn plain_token(key: &SigningKey, token: &PlainToken<'_>, now: Timestamp) -> Result<Minted, MintError> {
+    plain(key, token, None, now)
+}
+
+/// The same with when its subject proved who they are: an ID token with `auth_time` (OpenID Connect Core 1.0 section 2).
+///
+/// # Errors
+/// As [`plain_token`].
+pub fn id_token(
+    key: &SigningKey,
+    token: &PlainToken<'_>,
+    proved: Timestamp,
+    now: Timestamp,
+) -> Result<Minted, MintError> {
+    plain(key, token, Some(proved.unix_seconds()), now)
+}
+
+fn plain(
+    key: &SigningKey,
+    token: &PlainToken<'_>,
+    auth_time: Option<i64>,
+    now: Timestamp,
+) -> Result<Minted, MintError> {
     #[derive(Serialize)]
     struct Plain<'t> {
         iss: &'t str,
@@ -260,14 +282,16 @@ pub fn plain_token(key: &SigningKey, token: &PlainToken<'_>, now: Timestamp) -> 
         iat: i64,
         exp: i64,
         jti: &'t str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        auth_time: Option<i64>,
     }
     let exp = token.expires.unix_seconds();
     if Timestamp::from_unix_seconds(exp) <= now {
         return Err(MintError::Ended);
     }
     let jti = URL_SAFE_NO_PAD.encode(token.random);
-    let plain =
-        Plain { iss: token.issuer, sub: token.subject, aud: token.audience, iat: now.unix_seconds(), exp, jti: &jti };
+    let iat = now.unix_seconds();
+    let plain = Plain { iss: token.issuer, sub: token.subject, aud: token.audience, iat, exp, jti: &jti, auth_time };
     let claims = serde_json::to_vec(&plain).map_err(|_| SigningKeyError::Sign)?;
     Ok(Minted { token: key.jwt(&claims)?, expires: Timestamp::from_unix_seconds(exp), token_id: jti.into() })
 }

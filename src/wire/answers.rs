@@ -3,9 +3,13 @@
 //! These are the JSON documents of the command line and of the HTTP API. They know the domain and the generated messages,
 //! not how they are shown.
 
+mod breakglass;
 mod changes;
 mod delegations;
 mod documents;
+mod exceptions;
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,8 +18,10 @@ use super::{WireError, bytes128, v1};
 use crate::domain::Timestamp;
 pub use crate::domain::change::Effect;
 use crate::domain::grant::{Grant, GrantState};
+pub use breakglass::{BreakGlassAnswer, BreakGlassList, ShownBreakGlass};
 pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
 pub use delegations::{DelegationAnswer, DelegationList};
+pub use exceptions::{ExceptionList, RenewalAnswer, ShownException};
 
 use crate::domain::name::{CallId, GrantId};
 pub use documents::{
@@ -34,6 +40,39 @@ pub struct GrantRecord {
     /// Of a counted grant: uses that were given out to gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses_given: Option<u64>,
+    /// Of one that is asked for by itself and has not ended: when a call was last made under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_use: Option<LastUse>,
+}
+
+/// When a call was last made under a grant, as far as the gateways say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LastUse {
+    /// When; absent where none is known of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// Whether a call runs.
+    pub running: bool,
+    /// Until when there may have been calls that nobody can tell of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_until: Option<Timestamp>,
+    /// By gateway: why it did not say.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, String>,
+}
+
+impl TryFrom<v1::GetGrantResponse> for GrantRecord {
+    type Error = WireError;
+    fn try_from(answer: v1::GetGrantResponse) -> Result<Self, WireError> {
+        let at = |micros: i64| (micros != 0).then(|| Timestamp::from_unix_micros(micros));
+        let last_use = answer.last_use.map(|it| LastUse {
+            at: at(it.at_unix_us),
+            running: it.running,
+            unknown_until: at(it.unknown_until_unix_us),
+            missing: it.missing.into_iter().collect(),
+        });
+        Ok(Self { last_use, ..Self::try_from(present("grant", answer.grant)?)? })
+    }
 }
 
 impl GrantRecord {
@@ -207,7 +246,8 @@ fn filled(text: String) -> Option<String> {
 impl TryFrom<v1::Grant> for GrantRecord {
     type Error = WireError;
     fn try_from(message: v1::Grant) -> Result<Self, WireError> {
-        Ok(Self { revision: message.revision, uses_given: message.uses_given, grant: message.try_into()? })
+        let (revision, uses_given) = (message.revision, message.uses_given);
+        Ok(Self { revision, uses_given, last_use: None, grant: message.try_into()? })
     }
 }
 

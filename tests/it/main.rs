@@ -12,6 +12,7 @@
 mod access;
 mod archive;
 mod attested;
+mod breakglass;
 mod call;
 mod cli;
 mod cli_dev;
@@ -20,6 +21,7 @@ mod cli_processes;
 mod clients;
 mod cut;
 mod dev;
+mod disuse;
 mod drills;
 mod durability;
 mod edge;

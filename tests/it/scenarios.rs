@@ -27,9 +27,11 @@ macro_rules! scenarios {
 scenarios! {
     s01_access_is_bounded_and_short_lived = "01-short-lived-key.md";
     s03_a_window_opens_and_closes_by_itself = "03-maintenance-window.md";
+    s05_break_glass_is_at_once_short_and_reviewed_by_somebody_else = "05-break-glass.md";
     s06_a_purpose_that_does_not_fit_takes_another_approver = "06-purpose.md";
     s08_a_pipeline_has_access_for_its_job = "08-pipeline.md";
     s10_approval_enforcement_and_evidence_are_one = "10-one-control-plane.md";
+    s13_an_exception_is_owned_ends_and_is_renewed_by_somebody_else = "13-exception.md";
     s14_a_subsidiary_has_other_approvers = "14-subsidiary.md";
     s18_so_many_uses_and_never_one_more = "18-counted-uses.md";
     s19_one_migration_window_and_then_nothing = "19-migration.md";

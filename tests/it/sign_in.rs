@@ -105,8 +105,12 @@ fn line(stderr: &mut BufReader<ChildStderr>, part: &str) -> String {
 
 /// `portcullis login`, with somebody before the browser.
 fn login(fleet: &Fleet, provider: &Provider, who: &str, device: bool) -> Done {
+    login_with(fleet, provider, who, device, &[])
+}
+
+fn login_with(fleet: &Fleet, provider: &Provider, who: &str, device: bool, more: &[&str]) -> Done {
     let mut login = command(fleet.home.path());
-    login.args(["-o", "json", "login"]).args(device.then_some("--device"));
+    login.args(["-o", "json", "login"]).args(device.then_some("--device")).args(more);
     let mut child = login.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let page = if device {
@@ -189,6 +193,31 @@ fn people_sign_in_by_browser_or_by_code_and_are_who_their_account_says() {
         let token: Value = serde_json::from_str(token).unwrap();
         assert!(!log.contains(token["id_token"].as_str().unwrap()));
     }
+}
+
+/// What `auth_time` says is the provider's word for when somebody proved who they are; it is asked for, and a refresh keeps it.
+#[test]
+fn who_signs_in_anew_may_break_glass_and_who_signed_in_otherwise_may_not() {
+    let (upstream, provider) = (Upstream::ok(), Provider::start(30));
+    let fleet = fleet(&upstream, &["alice=developer", "carol=security"], |settings| {
+        settings["sign_in"] = provider.settings();
+    });
+    fleet.apply(
+        "kind: Identity\nname: reporter\nspec: { kind: agent, owner: alice, purpose: tests, environment: test }\n",
+    );
+    fleet.cli(&["policy", "publish", "--starter", "--reason", "to begin with"]).exits(0);
+    context(&fleet, &provider);
+    let open = || {
+        let open = ["-o", "json", "breakglass", "open", "--identity", "reporter", "--resource", "api/orders"];
+        run(fleet.home.path(), &[&open[..], &["--action", "read", "--reason", "it is down"]].concat())
+    };
+    login(&fleet, &provider, "alice", false).exits(0);
+    let refused = open().exits(3);
+    assert!(refused.error()["message"].as_str().unwrap().contains("login --fresh"), "{refused:?}");
+    login_with(&fleet, &provider, "alice", false, &["--fresh"]).exits(0);
+    let opened = open().exits(0).json();
+    let signed_in = &opened["break_glass"]["signed_in"];
+    assert_eq!((&signed_in["issuer"], &opened["break_glass"]["opener"]), (&json!(provider.issuer), &json!("alice")));
 }
 
 #[test]

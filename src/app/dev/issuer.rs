@@ -3,21 +3,30 @@
 //! A key of its own, which survives restarts; its public half stands in a file that the gateway reads as it would any
 //! issuer's. Tokens live for seven days and are renewed at each start and long before their end.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use super::directory::Directory;
 use crate::app::AppError;
 use crate::clock::SystemClock;
 use crate::domain::Clock as _;
+use crate::domain::name::OwnerName;
 use crate::files;
 use crate::token::keys::{KeyAlgorithm, SigningKey};
-use crate::token::mint::{PlainToken, plain_token};
+use crate::token::mint::{self, PlainToken, plain_token};
 
 /// The `iss` of its tokens.
 pub(super) const ISSUER: &str = "https://issuer.dev.portcullis.local";
+/// The `iss` of ID tokens: where people sign in.
+pub(super) const PROVIDER: &str = "https://people.dev.portcullis.local";
+/// What the command line is registered as there.
+pub(super) const CLIENT: &str = "portcullis";
+/// Life of an ID token.
+const ID_TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 /// Life of a token.
 pub(super) const TOKEN_DAYS: u64 = 7;
 /// Age at which tokens are written again: what is read from a file has five days to go.
@@ -81,6 +90,23 @@ impl Issuer {
     }
 }
 
+/// An ID token for one of the people of a running `dev`, who proves who they are now by reading the provider's key.
+///
+/// # Errors
+/// When nobody of that name is there, or the key cannot be read.
+pub(super) fn id_token(dir: &Path, person: &OwnerName) -> Result<Zeroizing<String>, AppError> {
+    if !dir.join("people").join(person.as_str()).is_file() {
+        return Err(AppError::Usage(format!("`{person}` is none of the people in {}/people", dir.display())));
+    }
+    let key = read_key(&dir.join("issuer/key.pem"))?;
+    let now = SystemClock.now();
+    let mut random = [0; 16];
+    rand::fill(&mut random).map_err(|_| part("no random bytes"))?;
+    let expires = now.saturating_add(ID_TOKEN_LIFE);
+    let token = PlainToken { issuer: PROVIDER, subject: person.as_str(), audience: CLIENT, expires, random };
+    Ok(Zeroizing::new(mint::id_token(&key, &token, now, now).map_err(part)?.token))
+}
+
 fn part(why: impl std::fmt::Display) -> AppError {
     AppError::Part { part: "dev issuer", why: why.to_string() }
 }
@@ -88,11 +114,15 @@ fn part(why: impl std::fmt::Display) -> AppError {
 fn signing_key(directory: &Directory) -> Result<SigningKey, AppError> {
     let path = directory.at("issuer/key.pem");
     if path.exists() {
-        let bytes = files::read_private(&path, MAX_KEY_BYTES)
-            .map_err(AppError::io(format!("cannot read {}", path.display())))?;
-        return SigningKey::from_pkcs8_pem(&String::from_utf8_lossy(&bytes)).map_err(part);
+        return read_key(&path);
     }
     let key = SigningKey::generate(KeyAlgorithm::Es256).map_err(part)?;
     directory.write("issuer/key.pem", key.to_pkcs8_pem().map_err(part)?.as_bytes(), files::PRIVATE)?;
     Ok(key)
+}
+
+fn read_key(path: &Path) -> Result<SigningKey, AppError> {
+    let bytes =
+        files::read_private(path, MAX_KEY_BYTES).map_err(AppError::io(format!("cannot read {}", path.display())))?;
+    SigningKey::from_pkcs8_pem(&String::from_utf8_lossy(&bytes)).map_err(part)
 }

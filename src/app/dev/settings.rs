@@ -20,6 +20,12 @@ pub(super) fn control(directory: &Directory, addresses: &Addresses) -> Result<Co
             "ca_dir": "control",
             "grpc_address": addresses.control,
             "http_address": addresses.http,
+            "sign_in": {
+                "issuer": issuer::PROVIDER,
+                "client_id": issuer::CLIENT,
+                "jwks_file": "issuer/jwks.json",
+                "person": "sub",
+            },
             "tls": {
                 "certificate_file": "control/control.pem",
                 "key_file": "control/control.key",

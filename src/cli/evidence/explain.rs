@@ -19,7 +19,7 @@ use crate::files;
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Explain {
-    /// A call, a grant, a request, a change or an approval
+    /// A call, a grant, a request, a change, an approval or a break-glass
     id: GrantId,
     /// The control plane's log; that of the dev directory if not given
     #[arg(long, value_name = "LOG")]
@@ -131,6 +131,7 @@ fn shown(answer: &Answer) -> Human {
         explain::Subject::Request => "request",
         explain::Subject::Approval => "approval",
         explain::Subject::Change => "change",
+        explain::Subject::BreakGlass => "break-glass",
     };
     let mut parts = vec![Human::Lines(vec![format!("{kind} {}", story.id)]), Human::Details(asked(story))];
     if !story.approvals.is_empty() {
@@ -182,7 +183,37 @@ fn changed(change: &serde_json::Value) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Of a break-glass: who opened it, how they proved who they are, and what its review came to.
+fn broken(it: &serde_json::Value) -> Vec<(&'static str, String)> {
+    let text = |pointer: &str| it.pointer(pointer).and_then(|it| it.as_str()).unwrap_or_default().to_owned();
+    let list = |pointer: &str| {
+        let items = it.pointer(pointer).and_then(|it| it.as_array()).into_iter().flatten();
+        items.filter_map(|it| it.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let review = match it.get("review") {
+        Some(_) => format!("{} by {}: {}", text("/review/verdict"), text("/review/by"), text("/review/comment")),
+        None => format!("open, due {}", text("/due")),
+    };
+    let closed = it.get("closed").map(|_| format!("by {}: {}", text("/closed/by"), text("/closed/reason")));
+    vec![
+        ("break-glass", text("/id")),
+        ("opened by", text("/opener")),
+        ("signed in", format!("{} at {}", text("/signed_in/at"), text("/signed_in/issuer"))),
+        ("identity", text("/ask/identity")),
+        ("reason", text("/ask/reason")),
+        ("for", text("/ask/duration")),
+        ("policy", it.get("policy").map(|version| format!("version {version}")).unwrap_or_default()),
+        ("rules", list("/rules")),
+        ("concerned", list("/concerned")),
+        ("closed", closed.unwrap_or_default()),
+        ("review", review),
+    ]
+}
+
 fn asked(story: &Story) -> Vec<(&'static str, String)> {
+    if let Some(it) = &story.break_glass {
+        return broken(it);
+    }
     if let Some(change) = &story.change {
         return changed(change);
     }

@@ -23,6 +23,8 @@ use crate::client::target;
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 /// Longest wait for one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long ago whoever is to sign in anew may have, in seconds, for a provider that does not heed `prompt`.
+const FRESH_SECONDS: &str = "60";
 /// Scopes where none are named.
 const SCOPES: [&str; 3] = ["profile", "email", "offline_access"];
 
@@ -135,7 +137,7 @@ impl Provider {
     }
 
     /// The address to open, and what the answer must fit.
-    pub(super) fn authorize(&self, redirect: &str) -> Result<(String, Expected), SignInError> {
+    pub(super) fn authorize(&self, redirect: &str, fresh: bool) -> Result<(String, Expected), SignInError> {
         let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|error| self.fault(&error))?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let nonce = CsrfToken::new_random().into_secret();
@@ -143,8 +145,13 @@ impl Provider {
         client = client.set_redirect_uri(redirect);
         let request = client.authorize_url(CsrfToken::new_random).add_scopes(self.scopes());
         let request = request.set_pkce_challenge(challenge).add_extra_param("nonce", nonce.as_str());
-        // Without it, providers give no refresh token to whoever agreed before (Core 1.0 section 11).
-        let (url, state) = request.add_extra_param("prompt", "consent").url();
+        // Without `consent`, providers give no refresh token to whoever agreed before (Core 1.0 section 11). With `max_age`
+        // the ID token has to say when they signed in, and with `login` that is now (section 3.1.2.1).
+        let request = match fresh {
+            true => request.add_extra_param("prompt", "login consent").add_extra_param("max_age", FRESH_SECONDS),
+            false => request.add_extra_param("prompt", "consent"),
+        };
+        let (url, state) = request.url();
         Ok((url.into(), Expected { state, nonce, verifier }))
     }
 
@@ -199,12 +206,16 @@ impl Provider {
     }
 
     /// A code to type in elsewhere.
-    pub(super) async fn device_code(&self) -> Result<DeviceCode, SignInError> {
+    pub(super) async fn device_code(&self, fresh: bool) -> Result<DeviceCode, SignInError> {
         let Some(endpoint) = &self.metadata.device_authorization_endpoint else {
             return Err(self.fault(&"it has no sign-in by a code (RFC 8628): leave --device away"));
         };
         let client = self.oauth().set_device_authorization_url(endpoint.clone());
-        let request = client.exchange_device_code().add_scopes(self.scopes());
+        let mut request = client.exchange_device_code().add_scopes(self.scopes());
+        if fresh {
+            // RFC 8628 section 3.1 lets parameters be added; whether they are heeded, the token says.
+            request = request.add_extra_param("prompt", "login").add_extra_param("max_age", FRESH_SECONDS);
+        }
         let answer = request.request_async(&|request| send(&self.http, request)).await;
         answer.map(DeviceCode).map_err(|error| self.refused(error))
     }

@@ -1,5 +1,6 @@
 //! What the rest of the control plane asks the writer for: one method per command, and the model to read.
 
+mod breakglass;
 mod changes;
 mod delegations;
 mod requests;
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::attested::{self, Attested};
 use super::super::authorize::{Caller, Denied};
+use super::super::disuse;
 use super::super::drill;
 use super::super::fleet::{Fleet, GatewayStatus};
 use super::super::grant::{self, GrantRequest, Selection};
@@ -127,6 +129,15 @@ impl ControlHandle {
         reason: String,
     ) -> Result<Done<Identity>, Refused> {
         self.run(caller, "set_state", move |model, _, _| identity::plan_state(model, &name, state, &reason)).await
+    }
+
+    /// Ends a grant that nothing uses.
+    ///
+    /// # Errors
+    /// As [`disuse::plan_end`].
+    pub(in super::super) async fn end_unused(&self, id: GrantId, why: String) -> Result<Done<Option<Grant>>, Refused> {
+        self.run(&Caller::System, "end_unused", move |model, context, _| disuse::plan_end(model, context, id, &why))
+            .await
     }
 
     /// Ends the next part of what an identity that may not act holds: until nothing is left, it is asked again.

@@ -19,11 +19,13 @@ use super::{ApiError, authorized, caller_of, receipts};
 use crate::domain::Timestamp;
 use crate::domain::grant::{Grant, GrantState};
 use crate::domain::name::{GrantId, IdentityName, OwnerName, ResourceName};
+use crate::settings::control::BreakGlassSettings;
 use crate::wire::{self, v1};
 use fields::{limits, parsed};
 
 pub(super) use question::{KnownCredential, Presented, Question};
 
+mod breakglass;
 mod delegations;
 mod fields;
 mod list;
@@ -39,14 +41,20 @@ const MAX_WATCHES: usize = 64;
 pub(super) struct AccessService {
     handle: ControlHandle,
     desk: Desk,
+    break_glass: BreakGlassSettings,
     watches: std::sync::Arc<Semaphore>,
     /// Watches end when the process is about to, waits for gateways too.
     stop: watch::Receiver<bool>,
 }
 
 impl AccessService {
-    pub(super) fn new(handle: ControlHandle, desk: Desk, stop: watch::Receiver<bool>) -> Self {
-        Self { handle, desk, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)), stop }
+    pub(super) fn new(
+        handle: ControlHandle,
+        desk: Desk,
+        break_glass: BreakGlassSettings,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { handle, desk, break_glass, watches: std::sync::Arc::new(Semaphore::new(MAX_WATCHES)), stop }
     }
 
     /// Tells when the process is about to end.
@@ -97,7 +105,17 @@ impl v1::access_server::Access for AccessService {
             model.ledgers.get(&id).map_or(0, |kept| kept.value.given)
         });
         let grant = v1::Grant { uses_given, ..encode::grant(&record.grant, revision) };
-        Ok(Response::new(v1::GetGrantResponse { grant: Some(grant), state }))
+        let last_use = match record.has_ended() {
+            true => None,
+            false => Some(super::disuse::last_use(self.handle.shared(), &record.grant).await),
+        };
+        let last_use = last_use.map(|it| v1::LastUse {
+            at_unix_us: it.at.map_or(0, Timestamp::unix_micros),
+            running: it.running,
+            unknown_until_unix_us: it.unknown_until.map_or(0, Timestamp::unix_micros),
+            missing: it.missing.into_iter().map(|(gateway, why)| (gateway.to_string(), why)).collect(),
+        });
+        Ok(Response::new(v1::GetGrantResponse { grant: Some(grant), state, last_use }))
     }
 
     async fn revoke_grant(
@@ -244,6 +262,41 @@ impl v1::access_server::Access for AccessService {
         request: Request<v1::EndDelegationRequest>,
     ) -> Result<Response<v1::DelegationResponse>, Status> {
         self.end_delegation_of(request).await
+    }
+
+    async fn open_break_glass(
+        &self,
+        request: Request<v1::OpenBreakGlassRequest>,
+    ) -> Result<Response<v1::BreakGlassResponse>, Status> {
+        self.open_glass(request).await
+    }
+
+    async fn list_break_glass(
+        &self,
+        request: Request<v1::ListBreakGlassRequest>,
+    ) -> Result<Response<v1::ListBreakGlassResponse>, Status> {
+        self.list_glass(request).await
+    }
+
+    async fn get_break_glass(
+        &self,
+        request: Request<v1::GetBreakGlassRequest>,
+    ) -> Result<Response<v1::BreakGlassResponse>, Status> {
+        self.get_glass(request).await
+    }
+
+    async fn close_break_glass(
+        &self,
+        request: Request<v1::CloseBreakGlassRequest>,
+    ) -> Result<Response<v1::BreakGlassResponse>, Status> {
+        self.close_glass(request).await
+    }
+
+    async fn review_break_glass(
+        &self,
+        request: Request<v1::ReviewBreakGlassRequest>,
+    ) -> Result<Response<v1::BreakGlassResponse>, Status> {
+        self.review_glass(request).await
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {

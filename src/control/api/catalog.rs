@@ -1,6 +1,7 @@
 //! The `Catalog` service.
 
 mod changes;
+mod exceptions;
 mod preview;
 mod replay;
 
@@ -156,6 +157,20 @@ impl v1::catalog_server::Catalog for CatalogService {
                 Err(refused(super::super::plan::Refused::NotFound(format!("there is no {kind} {name}"))))
             }
         }
+    }
+
+    async fn list_exceptions(
+        &self,
+        request: Request<v1::ListExceptionsRequest>,
+    ) -> Result<Response<v1::ListExceptionsResponse>, Status> {
+        self.exceptions(request).await
+    }
+
+    async fn renew_exception(
+        &self,
+        request: Request<v1::RenewExceptionRequest>,
+    ) -> Result<Response<v1::RenewExceptionResponse>, Status> {
+        self.renew(request).await
     }
 
     async fn set_identity_state(

@@ -58,6 +58,7 @@ fn is_same_ground(one: &Model, other: &Model) -> bool {
         && one.roles.ptr_eq(&other.roles)
         && one.people.ptr_eq(&other.people)
         && one.groups.ptr_eq(&other.groups)
+        && one.exceptions.ptr_eq(&other.exceptions)
 }
 
 /// Judges every live grant once. False: the writer did not do it.

@@ -25,6 +25,7 @@ use super::identify::Identifier;
 use super::push::GrantStreamService;
 use crate::serve::tls::{Guarded, connections};
 use crate::serve::{Connection, Listener};
+use crate::settings::control::BreakGlassSettings;
 use crate::wire::{MAX_GATEWAY_MESSAGE_BYTES, v1};
 
 /// Requests at the same time on one connection; a gateway needs two, the command line one.
@@ -46,6 +47,8 @@ pub(in super::super) struct Api {
     /// Takes tokens that others issued, where any are.
     pub(in super::super) tokens: Option<Arc<Tokens>>,
     pub(in super::super) max_message_bytes: usize,
+    /// Bounds on break-glass.
+    pub(in super::super) break_glass: BreakGlassSettings,
     /// Where the secrets of ticket sources are.
     pub(in super::super) secrets_dir: PathBuf,
     /// One per connection.
@@ -94,7 +97,7 @@ impl Api {
     pub(in super::super) fn json(&self, base: String) -> axum::Router {
         let desk = Desk::new(self.handle.clone(), self.secrets_dir.clone());
         super::json::router(super::json::Served {
-            access: AccessService::new(self.handle.clone(), desk.clone(), self.stop.clone()),
+            access: AccessService::new(self.handle.clone(), desk.clone(), self.break_glass, self.stop.clone()),
             desk,
             catalog: CatalogService { handle: self.handle.clone(), stop: self.stop.clone() },
             identifier: self.identifier(),
@@ -134,6 +137,7 @@ impl Api {
         let stream = GrantStreamService { handle, authority, trust: self.trust, stop };
         let limit = self.max_message_bytes;
         let desk = Desk::new(self.handle.clone(), self.secrets_dir);
+        let access = AccessService::new(self.handle.clone(), desk, self.break_glass, self.stop.clone());
         let router = Server::builder()
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
             .http2_max_header_list_size(MAX_HEADER_BYTES)
@@ -141,7 +145,7 @@ impl Api {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(InterceptorLayer::new(identifier.clone()))
             .add_service(
-                v1::access_server::AccessServer::new(AccessService::new(self.handle.clone(), desk, self.stop.clone()))
+                v1::access_server::AccessServer::new(access)
                     .max_decoding_message_size(limit)
                     .max_encoding_message_size(usize::MAX),
             )

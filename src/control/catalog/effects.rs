@@ -55,7 +55,7 @@ pub(super) fn effects(before: &Model, after: &Model, changes: &[Change], widenin
                 let words = |what: &String| format!("{what}, by exception {}", it.name);
                 let (who, ends_sooner) = widening::exception(before, after, &it.name);
                 let after = if ends_sooner { BTreeSet::new() } else { of(after) };
-                differ(who, &of(before), &after, words, &mut found);
+                differ(&who, &of(before), &after, words, &mut found);
             }
             Record::Route(it) => {
                 routes.insert(&it.spec.resource);

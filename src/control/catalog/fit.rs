@@ -1,17 +1,16 @@
 //! Whether the objects of a catalog fit together. Everything that does not, at once.
 
+mod exceptions;
 mod people;
 mod roles;
 mod tickets;
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use super::super::model::Model;
 use super::super::record::{Change, Record};
 use crate::decision::routes::RouteTable;
 use crate::domain::Timestamp;
-use crate::domain::exception::{Exception, ExceptionRule, MAX_BY_HAND_DAYS, MAX_EXCEPTION_DAYS};
 use crate::domain::identity::{Authenticator, Identity};
 use crate::domain::name::{ActionName, IdentityName, ResourceName};
 use crate::domain::principal::Principal;
@@ -34,7 +33,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
         match record {
             Record::Identity(it) => identity(it, &mut faults),
             Record::Resource(it) => resource(it, &mut faults),
-            Record::Exception(it) => exception(it, now, &mut faults),
+            Record::Exception(it) => exceptions::shape(catalog, it, now, &mut faults),
             Record::Role(it) => role_shape(it, &mut faults),
             Record::Entry(it) => people::entry(it, &mut faults),
             Record::Group(it) => people::group(it, &mut faults),
@@ -53,6 +52,7 @@ pub(super) fn faults(catalog: &Model, changes: &[Change], now: Timestamp) -> Vec
             | Record::Request(_)
             | Record::Proposal(_)
             | Record::Delegation(_)
+            | Record::BreakGlass(_)
             | Record::Ticket(_) => {}
         }
     }
@@ -121,29 +121,6 @@ fn resource(resource: &Resource, faults: &mut Vec<String>) {
     }
 }
 
-fn exception(exception: &Exception, now: Timestamp, faults: &mut Vec<String>) {
-    let mut fault = |text: String| faults.push(format!("Exception {}: {text}", exception.name));
-    text("reason", &exception.spec.reason, &mut fault);
-    let days = match (exception.spec.rule, &exception.spec.route) {
-        (ExceptionRule::Observe, None) => {
-            fault("route: is missing: `observe` is of one route".to_owned());
-            MAX_EXCEPTION_DAYS
-        }
-        (ExceptionRule::NoGrantsByHand, Some(_)) => {
-            fault("route: `no_grants_by_hand` is of no route".to_owned());
-            MAX_BY_HAND_DAYS
-        }
-        (ExceptionRule::Observe, Some(_)) => MAX_EXCEPTION_DAYS,
-        (ExceptionRule::NoGrantsByHand, None) => MAX_BY_HAND_DAYS,
-    };
-    let expires = exception.spec.expires;
-    if expires <= now {
-        fault(format!("expires: {expires} is over"));
-    } else if expires > now.saturating_add(Duration::from_secs(days * 86_400)) {
-        fault(format!("expires: {expires} is more than {days} days ahead"));
-    }
-}
-
 fn role_shape(role: &Role, faults: &mut Vec<String>) {
     let mut fault = |text: String| faults.push(format!("Role {}: {text}", role.name));
     let permissions = &role.spec.permissions;
@@ -192,6 +169,10 @@ fn references(catalog: &Model, faults: &mut Vec<String>) {
         let name = &kept.value.name;
         if let Some(route) = kept.value.spec.route.as_ref().filter(|route| !catalog.routes.contains_key(*route)) {
             faults.push(format!("Exception {name}: route: there is no {route}"));
+        }
+        let identity = kept.value.spec.identity.as_ref();
+        if let Some(identity) = identity.filter(|identity| !catalog.identities.contains_key(*identity)) {
+            faults.push(format!("Exception {name}: identity: there is no {identity}"));
         }
     }
     for kept in catalog.roles.values() {

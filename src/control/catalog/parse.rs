@@ -65,7 +65,7 @@ fn record(document: &Document, model: &Model) -> Result<Record, String> {
         "Resource" => Record::Resource(Resource { name: name_of(document)?, spec: spec_of(document)? }),
         "Route" => Record::Route(Route { name: name_of(document)?, spec: spec_of(document)? }),
         "Role" => Record::Role(Role { name: name_of(document)?, spec: spec_of(document)? }),
-        "Exception" => Record::Exception(Exception { name: name_of(document)?, spec: spec_of(document)? }),
+        "Exception" => Record::Exception(Exception::described(name_of(document)?, spec_of(document)?)),
         "TicketSource" => Record::TicketSource(TicketSource { name: name_of(document)?, spec: spec_of(document)? }),
         "Person" => Record::Entry(PersonEntry { name: name_of(document)?, spec: spec_of(document)? }),
         "Group" => Record::Group(Group { name: name_of(document)?, spec: spec_of(document)? }),
@@ -117,6 +117,7 @@ pub(super) const fn kind(record: &Record) -> &'static str {
         | Record::Request(_)
         | Record::Proposal(_)
         | Record::Delegation(_)
+        | Record::BreakGlass(_)
         | Record::Ticket(_) => "",
     }
 }
@@ -145,6 +146,7 @@ pub(super) fn name(record: &Record) -> String {
         | Record::Request(_)
         | Record::Proposal(_)
         | Record::Delegation(_)
+        | Record::BreakGlass(_)
         | Record::Ticket(_) => String::new(),
     }
 }
@@ -173,6 +175,7 @@ pub(super) fn spec(record: &Record) -> serde_json::Value {
         | Record::Request(_)
         | Record::Proposal(_)
         | Record::Delegation(_)
+        | Record::BreakGlass(_)
         | Record::Ticket(_) => Ok(serde_json::Value::Null),
     };
     spec.unwrap_or_default()

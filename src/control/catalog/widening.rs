@@ -55,7 +55,8 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
             | Record::Policy(_)
             | Record::Request(_)
             | Record::Proposal(_)
-            | Record::Delegation(_) => {}
+            | Record::Delegation(_)
+            | Record::BreakGlass(_) => {}
         }
     }
     roles(before, after, changes, &mut found);
@@ -75,17 +76,21 @@ fn gained(who: impl Into<String>, what: impl Into<String>, found: &mut BTreeSet<
 }
 
 /// Who has leave by an exception, and whether it only ends sooner than it did.
-pub(super) fn exception(before: &Model, after: &Model, name: &ExceptionName) -> (&'static str, bool) {
+pub(super) fn exception(before: &Model, after: &Model, name: &ExceptionName) -> (String, bool) {
     let of = |model: &'_ Model| model.exceptions.get(name).map(|kept| kept.value.spec.clone());
     let (old, new) = (of(before), of(after));
-    let rule = new.as_ref().or(old.as_ref()).map_or(ExceptionRule::Observe, |spec| spec.rule);
-    let who = match rule {
-        ExceptionRule::Observe => "every identity",
-        ExceptionRule::NoGrantsByHand => "every administrator",
+    let either = new.as_ref().or(old.as_ref());
+    let who = match either.map(|spec| (spec.rule, &spec.identity)) {
+        Some((ExceptionRule::SeparationOfDuties, Some(identity))) => format!("identity {identity}"),
+        Some((ExceptionRule::NoGrantsByHand, _)) => "every administrator".to_owned(),
+        Some((ExceptionRule::Observe | ExceptionRule::SeparationOfDuties, _)) | None => "every identity".to_owned(),
     };
     let ends_sooner = match (old, new) {
         (Some(old), Some(new)) => {
-            new.expires <= old.expires && (new.rule, &new.route, &new.owner) == (old.rule, &old.route, &old.owner)
+            let of = |spec: &ExceptionSpec| {
+                (spec.rule, spec.route.clone(), spec.identity.clone(), spec.policy_rule.clone(), spec.owner.clone())
+            };
+            new.expires <= old.expires && of(&new) == of(&old)
         }
         _ => false,
     };
@@ -99,6 +104,10 @@ pub(super) fn excepted(spec: &ExceptionSpec) -> String {
             format!("to call route {route} without a grant until {}", spec.expires)
         }
         (ExceptionRule::Observe, None) => format!("nothing until {}", spec.expires),
+        (ExceptionRule::SeparationOfDuties, _) => {
+            let rule = spec.policy_rule.as_deref().unwrap_or_default();
+            format!("leave from rule {rule} of the policy until {}", spec.expires)
+        }
         (ExceptionRule::NoGrantsByHand, _) => format!("to make grants by hand until {}", spec.expires),
     }
 }

@@ -8,6 +8,7 @@ use super::super::record::{Change, Person, Record};
 use super::{MAX_SETTLED, SETTLED_KEPT, anew, put, who};
 use crate::domain::Timestamp;
 use crate::domain::change::{Proposal, ProposalState, Proposed};
+use crate::domain::exception::Exception;
 use crate::domain::name::{ApprovalId, ChangeId};
 use crate::domain::request::{Approval, Settled};
 
@@ -66,7 +67,11 @@ pub fn plan_approve(
     let change = plan.changes.first().cloned();
     plan.events.extend(change.map(|change| ChangeEvent::of("change.applied", None, &change, None).digested()));
     plan.events.extend(anew::led_to(anew.plan.events, before));
-    plan.changes.extend(anew.plan.changes);
+    let by_it = |change: Change| match change {
+        Change::Put(Record::Exception(it)) => Change::Put(Record::Exception(Exception { change: Some(id), ..it })),
+        other => other,
+    };
+    plan.changes.extend(anew.plan.changes.into_iter().map(by_it));
     Ok(plan)
 }
 

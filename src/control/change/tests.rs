@@ -23,7 +23,13 @@ const PEOPLE: &[(&str, PersonRole)] = &[
 fn person(name: &str) -> Caller {
     let (_, role) = PEOPLE.iter().find(|(person, _)| *person == name).unwrap();
     let token = Digest::of(name);
-    Caller::Person(Arc::new(Person { name: name.parse().unwrap(), roles: vec![*role], speaks_for: Vec::new(), token }))
+    Caller::Person(Arc::new(Person {
+        name: name.parse().unwrap(),
+        roles: vec![*role],
+        speaks_for: Vec::new(),
+        token,
+        signed_in: None,
+    }))
 }
 
 /// The sample catalog, with bob in the group that owns the orders.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::super::approval::{self, MAX_NAMED};
 use super::super::catalog::expanded;
 use super::super::model::Model;
+use super::super::policy::Actor;
 use super::super::record::{Person, PersonRole};
 use crate::domain::change::{Proposal, Proposed, Touched};
 use crate::domain::name::{IdentityName, OwnerName, ResourceName, RoleName, RouteName};
@@ -25,11 +26,27 @@ pub(super) fn may_approve(model: &Model, proposal: &Proposal, name: &OwnerName) 
         return false;
     }
     let Some(kept) = model.people.get(name) else { return false };
+    if has_interest(model, proposal, &approval::actor(model, &kept.value)) {
+        return false;
+    }
     if watches(&kept.value) {
         return true;
     }
     let actor = approval::actor(model, &kept.value);
     owners(model, proposal).is_some_and(|owners| owners.iter().all(|owner| actor.is_owner(owner)))
+}
+
+/// Whoever answers for an exception, or for the identity that it is for, does not allow it, nor put off its end.
+fn has_interest(model: &Model, proposal: &Proposal, actor: &Actor) -> bool {
+    let exceptions = proposal.objects.iter().filter(|it| it.kind == "Exception");
+    let sides = exceptions.flat_map(|it| [&it.before, &it.after]).flatten();
+    let of = |side: &serde_json::Value, field: &str| side.get(field).and_then(|it| it.as_str()).map(str::to_owned);
+    sides.into_iter().any(|side| {
+        let owner: Option<OwnerName> = of(side, "owner").and_then(|name| name.parse().ok());
+        let identity = of(side, "identity").and_then(|name| model.identities.get(&name.parse::<IdentityName>().ok()?));
+        owner.is_some_and(|owner| actor.is_owner(&owner))
+            || identity.is_some_and(|kept| actor.is_owner(&kept.value.spec.owner))
+    })
 }
 
 /// The first ones of them by name.

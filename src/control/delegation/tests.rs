@@ -9,7 +9,8 @@ use super::*;
 
 fn person(name: &str, role: PersonRole) -> Caller {
     let token = Digest::of(name);
-    Caller::Person(Arc::new(Person { name: name.parse().unwrap(), roles: vec![role], speaks_for: Vec::new(), token }))
+    let name = name.parse().unwrap();
+    Caller::Person(Arc::new(Person { name, roles: vec![role], speaks_for: Vec::new(), token, signed_in: None }))
 }
 
 fn world() -> Model {

@@ -36,7 +36,7 @@ pub async fn ensure_person(handle: &ControlHandle, person: PersonSpec, token_fil
     let token = token(token_file)?;
     // A crash here leaves a token that nobody knows; the next run records it.
     let PersonSpec { name, roles, speaks_for } = person;
-    let person = Person { name, roles, speaks_for, token: Digest::of(&token) };
+    let person = Person { name, roles, speaks_for, token: Digest::of(&token), signed_in: None };
     handle.put_person(&Caller::System, person).await?;
     Ok(())
 }

@@ -8,7 +8,9 @@ use super::super::model::Model;
 use super::super::plan::{Refused, checked_reason};
 use super::{GrantRequest, Window};
 use crate::domain::Timestamp;
-use crate::domain::grant::{Binding, Limits, MAX_GRANT_DAYS, MAX_NETWORKS, MAX_PARAMETER_VALUES, MAX_USES, USES_EVERY};
+use crate::domain::grant::{
+    Binding, Limits, MAX_GRANT_DAYS, MAX_NETWORKS, MAX_PARAMETER_VALUES, MAX_USES, UNUSED, USES_EVERY,
+};
 use crate::domain::identity::{Authenticator, IdentityState};
 use crate::domain::name::{IdentityName, ParameterName};
 use crate::domain::role::Permission;
@@ -144,6 +146,9 @@ fn limits(limits: &Limits, faults: &mut Vec<String>) {
         if !USES_EVERY.contains(&per.every.duration()) {
             faults.push("uses_per: in each second to 366 days".to_owned());
         }
+    }
+    if limits.unused.is_some_and(|span| !UNUSED.contains(&span.duration())) {
+        faults.push("unused: 5 seconds to 366 days".to_owned());
     }
     if limits.networks.len() > MAX_NETWORKS {
         faults.push(format!("networks: at most {MAX_NETWORKS}"));

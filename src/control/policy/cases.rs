@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::evaluate::{Actor, Answer, Question, Step};
+use super::evaluate::{Actor, Answer, Proof, Question, Step};
 use super::set::PolicySet;
 use crate::domain::identity::IdentitySpec;
 use crate::domain::resource::{DEFAULT_AUTHORITY, Resource, ResourceSpec, Span};
@@ -62,6 +62,7 @@ fn outcome(set: &PolicySet, case: &Case) -> Outcome {
         step: match case.action {
             CaseAction::Request => Step::Request,
             CaseAction::Approve => Step::Approve,
+            CaseAction::BreakGlass => Step::BreakGlass,
         },
         actor: &actor,
         identity: (&case.identity.name, &identity),
@@ -73,6 +74,12 @@ fn outcome(set: &PolicySet, case: &Case) -> Outcome {
         lead: case.lead.unwrap_or(Span::new(std::time::Duration::ZERO)),
         counted: case.counted,
         together: &asked.chain(case.held.iter().cloned()).collect(),
+        left: &BTreeSet::new(),
+        proof: (case.action == CaseAction::BreakGlass).then(|| Proof {
+            age: case.signed_in.unwrap_or(Span::new(std::time::Duration::ZERO)),
+            acr: case.acr.as_deref(),
+            amr: &case.amr,
+        }),
     };
     let answer = set.ask(&question);
     Outcome { name: case.name.clone(), wrong: wrong(case, &answer), rules: answer.rules }
@@ -129,6 +136,10 @@ fn wrong(case: &Case, answer: &Answer) -> Vec<String> {
     if expect.max_duration.is_some() && expect.max_duration != answer.longest {
         let found = answer.longest.map_or_else(|| "none".to_owned(), |span| span.to_string());
         wrong.push(format!("found max_duration {found}"));
+    }
+    if expect.unused.is_some() && expect.unused != answer.unused {
+        let found = answer.unused.map_or_else(|| "none".to_owned(), |span| span.to_string());
+        wrong.push(format!("found unused {found}"));
     }
     if let Some(code) = &expect.finding
         && !answer.findings.iter().any(|finding| finding.code == *code)

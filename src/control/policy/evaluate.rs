@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
+    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
+    RestrictedExpression,
 };
 
-use super::set::{PolicySet, schema};
+use super::set::{PolicySet, Rule, RuleOf, schema};
 use crate::domain::identity::{IdentityKind, IdentitySpec};
 use crate::domain::name::{ActionName, IdentityName, OwnerName, RoleName};
 use crate::domain::request::{Approvers, Escalation, Finding};
@@ -21,6 +22,19 @@ pub enum Step {
     Request,
     /// Approving.
     Approve,
+    /// Breaking glass.
+    BreakGlass,
+}
+
+/// When and how somebody who breaks glass proved who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof<'a> {
+    /// How long ago.
+    pub age: Span,
+    /// How strongly, in the provider's words.
+    pub acr: Option<&'a str>,
+    /// By what.
+    pub amr: &'a [String],
 }
 
 /// Who does it.
@@ -71,6 +85,10 @@ pub struct Question<'a> {
     pub counted: bool,
     /// All that is asked for with all that is held, `resource:action`.
     pub together: &'a BTreeSet<String>,
+    /// Rules that part duties and are left by an exception.
+    pub left: &'a BTreeSet<String>,
+    /// Of whoever breaks glass.
+    pub proof: Option<Proof<'a>>,
 }
 
 /// How some approvers are needed.
@@ -110,10 +128,14 @@ pub struct Answer {
     pub approvers: BTreeMap<Approvers, Need>,
     /// The longest that is allowed.
     pub longest: Option<Span>,
+    /// It ends when unused for so long.
+    pub unused: Option<Span>,
     /// How long to wait for approvals.
     pub expires: Option<Span>,
     /// Why not.
     pub findings: Vec<Finding>,
+    /// Rules that would have forbidden it and are left.
+    pub left: BTreeSet<String>,
 }
 
 impl PolicySet {
@@ -132,7 +154,14 @@ impl PolicySet {
         let schema = schema()?;
         let identity = uid("Identity", question.identity.0.as_str())?;
         let resource = uid("Resource", question.resource.name.as_str())?;
-        let action = uid("Action", if question.step == Step::Request { "request" } else { "approve" })?;
+        let action = uid(
+            "Action",
+            match question.step {
+                Step::Request => "request",
+                Step::Approve => "approve",
+                Step::BreakGlass => "break_glass",
+            },
+        )?;
         let mut entities =
             vec![identity_entity(&identity, question.identity.1)?, resource_entity(&resource, question)?];
         let principal = match question.actor {
@@ -149,12 +178,35 @@ impl PolicySet {
         let entities = Entities::from_entities(entities, Some(schema)).map_err(text)?;
         let context = context(question, identity)?;
         let request = Request::new(principal, action, resource, context, Some(schema)).map_err(text)?;
-        let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
-        if let Some(error) = response.diagnostics().errors().next() {
-            return Err(error.to_string());
+        let (decision, rules) = self.asked(&request, &entities, &BTreeSet::new())?;
+        // One question more only where an exception bears on this one.
+        let is_left = |id: &&String| question.left.contains(*id) && self.rules.get(*id).is_some_and(Rule::parts_duties);
+        let left: BTreeSet<String> = rules.iter().filter(is_left).cloned().collect();
+        let (decision, rules) =
+            if left.is_empty() { (decision, rules) } else { self.asked(&request, &entities, &left)? };
+        // INVARIANT: what was written before there was break-glass, or for everything, lets nobody break it.
+        let named = |id: &String| self.rules.get(id).is_some_and(|rule| rule.of == RuleOf::BreakGlass);
+        let allows = decision == Decision::Allow;
+        let allows = allows && (question.step != Step::BreakGlass || rules.iter().any(named));
+        Ok(Answer { left, ..self.answer(allows, rules, question) })
+    }
+
+    /// What all rules but those that are left decide.
+    fn asked(
+        &self,
+        request: &Request,
+        entities: &Entities,
+        left: &BTreeSet<String>,
+    ) -> Result<(Decision, BTreeSet<String>), String> {
+        let mut policies = std::borrow::Cow::Borrowed(&self.policies);
+        for id in left {
+            policies.to_mut().remove_static(PolicyId::new(id)).map_err(text)?;
         }
-        let rules = response.diagnostics().reason().map(ToString::to_string).collect();
-        Ok(self.answer(response.decision() == Decision::Allow, rules, question))
+        let response = Authorizer::new().is_authorized(request, &policies, entities);
+        match response.diagnostics().errors().next() {
+            Some(error) => Err(error.to_string()),
+            None => Ok((response.decision(), response.diagnostics().reason().map(ToString::to_string).collect())),
+        }
     }
 
     /// Obligations of the rules that decided: the strictest of each.
@@ -172,6 +224,7 @@ impl PolicySet {
                 needed(&mut answer.approvers, approvers.clone(), rule.need());
             }
             answer.longest = shorter(answer.longest, rule.max_duration);
+            answer.unused = shorter(answer.unused, rule.unused);
             answer.expires = shorter(answer.expires, rule.expires);
         }
         answer.rules = rules;
@@ -179,6 +232,7 @@ impl PolicySet {
             let what = match question.step {
                 Step::Request => format!("no rule lets this be asked for on {}", question.resource.name),
                 Step::Approve => "no rule lets them approve it".to_owned(),
+                Step::BreakGlass => format!("no rule lets them break glass on {}", question.resource.name),
             };
             answer.findings.push(Finding { code: "not_permitted".to_owned(), text: what });
         }
@@ -273,6 +327,11 @@ fn context(question: &Question<'_>, identity: EntityUid) -> Result<Context, Stri
         ("counted".to_owned(), flag(question.counted)),
         ("together".to_owned(), set(&mut question.together.iter().map(String::as_str))),
     ];
+    if let Some(proof) = &question.proof {
+        pairs.push(("signed_in".to_owned(), span(proof.age)));
+        pairs.push(("amr".to_owned(), set(&mut proof.amr.iter().map(String::as_str))));
+        pairs.extend(proof.acr.map(|acr| ("acr".to_owned(), string(acr))));
+    }
     pairs.extend(question.ticket.map(|ticket| ("ticket".to_owned(), string(ticket))));
     Context::from_pairs(pairs).map_err(text)
 }

@@ -8,6 +8,7 @@ use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, Schema, Validatio
 
 use super::PolicyFile;
 use super::evaluate::Need;
+use crate::domain::grant::UNUSED;
 use crate::domain::request::{Approvers, Escalation};
 use crate::domain::resource::Span;
 
@@ -36,9 +37,23 @@ pub(super) fn schema() -> Result<&'static Schema, String> {
     SCHEMA.get_or_init(read).as_ref().map_err(Clone::clone)
 }
 
+/// What a rule is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleOf {
+    /// Asking, and whatever else it does not name alone.
+    #[default]
+    Requests,
+    /// Approving alone.
+    Approvals,
+    /// Breaking glass alone.
+    BreakGlass,
+}
+
 /// What the annotations of a rule say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
+    /// What it is of.
+    pub of: RuleOf,
     /// Whether it forbids.
     pub forbids: bool,
     /// Who must approve, of a rule that permits a request. Empty: nobody.
@@ -51,6 +66,8 @@ pub struct Rule {
     pub escalate: Option<Escalation>,
     /// The longest that may be asked for.
     pub max_duration: Option<Span>,
+    /// It ends when unused for so long.
+    pub unused: Option<Span>,
     /// How long the request waits.
     pub expires: Option<Span>,
     /// What it is called when a rule forbids.
@@ -63,6 +80,11 @@ impl Rule {
     /// How its approvers are needed.
     pub(super) fn need(&self) -> Need {
         Need { quorum: self.quorum, order: self.stage, escalate: self.escalate.clone() }
+    }
+
+    /// Whether it parts duties: the one kind of rule that an exception can be from.
+    pub fn parts_duties(&self) -> bool {
+        self.forbids && self.finding.as_deref() == Some("separation_of_duties")
     }
 }
 
@@ -125,6 +147,12 @@ impl PolicySet {
         if faults.is_empty() { Ok(Self { policies, rules }) } else { Err(faults) }
     }
 
+    /// The longest that any rule lets be asked for, of those that say.
+    pub fn longest_request(&self) -> Option<Span> {
+        let requests = self.rules.values().filter(|rule| rule.of == RuleOf::Requests && !rule.forbids);
+        requests.filter_map(|rule| rule.max_duration).max()
+    }
+
     /// Each rule as Cedar writes it, by name.
     pub fn texts(&self) -> BTreeMap<String, String> {
         self.policies.policies().map(|policy| (policy.id().to_string(), policy.to_string())).collect()
@@ -147,7 +175,8 @@ fn located(file: &PolicyFile, error: &(impl std::fmt::Display + miette::Diagnost
 /// Reads the annotations of a rule.
 fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
     let mut faults = Vec::new();
-    let mut rule = Rule { forbids: policy.effect() == Effect::Forbid, quorum: 1, stage: 1, ..Rule::default() };
+    let mut rule =
+        Rule { of: of(policy), forbids: policy.effect() == Effect::Forbid, quorum: 1, stage: 1, ..Rule::default() };
     let mut id = None;
     let mut says_who = false;
     for (key, value) in policy.annotations() {
@@ -191,6 +220,11 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
                 Ok(span) => rule.max_duration = Some(span),
                 Err(error) => fault(format!("{error}")),
             },
+            "unused" => match value.parse::<Span>() {
+                Ok(span) if UNUSED.contains(&span.duration()) => rule.unused = Some(span),
+                Ok(_) => fault("5s to 366d".to_owned()),
+                Err(error) => fault(format!("{error}")),
+            },
             "expires" => match value.parse::<Span>() {
                 Ok(span) if EXPIRES.contains(&span.duration().as_secs()) => rule.expires = Some(span),
                 Ok(_) => fault("1m to 30d".to_owned()),
@@ -201,11 +235,21 @@ fn rule(policy: &Policy) -> Result<(String, Rule), Vec<String>> {
             _ => fault(format!("is not an annotation: {ANNOTATIONS}")),
         }
     }
-    let permits_requests = !rule.forbids && !is_for(policy, "approve");
+    let permits_requests = !rule.forbids && rule.of == RuleOf::Requests;
+    let permits_breaking = !rule.forbids && rule.of == RuleOf::BreakGlass;
     if permits_requests && !says_who {
         faults.push("@approvers is missing: a rule that permits a request says who must approve, or none".to_owned());
     }
-    if !permits_requests && (says_who || rule.max_duration.is_some() || rule.expires.is_some()) {
+    if rule.unused.is_some() && !permits_requests {
+        faults.push("@unused is for rules that permit a request".to_owned());
+    }
+    if permits_breaking && (says_who || rule.expires.is_some()) {
+        faults
+            .push("@approvers and @expires are for requests: break-glass waits for nobody, it is reviewed".to_owned());
+    } else if !permits_requests
+        && !permits_breaking
+        && (says_who || rule.max_duration.is_some() || rule.expires.is_some())
+    {
         faults.push("@approvers, @max_duration and @expires are for rules that permit a request".to_owned());
     }
     let told = [("quorum", rule.quorum > 1), ("stage", rule.stage > 1), ("escalate", rule.escalate.is_some())];
@@ -238,9 +282,14 @@ fn escalation(text: &str) -> Result<Escalation, String> {
     Ok(Escalation { after, to })
 }
 
-fn is_for(policy: &Policy, action: &str) -> bool {
+/// What a rule is of: one that does not name its action alone is of requests too.
+fn of(policy: &Policy) -> RuleOf {
     match policy.action_constraint() {
-        ActionConstraint::Eq(uid) => uid.id().unescaped() == action,
-        ActionConstraint::Any | ActionConstraint::In(_) => false,
+        ActionConstraint::Eq(uid) => match uid.id().unescaped() {
+            "approve" => RuleOf::Approvals,
+            "break_glass" => RuleOf::BreakGlass,
+            _ => RuleOf::Requests,
+        },
+        ActionConstraint::Any | ActionConstraint::In(_) => RuleOf::Requests,
     }
 }

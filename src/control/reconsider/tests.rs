@@ -16,6 +16,7 @@ fn person(name: &str, roles: &[PersonRole]) -> Person {
         roles: roles.to_vec(),
         speaks_for: Vec::new(),
         token: Digest::of(name.as_bytes()),
+        signed_in: None,
     }
 }
 

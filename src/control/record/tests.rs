@@ -43,6 +43,7 @@ fn records_come_back_from_key_and_value() {
         roles: vec![PersonRole::Developer],
         speaks_for: vec!["orders".parse().unwrap()],
         token: Digest::of("secret"),
+        signed_in: None,
     });
     let value = serde_json::to_vec(&record.json().unwrap()).unwrap();
     assert!(!String::from_utf8_lossy(&value).contains("secret"));

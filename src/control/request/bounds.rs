@@ -84,6 +84,7 @@ fn place_of(id: RequestId, known: &SettledRequest) -> Option<Request> {
         stages: Vec::new(),
         eligible: Vec::new(),
         longest: None,
+        unused: None,
         digest: String::new(),
     };
     Some(Request {

@@ -56,7 +56,7 @@ fn person(name: &str) -> Caller {
     let (_, role) = PEOPLE.iter().find(|(person, _)| *person == name).unwrap();
     let name = name.parse().unwrap();
     let token = Digest::of(format!("{name}"));
-    Caller::Person(Arc::new(Person { name, roles: vec![*role], speaks_for: Vec::new(), token }))
+    Caller::Person(Arc::new(Person { name, roles: vec![*role], speaks_for: Vec::new(), token, signed_in: None }))
 }
 
 fn world() -> Model {
@@ -175,6 +175,7 @@ fn once_a_policy_is_in_force_nobody_makes_grants_by_hand() {
         roles: vec![PersonRole::Administrator],
         speaks_for: Vec::new(),
         token: Digest::of("root"),
+        signed_in: None,
     }));
     let create =
         |model: &Model| grant::plan_create(model, &at(&administrator, NOW), &by_hand, || GrantId::from_bits(7));
@@ -355,7 +356,7 @@ fn approvers_are_found_by_way_of_nested_groups_and_few_are_looked_at_among_many(
     for number in 0..300 {
         let name: OwnerName = format!("guard-{number:03}").parse().unwrap();
         let token = Digest::of(name.as_str());
-        let guard = Person { name, roles: vec![PersonRole::Security], speaks_for: Vec::new(), token };
+        let guard = Person { name, roles: vec![PersonRole::Security], speaks_for: Vec::new(), token, signed_in: None };
         model = carried_out(&model, &plan_person(&model, guard).unwrap());
     }
     let (request, _) = made(&model, &person("alice"), &ask(role("writer"), 1), 3000);

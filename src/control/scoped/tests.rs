@@ -108,6 +108,7 @@ fn grant(id: u128, identity: usize, resource: usize, over: bool) -> Change {
             ticket: None,
             origin: None,
             exception: None,
+            break_glass: None,
             until: Vec::new(),
         },
         revoked,
@@ -119,7 +120,7 @@ fn exception(route: usize, there: bool) -> Change {
     let spec = serde_json::json!({
         "rule": "observe", "route": ROUTES[route], "owner": "o", "reason": "r", "expires": "2030-01-01T00:00:00Z",
     });
-    let record = Record::Exception(Exception { name: "leave".parse().unwrap(), spec: parse(spec) });
+    let record = Record::Exception(Exception::described("leave".parse().unwrap(), parse(spec)));
     if there { Change::Put(record) } else { Change::Delete(record) }
 }
 

@@ -37,6 +37,7 @@ fn grant(uses: Option<u64>, per: Option<(u64, u64)>) -> Grant {
             until: Vec::new(),
             origin: None,
             exception: None,
+            break_glass: None,
         },
         revoked: None,
     }

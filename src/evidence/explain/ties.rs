@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Line, Log, Subject, call_line, line, walk};
-use crate::domain::name::{ApprovalId, CallId, ChangeId, GrantId, RequestId};
+use super::{Line, Log, Subject, call_line, emergency, line, walk};
+use crate::domain::name::{ApprovalId, BreakGlassId, CallId, ChangeId, GrantId, RequestId};
 use crate::evidence::entry::{Basis, Event};
 use crate::evidence::query::{Filter, QueryError};
 
@@ -14,6 +14,7 @@ use crate::evidence::query::{Filter, QueryError};
 pub(super) struct Ties {
     pub(super) request: Option<RequestId>,
     pub(super) change: Option<ChangeId>,
+    pub(super) broken: Option<BreakGlassId>,
     /// The revision in which the change came true: what it put in place is told there.
     pub(super) applied: Option<u64>,
     pub(super) grants: BTreeSet<GrantId>,
@@ -66,6 +67,10 @@ pub(super) fn ties(
                 ties.grants.insert(grant);
             }
             "change" if change.object == ChangeId::from_bits(id).to_string() => subject = Some(Subject::Change),
+            "breakglass" if change.object == BreakGlassId::from_bits(id).to_string() => {
+                subject = Some(Subject::BreakGlass);
+                ties.broken = Some(BreakGlassId::from_bits(id));
+            }
             kind @ ("request" | "change") => {
                 let approvals = after.get("approvals").and_then(Value::as_array);
                 let names = |given: &Value| given.get("id").and_then(Value::as_str) == Some(&approval.to_string());
@@ -111,6 +116,7 @@ pub(super) fn ties(
             }
         })?;
     }
+    emergency::tie(control, &mut ties)?;
     Ok(Some((subject, ties, alone)))
 }
 

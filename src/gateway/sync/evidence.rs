@@ -19,6 +19,7 @@ use crate::evidence::query::index::Index;
 use crate::evidence::query::search::Search;
 use crate::evidence::query::{Filter, Found, Query, QueryError, WantedValue, records};
 use crate::evidence::storage::{DiskStorage, Storage};
+use crate::gateway::live::Selector;
 use crate::wire::{MAX_EVIDENCE_BYTES, MAX_EVIDENCE_RECORDS, bytes128, v1};
 
 /// Between two attempts to stand by.
@@ -55,13 +56,29 @@ async fn stand_by(parts: &Parts) -> Result<(), Ended> {
     let mut questions = client.serve(ReceiverStream::new(answers)).await.map_err(status)?.into_inner();
     while let Some(question) = questions.message().await.map_err(status)? {
         let (directory, number) = (parts.evidence_dir.clone(), question.number);
+        // Before the log is read: a call that ends meanwhile is among those that ran, and one that begins is on record.
+        let running = question.filter.as_ref().and_then(|filter| running(parts, &filter.grant));
         let answered = tokio::task::spawn_blocking(move || answer(&directory, &question)).await;
         let answered = answered.unwrap_or_else(|error| Err(error.to_string()));
+        let answered = answered.map(|answered| v1::EvidenceAnswer { running, ..answered });
         let answered = answered.unwrap_or_else(|fault| v1::EvidenceAnswer { fault, ..v1::EvidenceAnswer::default() });
         let answered = v1::EvidenceAnswer { number, log: log.clone(), ..answered };
         up.send(answered).await.map_err(|_| Ended::Closed)?;
     }
     Err(Ended::Closed)
+}
+
+/// How many calls run under the grant that is asked about.
+fn running(parts: &Parts, grant: &[u8]) -> Option<u64> {
+    let grant = bytes128("grant", grant).map(GrantId::from_bits).ok()?;
+    Some(parts.registry.running(&Selector::Grant(grant)) as u64)
+}
+
+/// When the oldest record that is left was written: what was before is another log's, or pruned.
+fn oldest(storage: &Arc<dyn Storage>) -> Result<i64, String> {
+    let mut query = Query::new(storage.clone(), 0, Filter::default());
+    let first = query.next().map_err(|error| error.to_string())?;
+    Ok(first.map_or(i64::MAX, |found| found.entry.time.unix_micros()))
 }
 
 /// A way through the log.
@@ -98,7 +115,9 @@ fn answer(directory: &Path, question: &v1::EvidenceQuestion) -> Result<v1::Evide
         from => Way::Query(Box::new(Query::after(index, from, filter).map_err(|error| text(&error))?)),
     };
     let limit = question.limit.clamp(1, MAX_EVIDENCE_RECORDS);
-    let mut answer = v1::EvidenceAnswer { size, reached: size, ..v1::EvidenceAnswer::default() };
+    let is_of_grant = question.filter.as_ref().is_some_and(|filter| !filter.grant.is_empty());
+    let oldest_unix_us = if is_of_grant { oldest(&storage)? } else { 0 };
+    let mut answer = v1::EvidenceAnswer { size, reached: size, oldest_unix_us, ..v1::EvidenceAnswer::default() };
     let (mut count, mut bytes) = (0, 0);
     while let Some(found) = way.next().map_err(|error| text(&error))?.filter(|found| found.entry.seq < size) {
         bytes += found.bytes.len();

@@ -70,7 +70,7 @@ pub(super) fn object(message: v1::CatalogObject) -> Result<Option<Object>, Objec
         }
         "Exception" => {
             let spec = spec("exception", &name, &spec_json)?;
-            Object::Exception(Exception { name: name.parse()?, spec })
+            Object::Exception(Exception::described(name.parse()?, spec))
         }
         "Halt" => Object::Halt(name.parse()?),
         "Elsewhere" => Object::Elsewhere(spec("elsewhere", &name, &spec_json)?),

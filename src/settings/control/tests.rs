@@ -1,4 +1,4 @@
-//! What a control plane's file may say.
+//! What a control plane's file may say, and what it is told otherwise.
 
 use super::*;
 

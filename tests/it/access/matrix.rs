@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::access::{as_identity, as_person};
 use crate::dev::{Dev, Done};
 
-/// An operation: its name, and its command line. `{request}` and `{grant}` are those that are there.
+/// An operation: its name, and its command line. `{request}`, `{grant}` and so on are those that are there.
 const OPERATIONS: &[(&str, &str)] = &[
     ("catalog read", "identity list"),
     ("catalog apply", "apply -f catalog.yaml"),
@@ -39,6 +39,13 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("change approve", "change approve {change} --yes"),
     ("change deny", "change deny {change} --reason x"),
     ("change cancel", "change cancel {change} --reason x"),
+    ("exception list", "exception list"),
+    ("exception renew, one of bob's", "exception renew look --for 9d --reason {caller}"),
+    ("breakglass open, without having signed in", "breakglass open --identity billing --role orders-reader --reason x"),
+    ("breakglass list", "breakglass list"),
+    ("breakglass show", "breakglass show {broken}"),
+    ("breakglass close, of bob's", "breakglass close {bobs} --reason x"),
+    ("breakglass review, of alice's", "breakglass review {broken} --verdict justified --comment x"),
     ("fleet status", "fleet status"),
     ("evidence of every gateway", "evidence query --fleet --reason grant_missing"),
     ("fleet resume", "fleet resume --all --reason x"),
@@ -84,6 +91,29 @@ fn handed_on(dev: &Dev) -> String {
     made["delegation"]["id"].as_str().unwrap().to_owned()
 }
 
+/// What a line speaks of as `{broken}` or `{bobs}`: a break-glass of alice's or bob's that lives and waits for its review.
+fn broken(dev: &Dev, line: &str) -> String {
+    let (opener, identity) = if line.contains("{broken}") {
+        ("alice", "helper")
+    } else if line.contains("{bobs}") {
+        ("bob", "bobs")
+    } else {
+        return String::new();
+    };
+    let listed = dev.json(&["breakglass", "list"]);
+    for it in listed["all"].as_array().unwrap().iter().filter(|it| it["opener"] == opener) {
+        let id = it["id"].as_str().unwrap();
+        if it["state"] == "open" {
+            return id.to_owned();
+        }
+        // Of one person's three reviews may be open.
+        as_person(dev, "carol", &["breakglass", "review", id, "--verdict", "justified", "--comment", "x"]).exits(0);
+    }
+    let open = ["--identity", identity, "--role", "orders-reader", "--reason", "x"];
+    let opened = crate::breakglass::opens(dev, opener, &open).exits(0).json();
+    opened.pointer("/break_glass/id").and_then(Value::as_str).unwrap().to_owned()
+}
+
 /// A change of the administrator's that waits.
 fn proposed(dev: &Dev) -> String {
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
@@ -98,8 +128,18 @@ fn proposed(dev: &Dev) -> String {
 #[test]
 fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
     let dev = Dev::start();
-    let catalog = "kind: Identity\nname: spare\nspec: { kind: agent, owner: alice, purpose: x, environment: test }\n";
-    std::fs::write(dev.home.path().join("catalog.yaml"), catalog).unwrap();
+    let identity = |name: &str, owner: &str| {
+        format!(
+            "kind: Identity\nname: {name}\nspec: {{ kind: agent, owner: {owner}, purpose: x, environment: test }}\n"
+        )
+    };
+    let look = format!(
+        "---\nkind: Exception\nname: look\nspec: {{ rule: observe, route: orders, owner: bob, reason: x, expires: {} }}\n",
+        super::time::at(5 * 86_400)
+    );
+    std::fs::write(dev.home.path().join("bobs.yaml"), identity("bobs", "bob") + &look).unwrap();
+    dev.json(&["apply", "-f", "bobs.yaml"]);
+    std::fs::write(dev.home.path().join("catalog.yaml"), identity("spare", "alice")).unwrap();
     dev.json(&["apply", "-f", "catalog.yaml"]);
     dev.json(&["policy", "publish", "--starter", "--reason", "to begin with"]);
     let mut table = format!("{:<42}", "");
@@ -111,8 +151,10 @@ fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
             let change = if line.contains("{change}") { proposed(&dev) } else { String::new() };
             let delegation = if line.contains("{delegation}") { handed_on(&dev) } else { String::new() };
             let another = if caller == "security" { "bob" } else { "carol" };
+            let broken = broken(&dev, line);
             let words: Vec<String> = line
                 .split(' ')
+                .map(|word| word.replace("{broken}", &broken).replace("{bobs}", &broken))
                 .map(|word| word.replace("{request}", &request).replace("{grant}", &grant))
                 .map(|word| word.replace("{change}", &change).replace("{caller}", caller))
                 .map(|word| word.replace("{delegation}", &delegation).replace("{another}", another))

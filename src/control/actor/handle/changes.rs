@@ -3,12 +3,14 @@
 use super::super::super::authorize::Caller;
 use super::super::super::catalog::{self, Diff, Document, Effect, Wanted};
 use super::super::super::change::{self, Outcome};
+use super::super::super::exceptions;
 use super::super::super::plan::{Context, Refused};
 use super::super::super::record::{PolicyFile, PolicyRecord};
 use super::requests::drawing;
 use super::{ControlHandle, Done};
+use crate::domain::Timestamp;
 use crate::domain::change::Proposal;
-use crate::domain::name::ChangeId;
+use crate::domain::name::{ChangeId, ExceptionName};
 
 /// What applying would change, who would gain or lose what, and whether it takes another person's word.
 type Foreseen = (Done<Vec<Diff>>, Vec<Effect>, bool);
@@ -34,6 +36,23 @@ impl ControlHandle {
     pub async fn want(&self, caller: &Caller, wanted: Wanted) -> Result<Done<Outcome<Vec<Diff>>>, Refused> {
         self.run(caller, "apply", move |model, context, identifiers| {
             change::plan_apply(model, context, &wanted, drawing(identifiers, context.now))
+        })
+        .await
+    }
+
+    /// Asks that an exception end later.
+    ///
+    /// # Errors
+    /// As [`exceptions::plan_renew`].
+    pub async fn renew_exception(
+        &self,
+        caller: &Caller,
+        name: ExceptionName,
+        expires: Timestamp,
+        reason: String,
+    ) -> Result<Done<Outcome<Vec<Diff>>>, Refused> {
+        self.run(caller, "renew_exception", move |model, context, identifiers| {
+            exceptions::plan_renew(model, context, &name, expires, &reason, drawing(identifiers, context.now))
         })
         .await
     }

@@ -25,8 +25,10 @@ struct Revision {
     revision: u64,
 }
 
+mod breakglass;
 mod changes;
 mod delegations;
+mod exceptions;
 
 fn request_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
     received.part::<RequestId>("id").map(|id| id.bits().to_be_bytes().to_vec())
@@ -38,7 +40,10 @@ fn grant_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [requests(), delegations::all(), grants(), catalog(), changes::all()].into_iter().flatten().collect()
+    [requests(), delegations::all(), grants(), catalog(), changes::all(), breakglass::all(), exceptions::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn requests() -> Vec<Operation> {
@@ -159,8 +164,7 @@ fn grants() -> Vec<Operation> {
         }),
         Operation::new(Verb::Get, "/v1/grants/{id}", get, Takes::Nothing, |served, it: Received<Nothing>| async move {
             let done = served.access.get_grant(it.message(v1::GetGrantRequest { id: grant_id(&it)? })).await?;
-            let grant: ShownGrant =
-                GrantRecord::try_from(present("grant", done.into_inner().grant)?)?.shown(served.now());
+            let grant: ShownGrant = GrantRecord::try_from(done.into_inner())?.shown(served.now());
             Ok(grant)
         }),
         Operation::new(

@@ -19,6 +19,8 @@ use crate::domain::ticket::Ticket;
 use crate::settings::catalog::Kind;
 use crate::wire::v1;
 
+pub(super) mod emergency;
+
 /// Nothing at all.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Nothing;

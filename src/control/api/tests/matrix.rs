@@ -80,6 +80,17 @@ fn operations() -> Vec<(&'static str, &'static str, Value)> {
         ("approveChange", "one that is not there", json!({ "digest": "x" })),
         ("denyChange", "one that is not there", why()),
         ("cancelChange", "one that is not there", why()),
+        (
+            "openBreakGlass",
+            "without a sign-in",
+            json!({ "identity": "helper", "role": "orders-reader", "reason": "x" }),
+        ),
+        ("listBreakGlass", "", Value::Null),
+        ("getBreakGlass", "one not there", Value::Null),
+        ("closeBreakGlass", "one not there", why()),
+        ("reviewBreakGlass", "one not there", json!({ "verdict": "justified", "comment": "x" })),
+        ("listExceptions", "", Value::Null),
+        ("renewException", "one not there", json!({ "expires": "{soon}", "reason": "x" })),
         ("evaluate", "", question.clone()),
         ("evaluateMany", "", json!({ "evaluations": [question] })),
         (
@@ -208,7 +219,7 @@ impl Matrix {
         if path.starts_with("/v1/grants/{id}") {
             path = path.replace("{id}", &of(&self.requested("identity", "5m").await, "/request/grants/0"));
         }
-        if path.starts_with("/v1/changes/{id}") {
+        if path.starts_with("/v1/changes/{id}") || path.starts_with("/v1/break-glass/{id}") {
             path = path.replace("{id}", &ChangeId::from_bits(0).to_string());
         }
         if path.starts_with("/v1/delegations/{id}") {

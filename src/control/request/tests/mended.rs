@@ -72,6 +72,7 @@ fn one_person_is_one_by_way_of_groups_however_they_nest_and_overlap() {
         roles: vec![PersonRole::Developer],
         speaks_for: vec!["core".parse().unwrap()],
         token: Digest::of("erin"),
+        signed_in: None,
     };
     model = carried_out(&model, &plan_person(&model, erin).unwrap());
     let one = [
@@ -91,6 +92,7 @@ fn one_person_is_one_by_way_of_groups_however_they_nest_and_overlap() {
                 roles: vec![PersonRole::Administrator],
                 speaks_for: Vec::new(),
                 token: Digest::of("root"),
+                signed_in: None,
             }));
             let Caller::Person(administrator) = &root else { unreachable!() };
             let model = carried_out(&model, &plan_person(&model, administrator.as_ref().clone()).unwrap());
@@ -114,13 +116,19 @@ fn whom_somebody_speaks_for_closes_upwards() {
         roles: vec![PersonRole::Developer],
         speaks_for: vec!["core".parse().unwrap()],
         token: Digest::of("erin"),
+        signed_in: None,
     };
     model = carried_out(&model, &plan_person(&model, erin).unwrap());
     let names: Vec<String> = model.groups_of(&name).iter().map(ToString::to_string).collect();
     assert_eq!(names, ["core", "ring"]);
     assert!(model.members_of(&"ring".parse().unwrap()).contains(&name));
-    let taken =
-        Person { name: "ring".parse().unwrap(), roles: Vec::new(), speaks_for: Vec::new(), token: Digest::of("x") };
+    let taken = Person {
+        name: "ring".parse().unwrap(),
+        roles: Vec::new(),
+        speaks_for: Vec::new(),
+        token: Digest::of("x"),
+        signed_in: None,
+    };
     assert!(matches!(plan_person(&model, taken), Err(Refused::Conflict(_))), "a group's name is no person's");
 }
 

@@ -96,7 +96,7 @@ pub(super) fn offer(asking: &Asking, question: &Value, named: &Named, reason: &s
     let requester = match &asking.caller {
         Caller::Person(person) => Requester::Person(person.name.clone()),
         Caller::Identity(_) => Requester::Identity(named.identity.clone()),
-        Caller::Gateway(_) | Caller::Joining(..) | Caller::System => return,
+        Caller::Gateway(_) | Caller::Joining(..) | Caller::Attested(_) | Caller::System => return,
     };
     let ask = named.ask(&asking.model, None, USUAL, "asked for after a denial");
     if !may_be_asked(&asking.model, asking.now, &requester, &ask) {
