@@ -16,6 +16,7 @@ pub mod authority;
 pub mod authorize;
 pub mod catalog;
 pub mod change;
+mod copies;
 mod encode;
 pub mod enrol;
 pub mod fleet;

@@ -8,6 +8,7 @@ pub mod access;
 pub mod archive;
 pub mod bundle;
 pub mod checkpoint;
+pub mod copy;
 pub mod cosignature;
 pub mod entry;
 pub mod explain;
@@ -231,7 +232,7 @@ impl EvidenceLog {
         };
         may_go(&plan)?;
         retention::seal(&self.storage, plan.from, plan.before)?;
-        let ticket = self.journal.append(&retention::record(&plan, policy, cosigned, archived))?;
+        let ticket = self.journal.append_here(&retention::record(&plan, policy, cosigned, archived))?;
         self.journal.durable_blocking(ticket)?;
         // A crash here leaves a record of something that was not done: it may be missing, and is not.
         if self.checkpoint_now().is_none_or(|(head, _)| head.size <= ticket.seq) {

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::actor::{Actor, ControlHandle};
 use super::api::{Api, ApiStartError};
 use super::authority::{AuthorityKey, AuthorityKeyError};
+use super::copies::Copies;
 use super::enrol::{CertificateAuthority, EnrolError};
 use super::http::Http;
 use super::notify::{NotifyError, Notifying};
@@ -191,6 +192,11 @@ impl ControlPlane {
         // Before anybody is served: with every commit the store would look less like an old copy.
         let current = handle.shared().vault.store().current_revision().await?;
         evidence.reached().await?.check(current)?;
+        if let Some(kept) = &settings.evidence_copies {
+            let file = |source| StartError::File { path: kept.dir.clone(), source };
+            crate::files::private_dir(&kept.dir).map_err(file)?;
+            let _ = handle.shared().copies.set(Copies::new(kept.clone()));
+        }
         let tokens = Tokens::of(settings, handle.shared().clock.clone(), &Handle::current())?;
         let (tokens, keys) = tokens.map(|(tokens, keys)| (Arc::new(tokens), keys)).unzip();
         let api = Api {

@@ -10,7 +10,8 @@
 
 mod options;
 mod queue;
-mod recovery;
+pub(super) mod recovery;
+mod remote;
 mod room;
 pub(crate) mod segment;
 mod status;
@@ -29,6 +30,8 @@ use tokio::sync::Notify;
 pub use self::options::{Durability, JournalOptions, Writer};
 use self::queue::{Class, Queue};
 pub use self::recovery::{OpenError, RecoveryReport};
+use self::remote::Remote;
+pub use self::remote::RemoteStatus;
 pub use self::room::OutcomeRoom;
 pub use self::status::{JournalStatus, SYNC_BUCKETS_US, SyncLatency};
 pub use self::waiters::WorkerWaiters;
@@ -154,6 +157,8 @@ struct Shared {
     epoch: AtomicU64,
     /// How far the archive may be behind before intents are refused.
     lag: OnceLock<Arc<Lag>>,
+    /// What another machine has of it, where records wait for that.
+    remote: Option<Remote>,
     /// Somebody wants the next batch to begin a new segment.
     turn: AtomicBool,
     status: status::Shared,
@@ -194,6 +199,15 @@ impl Journal {
         self.shared.append(record, Class::Promise, Call::Now)
     }
 
+    /// As [`append`](Self::append), for a record that is good when it is on this disk: it is taken also while another
+    /// machine, which others wait for, is away. To be waited for with [`written`](Self::written).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_here(&self, record: &impl Encode) -> Result<Ticket, JournalError> {
+        self.shared.append(record, Class::Here, Call::Now)
+    }
+
     /// Gives an intent its position and reserves room for its outcome.
     ///
     /// # Errors
@@ -214,7 +228,7 @@ impl Journal {
 
     /// What became of a record, if that is known.
     pub fn outcome_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
-        self.shared.outcome_of(ticket)
+        self.shared.promise_of(ticket)
     }
 
     /// Waits until a record is durable. For tasks other than a worker's: those use [`WorkerWaiters`].
@@ -225,6 +239,21 @@ impl Journal {
         loop {
             let mut committed = std::pin::pin!(self.shared.committed_async.notified());
             committed.as_mut().enable();
+            if let Some(outcome) = self.shared.promise_of(ticket) {
+                return outcome;
+            }
+            committed.await;
+        }
+    }
+
+    /// Waits until a record is on this disk, whatever another machine has of it.
+    ///
+    /// # Errors
+    /// When the record was not written, and will not be.
+    pub async fn written(&self, ticket: Ticket) -> Result<(), JournalError> {
+        loop {
+            let mut committed = std::pin::pin!(self.shared.committed_async.notified());
+            committed.as_mut().enable();
             if let Some(outcome) = self.shared.outcome_of(ticket) {
                 return outcome;
             }
@@ -232,7 +261,7 @@ impl Journal {
         }
     }
 
-    /// As [`durable`](Self::durable), for a thread.
+    /// As [`written`](Self::written), for a thread.
     ///
     /// # Errors
     /// When the record was not written, and will not be.
@@ -246,7 +275,7 @@ impl Journal {
         }
     }
 
-    /// Records that are promised: those before this position.
+    /// Records that are on this disk: those before this position.
     pub fn durable_seq(&self) -> u64 {
         self.shared.durable.load(Ordering::SeqCst)
     }
@@ -367,6 +396,11 @@ impl Shared {
         if let Some(error) = state.broken {
             return Err(error);
         }
+        if class != Class::Here
+            && let Some(error) = self.remote.as_ref().and_then(Remote::broken)
+        {
+            return Err(error);
+        }
         if class == Class::Intent
             && let Some(lag) = self.lag.get()
             && lag.refuses(self.durable.load(Ordering::SeqCst), Timestamp::from_unix_micros(now))
@@ -393,6 +427,15 @@ impl Shared {
         }
     }
 
+    /// What became of a record: it counts once it is on this disk, and on another machine's where it waits for that.
+    fn promise_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
+        match (self.outcome_of(ticket), &self.remote) {
+            (Some(Ok(())), Some(remote)) if ticket.epoch != PROMISED => remote.outcome(ticket.seq),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// What became of it on this disk.
     fn outcome_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
         // The epoch is read on both sides: positions are given anew when it changes.
         let before = self.epoch.load(Ordering::SeqCst);

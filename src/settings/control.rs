@@ -1,5 +1,6 @@
 //! The settings of a control plane.
 
+mod copies;
 mod sign_in;
 mod witness;
 
@@ -13,10 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::fault::Faults;
 use super::issuer::{IssuerSettings, RawIssuer, issuers};
 use super::load::{Loaded, json_schema, load, parse};
-use super::parts::{Address, Check, DEFAULT_DRAIN, EvidenceSettings, FilePath, LogSettings, RawEvidence, base_of};
+use super::parts::{
+    Address, Check, DEFAULT_DRAIN, Durability, EvidenceSettings, FilePath, LogSettings, RawEvidence, base_of,
+};
 use super::size::Size;
 use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
+pub use copies::CopiesSettings;
+use copies::{RawCopies, copies};
 use sign_in::RawSignIn;
 pub use sign_in::{PersonClaim, SignInSettings};
 
@@ -67,6 +72,9 @@ pub struct RawControl {
     /// The local log of evidence.
     #[serde(default)]
     evidence: RawEvidence,
+    /// Keep copies of the logs of gateways whose own disk does not last (`durability: remote` there). Default: none.
+    #[serde(default)]
+    evidence_copies: Option<RawCopies>,
     /// Webhooks that people are told by: of requests that wait for them, and of what they should not overlook.
     #[serde(default)]
     notify: Vec<RawWebhook>,
@@ -204,6 +212,8 @@ pub struct ControlSettings {
     pub ca_dir: PathBuf,
     /// The local log of evidence.
     pub evidence: EvidenceSettings,
+    /// Copies of gateways' logs.
+    pub evidence_copies: Option<CopiesSettings>,
     /// Webhooks that people are told by.
     pub notify: Vec<WebhookSettings>,
     /// Whose tokens identities may show.
@@ -338,6 +348,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         seal_key_file,
         ca_dir,
         evidence: control_evidence(&mut check, &raw.evidence, &state_dir),
+        evidence_copies: raw.evidence_copies.as_ref().map(|raw| copies(&mut check, raw, &state_dir)),
         notify: webhooks(&mut check, &raw.notify),
         issuers,
         sign_in,
@@ -412,6 +423,9 @@ fn is_origin(url: &str) -> bool {
 fn control_evidence(check: &mut Check<'_>, raw: &RawEvidence, state_dir: &Path) -> EvidenceSettings {
     if raw.retention.age.is_some() || raw.retention.size.is_some() {
         check.fault("/evidence/retention", "the control plane's evidence stays whole: retention is for gateways");
+    }
+    if raw.durability == Durability::Remote {
+        check.fault("/evidence/durability", "`remote` is for gateways: disk or process is expected");
     }
     check.evidence(raw, state_dir)
 }

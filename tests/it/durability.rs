@@ -6,7 +6,7 @@
 mod denied;
 mod disk;
 mod killed;
-mod order;
+pub(crate) mod order;
 mod steps;
 mod strangers;
 mod tamper;

@@ -95,7 +95,8 @@ fn writer() -> Writer {
 
 fn options(settings: &EvidenceSettings) -> JournalOptions {
     let durability = match settings.durability {
-        settings::Durability::Disk => Durability::Disk,
+        // The settings refuse what is for gateways.
+        settings::Durability::Disk | settings::Durability::Remote => Durability::Disk,
         settings::Durability::Process => Durability::Process,
     };
     JournalOptions { durability, segment_bytes: settings.segment_bytes, ..JournalOptions::default() }

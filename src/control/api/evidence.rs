@@ -2,6 +2,8 @@
 //!
 //! Nothing is kept here. What comes is what gateways say of themselves; whose part is missing is said.
 
+mod keep;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,7 @@ type Questions = Pin<Box<dyn Stream<Item = Result<v1::EvidenceQuestion, Status>>
 impl v1::evidence_server::Evidence for EvidenceService {
     type QueryStream = Answers;
     type ServeStream = Questions;
+    type KeepStream = keep::Answers;
 
     async fn query(&self, request: Request<v1::QueryEvidenceRequest>) -> Result<Response<Answers>, Status> {
         let caller = authorized(&self.handle, &request, Operation::QueryEvidence, None).await?;
@@ -79,6 +82,10 @@ impl v1::evidence_server::Evidence for EvidenceService {
         let mut stop = self.stop.clone();
         let stopped = async move { super::super::stopped(&mut stop).await };
         Ok(Response::new(Box::pin(answers.take_until(Box::pin(stopped)))))
+    }
+
+    async fn keep(&self, request: Request<Streaming<v1::KeepMessage>>) -> Result<Response<keep::Answers>, Status> {
+        keep::keep(&self.handle, &self.stop, request).await
     }
 
     async fn serve(&self, request: Request<Streaming<v1::EvidenceAnswer>>) -> Result<Response<Questions>, Status> {

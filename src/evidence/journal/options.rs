@@ -10,6 +10,8 @@ pub enum Durability {
     Disk,
     /// When the kernel has it: it survives the death of the process.
     Process,
+    /// When the kernel has it, and another machine has it on its disk: it survives the loss of this one.
+    Remote,
 }
 
 /// How a journal is kept.
@@ -31,6 +33,8 @@ pub struct JournalOptions {
     pub linger: Duration,
     /// How often a failed disk is tried again.
     pub retry: Duration,
+    /// How long a record may wait for the other machine's disk, where it does; then it counts as not written.
+    pub remote_within: Duration,
 }
 
 impl Default for JournalOptions {
@@ -43,6 +47,7 @@ impl Default for JournalOptions {
             gather: Duration::from_micros(500),
             linger: Duration::from_millis(10),
             retry: Duration::from_millis(250),
+            remote_within: Duration::from_secs(2),
         }
     }
 }
