@@ -112,7 +112,7 @@ impl Gateway {
         let evidence = Arc::new(open_evidence(settings, clock.clone())?);
         let hash_key = CurrentHashKey::open(&settings.state_dir)
             .map_err(|error| GatewayError::State { file: HASH_KEY_FILE.into(), why: error.to_string() })?;
-        let keeper = crate::archive::keep(&evidence, &settings.evidence, clock.clone())
+        let keeper = crate::archive::keep(&evidence, &settings.evidence, None, clock.clone())
             .map_err(|error| GatewayError::State { file: "evidence.archive".into(), why: error.to_string() })?
             .map(Arc::new);
         let Tokens { issuer, access_key, upstream_key, issuers, verifier } = tokens(settings, &clock)?;

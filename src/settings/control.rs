@@ -347,7 +347,7 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         store,
         seal_key_file,
         ca_dir,
-        evidence: control_evidence(&mut check, &raw.evidence, &state_dir),
+        evidence: control_evidence(&mut check, &raw.evidence, raw.cosigning.is_some(), &state_dir),
         evidence_copies: raw.evidence_copies.as_ref().map(|raw| copies(&mut check, raw, &state_dir)),
         notify: webhooks(&mut check, &raw.notify),
         issuers,
@@ -419,10 +419,10 @@ fn is_origin(url: &str) -> bool {
     is_safe(url) && url.parse().is_ok_and(bare)
 }
 
-/// A restored store is compared with all that the control plane ever recorded.
-fn control_evidence(check: &mut Check<'_>, raw: &RawEvidence, state_dir: &Path) -> EvidenceSettings {
-    if raw.retention.age.is_some() || raw.retention.size.is_some() {
-        check.fault("/evidence/retention", "the control plane's evidence stays whole: retention is for gateways");
+/// Nothing is pruned for which nobody else has signed.
+fn control_evidence(check: &mut Check<'_>, raw: &RawEvidence, cosigned: bool, state_dir: &Path) -> EvidenceSettings {
+    if !cosigned && (raw.retention.age.is_some() || raw.retention.size.is_some()) {
+        check.fault("/evidence/retention", "needs `cosigning`: nothing goes that no witness has cosigned");
     }
     if raw.durability == Durability::Remote {
         check.fault("/evidence/durability", "`remote` is for gateways: disk or process is expected");

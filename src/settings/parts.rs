@@ -60,8 +60,8 @@ pub(super) struct RawEvidence {
     pub(super) segment_bytes: Size,
     /// Where the log is kept besides, while it is written. Default: nowhere.
     pub(super) archive: Option<RawArchive>,
-    /// What of it stays on this disk: a gateway's records go when either bound says so, and never before they are cosigned
-    /// and archived. Default: everything.
+    /// What of it stays on this disk: records go when either bound says so, and never before they are cosigned and archived;
+    /// a control plane's need `cosigning`. Default: everything.
     pub(super) retention: RawRetention,
 }
 
