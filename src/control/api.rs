@@ -29,6 +29,7 @@ use crate::domain::name::{GatewayName, OwnerName};
 use push::Shown;
 
 pub(super) use error::ApiError;
+pub(super) use evidence::EvidenceService;
 #[cfg(test)]
 pub(super) use identify::gateway_name;
 pub(super) use server::Api;

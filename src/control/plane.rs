@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::actor::{Actor, ControlHandle};
-use super::api::{Api, ApiStartError};
+use super::api::{Api, ApiStartError, EvidenceService};
 use super::authority::{AuthorityKey, AuthorityKeyError};
 use super::copies::Copies;
 use super::enrol::{CertificateAuthority, EnrolError};
@@ -206,6 +206,7 @@ impl ControlPlane {
                 .map(Arc::new),
             trust_domain: settings.trust_domain.clone(),
             tokens,
+            evidence: EvidenceService::new(handle.clone(), stopped.clone()),
             certificate: read(&settings.tls.certificate_file)?,
             key: read_secret(&settings.tls.key_file)?,
             client_ca: read(&settings.tls.client_ca_file)?,

@@ -5,6 +5,7 @@
 
 mod changes;
 mod documents;
+mod evidence;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,6 +15,7 @@ use crate::domain::Timestamp;
 pub use crate::domain::change::Effect;
 use crate::domain::grant::{Grant, GrantState};
 pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
+pub use evidence::{EvidenceAnswer, GatewayRecord, GatewayStanding};
 
 use crate::domain::name::{CallId, GrantId};
 pub use documents::{

@@ -17,9 +17,11 @@ use super::super::actor::{ControlHandle, Shared};
 use super::super::asked::NotAsked;
 use super::super::authorize::{Caller, Operation};
 use super::super::fleet::GatewayStatus;
+use super::super::logs;
 use super::push::in_good_standing;
 use super::{ApiError, authorized};
 use crate::domain::name::GatewayName;
+use crate::evidence::checkpoint::VerifierKey;
 use crate::wire::{MAX_EVIDENCE_RECORDS, v1};
 
 /// How long a gateway may take to answer.
@@ -34,15 +36,15 @@ const GATEWAYS_AT_ONCE: usize = 16;
 const MAX_VALUES: usize = 16;
 
 /// The service.
-#[derive(Debug)]
-pub(super) struct EvidenceService {
+#[derive(Clone, Debug)]
+pub(in super::super) struct EvidenceService {
     handle: ControlHandle,
     stop: watch::Receiver<bool>,
     places: Arc<Semaphore>,
 }
 
 impl EvidenceService {
-    pub(super) fn new(handle: ControlHandle, stop: watch::Receiver<bool>) -> Self {
+    pub(in super::super) fn new(handle: ControlHandle, stop: watch::Receiver<bool>) -> Self {
         Self { handle, stop, places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
@@ -162,9 +164,16 @@ async fn ask(shared: &Shared, gateway: &GatewayStatus, request: &v1::QueryEviden
         after: request.after.get(name.as_str()).copied(),
         last: request.last,
     };
-    let mut under_way = match shared.standing_by.ask(name, question) {
+    let mut under_way = match shared.standing_by.ask(name, question.clone()) {
         Ok(under_way) => under_way,
-        Err(why @ (NotAsked::Away | NotAsked::Busy)) => return missing(why.to_string()),
+        Err(NotAsked::Busy) => return missing(NotAsked::Busy.to_string()),
+        Err(NotAsked::Away) => {
+            let copied = from_copy(shared, name, question).await;
+            return copied.map_or_else(
+                || missing(NotAsked::Away.to_string()),
+                |answer| v1::GatewayEvidence { gateway: name.to_string(), heard_unix_us, copy: true, ..answer },
+            );
+        }
     };
     match tokio::time::timeout(ANSWER_PATIENCE, &mut under_way.answer).await {
         Err(_) => missing(format!("it did not answer within {} s", ANSWER_PATIENCE.as_secs())),
@@ -178,6 +187,27 @@ async fn ask(shared: &Shared, gateway: &GatewayStatus, request: &v1::QueryEviden
             records: answer.records,
             reached: answer.reached,
             size: answer.size,
+            copy: false,
         },
+    }
+}
+
+/// What the copy of its latest log has, where one is kept.
+async fn from_copy(shared: &Shared, name: &GatewayName, question: v1::EvidenceQuestion) -> Option<v1::GatewayEvidence> {
+    let key: VerifierKey = shared.model.load().logs.get(name)?.value.key.parse().ok()?;
+    let log = key.name().to_string();
+    let directory = shared.copies.get()?.copy_of(name, logs::place(name, &log)?, &key)?;
+    let answer = tokio::task::spawn_blocking(move || crate::asking::answer(&directory, &question)).await.ok()?;
+    match answer {
+        Ok(answer) => Some(v1::GatewayEvidence {
+            log,
+            records: answer.records,
+            reached: answer.reached,
+            size: answer.size,
+            ..v1::GatewayEvidence::default()
+        }),
+        Err(error) => {
+            Some(v1::GatewayEvidence { missing: format!("its copy: {error}"), ..v1::GatewayEvidence::default() })
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The control plane as its clients see it: real TLS, real gRPC, on loopback.
 
 mod access;
+mod copies;
 mod gateway;
 mod hostile;
 mod http;

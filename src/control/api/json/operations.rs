@@ -26,6 +26,7 @@ struct Revision {
 }
 
 mod changes;
+mod evidence;
 
 fn request_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
     received.part::<RequestId>("id").map(|id| id.bits().to_be_bytes().to_vec())
@@ -37,7 +38,7 @@ fn grant_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [requests(), grants(), catalog(), changes::all()].into_iter().flatten().collect()
+    [requests(), grants(), catalog(), changes::all(), evidence::all()].into_iter().flatten().collect()
 }
 
 fn requests() -> Vec<Operation> {

@@ -67,6 +67,8 @@ fn operations() -> Vec<(&'static str, &'static str, Value)> {
         ("approveChange", "one that is not there", json!({ "digest": "x" })),
         ("denyChange", "one that is not there", why()),
         ("cancelChange", "one that is not there", why()),
+        ("queryEvidence", "", json!({ "filter": { "identity": "helper" }, "limit": 10 })),
+        ("tailEvidence", "", json!({ "last": 3 })),
         ("evaluate", "", question.clone()),
         ("evaluateMany", "", json!({ "evaluations": [question] })),
         ("searchSubjects", "", json!({ "subject": { "type": "identity" }, "action": action, "resource": resource })),
