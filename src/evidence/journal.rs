@@ -231,6 +231,11 @@ impl Journal {
         self.shared.promise_of(ticket)
     }
 
+    /// The same of this disk alone, whatever another machine has of it.
+    pub fn outcome_here(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
+        self.shared.outcome_of(ticket)
+    }
+
     /// Waits until a record is durable. For tasks other than a worker's: those use [`WorkerWaiters`].
     ///
     /// # Errors

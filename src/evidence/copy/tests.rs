@@ -9,7 +9,7 @@ use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::segment::frame_header;
 use crate::evidence::journal::tests::{clock, note, origin, small, writer};
 use crate::evidence::read::{JournalReader, Next};
-use crate::evidence::storage::{FakeStorage, Fault, Storage as _};
+use crate::evidence::storage::{FakeStorage, Fault};
 use crate::evidence::verify::{VerifyOptions, verify_in};
 
 const LIMIT: u64 = 64 << 20;
@@ -88,7 +88,8 @@ fn a_copy_verifies_as_the_log_and_goes_on_where_it_ended() {
 #[test]
 fn gaps_rewrites_forks_and_what_is_no_record_are_refused_by_name() {
     let (log, disk) = log(20);
-    let (other, other_disk) = self::log(20);
+    let (other, other_disk) = self::log(5);
+    more(&other, 15);
     let kept = FakeStorage::new();
     let mut open = copy(&kept, &log).unwrap();
     put(&mut open, &disk, 0, 10).unwrap();

@@ -48,6 +48,8 @@ pub(super) struct Remote {
 #[derive(Debug)]
 struct State {
     broken: Option<JournalError>,
+    /// What it refused, it must have before anything else is taken: those before this one.
+    refused: u64,
     /// Ends of batches that are here and not there, and since when.
     waiting: VecDeque<(u64, Duration)>,
     away_since: Option<Duration>,
@@ -66,6 +68,7 @@ impl Remote {
     pub(super) fn new(within: Duration, here: u64, now: Duration) -> Self {
         let state = State {
             broken: None,
+            refused: 0,
             waiting: (here > 0).then_some((here, now)).into_iter().collect(),
             away_since: Some(now),
             error: None,
@@ -122,7 +125,7 @@ impl Remote {
     fn settle(&self, state: &mut State, kept: u64, now: Duration) {
         while state.waiting.pop_front_if(|(end, _)| *end <= kept).is_some() {}
         // What was given up stays so; what comes now is taken again, once what is before it does not wait for long.
-        if state.away_since.is_none() && state.age(now) <= self.within / 2 {
+        if state.away_since.is_none() && kept >= state.refused && state.age(now) <= self.within / 2 {
             (state.broken, state.error) = (None, None);
         }
     }
@@ -137,7 +140,9 @@ impl Remote {
     /// It does not take records: nobody needs to wait to be told so.
     fn refused(&self, error: JournalError, why: String, here: u64, now: Duration) {
         self.lost(why, now);
-        self.give_up(&mut self.state.lock(), error, here);
+        let mut state = self.state.lock();
+        state.refused = here;
+        self.give_up(&mut state, error, here);
     }
 
     fn give_up(&self, state: &mut State, error: JournalError, here: u64) {

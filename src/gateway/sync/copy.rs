@@ -205,6 +205,10 @@ fn known(log: &EvidenceLog, directory: &std::path::Path, kept: u64) -> Result<(u
         Some((head, _)) if head.size >= kept => head,
         _ => log.checkpoint_now().ok_or_else(|| Ended::Log("there is no checkpoint".to_owned()))?.0,
     };
+    if head.size < kept && log.journal().durable_seq() >= kept {
+        // Its tiles are stalled: it is not shorter, and not to be called so.
+        return Err(Ended::Log("what the copy has is not under a checkpoint here yet".to_owned()));
+    }
     let size = head.size.min(kept);
     let root = proof::root(&DiskStorage::read_only(directory), size, head.size).map_err(|error| fault(&error))?;
     Ok((size, root.0.to_vec()))
