@@ -7,6 +7,7 @@ mod denied;
 mod disk;
 mod killed;
 pub(crate) mod order;
+mod spelling;
 mod steps;
 mod strangers;
 mod tamper;
