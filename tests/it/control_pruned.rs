@@ -51,14 +51,17 @@ impl House {
         run(self.fleet.home.path(), &["-o", "json", "evidence", "verify", self.log.to_str().unwrap()]).exits(0).json()
     }
 
-    /// Changes of which each is told with the object as it is then.
-    fn changes(&self, from: usize, count: usize) {
-        for n in from..from + count {
-            let long = format!("{n} {}", "x".repeat(900));
-            let document = format!(
-                "kind: Identity\nname: many\nspec: {{ kind: agent, owner: alice, purpose: \"{long}\", environment: test }}\n"
-            );
-            self.fleet.apply(&document);
+    /// Changes of many identities, each told with the identity as it is then.
+    fn changes(&self, rounds: usize) {
+        for round in 0..rounds {
+            let long = format!("{round} {}", "x".repeat(900));
+            let one = |n| {
+                format!(
+                    "---\nkind: Identity\nname: many-{n}\nspec: {{ kind: agent, owner: alice, purpose: \"{long}\", \
+                     environment: test }}\n"
+                )
+            };
+            self.fleet.apply(&(0..50).map(one).collect::<String>());
         }
     }
 }
@@ -77,8 +80,8 @@ fn old_records_of_the_control_plane_go_once_a_witness_has_signed_and_what_reads_
         let _ = std::fs::copy(home.join("control").join(file), home.join(file));
     }
     house.fleet.restart_control();
-    let first = house.fleet.grant("--wait=0s");
-    house.changes(0, 150);
+    let first = house.fleet.grant("");
+    house.changes(16);
     let mut pruned = Value::Null;
     eventually("old records went", START, || {
         pruned = house.verified()["pruned"].clone();
@@ -90,7 +93,7 @@ fn old_records_of_the_control_plane_go_once_a_witness_has_signed_and_what_reads_
     // What is told of now is told once, also over a restart; what stands there is explained, and what went is said.
     house.fleet.control.kill();
     house.fleet.restart_control();
-    let later = house.fleet.grant("--wait=0s");
+    let later = house.fleet.grant("");
     stop(&mut house.fleet);
     let log = house.log.to_str().unwrap().to_owned();
     let ask = |arguments: &[&str]| run(&home, &[&["-o", "json", "evidence"][..], arguments].concat());
@@ -110,7 +113,7 @@ fn old_records_of_the_control_plane_go_once_a_witness_has_signed_and_what_reads_
     let left = ask(&["query", &log, "--kind", "change"]).exits(0).stdout;
     assert!(left.lines().count() >= 1, "{left}");
     house.fleet.restart_control();
-    house.fleet.grant("--wait=0s");
+    house.fleet.grant("");
     house.verified();
 
     // A backup from before what is left: what was ended since is not known any more, and nobody goes on from it.

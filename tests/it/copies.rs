@@ -118,7 +118,8 @@ fn a_gateway_that_lost_its_disk_leaves_every_call_that_it_let_through_in_the_cop
     let house = House::start(json!({}));
     let mut gate = house.gateway();
     house.call(&gate, "/v1/orders/1").is(403);
-    house.fleet.grant("--wait");
+    house.fleet.grant("");
+    eventually("the gateway has the grant", PATIENCE, || house.call(&gate, "/v1/orders/2").status == 200);
     std::thread::scope(|scope| {
         for n in 0..4 {
             let (bearer, url) = (house.fleet.bearer(), gate.url.clone());
@@ -146,7 +147,7 @@ fn a_gateway_that_lost_its_disk_leaves_every_call_that_it_let_through_in_the_cop
         let kept = calls(&house.records(&house.copy(), "intent"));
         seen.is_subset(&kept)
     });
-    assert_eq!(house.records(&house.copy(), "denial").len(), 1);
+    assert!(!house.records(&house.copy(), "denial").is_empty());
     assert!(house.metric("portcullis_control_copy_bytes{gateway=\"edge\"}").unwrap() > 1000.0);
     assert!(house.metric("portcullis_control_copy_limit_bytes").unwrap() > 1e9);
 }
@@ -154,7 +155,7 @@ fn a_gateway_that_lost_its_disk_leaves_every_call_that_it_let_through_in_the_cop
 #[test]
 fn while_the_control_plane_stands_still_calls_are_refused_and_none_goes_on_unrecorded() {
     let house = House::start(json!({}));
-    house.fleet.grant("--wait=0s");
+    house.fleet.grant("");
     let gate = house.gateway();
     house.call(&gate, "/v1/orders/1").is(200);
     eventually("all is there", PATIENCE, || gate.metric("portcullis_evidence_remote_lag_records") == 0.0);
@@ -183,7 +184,7 @@ fn while_the_control_plane_stands_still_calls_are_refused_and_none_goes_on_unrec
 #[test]
 fn a_control_plane_that_is_killed_is_waited_for_and_gone_on_with() {
     let mut house = House::start(json!({}));
-    house.fleet.grant("--wait=0s");
+    house.fleet.grant("");
     let mut gate = house.gateway();
     house.call(&gate, "/v1/orders/1").is(200);
     house.fleet.control.kill();
@@ -210,7 +211,7 @@ fn a_control_plane_that_is_killed_is_waited_for_and_gone_on_with() {
 #[test]
 fn a_gateway_has_its_room_and_is_refused_beyond_it_until_it_has_more() {
     let mut house = House::start(json!({ "max_size_per_gateway": "64KiB" }));
-    house.fleet.grant("--wait=0s");
+    house.fleet.grant("");
     let gate = house.gateway();
     let mut allowed = 0;
     let long = "x".repeat(2000);
@@ -234,7 +235,7 @@ fn a_gateway_has_its_room_and_is_refused_beyond_it_until_it_has_more() {
 #[test]
 fn a_disk_that_is_full_where_the_copies_lie_refuses_calls_and_is_gone_on_with_once_it_is_not() {
     let mut house = House::start(json!({}));
-    house.fleet.grant("--wait=0s");
+    house.fleet.grant("");
     house.end_control();
     let dir = house.home().canonicalize().unwrap().join("control/copies");
     std::fs::remove_dir_all(&dir).unwrap();
@@ -255,6 +256,7 @@ fn a_disk_that_is_full_where_the_copies_lie_refuses_calls_and_is_gone_on_with_on
     refused(&house.call(&gate, "/v1/orders/more"), "evidence_full");
     assert_eq!(house.upstream.seen(), before);
     assert!(house.metric("portcullis_control_copy_refused_total{reason=\"disk_full\"}").unwrap() >= 1.0);
+    drop(file);
     std::fs::remove_file(filler).unwrap();
     eventually("calls are allowed again", PATIENCE, || house.call(&gate, "/v1/orders/again").status == 200);
     let copy = copies(&seen_from_here.join("edge")).pop().unwrap();
@@ -265,7 +267,7 @@ fn a_disk_that_is_full_where_the_copies_lie_refuses_calls_and_is_gone_on_with_on
 fn a_control_plane_that_keeps_no_copies_says_so_and_nothing_goes_on() {
     let upstream = Upstream::ok();
     let fleet = Fleet::start(upstream.address);
-    fleet.grant("--wait=0s");
+    fleet.grant("");
     let gate = fleet.gateway(|config| config["evidence"] = json!({ "durability": "remote" }));
     let readyz = || curl(&[&format!("{}/readyz", gate.admin)]);
     eventually("it says why it is not ready", PATIENCE, || readyz().body.contains("give it `evidence_copies`"));
@@ -279,7 +281,7 @@ fn a_control_plane_that_keeps_no_copies_says_so_and_nothing_goes_on() {
 #[test]
 fn a_log_that_was_put_back_or_is_another_does_not_go_on_with_the_copy() {
     let house = House::start(json!({}));
-    house.fleet.grant("--wait=0s");
+    house.fleet.grant("");
     let mut gate = house.gateway();
     let stop = |gate: &mut Gate| {
         gate.process.signal(Signal::TERM);
@@ -293,7 +295,8 @@ fn a_log_that_was_put_back_or_is_another_does_not_go_on_with_the_copy() {
     let mut gate = house.gateway();
     house.call(&gate, "/v1/orders/2").is(200);
     stop(&mut gate);
-    let kept = run(house.home(), &["evidence", "verify", house.copy().to_str().unwrap()]).exits(0).stdout;
+    let signed = || std::fs::read(house.copy().join("checkpoint")).unwrap();
+    let kept = signed();
     std::fs::remove_dir_all(&log).unwrap();
     std::fs::rename(&older, &log).unwrap();
     let gate = house.fleet.gateway(|config| {
@@ -301,7 +304,8 @@ fn a_log_that_was_put_back_or_is_another_does_not_go_on_with_the_copy() {
     });
     eventually("it is refused by name", PATIENCE, || gate.process.log().contains("cut: the log has"));
     assert_ne!(house.call(&gate, "/v1/orders/3").status, 200);
-    assert_eq!(run(house.home(), &["evidence", "verify", house.copy().to_str().unwrap()]).exits(0).stdout, kept);
+    assert_eq!(signed(), kept);
+    run(house.home(), &["evidence", "verify", house.copy().to_str().unwrap()]).exits(0);
     assert_eq!(house.upstream.seen(), 2);
     let own = house.home().join("control/evidence").display().to_string();
     let noted = run(house.home(), &["-o", "json", "evidence", "query", &own, "--kind", "change"]).exits(0).stdout;

@@ -11,7 +11,7 @@ const CALLS: usize = 20;
 #[test]
 fn the_control_plane_has_the_record_on_disk_before_the_first_byte_goes_upstream() {
     let house = House::start(json!({}));
-    house.fleet.grant("--wait=0s");
+    house.fleet.grant("");
     let gate = house.gateway();
     let file = house.home().join("trace");
     let pids = [&gate.process, &house.fleet.control].map(|it| it.child.as_ref().unwrap().id().to_string());
