@@ -150,6 +150,29 @@ fn a_gateway_that_lost_its_disk_leaves_every_call_that_it_let_through_in_the_cop
     assert!(!house.records(&house.copy(), "denial").is_empty());
     assert!(house.metric("portcullis_control_copy_bytes{gateway=\"edge\"}").unwrap() > 1000.0);
     assert!(house.metric("portcullis_control_copy_limit_bytes").unwrap() > 1e9);
+
+    // Asked over HTTP, the copy answers for it, and says that it does; whose part is missing is said.
+    let ask = |path: &str, question: &Value| {
+        let token = std::fs::read_to_string(house.home().join("control/people/administrator")).unwrap();
+        let bearer = format!("Authorization: Bearer {}", token.trim());
+        let (url, body) = (format!("{}/v1/evidence/{path}", house.http), question.to_string());
+        curl(&["-H", &bearer, "-H", "Content-Type: application/json", "-d", &body, &url]).is(200).json()
+    };
+    let asked = ask("query", &json!({ "filter": { "kind": "intent" }, "gateways": ["edge"] }));
+    assert!(asked["gateways"][0]["copy"] == true && asked["gateways"][0]["missing"].is_null(), "{asked}");
+    let told: Vec<Value> = asked["records"].as_array().unwrap().iter().map(|it| it["record"].clone()).collect();
+    assert!(seen.is_subset(&calls(&told)), "{asked}");
+    let (some, all) = (ask("query", &json!({ "limit": 3 })), ask("tail", &json!({ "last": 3 })));
+    for (answer, whole) in [(&some, false), (&all, true)] {
+        let [edge, far] = &answer["gateways"].as_array().unwrap()[..] else { panic!("{answer}") };
+        assert_eq!((answer["records"].as_array().unwrap().len(), edge["reached"] == edge["size"]), (3, whole));
+        assert!(far["missing"].as_str().unwrap().contains("not connected") && answer["whole"] == false, "{answer}");
+    }
+    // Nothing comes any more: what is waited for is waited for.
+    let reached = all["gateways"][0]["reached"].clone();
+    let begun = Instant::now();
+    let none = ask("tail", &json!({ "after": { "edge": reached }, "wait": "2s" }));
+    assert!(none["records"].as_array().unwrap().is_empty() && begun.elapsed() >= Duration::from_secs(1), "{none}");
 }
 
 #[test]
