@@ -46,6 +46,15 @@ fn reason<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Reason>, D::Error
     text.map(|text| text.parse().map_err(|_| D::Error::custom("not a reason's code"))).transpose()
 }
 
+/// So many records, of as many as an answer has.
+fn count<'de, D: Deserializer<'de>>(number: D) -> Result<Option<u32>, D::Error> {
+    let number = Option::<u32>::deserialize(number)?;
+    match number.filter(|number| !(1..=MAX_EVIDENCE_RECORDS).contains(number)) {
+        Some(number) => Err(D::Error::custom(format_args!("{number} is outside 1 to {MAX_EVIDENCE_RECORDS}"))),
+        None => Ok(number),
+    }
+}
+
 /// A value.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +75,8 @@ pub(in super::super) struct EvidenceQuestion {
     /// Only these gateways; none named: all.
     gateways: Vec<GatewayName>,
     /// Records of each gateway, 1 to 1000.
-    #[schemars(range(min = 1, max = MAX_EVIDENCE_RECORDS))]
+    #[serde(deserialize_with = "count")]
+    #[schemars(with = "Option<u32>", range(min = 1, max = MAX_EVIDENCE_RECORDS))]
     limit: Option<u32>,
     /// Where to begin in each gateway's log: its `reached` of an answer before.
     after: BTreeMap<GatewayName, u64>,
@@ -93,7 +103,8 @@ pub(in super::super) struct EvidenceTail {
     /// Only these gateways; none named: all.
     gateways: Vec<GatewayName>,
     /// Of a gateway that `after` does not name: its last so many records. Default: 10.
-    #[schemars(range(min = 1, max = MAX_EVIDENCE_RECORDS))]
+    #[serde(deserialize_with = "count")]
+    #[schemars(with = "Option<u32>", range(min = 1, max = MAX_EVIDENCE_RECORDS))]
     last: Option<u32>,
     /// Where to go on in each gateway's log: its `reached` of the answer before.
     after: BTreeMap<GatewayName, u64>,
