@@ -46,6 +46,12 @@ fn reason<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Reason>, D::Error
     text.map(|text| text.parse().map_err(|_| D::Error::custom("not a reason's code"))).transpose()
 }
 
+/// An object alone: in a list of values nobody sees which is which.
+fn filter<'de, D: Deserializer<'de>>(object: D) -> Result<Wanted, D::Error> {
+    let object = serde_json::Map::<String, serde_json::Value>::deserialize(object)?;
+    serde_json::from_value(serde_json::Value::Object(object)).map_err(D::Error::custom)
+}
+
 /// So many records, of as many as an answer has.
 fn count<'de, D: Deserializer<'de>>(number: D) -> Result<Option<u32>, D::Error> {
     let number = Option::<u32>::deserialize(number)?;
@@ -71,6 +77,7 @@ struct WantedValue {
 #[serde(default, deny_unknown_fields)]
 pub(in super::super) struct EvidenceQuestion {
     /// Which records.
+    #[serde(deserialize_with = "filter")]
     filter: Wanted,
     /// Only these gateways; none named: all.
     gateways: Vec<GatewayName>,
@@ -99,6 +106,7 @@ impl From<EvidenceQuestion> for v1::QueryEvidenceRequest {
 #[serde(default, deny_unknown_fields)]
 pub(in super::super) struct EvidenceTail {
     /// Which records.
+    #[serde(deserialize_with = "filter")]
     filter: Wanted,
     /// Only these gateways; none named: all.
     gateways: Vec<GatewayName>,
