@@ -8,16 +8,21 @@ use std::sync::Arc;
 use crate::domain::Clock;
 use crate::evidence::EvidenceLog;
 use crate::evidence::archive::{Bound, DirectoryPlace, Keeper, KeeperOptions, Past, Place};
-use crate::evidence::retention::Policy;
+use crate::evidence::retention::{Policy, Stays};
 use crate::settings::{ArchiveSettings, ArchiveTarget, EvidenceSettings, PastMaxLag};
 
 /// Starts to archive and prune a log as its settings say; `None` when they say nothing of either. In an archive the log has
-/// a directory of its own, named as the log is: many may share one.
+/// a directory of its own, named as the log is: many may share one. What `stays` names is never pruned.
 ///
 /// # Errors
 /// When the archive cannot be set up, the log cannot be read, or no thread started. An archive that cannot be reached yet is
 /// no error: it is tried again.
-pub fn keep(log: &Arc<EvidenceLog>, settings: &EvidenceSettings, clock: Arc<dyn Clock>) -> io::Result<Option<Keeper>> {
+pub fn keep(
+    log: &Arc<EvidenceLog>,
+    settings: &EvidenceSettings,
+    stays: Option<Stays>,
+    clock: Arc<dyn Clock>,
+) -> io::Result<Option<Keeper>> {
     let retention = Policy { age: settings.retention.age, bytes: settings.retention.bytes };
     if settings.archive.is_none() && retention == Policy::default() {
         return Ok(None);
@@ -28,7 +33,7 @@ pub fn keep(log: &Arc<EvidenceLog>, settings: &EvidenceSettings, clock: Arc<dyn 
         None => None,
     };
     let every = settings.archive.as_ref().map_or(std::time::Duration::from_secs(10), |archive| archive.every);
-    Keeper::start(log, KeeperOptions { place, every, retention }, clock).map(Some)
+    Keeper::start(log, KeeperOptions { place, every, retention, stays }, clock).map(Some)
 }
 
 fn place(settings: &ArchiveSettings, name: &str) -> io::Result<Box<dyn Place>> {

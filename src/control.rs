@@ -18,6 +18,7 @@ pub mod authorize;
 pub mod breakglass;
 pub mod catalog;
 pub mod change;
+mod copies;
 pub mod delegation;
 pub mod disuse;
 mod drill;

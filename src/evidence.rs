@@ -7,7 +7,9 @@
 pub mod access;
 pub mod archive;
 pub mod bundle;
+pub mod changes;
 pub mod checkpoint;
+pub mod copy;
 pub mod cosignature;
 pub mod entry;
 pub mod explain;
@@ -36,7 +38,7 @@ use self::checkpoint::{Checkpoint, EvidenceKey, NoteError, Origin, VerifierKey};
 use self::journal::{Journal, JournalOptions, OpenError, RecoveryReport, Writer};
 use self::key::LogFileError;
 use self::proof::ProofError;
-use self::retention::{Plan, Policy, PruneError};
+use self::retention::{Bounds, Plan, Policy, PruneError};
 use self::sequencer::{SequencerError, SequencerHandle, SequencerStatus};
 use self::statement::StatementKind;
 use self::storage::{DiskStorage, Persist, Storage};
@@ -209,21 +211,21 @@ impl EvidenceLog {
     }
 
     /// Finishes what was begun, and prunes what `policy` lets go of and `may_go` agrees to: nothing that is not cosigned, and
-    /// nothing that is not under the `archived` records where the log has an archive. Blocks for some reads and writes.
+    /// nothing beyond the bounds. Blocks for some reads and writes.
     ///
     /// # Errors
     /// When the disk fails, or the log does not hold. What was recorded by then and not deleted goes the next time.
     pub fn prune(
         &self,
         policy: Policy,
-        archived: Option<u64>,
+        bounds: Bounds,
         now: Timestamp,
         may_go: impl FnOnce(&Plan) -> Result<(), PruneError>,
     ) -> Result<Option<Plan>, PruneError> {
         retention::delete(&*self.storage)?;
         let cosigned = retention::cosigned(&*self.storage)?;
-        let Some(plan) = retention::plan(&self.storage, policy, cosigned.min(archived.unwrap_or(u64::MAX)), now)?
-        else {
+        let (_, plan) = retention::plan_within(&self.storage, policy, bounds, now)?;
+        let Some(plan) = plan else {
             if retention::is_due(&self.storage, policy, now)? {
                 self.journal.turn();
             }
@@ -231,7 +233,7 @@ impl EvidenceLog {
         };
         may_go(&plan)?;
         retention::seal(&self.storage, plan.from, plan.before)?;
-        let ticket = self.journal.append(&retention::record(&plan, policy, cosigned, archived))?;
+        let ticket = self.journal.append_here(&retention::record(&plan, policy, cosigned, bounds.archived))?;
         self.journal.durable_blocking(ticket)?;
         // A crash here leaves a record of something that was not done: it may be missing, and is not.
         if self.checkpoint_now().is_none_or(|(head, _)| head.size <= ticket.seq) {

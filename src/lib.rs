@@ -60,12 +60,13 @@
 //! # Who imports whom
 //!
 //! [`domain`] imports nothing of ours. [`decision`], [`token`], [`evidence`], [`settings`] and [`wire`] import the domain.
-//! [`issuers`] adds to [`token`] where keys come from, [`archive`] to [`evidence`] a network. [`gateway`] and [`control`]
+//! [`issuers`] adds to [`token`] where keys come from, [`archive`] to [`evidence`] a network, `asking` what is asked of it over one. [`gateway`] and [`control`]
 //! never each other. [`cli`] neither: it goes through [`client`]; [`app`] wires. A test keeps
 //! this.
 
 pub mod app;
 pub mod archive;
+mod asking;
 pub mod cli;
 pub mod client;
 pub mod clock;

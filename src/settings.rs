@@ -24,7 +24,7 @@ mod yaml;
 use crate::domain::size;
 
 pub use archive::{ArchiveSettings, ArchiveTarget, PastMaxLag, RetentionSettings, S3Settings};
-pub use control::ControlSettings;
+pub use control::{ControlSettings, CopiesSettings};
 pub use fault::{Fault, Faults, Places};
 pub use gateway::GatewaySettings;
 pub use load::{FileKind, Loaded, check_file, json_schema, load, parse};

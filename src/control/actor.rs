@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) fleet: Fleet,
     pub(super) metrics: Metrics,
     pub(super) standing_by: super::asked::StandingBy,
+    /// Copies of gateways' logs, where any are kept.
+    pub(super) copies: std::sync::OnceLock<super::copies::Copies>,
     pub(super) budgets: super::api::Budgets,
     /// Counts commits with events: the outbox's drain looks again.
     pub(super) outbox: watch::Sender<u64>,
@@ -126,6 +128,7 @@ impl Actor {
             fleet,
             metrics: Metrics::new(),
             standing_by: super::asked::StandingBy::default(),
+            copies: std::sync::OnceLock::new(),
             budgets: super::api::Budgets::default(),
             outbox: watch::Sender::new(0),
         });

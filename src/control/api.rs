@@ -31,6 +31,7 @@ use crate::domain::name::{GatewayName, IdentityName, OwnerName};
 use push::Shown;
 
 pub(super) use error::ApiError;
+pub(super) use evidence::EvidenceService;
 #[cfg(test)]
 pub(super) use identify::gateway_name;
 pub(super) use server::Api;

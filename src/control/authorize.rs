@@ -168,7 +168,7 @@ pub enum Operation {
     PublishPolicy,
     /// Asks every gateway what it recorded.
     QueryEvidence,
-    /// Answers such questions.
+    /// Answers such questions, and has a copy of its log kept.
     ServeEvidence,
     /// Health and reflection of the API.
     Describe,

@@ -93,6 +93,9 @@ async fn ready(State(served): State<Served>) -> impl IntoResponse {
 async fn metrics(State(Served { handle, witnessed, .. }): State<Served>) -> impl IntoResponse {
     let shared = handle.shared();
     witnessed.read(shared.clock.now());
+    if let Some(copies) = shared.copies.get() {
+        shared.metrics.copies.read(copies);
+    }
     let text = shared.metrics.render(&handle.model(), &handle.gateways(), shared.clock.now());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -67,6 +67,9 @@ pub(super) enum LogFault {
         /// Records that were cosigned.
         cosigned: u64,
     },
+    /// Not the log of which a copy is kept here.
+    #[error("the log of gateway {0} is not the one of which a copy is kept here: {1}")]
+    Copy(GatewayName, String),
     /// Not a checkpoint of the log.
     #[error("the checkpoint of gateway {0}: {1}")]
     Checkpoint(GatewayName, NoteError),
@@ -83,7 +86,7 @@ impl LogFault {
     /// Whether it shows that more than one process has the gateway's keys, or that one went back in time: what was
     /// acknowledged may have been acknowledged by another.
     pub(super) const fn is_another_process(&self) -> bool {
-        matches!(self, Self::Shorter { .. } | Self::Forked { .. })
+        matches!(self, Self::Shorter { .. } | Self::Forked { .. } | Self::Copy(..))
     }
 }
 
@@ -112,7 +115,7 @@ fn first_log(gateway: &GatewayName) -> String {
 }
 
 /// Which of its gateway's logs it is, counted from 1.
-fn place(gateway: &GatewayName, log: &str) -> Option<u64> {
+pub(super) fn place(gateway: &GatewayName, log: &str) -> Option<u64> {
     match log.strip_prefix(&first_log(gateway))? {
         "" => Some(1),
         rest => rest.strip_prefix('/')?.parse().ok().filter(|place| *place > 1),

@@ -2,11 +2,14 @@
 //!
 //! What can be read off the model and the fleet is read when somebody asks; only what passes is counted here.
 
+mod copies;
+
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
     Opts, Registry, TextEncoder, core::Collector,
 };
 
+use self::copies::CopyMetrics;
 use super::fleet::GatewayStatus;
 use super::model::Model;
 use crate::domain::Timestamp;
@@ -40,6 +43,7 @@ pub(super) struct Metrics {
     pub(super) witness_failures: IntCounterVec,
     /// Since a witness cosigned last, and whether it remembers another log.
     pub(super) witness_gauges: (GaugeVec, GaugeVec),
+    pub(super) copies: CopyMetrics,
     grants: IntGaugeVec,
     break_glass: IntGaugeVec,
     gateways: IntGaugeVec,
@@ -167,6 +171,7 @@ impl Metrics {
                     ),
                 ),
             ),
+            copies: CopyMetrics::new(&registry),
             grants: keep(
                 &registry,
                 IntGaugeVec::new(

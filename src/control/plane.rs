@@ -13,9 +13,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::actor::{Actor, ControlHandle};
-use super::api::{Api, ApiStartError};
+use super::api::{Api, ApiStartError, EvidenceService};
 use super::attested::{self, Attestation};
 use super::authority::{AuthorityKey, AuthorityKeyError};
+use super::copies::Copies;
 use super::enrol::{EnrolError, Issuing};
 use super::http::Http;
 use super::notify::{NotifyError, Notifying};
@@ -204,6 +205,11 @@ impl ControlPlane {
         // Before anybody is served: with every commit the store would look less like an old copy.
         let current = handle.shared().vault.store().current_revision().await?;
         evidence.reached().await?.check(current)?;
+        if let Some(kept) = &settings.evidence_copies {
+            let file = |source| StartError::File { path: kept.dir.clone(), source };
+            crate::files::private_dir(&kept.dir).map_err(file)?;
+            let _ = handle.shared().copies.set(Copies::new(kept.clone()));
+        }
         let tokens = Tokens::of(settings, handle.shared().clock.clone(), &Handle::current())?;
         let (tokens, keys) = tokens.map(|(tokens, keys)| (Arc::new(tokens), keys)).unzip();
         let trust = Held::open(settings, &handle.model(), handle.shared().clock.clone()).await?;
@@ -218,6 +224,7 @@ impl ControlPlane {
             trust_domain: settings.trust_domain.clone(),
             tokens,
             break_glass: settings.break_glass,
+            evidence: EvidenceService::new(handle.clone(), stopped.clone()),
             max_message_bytes: settings.limits.max_message_bytes,
             secrets_dir: settings.state_dir.join("secrets"),
             places: Arc::new(Semaphore::new(settings.limits.max_connections)),

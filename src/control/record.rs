@@ -211,7 +211,6 @@ pub struct RevokedToken {
 /// Anything that is kept under a key of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the types say it")]
-#[expect(clippy::large_enum_variant, reason = "most records are grants: to box them would cost more than it saves")]
 pub enum Record {
     Meta(Meta),
     Identity(Identity),

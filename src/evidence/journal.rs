@@ -8,8 +8,10 @@
 //!
 //! Refuses to know what a record means, the Merkle tree, and any runtime.
 
+mod options;
 mod queue;
-mod recovery;
+pub(super) mod recovery;
+mod remote;
 mod room;
 pub(crate) mod segment;
 mod status;
@@ -25,8 +27,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
+pub use self::options::{Durability, JournalOptions, Writer};
 use self::queue::{Class, Queue};
 pub use self::recovery::{OpenError, RecoveryReport};
+use self::remote::Remote;
+pub use self::remote::RemoteStatus;
 pub use self::room::OutcomeRoom;
 pub use self::status::{JournalStatus, SYNC_BUCKETS_US, SyncLatency};
 pub use self::waiters::WorkerWaiters;
@@ -42,60 +47,6 @@ pub const OUTCOME_ROOM_BYTES: u64 = 768;
 const GATHER_ENOUGH: usize = 32;
 /// Failures of the disk that tickets can still be told apart by; an older ticket is told that its record failed.
 const MAX_FAILURES_KEPT: usize = 1024;
-
-/// When a record counts as written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// When it is on disk: it survives a loss of power.
-    #[default]
-    Disk,
-    /// When the kernel has it: it survives the death of the process.
-    Process,
-}
-
-/// How a journal is kept.
-#[derive(Clone, Debug)]
-pub struct JournalOptions {
-    /// When a record counts as written.
-    pub durability: Durability,
-    /// A segment that is larger is followed by the next one.
-    pub segment_bytes: u64,
-    /// Room reserved ahead of what is written.
-    pub allocate_bytes: u64,
-    /// Bytes that may wait to be written; beyond them appending fails. Outcomes are beyond this limit: reserved room
-    /// bounds them.
-    pub queue_bytes: usize,
-    /// How long a record that somebody waits for may wait for company, on a disk that is synced for it, while more are
-    /// coming: a sync costs as much processor time as several calls. A lone caller never waits.
-    pub gather: Duration,
-    /// How long an outcome may wait for company: nobody waits for it, and the next intent takes it along.
-    pub linger: Duration,
-    /// How often a failed disk is tried again.
-    pub retry: Duration,
-}
-
-impl Default for JournalOptions {
-    fn default() -> Self {
-        Self {
-            durability: Durability::Disk,
-            segment_bytes: 64 << 20,
-            allocate_bytes: 4 << 20,
-            queue_bytes: 16 << 20,
-            gather: Duration::from_micros(500),
-            linger: Duration::from_millis(10),
-            retry: Duration::from_millis(250),
-        }
-    }
-}
-
-/// Who writes, for the record that opens each incarnation of the log.
-#[derive(Clone, Debug)]
-pub struct Writer {
-    /// Name and version of the program.
-    pub program: String,
-    /// The machine's boot.
-    pub boot_id: String,
-}
 
 /// Why a record was not written. Nothing that it stands for may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -206,6 +157,8 @@ struct Shared {
     epoch: AtomicU64,
     /// How far the archive may be behind before intents are refused.
     lag: OnceLock<Arc<Lag>>,
+    /// What another machine has of it, where records wait for that.
+    remote: Option<Remote>,
     /// Somebody wants the next batch to begin a new segment.
     turn: AtomicBool,
     status: status::Shared,
@@ -246,6 +199,15 @@ impl Journal {
         self.shared.append(record, Class::Promise, Call::Now)
     }
 
+    /// As [`append`](Self::append), for a record that is good when it is on this disk: it is taken also while another
+    /// machine, which others wait for, is away. To be waited for with [`written`](Self::written).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_here(&self, record: &impl Encode) -> Result<Ticket, JournalError> {
+        self.shared.append(record, Class::Here, Call::Now)
+    }
+
     /// Gives an intent its position and reserves room for its outcome.
     ///
     /// # Errors
@@ -266,6 +228,11 @@ impl Journal {
 
     /// What became of a record, if that is known.
     pub fn outcome_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
+        self.shared.promise_of(ticket)
+    }
+
+    /// The same of this disk alone, whatever another machine has of it.
+    pub fn outcome_here(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
         self.shared.outcome_of(ticket)
     }
 
@@ -277,6 +244,21 @@ impl Journal {
         loop {
             let mut committed = std::pin::pin!(self.shared.committed_async.notified());
             committed.as_mut().enable();
+            if let Some(outcome) = self.shared.promise_of(ticket) {
+                return outcome;
+            }
+            committed.await;
+        }
+    }
+
+    /// Waits until a record is on this disk, whatever another machine has of it.
+    ///
+    /// # Errors
+    /// When the record was not written, and will not be.
+    pub async fn written(&self, ticket: Ticket) -> Result<(), JournalError> {
+        loop {
+            let mut committed = std::pin::pin!(self.shared.committed_async.notified());
+            committed.as_mut().enable();
             if let Some(outcome) = self.shared.outcome_of(ticket) {
                 return outcome;
             }
@@ -284,7 +266,7 @@ impl Journal {
         }
     }
 
-    /// As [`durable`](Self::durable), for a thread.
+    /// As [`written`](Self::written), for a thread.
     ///
     /// # Errors
     /// When the record was not written, and will not be.
@@ -298,7 +280,7 @@ impl Journal {
         }
     }
 
-    /// Records that are promised: those before this position.
+    /// Records that are on this disk: those before this position.
     pub fn durable_seq(&self) -> u64 {
         self.shared.durable.load(Ordering::SeqCst)
     }
@@ -419,6 +401,11 @@ impl Shared {
         if let Some(error) = state.broken {
             return Err(error);
         }
+        if class != Class::Here
+            && let Some(error) = self.remote.as_ref().and_then(Remote::broken)
+        {
+            return Err(error);
+        }
         if class == Class::Intent
             && let Some(lag) = self.lag.get()
             && lag.refuses(self.durable.load(Ordering::SeqCst), Timestamp::from_unix_micros(now))
@@ -445,6 +432,15 @@ impl Shared {
         }
     }
 
+    /// What became of a record: it counts once it is on this disk, and on another machine's where it waits for that.
+    fn promise_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
+        match (self.outcome_of(ticket), &self.remote) {
+            (Some(Ok(())), Some(remote)) if ticket.epoch != PROMISED => remote.outcome(ticket.seq),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// What became of it on this disk.
     fn outcome_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
         // The epoch is read on both sides: positions are given anew when it changes.
         let before = self.epoch.load(Ordering::SeqCst);

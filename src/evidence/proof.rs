@@ -6,7 +6,7 @@ use std::io;
 
 use super::storage::Storage;
 use super::tiles::{TILE_WIDTH, TileId, read_tile, width_at};
-use super::tree::{Hash, node_hash, root_of};
+use super::tree::{Hash, empty_root, node_hash, root_of};
 
 /// Levels of the tree in one tile.
 const TILE_LEVELS: u32 = 8;
@@ -79,6 +79,17 @@ pub fn inclusion(storage: &dyn Storage, index: u64, size: u64) -> Result<Vec<Has
     }
     proof.reverse();
     Ok(proof)
+}
+
+/// The root over the first `old` records of a log of `size`.
+///
+/// # Errors
+/// When the tiles do not hold `size` records, or `old` is more than that.
+pub fn root(storage: &dyn Storage, old: u64, size: u64) -> Result<Hash, ProofError> {
+    if old > size {
+        return Err(ProofError::Shorter { old, new: size });
+    }
+    if old == 0 { Ok(empty_root()) } else { Tree { storage, size }.root(0, old) }
 }
 
 struct Tree<'s> {
@@ -160,6 +171,7 @@ mod tests {
                 let proof = consistency(&disk, old.size, new.size).unwrap();
                 assert!(verify_consistency(old, new, &proof), "{} to {}", old.size, new.size);
                 assert!(proof.len() <= 18);
+                assert_eq!(root(&disk, old.size, new.size).unwrap(), old.root);
                 let other = TreeHead { root: Hash([9; 32]), ..*old };
                 assert!(!verify_consistency(&other, new, &proof), "{} to {}", old.size, new.size);
             }

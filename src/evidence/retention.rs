@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::COSIGNED;
+use super::changes::last_change;
 use super::checkpoint::{Checkpoint, NoteError};
 use super::entry::{Entry, Event, Pruned};
 use super::journal::{JournalError, segment};
 use super::key::{LogFileError, read_log_file};
+use super::query::QueryError;
 use super::read::{JournalReader, Next, Place, first, segments};
 use super::sequencer::read_note;
 use super::storage::{Persist, Storage, read_file};
@@ -110,6 +112,9 @@ pub enum PruneError {
     /// What is to stand for records that go is not what they are.
     #[error("{0}: the tile is missing or does not agree with its records: nothing is pruned")]
     Tile(String),
+    /// What must stay cannot be read.
+    #[error("{0}")]
+    Changes(#[source] Box<QueryError>),
     /// The record that says what goes was not written.
     #[error("what is to be pruned could not be recorded: {0}")]
     NotRecorded(#[from] JournalError),
@@ -159,6 +164,27 @@ pub fn archived(storage: &dyn Storage) -> Result<Option<u64>, PruneError> {
     let Some(note) = read_note(storage, ARCHIVED)? else { return Ok(None) };
     let key = read_log_file(storage)?;
     Ok(Some(Checkpoint::verify(&note, &key).map_err(PruneError::Archived)?.head.size))
+}
+
+/// Records of a log from this one on stay, whatever a policy says.
+pub type Stays = fn(&Arc<dyn Storage>) -> Result<u64, PruneError>;
+
+/// Of a log of changes the last one stays: by it the log is gone on with, and told from an older one.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn stays_of_changes(storage: &Arc<dyn Storage>) -> Result<u64, PruneError> {
+    let last = last_change(storage, u64::MAX).map_err(|error| PruneError::Changes(Box::new(error)))?;
+    Ok(last.map_or(0, |last| last.from))
+}
+
+/// What must not go, besides what is not cosigned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds {
+    /// Records that an archive has, where there is one: those behind them.
+    pub archived: Option<u64>,
+    /// What stays by what it is.
+    pub stays: Option<Stays>,
 }
 
 /// What would go.
@@ -213,6 +239,23 @@ pub fn plan(
     let (Some(from), Some(stays)) = (firsts.first().copied(), firsts.get(goes.len()).copied()) else { return Ok(None) };
     let bytes = goes.iter().map(|first| size(*first)).sum();
     Ok((!goes.is_empty()).then_some(Plan { before, from, stays, segments: goes.len(), bytes }))
+}
+
+/// As [`plan`], within the bounds. What stays is looked for when something would go: it may take some reading.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn plan_within(
+    storage: &Arc<dyn Storage>,
+    policy: Policy,
+    bounds: Bounds,
+    now: Timestamp,
+) -> Result<(u64, Option<Plan>), PruneError> {
+    let limit = cosigned(&**storage)?.min(bounds.archived.unwrap_or(u64::MAX));
+    let first = plan(storage, policy, limit, now)?;
+    let (Some(_), Some(stays)) = (&first, bounds.stays) else { return Ok((limit, first)) };
+    let limit = limit.min(stays(storage)?);
+    Ok((limit, plan(storage, policy, limit, now)?))
 }
 
 /// The segments of which every record is before the horizon.

@@ -151,7 +151,7 @@ impl Sequencer {
         while self.edge.size() < end {
             match self.reader.next()? {
                 Next::Record(record) => {
-                    if self.durability == Durability::Process && self.unsynced.last() != Some(&record.place.segment) {
+                    if self.durability != Durability::Disk && self.unsynced.last() != Some(&record.place.segment) {
                         self.unsynced.push(record.place.segment.clone());
                     }
                     let storage = &*self.storage;
@@ -275,7 +275,10 @@ pub(super) fn refuse_rollback(storage: &Arc<dyn Storage>, key: &VerifierKey) -> 
     Err(damaged.unwrap_or(SequencerError::Rollback { records, signed: head.size }))
 }
 
-fn last_signed(storage: &dyn Storage, key: &VerifierKey) -> Result<Option<(TreeHead, String)>, SequencerError> {
+pub(super) fn last_signed(
+    storage: &dyn Storage,
+    key: &VerifierKey,
+) -> Result<Option<(TreeHead, String)>, SequencerError> {
     let signed = match read_note(storage, SIGNED)? {
         Some(note) => Some((Checkpoint::verify(&note, key)?.head, String::from_utf8_lossy(&note).into_owned())),
         None => None,
@@ -323,7 +326,7 @@ fn tiles_are_there(storage: &dyn Storage, size: u64) -> io::Result<bool> {
 }
 
 /// The edge of what was pruned, from the leaves' tiles: those were made durable first. From nothing where nothing was.
-fn before_the_first(storage: &dyn Storage) -> Result<Edge, SequencerError> {
+pub(super) fn before_the_first(storage: &dyn Storage) -> Result<Edge, SequencerError> {
     let first = first(storage)?;
     let mut edge = Edge::default();
     while edge.size() < first {

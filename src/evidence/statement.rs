@@ -15,6 +15,8 @@ pub enum StatementKind {
     Applied,
     /// A gateway: I ask for authority.
     Renewal,
+    /// A gateway: this is what the log holds of which a copy is kept.
+    Copy,
     /// The control plane: this gateway's renewal is answered.
     Authority,
 }
@@ -25,6 +27,7 @@ impl StatementKind {
             Self::Attach => "attach",
             Self::Applied => "applied",
             Self::Renewal => "renewal",
+            Self::Copy => "copy",
             Self::Authority => "authority",
         }
     }

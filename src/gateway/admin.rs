@@ -186,7 +186,10 @@ fn readiness(admin: &Admin) -> Readiness {
     };
     let evidence = match admin.journal.status().broken {
         None => Check::new(true, ""),
-        Some(error) => Check::new(false, error.to_string()),
+        Some(error) => {
+            let why = admin.journal.remote().and_then(|remote| remote.refuses.and(remote.error));
+            Check::new(false, why.map_or_else(|| error.to_string(), |why| format!("the copy of the log: {why}")))
+        }
     };
     let archive = admin.archive();
     let checks = Checks {
@@ -217,6 +220,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         token_hits_and_misses: admin.verifier.hits_and_misses(),
         revoked_tokens: admin.verifier.revoked().len(),
         evidence: Some(admin.journal.status()),
+        remote: admin.journal.remote(),
         archive: admin.archive(),
     };
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], admin.metrics.render(&seen)).into_response()

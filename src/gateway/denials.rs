@@ -125,11 +125,11 @@ impl DenialBudget {
         let mut state = self.state.lock();
         let State { open, closing, .. } = &mut *state;
         for (ticket, record) in closing.iter_mut() {
-            if let Some(Err(_)) = journal.outcome_of(*ticket) {
-                *ticket = journal.append(record)?;
+            if let Some(Err(_)) = journal.outcome_here(*ticket) {
+                *ticket = journal.append_here(record)?;
             }
         }
-        closing.retain(|(ticket, _)| journal.outcome_of(*ticket) != Some(Ok(())));
+        closing.retain(|(ticket, _)| journal.outcome_here(*ticket) != Some(Ok(())));
         let mut failed = Ok(());
         open.retain(|(identity, reason), aggregate| match aggregate.opening(journal) {
             Opening::Failed => false,
@@ -137,7 +137,7 @@ impl DenialBudget {
             Opening::Durable if !is_end && !aggregate.is_over(now) => true,
             Opening::Durable => {
                 let record = aggregate.close(identity.as_ref(), *reason);
-                match journal.append(&record) {
+                match journal.append_here(&record) {
                     Ok(ticket) => closing.push((ticket, record)),
                     Err(error) => failed = Err(error),
                 }

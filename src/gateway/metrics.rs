@@ -19,7 +19,7 @@ pub use worker::{MintedFor, WorkerMetrics};
 use crate::decision::Authority;
 use crate::domain::Reason;
 use crate::evidence::archive::LagStatus;
-use crate::evidence::journal::JournalStatus;
+use crate::evidence::journal::{JournalStatus, RemoteStatus};
 
 /// Every metric of a gateway.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub struct Seen {
     pub revoked_tokens: usize,
     /// The journal.
     pub evidence: Option<JournalStatus>,
+    /// Its copy on another machine, where records wait for one.
+    pub remote: Option<RemoteStatus>,
     /// Its archive, where there is one.
     pub archive: Option<LagStatus>,
 }
@@ -353,6 +355,9 @@ fn parts(families: &mut Families, seen: &Seen) {
         "Uses of tokens that had to be verified anew, good ones and bad ones.",
         misses,
     );
+    if let Some(status) = &seen.remote {
+        evidence::remote(families, status);
+    }
     if let Some(status) = &seen.archive {
         evidence::archive(families, status);
     }

@@ -220,7 +220,7 @@ impl RefusalCounter {
     pub(crate) fn flush(&self, journal: &Journal, now: Timestamp) -> Result<(), JournalError> {
         let mut state = self.state.lock();
         if let Some((ticket, told)) = state.told.take() {
-            match journal.outcome_of(ticket) {
+            match journal.outcome_here(ticket) {
                 Some(Ok(())) => {}
                 Some(Err(_)) => state.take_back(*told),
                 None => {
@@ -237,7 +237,7 @@ impl RefusalCounter {
         let counts =
             state.counts.iter().map(|(reason, count)| RefusalCount { reason: *reason, count: *count }).collect();
         let record = Refusals { from, to: now, counts, samples: state.samples.clone() };
-        let ticket = journal.append(&record)?;
+        let ticket = journal.append_here(&record)?;
         let told = std::mem::replace(&mut *state, Counts { from: Some(now), ..Counts::default() });
         state.told = Some((ticket, Box::new(told)));
         Ok(())

@@ -94,6 +94,7 @@ pub struct Gateway {
     shutdown: watch::Sender<bool>,
     draining: Arc<watch::Sender<bool>>,
     stream: (watch::Sender<bool>, JoinHandle<()>),
+    copy: (watch::Sender<bool>, JoinHandle<()>),
     tasks: JoinSet<()>,
 }
 
@@ -111,7 +112,7 @@ impl Gateway {
         let evidence = Arc::new(open_evidence(settings, clock.clone())?);
         let hash_key = CurrentHashKey::open(&settings.state_dir)
             .map_err(|error| GatewayError::State { file: HASH_KEY_FILE.into(), why: error.to_string() })?;
-        let keeper = crate::archive::keep(&evidence, &settings.evidence, clock.clone())
+        let keeper = crate::archive::keep(&evidence, &settings.evidence, None, clock.clone())
             .map_err(|error| GatewayError::State { file: "evidence.archive".into(), why: error.to_string() })?
             .map(Arc::new);
         let Tokens { issuer, access_key, upstream_key, issuers, verifier } = tokens(settings, &clock)?;
@@ -176,13 +177,14 @@ impl Gateway {
         let stop_stream = watch::Sender::new(false);
         let following = sync::run(stream(settings, &shared, &evidence), stop_stream.subscribe());
         let stream = (stop_stream, runtime.spawn(following));
+        let copy = keep_copy(settings, &evidence, runtime);
         tasks.spawn_on(flush_refusals(shared.clone()), runtime);
         tasks.spawn_on(tls.keep_fresh(), runtime);
         tasks.spawn_on(keep_own_fresh(shared.clone()), runtime);
         let hashing = shared.clone();
         tasks.spawn_on(async move { hashing.hash_key.keep_fresh().await }, runtime);
         let drain = settings.drain;
-        Ok(Self { shared, evidence, keeper, listeners, admin, workers, drain, shutdown, draining, stream, tasks })
+        Ok(Self { shared, evidence, keeper, listeners, admin, workers, drain, shutdown, draining, stream, copy, tasks })
     }
 
     /// Addresses in use, in the order of the settings' listeners.
@@ -219,7 +221,7 @@ impl Gateway {
 
     /// Stops accepting, lets running calls end for the drain's time, cuts the rest, and closes the evidence.
     pub async fn shutdown(self) {
-        let Self { shared, evidence, keeper, workers, drain, shutdown, draining, stream, mut tasks, .. } = self;
+        let Self { shared, evidence, keeper, workers, drain, shutdown, draining, stream, copy, mut tasks, .. } = self;
         draining.send_replace(true);
         shutdown.send_replace(true);
         tracing::info!(running = shared.registry.len(), limit_seconds = drain.as_secs(), "draining");
@@ -233,6 +235,7 @@ impl Gateway {
             tracing::error!("the stream to the control plane ended in a panic");
         }
         tasks.shutdown().await;
+        let log = evidence.clone();
         let last = move || {
             // What became of those that were told last is known then, and what was not written is told again.
             if let Err(error) = shared.refusals.flush_last(&shared.journal, shared.clock.now()) {
@@ -241,15 +244,34 @@ impl Gateway {
             if let Err(error) = shared.denials.flush(&shared.journal, shared.clock.now(), true) {
                 tracing::warn!(%error, "the last denials could not be counted");
             }
-            // What was recorded last is under a checkpoint before the archive is brought up to it.
+            // What was recorded last is under a checkpoint before archive and copy are brought up to it.
+            if keeper.is_some() || log.journal().remote().is_some() {
+                log.checkpoint_now();
+            }
             if let Some(keeper) = keeper {
-                evidence.checkpoint_now();
                 keeper.stop();
             }
-            evidence.shutdown();
         };
         drop(tokio::task::spawn_blocking(last).await);
+        copy.0.send_replace(true);
+        if copy.1.await.is_err() {
+            tracing::error!("the copy of the log ended in a panic");
+        }
+        drop(tokio::task::spawn_blocking(move || evidence.shutdown()).await);
     }
+}
+
+/// The way to the copy of the log, where there is one. It ends last: what is recorded at the end gets there, too.
+fn keep_copy(
+    settings: &GatewaySettings,
+    evidence: &Arc<EvidenceLog>,
+    runtime: &Runtime,
+) -> (watch::Sender<bool>, JoinHandle<()>) {
+    let (endpoint, log, evidence_dir) = (settings.control.clone(), evidence.clone(), settings.evidence.dir.clone());
+    let stop = watch::Sender::new(false);
+    let keeping = sync::keep_copy(sync::CopyParts { endpoint, log, evidence_dir }, stop.subscribe());
+    let keeping = runtime.spawn(keeping);
+    (stop, keeping)
 }
 
 /// Whose tokens are taken, and with what ours are signed.
@@ -340,8 +362,10 @@ fn open_evidence(settings: &GatewaySettings, clock: Arc<dyn Clock>) -> Result<Ev
         durability: match settings.evidence.durability {
             crate::settings::Durability::Disk => Durability::Disk,
             crate::settings::Durability::Process => Durability::Process,
+            crate::settings::Durability::Remote => Durability::Remote,
         },
         segment_bytes: settings.evidence.segment_bytes,
+        remote_within: settings.evidence.remote_within,
         ..JournalOptions::default()
     };
     let writer = Writer {

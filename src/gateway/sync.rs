@@ -11,6 +11,7 @@ mod access;
 mod apply;
 mod certificate;
 mod connect;
+mod copy;
 mod enforce;
 mod evidence;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub(super) use self::access::{RevokeError, TokenRevoker};
+pub(super) use self::copy::{CopyParts, run as keep_copy};
 use self::enforce::{Enforcer, Follower};
 use self::outbox::Outbox;
 use self::session::{Session, SessionEnd};

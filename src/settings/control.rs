@@ -3,6 +3,7 @@
 mod attestation;
 mod break_glass;
 mod ca_signer;
+mod copies;
 mod sign_in;
 mod witness;
 
@@ -16,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::fault::Faults;
 use super::issuer::{IssuerSettings, RawIssuer, issuers};
 use super::load::{Loaded, json_schema, load, parse};
-use super::parts::{Address, Check, DEFAULT_DRAIN, EvidenceSettings, FilePath, LogSettings, RawEvidence, base_of};
+use super::parts::{
+    Address, Check, DEFAULT_DRAIN, Durability, EvidenceSettings, FilePath, LogSettings, RawEvidence, base_of,
+};
 use super::size::Size;
 use crate::domain::principal::SpiffeId;
 use crate::domain::resource::Span;
@@ -26,6 +29,8 @@ pub use break_glass::BreakGlassSettings;
 use break_glass::{RawBreakGlass, break_glass};
 pub use ca_signer::CaSignerSettings;
 use ca_signer::{RawCaSigner, ca_signer};
+pub use copies::CopiesSettings;
+use copies::{RawCopies, copies};
 use sign_in::RawSignIn;
 pub use sign_in::{PersonClaim, SignInSettings};
 
@@ -82,6 +87,9 @@ pub struct RawControl {
     /// The local log of evidence.
     #[serde(default)]
     evidence: RawEvidence,
+    /// Keep copies of the logs of gateways whose own disk does not last (`durability: remote` there). Default: none.
+    #[serde(default)]
+    evidence_copies: Option<RawCopies>,
     /// Webhooks that people are told by: of requests that wait for them, and of what they should not overlook.
     #[serde(default)]
     notify: Vec<RawWebhook>,
@@ -226,6 +234,8 @@ pub struct ControlSettings {
     pub attestation: AttestationSettings,
     /// The local log of evidence.
     pub evidence: EvidenceSettings,
+    /// Copies of gateways' logs.
+    pub evidence_copies: Option<CopiesSettings>,
     /// Webhooks that people are told by.
     pub notify: Vec<WebhookSettings>,
     /// Whose tokens identities may show.
@@ -365,7 +375,8 @@ fn checked(loaded: &Loaded<RawControl>, base: &Path) -> Result<ControlSettings, 
         store,
         seal_key_file,
         ca_dir,
-        evidence: control_evidence(&mut check, &raw.evidence, &state_dir),
+        evidence: control_evidence(&mut check, &raw.evidence, raw.cosigning.is_some(), &state_dir),
+        evidence_copies: raw.evidence_copies.as_ref().map(|raw| copies(&mut check, raw, &state_dir)),
         notify: webhooks(&mut check, &raw.notify),
         issuers,
         sign_in,
@@ -437,10 +448,13 @@ fn is_origin(url: &str) -> bool {
     is_safe(url) && url.parse().is_ok_and(bare)
 }
 
-/// A restored store is compared with all that the control plane ever recorded.
-fn control_evidence(check: &mut Check<'_>, raw: &RawEvidence, state_dir: &Path) -> EvidenceSettings {
-    if raw.retention.age.is_some() || raw.retention.size.is_some() {
-        check.fault("/evidence/retention", "the control plane's evidence stays whole: retention is for gateways");
+/// Nothing is pruned for which nobody else has signed.
+fn control_evidence(check: &mut Check<'_>, raw: &RawEvidence, cosigned: bool, state_dir: &Path) -> EvidenceSettings {
+    if !cosigned && (raw.retention.age.is_some() || raw.retention.size.is_some()) {
+        check.fault("/evidence/retention", "needs `cosigning`: nothing goes that no witness has cosigned");
+    }
+    if raw.durability == Durability::Remote {
+        check.fault("/evidence/durability", "`remote` is for gateways: disk or process is expected");
     }
     check.evidence(raw, state_dir)
 }

@@ -40,6 +40,8 @@ pub enum Durability {
     Disk,
     /// With the operating system: survives the process, not the machine.
     Process,
+    /// With the operating system, and on another machine's disk: survives this machine and its disk.
+    Remote,
 }
 
 /// The local log of evidence.
@@ -48,14 +50,18 @@ pub enum Durability {
 pub(super) struct RawEvidence {
     /// Its directory. Default: `evidence` in the state directory.
     pub(super) dir: Option<FilePath>,
-    /// When a record counts as written. `disk` survives the loss of power, `process` only that of the process.
+    /// When a record counts as written. `disk` survives the loss of power, `process` only that of the process, and
+    /// `remote`, a gateway's, that of this disk: the control plane has it on its own (`evidence_copies` there).
     pub(super) durability: Durability,
+    /// With `durability: remote`: how long a call may wait for the control plane's disk, 100ms to 1m; then it is refused,
+    /// and so are others until the copy goes on. Default: 2s.
+    pub(super) remote_within: Span,
     /// Size after which a new segment file is begun: 64KiB to 1GiB.
     pub(super) segment_bytes: Size,
     /// Where the log is kept besides, while it is written. Default: nowhere.
     pub(super) archive: Option<RawArchive>,
-    /// What of it stays on this disk: a gateway's records go when either bound says so, and never before they are cosigned
-    /// and archived. Default: everything.
+    /// What of it stays on this disk: records go when either bound says so, and never before they are cosigned and archived;
+    /// a control plane's need `cosigning`. Default: everything.
     pub(super) retention: RawRetention,
 }
 
@@ -64,6 +70,7 @@ impl Default for RawEvidence {
         Self {
             dir: None,
             durability: Durability::Disk,
+            remote_within: seconds(2),
             segment_bytes: Size::mebibytes(64),
             archive: None,
             retention: RawRetention::default(),
@@ -78,6 +85,8 @@ pub struct EvidenceSettings {
     pub dir: PathBuf,
     /// When a record counts as written.
     pub durability: Durability,
+    /// How long a record may wait for another machine's disk, where it does.
+    pub remote_within: Duration,
     /// Size after which a new segment file is begun, in bytes.
     pub segment_bytes: u64,
     /// Where it is kept besides.
@@ -199,6 +208,12 @@ impl<'p> Check<'p> {
         EvidenceSettings {
             dir: raw.dir.as_ref().map_or_else(|| state_dir.join("evidence"), |dir| self.path(dir)),
             durability: raw.durability,
+            remote_within: self.span(
+                "/evidence/remote_within",
+                raw.remote_within,
+                Span::new(Duration::from_millis(100)),
+                seconds(60),
+            ),
             segment_bytes: self.size("/evidence/segment_bytes", raw.segment_bytes, least, most),
             archive,
             retention,

@@ -7,6 +7,7 @@ mod breakglass;
 mod changes;
 mod delegations;
 mod documents;
+mod evidence;
 mod exceptions;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::domain::grant::{Grant, GrantState};
 pub use breakglass::{BreakGlassAnswer, BreakGlassList, ShownBreakGlass};
 pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
 pub use delegations::{DelegationAnswer, DelegationList};
+pub use evidence::{EvidenceAnswer, GatewayRecord, GatewayStanding};
 pub use exceptions::{ExceptionList, RenewalAnswer, ShownException};
 
 use crate::domain::name::{CallId, GrantId};

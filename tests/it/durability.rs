@@ -6,7 +6,8 @@
 mod denied;
 mod disk;
 mod killed;
-mod order;
+pub(crate) mod order;
+mod spelling;
 mod steps;
 mod strangers;
 mod tamper;

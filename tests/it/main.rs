@@ -19,6 +19,8 @@ mod cli_dev;
 mod cli_first_screen;
 mod cli_processes;
 mod clients;
+mod control_pruned;
+mod copies;
 mod cut;
 mod dev;
 mod disuse;

@@ -23,6 +23,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client", &["clock", "domain", "files", "settings", "wire"]),
     // Where the evidence goes besides: it has a network, which the evidence itself does without.
     ("archive", &["domain", "evidence", "settings"]),
+    // What is asked of it over the wire.
+    ("asking", &["domain", "evidence", "wire"]),
     ("serve", &[]),
     // What tokens say, and whose keys vouch for them.
     ("issuers", &["domain", "settings", "token"]),
@@ -30,6 +32,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "gateway",
         &[
             "archive",
+            "asking",
             "clock",
             "decision",
             "domain",
@@ -46,6 +49,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
+            "asking",
             "clock",
             "decision",
             "domain",

@@ -14,11 +14,11 @@ use crate::domain::Clock;
 use crate::domain::name::OwnerName;
 use crate::evidence::EvidenceLog;
 use crate::evidence::archive::Keeper;
+use crate::evidence::changes::last_change;
 use crate::evidence::checkpoint::{EvidenceKey, Origin};
-use crate::evidence::entry::{Change, Event, Kind};
+use crate::evidence::entry::{Change, Event};
 use crate::evidence::journal::{Durability, JournalOptions, Writer};
-use crate::evidence::query::{Filter, Query};
-use crate::evidence::read::segments;
+use crate::evidence::retention::stays_of_changes;
 use crate::evidence::storage::{DiskStorage, Storage};
 use crate::settings::{self, ControlSettings, EvidenceSettings};
 
@@ -52,7 +52,8 @@ impl ControlLog {
         .map_err(|e| fail(e.to_string()))?;
         tracing::debug!(?recovered, "the control plane's evidence is open");
         let log = Arc::new(log);
-        let keeper = crate::archive::keep(&log, &settings.evidence, clock).map_err(|e| fail(e.to_string()))?;
+        let keeper = crate::archive::keep(&log, &settings.evidence, Some(stays_of_changes), clock)
+            .map_err(|e| fail(e.to_string()))?;
         Ok(Self {
             log,
             keeper: keeper.map(Arc::new),
@@ -95,7 +96,8 @@ fn writer() -> Writer {
 
 fn options(settings: &EvidenceSettings) -> JournalOptions {
     let durability = match settings.durability {
-        settings::Durability::Disk => Durability::Disk,
+        // The settings refuse what is for gateways.
+        settings::Durability::Disk | settings::Durability::Remote => Durability::Disk,
         settings::Durability::Process => Durability::Process,
     };
     JournalOptions { durability, segment_bytes: settings.segment_bytes, ..JournalOptions::default() }
@@ -136,30 +138,10 @@ fn sink_error(error: impl std::fmt::Display) -> SinkError {
     SinkError(error.to_string())
 }
 
-/// The last revision in the log's first `durable` records and how many of its events are there, from the end backwards.
+/// The last revision in the log's first `durable` records and how many of its events are there.
 fn reached(storage: &Arc<dyn Storage>, durable: u64) -> Result<Reached, SinkError> {
-    let mut last = Reached::default();
-    let mut end = durable;
-    for first in segments(&**storage).map_err(sink_error)?.into_iter().rev() {
-        let mut query = Query::new(storage.clone(), first, Filter { kind: Some(Kind::Change), ..Filter::default() });
-        let mut revisions = Vec::new();
-        while let Some(found) = query.next().map_err(sink_error)? {
-            if found.entry.seq >= end {
-                break;
-            }
-            if let Event::Change(change) = found.entry.event {
-                revisions.push(change.revision);
-            }
-        }
-        end = end.min(first);
-        for revision in revisions.into_iter().rev() {
-            if last.events > 0 && revision != last.revision {
-                return Ok(last);
-            }
-            last = Reached { revision, events: last.events + 1 };
-        }
-    }
-    Ok(last)
+    let last = last_change(storage, durable).map_err(sink_error)?;
+    Ok(last.map_or_else(Reached::default, |last| Reached { revision: last.revision, events: last.events }))
 }
 
 fn change(told: &Told) -> Change<'static> {

@@ -20,6 +20,7 @@ use crate::domain::identity::IdentityState;
 use crate::evidence::entry::{Change, Event, Kind};
 use crate::evidence::query::{Filter, Query};
 use crate::evidence::read::segments;
+use crate::evidence::retention::gone;
 use crate::evidence::storage::{DiskStorage, Storage};
 use crate::files;
 use crate::gateway::incarnation;
@@ -96,17 +97,29 @@ async fn go_on(
 /// What the evidence in `dir` tells of revisions after `revision`, in their order, and the latest time that it knows.
 fn later(dir: &Path, revision: u64) -> Result<(Vec<Change<'static>>, Timestamp), AppError> {
     let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(dir));
-    let (mut changes, mut latest) = (Vec::new(), Timestamp::UNIX_EPOCH);
+    let (mut changes, mut latest, mut told) = (Vec::new(), Timestamp::UNIX_EPOCH, None);
     for first in segments(&*storage).map_err(part)? {
         let filter = Filter { kind: Some(Kind::Change), ..Filter::default() };
         let mut query = Query::new(storage.clone(), first, filter);
         while let Some(found) = query.next().map_err(part)? {
             latest = latest.max(found.entry.time);
+            if let Event::Change(change) = &found.entry.event {
+                told.get_or_insert(change.revision);
+            }
             match found.entry.event {
                 Event::Change(change) if change.revision > revision => changes.push(*change),
                 _ => {}
             }
         }
+    }
+    if let Some((_, horizon)) = gone(&*storage).map_err(part)?
+        && told.is_none_or(|told| told > revision)
+    {
+        let told = told.map_or_else(|| "nothing".to_owned(), |told| format!("revisions from {told} on"));
+        return Err(part(format!(
+            "the backup is of revision {revision}, and the evidence here tells of {told}: {horizon}. What was ended in between \
+             would live again: put a later backup back"
+        )));
     }
     changes.sort_by_key(|change| change.revision);
     changes.dedup();

@@ -48,6 +48,9 @@ struct Proof {
     key: String,
     /// Records that no checkpoint covers yet.
     past_checkpoint: u64,
+    /// Records before this one were pruned: what they told is not in the story.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    present_from: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -100,6 +103,7 @@ fn proof(log: &Path) -> Result<Proof, Failure> {
         root: base64::engine::general_purpose::STANDARD.encode(report.checkpoint.root.0),
         key: report.key.to_string(),
         past_checkpoint: report.past_checkpoint,
+        present_from: report.pruned.map(|(from, _)| from),
     })
 }
 
@@ -149,7 +153,10 @@ fn shown(answer: &Answer) -> Human {
     });
     let proven = |proof: &Proof| {
         let Proof { log, size, past_checkpoint, .. } = proof;
-        format!("verified: {log}: {size} records under its signed checkpoint, {past_checkpoint} after it")
+        let pruned = proof.present_from.map_or_else(String::new, |from| {
+            format!("; what was recorded before record {from} was pruned and is not told here")
+        });
+        format!("verified: {log}: {size} records under its signed checkpoint, {past_checkpoint} after it{pruned}")
     };
     parts.push(Human::Lines(answer.proofs.iter().map(proven).collect()));
     let unproven = story.timeline.iter().filter_map(|line| Some((line, line.unproven.as_ref()?)));

@@ -14,6 +14,7 @@ use super::summary;
 use crate::client::Client;
 use crate::domain::Timestamp;
 use crate::evidence::entry::Entry;
+use crate::wire::answers::GatewayStanding;
 use crate::wire::v1;
 
 /// How often `tail --follow` asks for more.
@@ -26,63 +27,27 @@ struct Line<'l> {
     record: &'l Value,
 }
 
-/// How far a gateway's answer goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Standing {
-    gateway: String,
-    /// Why its part is missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missing: Option<String>,
-    /// When the control plane last answered a renewal of it.
-    heard: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    log: Option<String>,
-    /// The answer covers the log before this record.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reached: Option<u64>,
-    /// Records that the log has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-}
-
 /// The last line of an answer.
 #[derive(Serialize)]
 struct Summary {
-    gateways: Vec<Standing>,
+    gateways: Vec<GatewayStanding>,
 }
 
-impl Standing {
-    fn of(answer: &v1::GatewayEvidence) -> Self {
-        let is_there = answer.missing.is_empty();
-        Self {
-            gateway: answer.gateway.clone(),
-            missing: (!is_there).then(|| answer.missing.clone()),
-            heard: Timestamp::from_unix_micros(answer.heard_unix_us),
-            log: is_there.then(|| answer.log.clone()),
-            reached: is_there.then_some(answer.reached),
-            size: is_there.then_some(answer.size),
+fn line(standing: &GatewayStanding) -> String {
+    let gateway = &standing.gateway;
+    let whose = if standing.copy { " (the copy that the control plane has: it did not answer itself)" } else { "" };
+    match (&standing.missing, standing.reached.zip(standing.size)) {
+        (None, Some((reached, size))) if reached == size => {
+            format!("{gateway}: all of its {size} records were asked{whose}")
         }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.missing.is_none() && self.reached == self.size
-    }
-
-    fn line(&self) -> String {
-        let gateway = &self.gateway;
-        match (&self.missing, self.reached.zip(self.size)) {
-            (None, Some((reached, size))) if reached == size => {
-                format!("{gateway}: all of its {size} records were asked")
-            }
-            (None, Some((reached, size))) => {
-                format!(
-                    "{gateway}: the answer ends before record {reached} of {size}: narrow the question (--from, --to)"
-                )
-            }
-            (missing, _) => {
-                let why = missing.as_deref().unwrap_or("it did not answer");
-                format!("{gateway}: MISSING: {why}; last heard {}", self.heard)
-            }
+        (None, Some((reached, size))) => {
+            format!(
+                "{gateway}: the answer ends before record {reached} of {size}{whose}: narrow the question (--from, --to)"
+            )
+        }
+        (missing, _) => {
+            let why = missing.as_deref().unwrap_or("it did not answer");
+            format!("{gateway}: MISSING: {why}; last heard {}", standing.heard)
         }
     }
 }
@@ -91,14 +56,14 @@ impl Standing {
 struct Round {
     /// By time, then gateway and position.
     records: Vec<(Timestamp, String, u64, Vec<u8>)>,
-    standing: Vec<Standing>,
+    standing: Vec<GatewayStanding>,
 }
 
 async fn ask(client: &mut Client, request: v1::QueryEvidenceRequest) -> Result<Round, Failure> {
     let mut round = Round { records: Vec::new(), standing: Vec::new() };
     let mut answers = client.query_evidence(request).await?;
     while let Some(answer) = answers.next().await? {
-        round.standing.push(Standing::of(&answer));
+        round.standing.push(GatewayStanding::of(&answer));
         for record in answer.records {
             // What is no entry stands at the end: it is shown, and named as what it is.
             let (seq, time) = Entry::place(&record).unwrap_or((u64::MAX, Timestamp::from_unix_micros(i64::MAX)));
@@ -126,10 +91,10 @@ fn show(context: &Context, round: &Round) -> Result<(), Failure> {
     Ok(())
 }
 
-fn sum_up(context: &Context, standing: &[Standing]) -> Result<(), Failure> {
+fn sum_up(context: &Context, standing: &[GatewayStanding]) -> Result<(), Failure> {
     let summary = Summary { gateways: standing.to_vec() };
     context.output.element(&summary, || {
-        let lines: Vec<String> = summary.gateways.iter().map(|it| escaped(&it.line())).collect();
+        let lines: Vec<String> = summary.gateways.iter().map(|it| escaped(&line(it))).collect();
         format!("-- {}", lines.join("\n-- "))
     })
 }
@@ -139,7 +104,7 @@ pub(super) async fn query(context: &Context, request: v1::QueryEvidenceRequest) 
     let round = ask(&mut context.client().await?, request).await?;
     show(context, &round)?;
     sum_up(context, &round.standing)?;
-    Ok(if round.standing.iter().all(Standing::is_whole) { Exit::Done } else { Exit::Unavailable })
+    Ok(if round.standing.iter().all(GatewayStanding::is_whole) { Exit::Done } else { Exit::Unavailable })
 }
 
 /// The last records of every log, and those that come.
@@ -165,9 +130,9 @@ pub(super) async fn tail(
             return Ok(if is_there { Exit::Done } else { Exit::Unavailable });
         }
         // Said when it changes, not once a second.
-        let there = |standing: &Standing| (standing.gateway.clone(), standing.missing.is_none());
-        let changed = |it: &&Standing| told.get(&it.gateway).is_none_or(|was| *was != it.missing.is_none());
-        let news: Vec<Standing> = round.standing.iter().filter(changed).cloned().collect();
+        let there = |standing: &GatewayStanding| (standing.gateway.clone(), standing.missing.is_none());
+        let changed = |it: &&GatewayStanding| told.get(&it.gateway).is_none_or(|was| *was != it.missing.is_none());
+        let news: Vec<GatewayStanding> = round.standing.iter().filter(changed).cloned().collect();
         if !news.is_empty() {
             sum_up(context, &news)?;
         }

@@ -18,7 +18,7 @@ use crate::evidence::EvidenceLog;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::{JournalOptions, Writer};
 use crate::evidence::key::read_log_file;
-use crate::evidence::retention::{Plan, Policy, PruneError, archived, cosigned, plan};
+use crate::evidence::retention::{Bounds, Plan, Policy, PruneError, Stays, archived, plan_within, stays_of_changes};
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Prune {
@@ -33,7 +33,7 @@ pub(in super::super) struct Prune {
     /// Only say what would go
     #[arg(long)]
     dry_run: bool,
-    /// The log's signing key (a gateway's STATE_DIR/evidence.key): the log itself says what went, and signs for it
+    /// The log's signing key (STATE_DIR/evidence.key): the log itself says what went, and signs for it
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
     signing_key: Option<PathBuf>,
 }
@@ -64,7 +64,12 @@ impl Prune {
         let policy = Policy { age: self.keep.map(Span::duration), bytes: self.keep_size.map(Size::as_bytes) };
         let now = SystemClock.now();
         let archived = archived(&*storage)?;
-        let bound = cosigned(&*storage)?.min(archived.unwrap_or(u64::MAX));
+        // How far it has come a control plane reads from its log.
+        let is_control =
+            read_log_file(&*storage).is_ok_and(|key| key.name().as_str().starts_with("portcullis/control/"));
+        let stays: Option<Stays> = if is_control { Some(stays_of_changes) } else { None };
+        let bounds = Bounds { archived, stays };
+        let (bound, would_go) = plan_within(&storage, policy, bounds, now)?;
         let plan = match &self.signing_key {
             Some(file) if !self.dry_run => {
                 let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error.to_string());
@@ -78,10 +83,10 @@ impl Prune {
                 let writer = Writer { program, boot_id: String::new() };
                 let (options, clock) = (JournalOptions::default(), Arc::new(SystemClock));
                 let (log, _) = EvidenceLog::open(&directory, origin, key, &writer, options, clock)
-                    .map_err(|error| failed(&format_args!("{error}; is its gateway running?")))?;
-                log.prune(policy, archived, now, |_| Ok(()))?
+                    .map_err(|error| failed(&format_args!("{error}; does somebody write it?")))?;
+                log.prune(policy, bounds, now, |_| Ok(()))?
             }
-            Some(_) | None => plan(&storage, policy, bound, now)?,
+            Some(_) | None => would_go,
         };
         let done = Done {
             log: directory,
@@ -101,7 +106,7 @@ fn gone(plan: &Plan) -> Gone {
 
 fn words(done: &Done) -> String {
     let Some(it) = &done.gone else {
-        let why = "no whole segment is beyond it and before the last record that is cosigned (and archived)";
+        let why = "no whole segment is beyond it and before the last record that may go (cosigned, archived, and of a control plane before its last change)";
         return format!("`{}`: nothing goes: {why}, {}", done.policy, done.bound);
     };
     let verb = if done.dry_run { "would go" } else { "went" };
@@ -122,6 +127,7 @@ impl From<PruneError> for Failure {
             | PruneError::Cosigned(_)
             | PruneError::Archived(_)
             | PruneError::Damaged { .. }
+            | PruneError::Changes(_)
             | PruneError::Tile(_) => Exit::VerificationFailed,
         };
         Self::new(exit, error.to_string())

@@ -5,6 +5,7 @@ use tonic::{Code, Status};
 
 use super::super::logs::LogFault;
 use super::super::plan::Refused;
+use crate::evidence::copy::CopyError;
 use crate::wire::WireError;
 
 /// The metadata key of the code. The command line's exit codes hang on it.
@@ -73,6 +74,18 @@ impl ApiError {
     /// The gateway's log is not the one that it should be.
     pub(in super::super) fn log(fault: &LogFault) -> Self {
         Self::new(Code::FailedPrecondition, "log", fault.to_string())
+    }
+
+    /// No copies of logs are kept here.
+    pub(in super::super) fn no_copies() -> Self {
+        let text = "this control plane keeps no copies of gateways' logs: give it `evidence_copies` in its settings";
+        Self::new(Code::FailedPrecondition, "no_copies", text.to_owned())
+    }
+
+    /// A copy of a log does not go on.
+    pub(in super::super) fn copy(error: &CopyError) -> Self {
+        let code = if error.is_full() { Code::ResourceExhausted } else { Code::FailedPrecondition };
+        Self::new(code, error.code(), error.to_string())
     }
 
     /// Gateways cannot be certified here.

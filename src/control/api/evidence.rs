@@ -2,6 +2,8 @@
 //!
 //! Nothing is kept here. What comes is what gateways say of themselves; whose part is missing is said.
 
+mod keep;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +17,11 @@ use super::super::actor::{ControlHandle, Shared};
 use super::super::asked::NotAsked;
 use super::super::authorize::{Caller, Operation};
 use super::super::fleet::GatewayStatus;
+use super::super::logs;
 use super::push::in_good_standing;
 use super::{ApiError, authorized};
 use crate::domain::name::GatewayName;
+use crate::evidence::checkpoint::VerifierKey;
 use crate::wire::{MAX_EVIDENCE_RECORDS, v1};
 
 /// How long a gateway may take to answer.
@@ -32,15 +36,15 @@ const GATEWAYS_AT_ONCE: usize = 16;
 const MAX_VALUES: usize = 16;
 
 /// The service.
-#[derive(Debug)]
-pub(super) struct EvidenceService {
+#[derive(Clone, Debug)]
+pub(in super::super) struct EvidenceService {
     handle: ControlHandle,
     stop: watch::Receiver<bool>,
     places: Arc<Semaphore>,
 }
 
 impl EvidenceService {
-    pub(super) fn new(handle: ControlHandle, stop: watch::Receiver<bool>) -> Self {
+    pub(in super::super) fn new(handle: ControlHandle, stop: watch::Receiver<bool>) -> Self {
         Self { handle, stop, places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
@@ -52,6 +56,7 @@ type Questions = Pin<Box<dyn Stream<Item = Result<v1::EvidenceQuestion, Status>>
 impl v1::evidence_server::Evidence for EvidenceService {
     type QueryStream = Answers;
     type ServeStream = Questions;
+    type KeepStream = keep::Answers;
 
     async fn query(&self, request: Request<v1::QueryEvidenceRequest>) -> Result<Response<Answers>, Status> {
         let caller = authorized(&self.handle, &request, Operation::QueryEvidence, None).await?;
@@ -79,6 +84,10 @@ impl v1::evidence_server::Evidence for EvidenceService {
         let mut stop = self.stop.clone();
         let stopped = async move { super::super::stopped(&mut stop).await };
         Ok(Response::new(Box::pin(answers.take_until(Box::pin(stopped)))))
+    }
+
+    async fn keep(&self, request: Request<Streaming<v1::KeepMessage>>) -> Result<Response<keep::Answers>, Status> {
+        keep::keep(&self.handle, &self.stop, request).await
     }
 
     async fn serve(&self, request: Request<Streaming<v1::EvidenceAnswer>>) -> Result<Response<Questions>, Status> {
@@ -155,9 +164,16 @@ async fn ask(shared: &Shared, gateway: &GatewayStatus, request: &v1::QueryEviden
         after: request.after.get(name.as_str()).copied(),
         last: request.last,
     };
-    let mut under_way = match shared.standing_by.ask(name, question) {
+    let mut under_way = match shared.standing_by.ask(name, question.clone()) {
         Ok(under_way) => under_way,
-        Err(why @ (NotAsked::Away | NotAsked::Busy)) => return missing(why.to_string()),
+        Err(NotAsked::Busy) => return missing(NotAsked::Busy.to_string()),
+        Err(NotAsked::Away) => {
+            let copied = from_copy(shared, name, question).await;
+            return copied.map_or_else(
+                || missing(NotAsked::Away.to_string()),
+                |answer| v1::GatewayEvidence { gateway: name.to_string(), heard_unix_us, copy: true, ..answer },
+            );
+        }
     };
     match tokio::time::timeout(ANSWER_PATIENCE, &mut under_way.answer).await {
         Err(_) => missing(format!("it did not answer within {} s", ANSWER_PATIENCE.as_secs())),
@@ -171,6 +187,27 @@ async fn ask(shared: &Shared, gateway: &GatewayStatus, request: &v1::QueryEviden
             records: answer.records,
             reached: answer.reached,
             size: answer.size,
+            copy: false,
         },
+    }
+}
+
+/// What the copy of its latest log has, where one is kept.
+async fn from_copy(shared: &Shared, name: &GatewayName, question: v1::EvidenceQuestion) -> Option<v1::GatewayEvidence> {
+    let key: VerifierKey = shared.model.load().logs.get(name)?.value.key.parse().ok()?;
+    let log = key.name().to_string();
+    let directory = shared.copies.get()?.copy_of(name, logs::place(name, &log)?, &key)?;
+    let answer = tokio::task::spawn_blocking(move || crate::asking::answer(&directory, &question)).await.ok()?;
+    match answer {
+        Ok(answer) => Some(v1::GatewayEvidence {
+            log,
+            records: answer.records,
+            reached: answer.reached,
+            size: answer.size,
+            ..v1::GatewayEvidence::default()
+        }),
+        Err(error) => {
+            Some(v1::GatewayEvidence { missing: format!("its copy: {error}"), ..v1::GatewayEvidence::default() })
+        }
     }
 }

@@ -32,6 +32,7 @@ use super::super::authorize::Caller;
 use super::super::tickets::Desk;
 use super::access::AccessService;
 use super::catalog::CatalogService;
+use super::evidence::EvidenceService;
 use super::identify::Identifier;
 use crate::domain::Timestamp;
 use crate::serve::PeerCertificate;
@@ -49,6 +50,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) struct Served {
     pub(super) access: AccessService,
     pub(super) catalog: CatalogService,
+    pub(super) evidence: EvidenceService,
     pub(super) identifier: Identifier,
     /// Where webhooks arrive.
     pub(super) desk: Desk,

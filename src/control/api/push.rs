@@ -142,7 +142,7 @@ fn plausible(hello: &v1::Hello, head: Head) -> Result<(), Status> {
 }
 
 /// A log that was changed or copied is evidence itself. Up to a rate: gateways come again.
-async fn alarm(handle: &ControlHandle, name: &GatewayName, fault: &LogFault, shown: Shown) {
+pub(super) async fn alarm(handle: &ControlHandle, name: &GatewayName, fault: &LogFault, shown: Shown) {
     tracing::error!(gateway = %name, %fault, "a gateway gets no authority");
     if !fault.is_alarm() {
         return;
@@ -223,7 +223,7 @@ impl Reader {
 }
 
 /// What the holder of `key` said.
-fn stated<'s>(key: &VerifierKey, kind: StatementKind, signed: &'s v1::Signed) -> Option<&'s [u8]> {
+pub(super) fn stated<'s>(key: &VerifierKey, kind: StatementKind, signed: &'s v1::Signed) -> Option<&'s [u8]> {
     let is_short = signed.payload.len() <= MAX_STATEMENT_BYTES;
     (is_short && key.stated(kind, &signed.payload, &signed.signature)).then_some(signed.payload.as_slice())
 }

@@ -46,6 +46,8 @@ pub(in super::super) struct Api {
     pub(in super::super) attestation: Arc<Attestation>,
     /// Takes tokens that others issued, where any are.
     pub(in super::super) tokens: Option<Arc<Tokens>>,
+    /// Questions about evidence, of all who ask in whatever way.
+    pub(in super::super) evidence: EvidenceService,
     pub(in super::super) max_message_bytes: usize,
     /// Bounds on break-glass.
     pub(in super::super) break_glass: BreakGlassSettings,
@@ -100,6 +102,7 @@ impl Api {
             access: AccessService::new(self.handle.clone(), desk.clone(), self.break_glass, self.stop.clone()),
             desk,
             catalog: CatalogService { handle: self.handle.clone(), stop: self.stop.clone() },
+            evidence: self.evidence.clone(),
             identifier: self.identifier(),
             max_body_bytes: self.max_message_bytes,
             base,
@@ -158,7 +161,7 @@ impl Api {
                 .max_encoding_message_size(usize::MAX),
             )
             .add_service(
-                v1::evidence_server::EvidenceServer::new(EvidenceService::new(self.handle.clone(), self.stop.clone()))
+                v1::evidence_server::EvidenceServer::new(self.evidence)
                     .max_decoding_message_size(MAX_GATEWAY_MESSAGE_BYTES)
                     .max_encoding_message_size(usize::MAX),
             )

@@ -2,6 +2,7 @@
 
 mod access;
 mod authzen;
+mod copies;
 mod gateway;
 mod hostile;
 mod http;

@@ -12,7 +12,7 @@ use crate::domain::{Clock, Timestamp};
 use crate::evidence::EvidenceLog;
 use crate::evidence::entry::Entry;
 use crate::evidence::read::{JournalReader, Next, first};
-use crate::evidence::retention::{self, Plan, Policy, PruneError};
+use crate::evidence::retention::{self, Bounds, Plan, Policy, PruneError, Stays};
 use crate::evidence::storage::Persist;
 
 /// How often it is looked whether something is to be pruned.
@@ -27,6 +27,8 @@ pub struct KeeperOptions {
     pub every: Duration,
     /// What stays on the log's own disk.
     pub retention: Policy,
+    /// What of it stays whatever that says.
+    pub stays: Option<Stays>,
 }
 
 /// The thread.
@@ -41,6 +43,7 @@ struct Job {
     log: Arc<EvidenceLog>,
     place: Option<(Box<dyn Place>, Arc<Lag>)>,
     retention: Policy,
+    stays: Option<Stays>,
     clock: Arc<dyn Clock>,
     pruned_at: Option<Duration>,
     stalled: Option<String>,
@@ -63,8 +66,9 @@ impl Keeper {
         };
         let lag = place.as_ref().map(|(_, lag)| lag.clone());
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let job = Job { log: log.clone(), place, retention: options.retention, clock, pruned_at: None, stalled: None };
-        let (shared, every) = (stop.clone(), options.every);
+        let KeeperOptions { every, retention, stays, .. } = options;
+        let job = Job { log: log.clone(), place, retention, stays, clock, pruned_at: None, stalled: None };
+        let shared = stop.clone();
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || run(job, &shared, every))?;
         Ok(Self { lag, stop, thread: Mutex::new(Some(thread)) })
     }
@@ -178,7 +182,8 @@ impl Job {
             // INVARIANT: no record goes whose archived copy was not read just now, whatever became of it since it was put.
             recheck(storage, &**place, plan.from, plan.before).map_err(|error| PruneError::Archive(error.to_string()))
         };
-        let pruned = self.log.prune(self.retention, archived, wall, may_go).map_err(|error| error.to_string())?;
+        let bounds = Bounds { archived, stays: self.stays };
+        let pruned = self.log.prune(self.retention, bounds, wall, may_go).map_err(|error| error.to_string())?;
         if let Some(plan) = pruned {
             tracing::info!(
                 before = plan.before,

@@ -167,7 +167,7 @@ fn past_its_bound_calls_are_refused_until_the_archive_has_caught_up() {
     let bound = Bound { records: Some(20), age: None, past: Past::Refuse };
     let place: Box<dyn Place> = Box::new(DirectoryPlace::new(&root).unwrap());
     let every = Duration::from_millis(5);
-    let options = KeeperOptions { place: Some((place, bound)), every, retention: Policy::default() };
+    let options = KeeperOptions { place: Some((place, bound)), every, retention: Policy::default(), stays: None };
     let keeper = Keeper::start(&log, options, clock()).unwrap();
     let lag = keeper.lag().unwrap();
     called(&log, 0..10);
@@ -212,7 +212,11 @@ fn nothing_is_pruned_whose_archived_copy_is_not_what_it_was() {
         let place: Box<dyn Place> = Box::new(DirectoryPlace::new(home.path()).unwrap());
         let retention = Policy { age: None, bytes: Some(64 << 10) };
         let place = Some((place, Bound::default()));
-        let keeper = Keeper::start(&log, KeeperOptions { place, every: Duration::from_secs(60), retention }, clock());
+        let keeper = Keeper::start(
+            &log,
+            KeeperOptions { place, every: Duration::from_secs(60), retention, stays: None },
+            clock(),
+        );
         let keeper = keeper.unwrap();
         keeper.stop();
         keeper.lag().unwrap().status(0, clock().now())

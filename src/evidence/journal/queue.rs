@@ -11,6 +11,8 @@ pub(super) enum Class {
     Promise,
     /// As a promise; it also reserves room for an outcome.
     Intent,
+    /// As a promise of this disk alone.
+    Here,
     /// It is written later, at another position: its room is reserved. Unless its intent fails too.
     Outcome {
         /// The intent.

@@ -12,9 +12,12 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::queue::Queue;
+use super::remote::Remote;
 use super::segment::{self, SegmentHeader};
 use super::writer::WriterThread;
-use super::{Activity, Journal, JournalError, JournalOptions, OUTCOME_ROOM_BYTES, Shared, State, Writer, status};
+use super::{
+    Activity, Durability, Journal, JournalError, JournalOptions, OUTCOME_ROOM_BYTES, Shared, State, Writer, status,
+};
 use crate::domain::{Clock, Timestamp};
 use crate::evidence::checkpoint::Origin;
 use crate::evidence::entry::{Entry, LogOpened, Recovered};
@@ -95,6 +98,8 @@ pub(super) fn open(
     let room = OUTCOME_ROOM_BYTES + options.allocate_bytes;
     // A crash here leaves an empty segment, which the next opening replaces.
     let file = storage.create_segment(&segment::path(found.records), &header.encode(), room)?;
+    let here = (found.records, clock.since_boot());
+    let remote = (options.durability == Durability::Remote).then(|| Remote::new(options.remote_within, here.0, here.1));
     let shared = Arc::new(Shared {
         origin,
         clock,
@@ -119,6 +124,7 @@ pub(super) fn open(
         durable: AtomicU64::new(found.records),
         epoch: AtomicU64::new(0),
         lag: OnceLock::new(),
+        remote,
         turn: AtomicBool::new(false),
         status: status::Shared::default(),
     });
@@ -137,7 +143,7 @@ pub(super) fn open(
 
 /// The first records of an incarnation.
 fn begin(journal: &Journal, writer: &Writer, report: &RecoveryReport) -> Result<(), JournalError> {
-    let mut last = journal.append(&LogOpened {
+    let mut last = journal.append_here(&LogOpened {
         incarnation: report.incarnation,
         program: writer.program.as_str().into(),
         boot_id: writer.boot_id.as_str().into(),
@@ -145,7 +151,7 @@ fn begin(journal: &Journal, writer: &Writer, report: &RecoveryReport) -> Result<
     })?;
     if report.discarded_bytes > 0 {
         let note = format!("{} bytes of records that were never promised were dropped", report.discarded_bytes);
-        last = journal.append(&Recovered {
+        last = journal.append_here(&Recovered {
             lost_from: report.resumed_from,
             discarded_frames: 1,
             note: note.as_str().into(),
@@ -155,7 +161,7 @@ fn begin(journal: &Journal, writer: &Writer, report: &RecoveryReport) -> Result<
 }
 
 /// Removes segments that were being made when the power went.
-fn remove_unfinished(storage: &dyn Storage) -> io::Result<()> {
+pub(in crate::evidence) fn remove_unfinished(storage: &dyn Storage) -> io::Result<()> {
     for item in storage.list(segment::DIRECTORY)? {
         if item.name.ends_with(".tmp") {
             storage.remove(&format!("{}/{}", segment::DIRECTORY, item.name))?;

@@ -91,12 +91,13 @@ impl super::Shared {
     pub(super) fn status(&self) -> JournalStatus {
         let state = self.state.lock();
         let own = &self.status;
+        let remote = self.remote.as_ref().and_then(super::Remote::broken);
         JournalStatus {
             durable: self.durable.load(Ordering::SeqCst),
             next: state.next_seq,
             queued_bytes: if state.queue.is_empty() { 0 } else { u64::try_from(state.queue.len()).unwrap_or(u64::MAX) },
             open_intents: state.rooms,
-            broken: if state.closed { Some(JournalError::Unavailable) } else { state.broken },
+            broken: if state.closed { Some(JournalError::Unavailable) } else { state.broken.or(remote) },
             last_error: own.last_error.lock().clone(),
             errors: own.errors.load(Ordering::Relaxed),
             written_bytes: own.written_bytes.load(Ordering::Relaxed),

@@ -171,6 +171,9 @@ impl WriterThread {
                 let state = self.shared.state.lock();
                 // A crash here leaves the batch on disk, promised to nobody yet: recovery keeps it.
                 self.shared.durable.store(durable + records, Ordering::SeqCst);
+                if let Some(remote) = &self.shared.remote {
+                    remote.written(durable + records, self.shared.clock.since_boot());
+                }
                 drop(state);
                 self.shared.announce();
             }
@@ -292,7 +295,7 @@ impl WriterThread {
         state.broken = Some(error);
         for (class, body) in batch.iter().chain(queued.iter()) {
             let keep = match class {
-                Class::Promise | Class::Intent => false,
+                Class::Promise | Class::Intent | Class::Here => false,
                 Class::Outcome { intent } => intent.epoch != epoch || intent.seq < durable,
                 Class::Note => true,
             };

@@ -50,7 +50,7 @@ fn check(disk: &FakeStorage) -> Result<Report, Failure> {
 }
 
 fn prune(log: &EvidenceLog, policy: Policy, archived: Option<u64>) -> Result<Option<Plan>, PruneError> {
-    log.prune(policy, archived, crate::domain::Clock::now(&*clock()), |_| Ok(()))
+    log.prune(policy, Bounds { archived, stays: None }, crate::domain::Clock::now(&*clock()), |_| Ok(()))
 }
 
 fn pruned(calls: u64) -> (FakeStorage, EvidenceKey, Plan) {
@@ -160,7 +160,7 @@ fn nothing_goes_that_is_not_cosigned_or_not_archived() {
     assert_eq!(prune(&log, Policy { age: Some(Duration::from_secs(60)), bytes: None }, None).unwrap(), None);
     let old = Timestamp::from_unix_seconds(1_795_324_140 + 60);
     let policy = Policy { age: Some(Duration::from_secs(60)), bytes: None };
-    assert!(log.prune(policy, None, old, |_| Ok(())).unwrap().is_some_and(|plan| plan.before > 1500));
+    assert!(log.prune(policy, Bounds::default(), old, |_| Ok(())).unwrap().is_some_and(|plan| plan.before > 1500));
     log.shutdown();
     check(&disk).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use super::{Distribution, Families};
 use crate::evidence::archive::LagStatus;
-use crate::evidence::journal::{JournalStatus, SYNC_BUCKETS_US};
+use crate::evidence::journal::{JournalStatus, RemoteStatus, SYNC_BUCKETS_US};
 
 pub(super) fn journal(families: &mut Families, status: &JournalStatus) {
     let writable = if status.broken.is_none() { 1.0 } else { 0.0 };
@@ -41,6 +41,34 @@ pub(super) fn journal(families: &mut Families, status: &JournalStatus) {
         "portcullis_evidence_fsync_seconds",
         "Time that each flush of evidence to the disk took.",
         &sync,
+    );
+}
+
+pub(super) fn remote(families: &mut Families, status: &RemoteStatus) {
+    families.gauge(
+        "portcullis_evidence_remote_lag_records",
+        "Records of evidence that are here and not on the disk of the machine that keeps the copy, by its last word.",
+        status.records as f64,
+    );
+    families.gauge(
+        "portcullis_evidence_remote_lag_seconds",
+        "Time since which the oldest of them waits; 0 when all are there.",
+        status.age.as_secs_f64(),
+    );
+    families.gauge(
+        "portcullis_evidence_remote_records",
+        "Records of evidence that are on that machine's disk.",
+        status.kept as f64,
+    );
+    families.gauge(
+        "portcullis_evidence_remote_connected",
+        "1 while that machine is connected and takes records.",
+        if status.attached { 1.0 } else { 0.0 },
+    );
+    families.counter(
+        "portcullis_evidence_remote_failures_total",
+        "Times that it did not take records in time, and calls were refused for it.",
+        status.failures,
     );
 }
 

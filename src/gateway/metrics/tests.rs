@@ -12,6 +12,15 @@ fn seen() -> Seen {
         grants: 10,
         token_hits_and_misses: (7, 2),
         revoked_tokens: 1,
+        remote: Some(RemoteStatus {
+            kept: 38,
+            records: 3,
+            age: Duration::from_millis(30),
+            attached: true,
+            refuses: None,
+            error: None,
+            failures: 2,
+        }),
         archive: Some(LagStatus {
             archived: 90,
             records: 10,
@@ -84,6 +93,9 @@ fn workers_are_added_up() {
         "portcullis_evidence_fsync_seconds_count 6",
         "portcullis_archive_lag_seconds 2.5",
         "portcullis_archive_past_max_lag 1",
+        "portcullis_evidence_remote_lag_records 3",
+        "portcullis_evidence_remote_lag_seconds 0.03",
+        "portcullis_evidence_remote_failures_total 2",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
     }

@@ -302,8 +302,9 @@ impl Enforcer {
     }
 
     async fn append(&self, record: &Enforced) -> Result<(), crate::evidence::journal::JournalError> {
-        let ticket = self.journal.append(record)?;
-        self.journal.durable(ticket).await
+        // What is enforced is said also while the machine that has the log's copy is away.
+        let ticket = self.journal.append_here(record)?;
+        self.journal.written(ticket).await
     }
 
     /// Until it is on disk: a gateway that is restarted must know that it saw this revision before anybody is told so.

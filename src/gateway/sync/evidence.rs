@@ -3,8 +3,6 @@
 //! One question at a time, of bounded answer, and off the way of calls: what it costs is a thread's reading. It reads what
 //! is there without verifying it, as `evidence query` does, and nothing that is decided here depends on it.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,15 +10,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::connect::{self, ConnectError};
 use super::{Parts, jittered};
-use crate::domain::Timestamp;
-use crate::domain::name::{CallId, GrantId};
-use crate::evidence::entry::Kind;
-use crate::evidence::query::index::Index;
-use crate::evidence::query::search::Search;
-use crate::evidence::query::{Filter, Found, Query, QueryError, WantedValue, records};
-use crate::evidence::storage::{DiskStorage, Storage};
+use crate::asking::answer;
+use crate::domain::name::GrantId;
 use crate::gateway::live::Selector;
-use crate::wire::{MAX_EVIDENCE_BYTES, MAX_EVIDENCE_RECORDS, bytes128, v1};
+use crate::wire::{bytes128, v1};
 
 /// Between two attempts to stand by.
 const RETRY: Duration = Duration::from_secs(3);
@@ -72,131 +65,4 @@ async fn stand_by(parts: &Parts) -> Result<(), Ended> {
 fn running(parts: &Parts, grant: &[u8]) -> Option<u64> {
     let grant = bytes128("grant", grant).map(GrantId::from_bits).ok()?;
     Some(parts.registry.running(&Selector::Grant(grant)) as u64)
-}
-
-/// When the oldest record that is left was written: what was before is another log's, or pruned.
-fn oldest(storage: &Arc<dyn Storage>) -> Result<i64, String> {
-    let mut query = Query::new(storage.clone(), 0, Filter::default());
-    let first = query.next().map_err(|error| error.to_string())?;
-    Ok(first.map_or(i64::MAX, |found| found.entry.time.unix_micros()))
-}
-
-/// A way through the log.
-enum Way {
-    /// By its index, from the first record.
-    Search(Box<Search>),
-    /// One by one, from another.
-    Query(Box<Query>),
-}
-
-impl Way {
-    fn next(&mut self) -> Result<Option<Found>, QueryError> {
-        match self {
-            Self::Search(search) => search.next(),
-            Self::Query(query) => query.next(),
-        }
-    }
-}
-
-/// What the log in a directory holds of what is asked, as far as an answer goes.
-fn answer(directory: &Path, question: &v1::EvidenceQuestion) -> Result<v1::EvidenceAnswer, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(directory));
-    let size = records(&storage).map_err(|error| text(&error))?;
-    let filter = filter(question.filter.as_ref())?;
-    let from = match (question.after, question.last) {
-        (Some(after), _) => after.min(size),
-        (None, 0) => 0,
-        (None, last) => size.saturating_sub(last.into()),
-    };
-    let index = Arc::new(Index::open(directory).map_err(|error| text(&error))?);
-    let mut way = match from {
-        0 => Way::Search(Box::new(Search::new(index, filter).map_err(|error| text(&error))?)),
-        from => Way::Query(Box::new(Query::after(index, from, filter).map_err(|error| text(&error))?)),
-    };
-    let limit = question.limit.clamp(1, MAX_EVIDENCE_RECORDS);
-    let is_of_grant = question.filter.as_ref().is_some_and(|filter| !filter.grant.is_empty());
-    let oldest_unix_us = if is_of_grant { oldest(&storage)? } else { 0 };
-    let mut answer = v1::EvidenceAnswer { size, reached: size, oldest_unix_us, ..v1::EvidenceAnswer::default() };
-    let (mut count, mut bytes) = (0, 0);
-    while let Some(found) = way.next().map_err(|error| text(&error))?.filter(|found| found.entry.seq < size) {
-        bytes += found.bytes.len();
-        if count == limit || bytes > MAX_EVIDENCE_BYTES {
-            answer.reached = found.entry.seq;
-            break;
-        }
-        count += 1;
-        answer.records.push(found.bytes);
-    }
-    Ok(answer)
-}
-
-fn filter(message: Option<&v1::EvidenceFilter>) -> Result<Filter, String> {
-    fn parsed<T: std::str::FromStr>(what: &str, text: &str) -> Result<Option<T>, String> {
-        let parse = |text: &str| text.parse().map_err(|_| format!("{what}: not one that is known here"));
-        (!text.is_empty()).then(|| parse(text)).transpose()
-    }
-    fn bits(what: &'static str, bytes: &[u8]) -> Result<Option<u128>, String> {
-        (!bytes.is_empty()).then(|| bytes128(what, bytes).map_err(|error| error.to_string())).transpose()
-    }
-    let Some(it) = message else { return Ok(Filter::default()) };
-    let kind = match it.kind.as_str() {
-        "" => None,
-        kind => Some(Kind::parse(kind).ok_or_else(|| "kind: not one that is known here".to_owned())?),
-    };
-    Ok(Filter {
-        identity: parsed("identity", &it.identity)?,
-        grant: bits("grant", &it.grant)?.map(GrantId::from_bits),
-        resource: parsed("resource", &it.resource)?,
-        action: parsed("action", &it.action)?,
-        reason: parsed("reason", &it.reason)?,
-        call: bits("call", &it.call)?.map(CallId::from_bits),
-        kind,
-        from: it.from_unix_us.map(Timestamp::from_unix_micros),
-        to: it.to_unix_us.map(Timestamp::from_unix_micros),
-        values: it.values.iter().map(|value| WantedValue::hashed(&value.plain, value.hashes.clone())).collect(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::evidence::journal::Journal;
-    use crate::evidence::journal::tests::{clock, note, origin, small, writer};
-
-    #[test]
-    fn an_answer_is_bounded_and_goes_on_where_it_ended() {
-        let dir = tempfile::tempdir().unwrap();
-        let storage = Arc::new(DiskStorage::open(dir.path()).unwrap());
-        let (journal, _) = Journal::open(storage, origin(), &writer(), small(), clock()).unwrap();
-        (0..50).for_each(|n| {
-            let _ = journal.append(&note(n)).unwrap();
-        });
-        journal.flush().unwrap();
-        let ask = |after, last, limit, kind: &str| {
-            let filter = Some(v1::EvidenceFilter { kind: kind.into(), ..v1::EvidenceFilter::default() });
-            answer(dir.path(), &v1::EvidenceQuestion { number: 1, filter, limit, after, last })
-        };
-        let seen = |answer: &v1::EvidenceAnswer| {
-            let seq = |record: &Vec<u8>| crate::evidence::entry::Entry::place(record).unwrap().0;
-            answer.records.iter().map(seq).collect::<Vec<_>>()
-        };
-        let size = 51;
-        let (mut after, mut all) = (None, Vec::new());
-        loop {
-            let part = ask(after, 0, 7, "token_revoked").unwrap();
-            all.extend(seen(&part));
-            assert!(part.size == size && part.records.len() <= 7);
-            after = Some(part.reached);
-            if part.reached == size {
-                break;
-            }
-        }
-        assert_eq!(all, (1..size).collect::<Vec<_>>(), "each once");
-        assert_eq!(seen(&ask(None, 3, 100, "").unwrap()), [48, 49, 50]);
-        assert_eq!(seen(&ask(Some(49), 3, 100, "").unwrap()), [49, 50]);
-        assert_eq!(seen(&ask(Some(u64::MAX), 0, 100, "").unwrap()), [0; 0]);
-        assert!(ask(None, 0, 1, "no_such_kind").unwrap_err().contains("kind"));
-        journal.close();
-    }
 }

@@ -157,7 +157,7 @@ g.yaml:10:8: text is expected, found `10`: put it into quotes
 g.yaml:11:25: `soon` is not a duration: a whole number and a unit, as in 250ms, 10s, 5m, 8h or 7d
 g.yaml:11:47: `4MB` is not a size: a whole number of bytes, or one with a unit, as in 64KiB, 4MiB or 1GiB
 g.yaml:11:69: at least 0 is expected
-g.yaml:12:24: `disk` or `process` is expected, found `disc`; did you mean `disk`?
+g.yaml:12:24: `disk`, `process` or `remote` is expected, found `disc`; did you mean `disk`?
 g.yaml:13:14: `error`, `warn`, `info` or `debug` is expected, found `loud`";
     let faults = faults(&text);
     assert_eq!(faults, expected, "\n{faults}\n");

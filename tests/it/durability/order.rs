@@ -12,12 +12,12 @@ use super::{Caller, Upstream};
 use crate::dev::{Dev, PATIENCE, eventually};
 
 /// The system calls that write, sync, or send.
-const TRACED: &str = "trace=fdatasync,pwrite64,write,writev,sendto,sendmsg,connect";
+pub(crate) const TRACED: &str = "trace=fdatasync,pwrite64,write,writev,sendto,sendmsg,connect";
 const CONNECTIONS: usize = 4;
 const CALLS: usize = 15;
 
 /// One system call: where in the trace it was entered, where it had returned, and what it said.
-struct Traced {
+pub(crate) struct Traced {
     name: String,
     text: String,
     entered: usize,
@@ -38,17 +38,16 @@ impl Traced {
         self.name != "fdatasync" && self.object().starts_with("TCP")
     }
 
-    fn writes_evidence(&self) -> bool {
-        self.name != "fdatasync" && is_segment(self.object())
+    fn writes(&self, log: &str) -> bool {
+        self.name != "fdatasync" && self.object().contains(log)
     }
 }
 
-fn is_segment(object: &str) -> bool {
-    object.contains("/gateway/evidence/journal/")
-}
+/// What the path of a segment of the gate's log contains.
+const SEGMENT: &str = "/gateway/evidence/journal/";
 
 /// Reads what `strace -f -yy` wrote. A line is where a call was entered; one that others came between has a second.
-fn parse(trace: &str) -> Vec<Traced> {
+pub(crate) fn parse(trace: &str) -> Vec<Traced> {
     let mut calls: Vec<Traced> = Vec::new();
     let mut unfinished: HashMap<&str, usize> = HashMap::new();
     for (at, line) in trace.lines().enumerate() {
@@ -78,8 +77,8 @@ fn parse(trace: &str) -> Vec<Traced> {
 }
 
 /// What the trace says of one call: nothing if its record was on disk before the first byte that bears its id was sent
-/// on a connection that `to` names.
-fn before_effect(trace: &[Traced], call: &str, to: &str) -> Result<(), String> {
+/// on a connection that `to` names; segments of the log have `log` in their path.
+pub(crate) fn before_effect(trace: &[Traced], call: &str, to: &str, log: &str) -> Result<(), String> {
     let effect = trace
         .iter()
         .find(|it| it.sends() && it.text.contains(call))
@@ -89,7 +88,7 @@ fn before_effect(trace: &[Traced], call: &str, to: &str) -> Result<(), String> {
     }
     let record = trace
         .iter()
-        .find(|it| it.writes_evidence() && it.text.contains(call))
+        .find(|it| it.writes(log) && it.text.contains(call))
         .ok_or_else(|| format!("{call}: no record was written"))?;
     let synced = trace.iter().any(|it| {
         it.name == "fdatasync"
@@ -157,8 +156,8 @@ fn the_record_is_on_disk_before_the_first_byte_leaves() {
     let calls = parse(&trace);
     let to_upstream = format!("->{upstream}]");
     let check = |calls: &[Traced]| {
-        let allowed = allowed.iter().map(|call| before_effect(calls, call, &to_upstream));
-        let denied = denied.iter().map(|call| before_effect(calls, call, "TCP:"));
+        let allowed = allowed.iter().map(|call| before_effect(calls, call, &to_upstream, SEGMENT));
+        let denied = denied.iter().map(|call| before_effect(calls, call, "TCP:", SEGMENT));
         allowed.chain(denied).filter_map(Result::err).collect::<Vec<_>>()
     };
     let wrong = check(&calls);
@@ -166,7 +165,7 @@ fn the_record_is_on_disk_before_the_first_byte_leaves() {
 
     // The same trace without its syncs of the evidence must not pass: neither dropped, nor failed, nor late.
     let all = CONNECTIONS * CALLS * 2;
-    let is_sync = |line: &str| line.contains("fdatasync(") && is_segment(line);
+    let is_sync = |line: &str| line.contains("fdatasync(") && line.contains(SEGMENT);
     let without: String = trace.lines().filter(|line| !is_sync(line)).map(|line| format!("{line}\n")).collect();
     assert_eq!(check(&parse(&without)).len(), all, "a trace without any sync passes");
     let mut late = calls;
@@ -183,7 +182,7 @@ const GOOD: &str = r#"7 1.0 pwrite64(9</s/gateway/evidence/journal/0.log>, "\"ca
 
 /// The lines of [`GOOD`] in another order, or with others in their place.
 fn told(lines: &[&str]) -> Result<(), String> {
-    before_effect(&parse(&lines.join("\n")), "A", "->127.0.0.1:9]")
+    before_effect(&parse(&lines.join("\n")), "A", "->127.0.0.1:9]", SEGMENT)
 }
 
 #[test]

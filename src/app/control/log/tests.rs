@@ -6,6 +6,8 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::control::plan::ChangeEvent;
 use crate::domain::Timestamp;
+use crate::evidence::entry::Kind;
+use crate::evidence::query::{Filter, Query};
 use crate::evidence::storage::{FakeStorage, Fault, Operation};
 
 fn log(disk: &FakeStorage) -> ControlLog {

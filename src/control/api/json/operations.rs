@@ -28,6 +28,7 @@ struct Revision {
 mod breakglass;
 mod changes;
 mod delegations;
+mod evidence;
 mod exceptions;
 
 fn request_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
@@ -40,10 +41,19 @@ fn grant_id<I>(received: &Received<I>) -> Result<Vec<u8>, Problem> {
 
 /// Every operation.
 pub(super) fn all() -> Vec<Operation> {
-    [requests(), delegations::all(), grants(), catalog(), changes::all(), breakglass::all(), exceptions::all()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        requests(),
+        delegations::all(),
+        grants(),
+        catalog(),
+        changes::all(),
+        breakglass::all(),
+        exceptions::all(),
+        evidence::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn requests() -> Vec<Operation> {

@@ -1,6 +1,7 @@
 //! What HTTP callers send. Names and times are parsed here, so that nothing further in sees one that is not good.
 
 mod approvals;
+mod evidence;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,6 +19,7 @@ use crate::domain::resource::Span;
 use crate::domain::ticket::Ticket;
 use crate::settings::catalog::Kind;
 use crate::wire::v1;
+pub(super) use evidence::{EvidenceQuestion, EvidenceTail};
 
 pub(super) mod emergency;
 

@@ -91,6 +91,8 @@ fn operations() -> Vec<(&'static str, &'static str, Value)> {
         ("reviewBreakGlass", "one not there", json!({ "verdict": "justified", "comment": "x" })),
         ("listExceptions", "", Value::Null),
         ("renewException", "one not there", json!({ "expires": "{soon}", "reason": "x" })),
+        ("queryEvidence", "", json!({ "filter": { "identity": "helper" }, "limit": 10 })),
+        ("tailEvidence", "", json!({ "last": 3 })),
         ("evaluate", "", question.clone()),
         ("evaluateMany", "", json!({ "evaluations": [question] })),
         (

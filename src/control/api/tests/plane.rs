@@ -82,6 +82,11 @@ impl Bench {
     /// With the administrator `admin`, `carol` of security, `bob` who speaks for orders, `alice` the developer, and the
     /// gateways `one` and `two`.
     pub(super) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same with more settings.
+    pub(super) async fn start_with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Certificates are checked by the machine's clock.
         let clock = Arc::new(ManualClock::at(crate::clock::SystemClock.now()));
@@ -91,7 +96,7 @@ impl Bench {
             "role: control\ntrust_domain: example.org\nstate_dir: {}\ngrpc_address: 127.0.0.1:0\nhttp_address: 127.0.0.1:0\n\
              https_address: 127.0.0.1:0\npublic_url: https://localhost:7444\n\
              tls: {{certificate_file: {pki}/control.pem, key_file: {pki}/control.key, client_ca_file: {pki}/ca.pem}}\n\
-             drain: 1s\n",
+             drain: 1s\n{more}",
             dir.path().join("state").display(),
             pki = pki.display(),
         );

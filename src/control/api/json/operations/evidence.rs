@@ -1,0 +1,127 @@
+//! Questions about every gateway's evidence: the records stay where they are.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use super::super::problem::Problem;
+use super::super::shapes::{EvidenceQuestion, EvidenceTail};
+use super::super::{Operation, Received, Served, Takes, Verb};
+use crate::domain::Timestamp;
+use crate::domain::resource::Span;
+use crate::evidence::entry::Entry;
+use crate::wire::answers::{EvidenceAnswer, GatewayRecord, GatewayStanding};
+use crate::wire::v1;
+use v1::evidence_server::Evidence as _;
+
+/// Bytes of records in one answer. What is beyond is asked for with `after`, as each gateway's standing says.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+/// Longest wait for a record.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How often gateways are asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Every operation on it.
+pub(super) fn all() -> Vec<Operation> {
+    let query = (
+        "queryEvidence",
+        "Asks gateways what they recorded: records by time, how far each answer goes, and whose part is missing. It is what \
+         gateways say; to be sure, verify their logs.",
+    );
+    let tail = ("tailEvidence", "The last records of every gateway, or those since the answer before.");
+    vec![
+        Operation::new(
+            Verb::Post,
+            "/v1/evidence/query",
+            query,
+            Takes::Body,
+            |served, it: Received<EvidenceQuestion>| async move {
+                let (it, input) = it.split();
+                ask(&served, &it, input.into()).await
+            },
+        ),
+        Operation::new(
+            Verb::Post,
+            "/v1/evidence/tail",
+            tail,
+            Takes::Body,
+            |served, it: Received<EvidenceTail>| async move {
+                let (it, input) = it.split();
+                let wait = input.wait.map_or(Duration::ZERO, Span::duration);
+                if wait > MAX_WAIT {
+                    return Err(Problem::invalid("wait: at most 1m".to_owned()));
+                }
+                let mut question: v1::QueryEvidenceRequest = input.into();
+                let until = tokio::time::Instant::now() + wait;
+                loop {
+                    let answer = ask(&served, &it, question.clone()).await?;
+                    let next = tokio::time::Instant::now() + ASK_EVERY;
+                    if !answer.records.is_empty() || next > until {
+                        return Ok(answer);
+                    }
+                    for standing in &answer.gateways {
+                        question.after.extend(standing.reached.map(|reached| (standing.gateway.clone(), reached)));
+                    }
+                    tokio::time::sleep_until(next).await;
+                }
+            },
+        ),
+    ]
+}
+
+async fn ask(
+    served: &Served,
+    it: &Received<()>,
+    question: v1::QueryEvidenceRequest,
+) -> Result<EvidenceAnswer, Problem> {
+    let mut answers = served.evidence.query(it.message(question)).await?.into_inner();
+    let (mut records, mut gateways, mut bytes) = (Vec::new(), Vec::new(), 0);
+    while let Some(answer) = answers.next().await {
+        let answer = answer?;
+        let mut standing = GatewayStanding::of(&answer);
+        match read(&answer, MAX_ANSWER_BYTES - bytes) {
+            Ok(Read { taken, size, ends }) => {
+                bytes += size;
+                records.extend(taken);
+                standing.reached = ends.or(standing.reached);
+            }
+            Err(why) => {
+                let missing = v1::GatewayEvidence { missing: why, records: Vec::new(), ..answer };
+                standing = GatewayStanding::of(&missing);
+            }
+        }
+        gateways.push(standing);
+    }
+    records.sort_by(|(one, ..), (other, ..): &(Key, GatewayRecord)| one.cmp(other));
+    gateways.sort_by(|one, other| one.gateway.cmp(&other.gateway));
+    let whole = gateways.iter().all(GatewayStanding::is_whole);
+    Ok(EvidenceAnswer { records: records.into_iter().map(|(_, record)| record).collect(), gateways, whole })
+}
+
+/// By time, then gateway and position.
+type Key = (Timestamp, String, u64);
+
+struct Read {
+    taken: Vec<(Key, GatewayRecord)>,
+    size: usize,
+    /// The first record that there was no room for.
+    ends: Option<u64>,
+}
+
+/// As many records of a gateway's answer as there is room for.
+fn read(answer: &v1::GatewayEvidence, room: usize) -> Result<Read, String> {
+    let mut read = Read { taken: Vec::new(), size: 0, ends: None };
+    for bytes in &answer.records {
+        let damaged = |error: &dyn std::fmt::Display| format!("it answered with what is no record: {error}");
+        let entry = Entry::parse(bytes).map_err(|error| damaged(&error))?;
+        if read.size + bytes.len() > room {
+            read.ends = Some(entry.seq);
+            break;
+        }
+        read.size += bytes.len();
+        let record = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+        let gateway = answer.gateway.clone();
+        read.taken.push(((entry.time, gateway.clone(), entry.seq), GatewayRecord { gateway, record }));
+    }
+    Ok(read)
+}

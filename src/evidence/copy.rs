@@ -1,0 +1,334 @@
+//! A copy of a log that is written on another machine, kept for when that machine's disk is gone.
+//!
+//! What comes is appended where the copy goes on, or refused: nothing is left out, written over or told in two ways. It is
+//! on this disk before it is said to be. A copy has the layout of a log, so whoever reads and verifies logs reads and
+//! verifies copies, with the log's own key. Knows no network, and not who may bring what.
+
+mod opening;
+mod segments;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::segments::Segments;
+use super::checkpoint::{Checkpoint, NoteError, VerifierKey};
+use super::entry::Entry;
+use super::journal::segment::Frame;
+use super::key::LogFileError;
+use super::read::Place;
+use super::sequencer::{CHECKPOINT, SIGNED, SequencerError};
+use super::storage::{Persist, Storage};
+use super::tiles::{self, Edge, TileId};
+use super::tree::{Hash, leaf_hash};
+
+/// Records that no checkpoint covers yet: a log signs one a second, and these are minutes of a busy one. Each takes 32
+/// bytes of memory here.
+pub const MAX_UNSIGNED: usize = 1 << 20;
+/// A segment that is larger is followed by the next one.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Why a copy does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The disk fails, or is full ([`io::ErrorKind::StorageFull`]).
+    #[error("the copy cannot be read or written: {0}")]
+    Disk(#[from] io::Error),
+    /// Somebody writes it.
+    #[error("another process writes the copy")]
+    Busy,
+    /// `log.json` cannot be used.
+    #[error(transparent)]
+    LogFile(#[from] LogFileError),
+    /// It is another log's.
+    #[error("the copy is of {found}, not of {expected}")]
+    OtherKey {
+        /// What stands there.
+        found: String,
+        /// What came.
+        expected: String,
+    },
+    /// It was changed where it is kept.
+    #[error("the copy is damaged at {place}: {why}")]
+    Damaged {
+        /// Where.
+        place: Place,
+        /// In which way.
+        why: &'static str,
+    },
+    /// It has lost records that were signed.
+    #[error("the copy does not hold what was signed: {0}")]
+    Signed(#[from] SequencerError),
+    /// Records in between are missing.
+    #[error("a gap: records from {first} on were sent, and the copy has {has}")]
+    Gap {
+        /// Records that it has.
+        has: u64,
+        /// The first that came.
+        first: u64,
+    },
+    /// Records that it has came again.
+    #[error("a rewrite: record {first} was sent again, and the copy has {has}")]
+    Rewrite {
+        /// Records that it has.
+        has: u64,
+        /// The first that came.
+        first: u64,
+    },
+    /// The log has fewer records than its copy.
+    #[error("cut: the log has {size} records, and its copy {has}: it was put back, or lost its disk")]
+    Cut {
+        /// Records of the log.
+        size: u64,
+        /// Of the copy.
+        has: u64,
+    },
+    /// The log is another one than its copy.
+    #[error("a fork: the first {size} records of the log are not those of its copy")]
+    Forked {
+        /// How many were compared.
+        size: u64,
+    },
+    /// What came is not records.
+    #[error("what was sent are no records: {0}")]
+    Malformed(&'static str),
+    /// A checkpoint does not hold.
+    #[error("the checkpoint: {0}")]
+    Checkpoint(#[from] NoteError),
+    /// No checkpoint comes.
+    #[error("{MAX_UNSIGNED} records were sent and no checkpoint that covers them: it does not sign what it sends")]
+    Unsigned,
+    /// It has all the room that it may have.
+    #[error("the copies of this gateway have {used} bytes, and may have {limit}")]
+    Full {
+        /// What they have.
+        used: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+impl CopyError {
+    /// A name that stays, for metrics and messages.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Disk(error) if is_full(error) => "disk_full",
+            Self::Disk(_) => "disk",
+            Self::Busy => "busy",
+            Self::LogFile(_) | Self::OtherKey { .. } => "other_log",
+            Self::Damaged { .. } | Self::Signed(_) => "damaged",
+            Self::Gap { .. } => "gap",
+            Self::Rewrite { .. } => "rewrite",
+            Self::Cut { .. } => "cut",
+            Self::Forked { .. } => "fork",
+            Self::Malformed(_) | Self::Checkpoint(_) => "malformed",
+            Self::Unsigned => "unsigned",
+            Self::Full { .. } => "limit",
+        }
+    }
+
+    /// Every code.
+    pub const CODES: [&'static str; 12] = [
+        "disk_full",
+        "disk",
+        "busy",
+        "other_log",
+        "damaged",
+        "gap",
+        "rewrite",
+        "cut",
+        "fork",
+        "malformed",
+        "unsigned",
+        "limit",
+    ];
+
+    /// Whether it says that there is no room.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Disk(error) => is_full(error),
+            Self::Full { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it shows a log that is not what it was.
+    pub const fn is_alarm(&self) -> bool {
+        matches!(self, Self::Cut { .. } | Self::Forked { .. } | Self::Rewrite { .. })
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A copy that is open for writing.
+#[derive(Debug)]
+pub struct LogCopy {
+    storage: Arc<dyn Storage>,
+    key: VerifierKey,
+    segments: Segments,
+    /// The tree of what is signed.
+    signed: Edge,
+    /// Leaves behind it.
+    tail: VecDeque<Hash>,
+    /// Bytes that it and the copies beside it have.
+    used: u64,
+    limit: u64,
+    /// Partial tiles of the last checkpoint, and of the one before it: readers may still want those.
+    partial: [Vec<(TileId, usize)>; 2],
+}
+
+impl LogCopy {
+    /// Opens the copy of the log that `key` signs in a directory, or creates it. It may take `limit` bytes less those that
+    /// are taken `beside` it.
+    ///
+    /// # Errors
+    /// When the disk fails, somebody writes there, or what is there is another log's, damaged or cut.
+    pub fn open(directory: &Path, key: VerifierKey, beside: u64, limit: u64) -> Result<Self, CopyError> {
+        opening::open(directory, key, beside, limit)
+    }
+
+    /// Bytes of the copies in the directories below this one, but for that of one name.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn bytes_beside(directory: &Path, name: &str) -> io::Result<u64> {
+        opening::bytes_beside(directory, name)
+    }
+
+    /// Records that it has.
+    pub fn size(&self) -> u64 {
+        self.signed.size() + self.tail.len() as u64
+    }
+
+    /// Records of it that are signed for.
+    pub fn signed(&self) -> u64 {
+        self.signed.size()
+    }
+
+    /// Bytes of it and of the copies beside it.
+    pub const fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// The root over all that it has.
+    pub fn root(&self) -> Hash {
+        let mut edge = self.signed.clone();
+        for leaf in &self.tail {
+            let Ok(()) = edge.append_hash(*leaf, |_, _| Ok::<(), std::convert::Infallible>(()));
+        }
+        edge.root()
+    }
+
+    /// Whether a log that has `size` records, as far as it is compared, with this root is the one that this is a copy of.
+    ///
+    /// # Errors
+    /// When it was cut or is another one.
+    pub fn compare(&self, size: u64, root: Hash) -> Result<(), CopyError> {
+        let has = self.size();
+        if size < has {
+            return Err(CopyError::Cut { size, has });
+        }
+        if size == has && root == self.root() { Ok(()) } else { Err(CopyError::Forked { size: has }) }
+    }
+
+    /// Takes records, as frames of a journal, from position `first` on. They are on disk after [`sync`](Self::sync). After an
+    /// error the copy must be opened anew: nobody knows what is on disk.
+    ///
+    /// # Errors
+    /// When they are not what comes next, are no records, or there is no room for them.
+    pub fn put(&mut self, first: u64, frames: &[u8]) -> Result<(), CopyError> {
+        let has = self.size();
+        if first > has {
+            return Err(CopyError::Gap { has, first });
+        }
+        if first < has {
+            return Err(CopyError::Rewrite { has, first });
+        }
+        let leaves = leaves(first, frames)?;
+        if self.tail.len() + leaves.len() > MAX_UNSIGNED {
+            return Err(CopyError::Unsigned);
+        }
+        let bytes = frames.len() as u64;
+        if self.used + bytes > self.limit {
+            return Err(CopyError::Full { used: self.used, limit: self.limit });
+        }
+        self.used += self.segments.append(&*self.storage, has, frames)?;
+        self.tail.extend(leaves);
+        Ok(())
+    }
+
+    /// Has everything that was put on disk.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn sync(&mut self) -> Result<(), CopyError> {
+        self.segments.sync(self.signed.size() + self.tail.len() as u64)
+    }
+
+    /// Takes a signed checkpoint of what it has: it must be true of the copy.
+    ///
+    /// # Errors
+    /// When it does not hold, speaks of more records than there are, or of others.
+    pub fn checkpoint(&mut self, note: &str) -> Result<(), CopyError> {
+        let head = Checkpoint::verify(note.as_bytes(), &self.key)?.head;
+        let has = self.size();
+        if head.size > has {
+            return Err(CopyError::Gap { has, first: head.size });
+        }
+        let Some(more) = head.size.checked_sub(self.signed.size()) else { return Ok(()) };
+        let (storage, mut edge) = (&*self.storage, self.signed.clone());
+        for leaf in self.tail.iter().take(usize::try_from(more).unwrap_or(usize::MAX)) {
+            // Tiles say what the copy holds: whatever the checkpoint says, they are right.
+            edge.append_hash(*leaf, |tile, hashes| tiles::write_tile(storage, tile, hashes))?;
+        }
+        if edge.root() != head.root {
+            return Err(CopyError::Forked { size: head.size });
+        }
+        let partial: Vec<_> = edge.partial().map(|(tile, hashes)| (tile, hashes.len())).collect();
+        for (tile, hashes) in edge.partial() {
+            tiles::write_tile(storage, tile, hashes)?;
+        }
+        self.storage.write_file(SIGNED, note.as_bytes(), Persist::Now)?;
+        // A crash here leaves a signed checkpoint that the next opening goes on from.
+        self.storage.write_file(CHECKPOINT, note.as_bytes(), Persist::Later)?;
+        self.tail.drain(..usize::try_from(more).unwrap_or(usize::MAX).min(self.tail.len()));
+        self.signed = edge;
+        let [last, before] = std::mem::take(&mut self.partial);
+        for (tile, width) in before {
+            if !last.contains(&(tile, width)) && !partial.contains(&(tile, width)) {
+                // Nothing depends on it.
+                drop(self.storage.remove(&tile.path(width)));
+            }
+        }
+        self.partial = [partial, last];
+        Ok(())
+    }
+}
+
+/// The leaves of the records in `frames`, of which the first is `first`.
+fn leaves(first: u64, frames: &[u8]) -> Result<Vec<Hash>, CopyError> {
+    let (mut rest, mut seq, mut leaves) = (frames, first, Vec::new());
+    while !rest.is_empty() {
+        let frame = Frame::read(rest);
+        let taken = frame.bytes();
+        let payload = match frame {
+            Frame::Entry(payload) => payload,
+            Frame::Mark(_) | Frame::Blank => return Err(CopyError::Malformed("something else than records")),
+            Frame::Short { .. } => return Err(CopyError::Malformed("a record is cut off")),
+            Frame::Bad(why) => return Err(CopyError::Malformed(why)),
+        };
+        if Entry::place(payload).is_none_or(|(named, _)| named != seq) {
+            return Err(CopyError::Malformed("a record names another position"));
+        }
+        leaves.push(leaf_hash(payload));
+        seq += 1;
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    Ok(leaves)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Opening a copy: what the last writer left, also one that was killed.
+//!
+//! What was not said to be kept may be torn and is dropped; what was signed or said to be kept and cannot be read is damage,
+//! and nobody writes behind it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::segments::Segments;
+use super::{CopyError, LogCopy};
+use crate::evidence::checkpoint::VerifierKey;
+use crate::evidence::journal::{recovery, segment};
+use crate::evidence::key::{LogFileError, read_log_file, write_log_file};
+use crate::evidence::read::{JournalReader, Next, Place, remainder, segments};
+use crate::evidence::sequencer::{SequencerError, before_the_first, last_signed, refuse_rollback};
+use crate::evidence::storage::{DiskStorage, Storage};
+use crate::evidence::tiles::{self, Edge};
+use crate::evidence::tree::{Hash, TreeHead, leaf_hash};
+
+pub(super) fn open(directory: &Path, key: VerifierKey, beside: u64, limit: u64) -> Result<LogCopy, CopyError> {
+    let storage = DiskStorage::open(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => CopyError::Busy,
+        _ => error.into(),
+    })?;
+    open_in(Arc::new(storage), key, beside, limit)
+}
+
+pub(super) fn open_in(
+    storage: Arc<dyn Storage>,
+    key: VerifierKey,
+    beside: u64,
+    limit: u64,
+) -> Result<LogCopy, CopyError> {
+    match read_log_file(&*storage) {
+        Ok(found) if found == key => {}
+        Ok(found) => return Err(CopyError::OtherKey { found: found.to_string(), expected: key.to_string() }),
+        Err(LogFileError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => write_log_file(&*storage, &key)?,
+        Err(error) => return Err(error.into()),
+    }
+    recovery::remove_unfinished(&*storage)?;
+    refuse_rollback(&storage, &key)?;
+    let head = last_signed(&*storage, &key)?.map(|(head, _)| head);
+    let signed = match head {
+        Some(head) => tree(&storage, head)?,
+        None => before_the_first(&*storage)?,
+    };
+    let (tail, incarnation) = behind(&storage, signed.size())?;
+    if let Some(last) = segments(&*storage)?.pop() {
+        // A writer that was killed may have left its last batch in memory alone, and what comes now stands behind it.
+        storage.sync_file(&segment::path(last))?;
+    }
+    let used = beside + bytes(&*storage)?;
+    let synced = signed.size() + tail.len() as u64;
+    let segments = Segments { origin: key.name().to_string(), incarnation: incarnation + 1, current: None, synced };
+    let partial = signed.partial().map(|(tile, hashes)| (tile, hashes.len())).collect();
+    Ok(LogCopy { storage, key, segments, signed, tail, used, limit, partial: [partial, Vec::new()] })
+}
+
+/// Bytes of a copy's records.
+fn bytes(storage: &dyn Storage) -> io::Result<u64> {
+    Ok(storage.list(segment::DIRECTORY)?.iter().map(|item| item.bytes).sum())
+}
+
+pub(super) fn bytes_beside(directory: &Path, name: &str) -> io::Result<u64> {
+    let beside = DiskStorage::read_only(directory).list("")?;
+    let others = beside.iter().filter(|item| item.directory && item.name != name);
+    others.map(|item| bytes(&DiskStorage::read_only(&directory.join(&item.name)))).sum()
+}
+
+/// The tree of what was signed: from its tiles, or from the records again where a loss of power took some.
+fn tree(storage: &Arc<dyn Storage>, head: TreeHead) -> Result<Edge, CopyError> {
+    if let Some(edge) = Edge::load(&**storage, head.size)?.filter(|edge| edge.root() == head.root) {
+        return Ok(edge);
+    }
+    let mut edge = before_the_first(&**storage)?;
+    let mut reader = JournalReader::new(storage.clone(), edge.size());
+    while edge.size() < head.size {
+        match reader.next()? {
+            Next::Record(record) => {
+                edge.append(record.bytes, |tile, hashes| tiles::write_tile(&**storage, tile, hashes))?;
+            }
+            Next::CaughtUp { .. } => {
+                return Err(SequencerError::Rollback { records: edge.size(), signed: head.size }.into());
+            }
+            Next::Damaged { place, why } => return Err(CopyError::Damaged { place, why }),
+        }
+    }
+    if edge.root() != head.root {
+        return Err(SequencerError::Fork { size: head.size }.into());
+    }
+    for (tile, hashes) in edge.partial() {
+        tiles::write_tile(&**storage, tile, hashes)?;
+    }
+    Ok(edge)
+}
+
+/// Leaves of the records from `from` on, and the incarnation of the last segment. What is torn at the end is cut off.
+fn behind(storage: &Arc<dyn Storage>, from: u64) -> Result<(VecDeque<Hash>, u64), CopyError> {
+    let mut reader = JournalReader::new(storage.clone(), from);
+    let mut tail = VecDeque::new();
+    let end = loop {
+        match reader.next()? {
+            Next::Record(record) => tail.push_back(leaf_hash(record.bytes)),
+            Next::CaughtUp { torn } => break (torn > 0).then_some(None),
+            Next::Damaged { place, why } => break Some(Some((place, why))),
+        }
+    };
+    let incarnation = reader.header().map_or(0, |header| header.incarnation);
+    if let Some(damage) = end {
+        cut(storage, &reader, damage)?;
+    }
+    Ok((tail, incarnation))
+}
+
+fn cut(
+    storage: &Arc<dyn Storage>,
+    reader: &JournalReader,
+    damage: Option<(Place, &'static str)>,
+) -> Result<(), CopyError> {
+    let Some((path, offset)) = reader.unread() else {
+        return match damage {
+            Some((place, why)) => Err(CopyError::Damaged { place, why }),
+            None => Ok(()),
+        };
+    };
+    if let Some((place, why)) = damage {
+        let first = path.rsplit('/').next().and_then(segment::first_of_name);
+        let later = segments(&**storage)?.into_iter().any(|other| Some(other) > first);
+        let promised = segment::highest_mark(&remainder(&**storage, path, offset)?);
+        if later || promised.is_some_and(|synced| synced > place.seq) {
+            return Err(CopyError::Damaged { place, why });
+        }
+    }
+    // What is cut off was never said to be kept. A crash here leaves it, or not; the next opening does the same.
+    Ok(storage.truncate(path, offset)?)
+}
