@@ -3,6 +3,7 @@
 //! The one place that knows gateway and control plane both. It reads settings, starts parts, waits for signals and
 //! ends them in order; what the parts do is theirs.
 
+pub mod archived;
 pub mod control;
 pub mod dev;
 pub mod gateway;

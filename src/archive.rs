@@ -36,7 +36,11 @@ pub fn keep(
     Keeper::start(log, KeeperOptions { place, every, retention, stays }, clock).map(Some)
 }
 
-fn place(settings: &ArchiveSettings, name: &str) -> io::Result<Box<dyn Place>> {
+/// The archive of one log.
+///
+/// # Errors
+/// When it cannot be set up.
+pub fn place(settings: &ArchiveSettings, name: &str) -> io::Result<Box<dyn Place>> {
     Ok(match &settings.target {
         ArchiveTarget::Directory(root) => Box::new(DirectoryPlace::new(&root.join(name))?),
         ArchiveTarget::S3(bucket) => Box::new(s3::S3Place::new(bucket, name)?),

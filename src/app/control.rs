@@ -19,6 +19,7 @@ use super::signals::Signals;
 use super::{AppError, on_runtime};
 use crate::clock::SystemClock;
 use crate::control::authority::AuthorityKey;
+use crate::control::authorize::Caller;
 use crate::control::enrol::{self, Issuing, PersonSpec, Subject};
 use crate::control::record::PersonRole;
 use crate::control::{ControlPlane, Core};
@@ -75,7 +76,8 @@ async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolle
     if enrol.people.iter().any(|(name, _)| name.as_str() == "administrator") {
         return Err(AppError::Usage("the administrator is made in any case, and stays one".to_owned()));
     }
-    let standing = enrol.people.iter().map(|(name, names)| Ok((name, roles(names)?)));
+    let (gone, stay): (Vec<_>, Vec<_>) = enrol.people.iter().partition(|(_, names)| *names == [GONE]);
+    let standing = stay.into_iter().map(|(name, names)| Ok((name, roles(names)?)));
     let standing = standing.collect::<Result<Vec<_>, AppError>>()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let io = |path: &Path| AppError::io(format!("cannot use {}", path.display()));
@@ -100,6 +102,15 @@ async fn initialize(settings: &ControlSettings, enrol: &Enrol) -> Result<Enrolle
     let mut named = Vec::new();
     for (name, roles) in &standing {
         named.push(person(&core, name.as_str(), roles, &people).await);
+    }
+    for (name, _) in gone {
+        let file = people.join(name.as_str());
+        let removed = core.handle().forget_person(&Caller::System, name.clone()).await;
+        removed.map_err(AppError::part("people"))?;
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&file)(error)),
+            Ok(()) | Err(_) => {}
+        }
     }
     core.shutdown().await;
     Ok(Enrolled {
@@ -126,12 +137,19 @@ async fn register(
     Ok(made)
 }
 
+/// In place of a standing: whoever is named has left.
+const GONE: &str = "none";
+
 /// What a person may stand as, by its names.
 fn roles(names: &[String]) -> Result<Vec<PersonRole>, AppError> {
     let all = [PersonRole::Administrator, PersonRole::Security, PersonRole::Owner, PersonRole::Developer];
     let find = |name: &String| {
         let found = all.into_iter().find(|role| role.as_str() == name);
-        found.ok_or_else(|| AppError::Usage(format!("`{name}` is none of administrator, security, owner, developer")))
+        found.ok_or_else(|| {
+            AppError::Usage(format!(
+                "`{name}` is none of administrator, security, owner, developer; `none` alone removes them"
+            ))
+        })
     };
     names.iter().map(find).collect()
 }

@@ -27,7 +27,7 @@ pub(super) enum Control {
         #[arg(long = "gateway-host", value_name = "HOST", requires = "gateways")]
         gateway_names: Vec<String>,
         /// A person with what they may do by standing, administrator, security, owner or developer, and a token for them.
-        /// Named again, they stand as is said now; may be repeated
+        /// Named again, they stand as is said now, and with none they are removed; may be repeated
         #[arg(long = "person", value_name = "NAME=STANDING[,STANDING]", value_parser = person)]
         people: Vec<(OwnerName, Vec<String>)>,
         /// Register a gateway and make its certificate; may be repeated

@@ -7,7 +7,7 @@ use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Plan, Refused, checked_reason};
 use super::record::{Change, Digest, GatewayRecord, JoinToken, Meta, Person, Record, Standing};
 use crate::domain::Timestamp;
-use crate::domain::name::GatewayName;
+use crate::domain::name::{GatewayName, OwnerName};
 use crate::domain::scope::{MAX_SCOPE, Scope};
 
 /// People that can be recorded: each token presented is compared with all of theirs.
@@ -81,6 +81,15 @@ pub fn plan_person(model: &Model, person: Person) -> Result<Plan<()>, Refused> {
         return Err(Refused::TooMuch(format!("{MAX_PEOPLE} people are recorded already")));
     }
     Ok(put("person", before.cloned().map(Record::Person), Record::Person(person)))
+}
+
+/// Removes a person: their token and their sign-in are nobody's from then on. Where there is none it changes nothing.
+pub fn plan_forget_person(model: &Model, name: &OwnerName) -> Plan<()> {
+    let Some(kept) = model.people.get(name) else { return Plan::nothing(()) };
+    let before = Record::Person(kept.value.as_ref().clone());
+    let change = Change::Delete(before.clone());
+    let event = ChangeEvent::of("person.removed", Some(&before), &change, None);
+    Plan { changes: vec![change], events: vec![event], audience: Audience::Control, answer: () }
 }
 
 /// Records a gateway. The same again changes nothing.

@@ -195,6 +195,12 @@ impl People {
             return Err(Stranger::NotAnIdToken);
         }
         let claims = UnverifiedToken::parse(token)?;
+        // OpenID Connect Core 2: another party's would not be shown here; RFC 9068 2.2.3: what has a scope opens something.
+        let is_anothers =
+            claims.member("azp").is_some_and(|azp| azp.as_str() != verified.audiences.first().map(|it| &**it));
+        if is_anothers || ["scope", "scp"].iter().any(|claim| claims.member(claim).is_some()) {
+            return Err(Stranger::NotAnIdToken);
+        }
         let unnamed = Stranger::Unnamed(self.claim.as_str());
         let text = |name| claims.member(name).and_then(|value| value.as_str());
         let name = match self.claim {

@@ -199,6 +199,12 @@ fn a_bucket_gets_all_through_an_outage_and_a_kill_and_a_stranger_verifies_it() {
     verified(home, &bad, 8);
 }
 
+/// The files of a directory of an archive, its directories' left out.
+fn tiles_of(dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.is_file()).collect()
+}
+
 #[test]
 fn old_records_go_once_they_are_cosigned_and_archived_and_every_proof_stays() {
     let fleet = Fleet::start(Upstream::ok().address);
@@ -248,6 +254,18 @@ fn old_records_go_once_they_are_cosigned_and_archived_and_every_proof_stays() {
     gate.process.kill();
     let signing = home.join("edge/evidence.key").display().to_string();
     let by_hand = ["prune", &log_text, "--keep-size", "64KiB", "--signing-key", &signing];
+    // Not without a word about its archive, and not when what is archived is something else by now.
+    ask(&by_hand).exits(2);
+    let config = home.join("gateway.yaml").display().to_string();
+    let by_hand = [&by_hand[..], &["--config", &config]].concat();
+    let first = archive.join("tile/0/000");
+    let good = std::fs::read(&first).unwrap();
+    let tiles: Vec<PathBuf> = tiles_of(&archive.join("tile/0"));
+    tiles.iter().for_each(|tile| std::fs::rename(tile, tile.with_extension("away")).unwrap());
+    let kept = ask(&by_hand);
+    assert!(kept.code != 0 || kept.json().get("segments").is_none(), "{kept:?}");
+    tiles.iter().for_each(|tile| std::fs::rename(tile.with_extension("away"), tile).unwrap());
+    assert_eq!(std::fs::read(&first).unwrap(), good);
     assert_eq!(ask(&by_hand).exits(0).json()["policy"], "keep 64KiB");
     verified(home, &log, 0);
     // A segment more is a segment too many.

@@ -281,6 +281,9 @@ fn only_an_id_token_for_this_control_plane_alone_makes_somebody_a_person() {
     };
     refused(with(good(), "aud", "another".into()), "audience");
     refused(with(good(), "aud", json!(["portcullis", "another"])), "alone");
+    refused(with(good(), "azp", "another".into()), "alone");
+    refused(with(good(), "scope", "openid".into()), "alone");
+    assert!(me(&fleet, &key.sign(&with(good(), "azp", "portcullis".into()))).is_ok());
     refused(with(good(), "exp", (now() - 60).into()), "expired");
     refused(with(good(), "exp", (now() + 200_000).into()), "lifetime");
     refused(with(good(), "events", json!({ "http://schemas.openid.net/event/backchannel-logout": {} })), "type");

@@ -10,11 +10,13 @@ use super::super::Context;
 use super::super::failure::{Exit, Failure};
 use super::super::output::Human;
 use super::Log;
+use crate::app::archived::archive_of;
 use crate::clock::SystemClock;
 use crate::domain::Clock as _;
 use crate::domain::resource::Span;
 use crate::domain::size::Size;
 use crate::evidence::EvidenceLog;
+use crate::evidence::archive::recheck;
 use crate::evidence::checkpoint::EvidenceKey;
 use crate::evidence::journal::{JournalOptions, Writer};
 use crate::evidence::key::read_log_file;
@@ -30,6 +32,12 @@ pub(in super::super) struct Prune {
     /// Keep the youngest segments of together at most this size, for example 10GiB
     #[arg(long, value_name = "SIZE")]
     keep_size: Option<Size>,
+    /// The settings of whoever writes it: nothing goes before its copy in the archive that they name was read again
+    #[arg(long, value_name = "FILE", conflicts_with = "without_archive")]
+    config: Option<PathBuf>,
+    /// There is no archive, or nothing is to be left of what goes
+    #[arg(long, required_unless_present_any = ["config", "dry_run"])]
+    without_archive: bool,
     /// Only say what would go
     #[arg(long)]
     dry_run: bool,
@@ -63,7 +71,17 @@ impl Prune {
         let storage = self.log.storage(context)?;
         let policy = Policy { age: self.keep.map(Span::duration), bytes: self.keep_size.map(Size::as_bytes) };
         let now = SystemClock.now();
-        let archived = archived(&*storage)?;
+        let name = read_log_file(&*storage).map(|key| key.name().to_string());
+        let place = match (&self.config, &name) {
+            (Some(config), Ok(name)) => archive_of(config, name)?,
+            _ => None,
+        };
+        // What was never archived is not there, whatever the log says of it.
+        let archived = match (&place, self.without_archive) {
+            (Some(_), _) => Some(archived(&*storage)?.unwrap_or(0)),
+            (None, true) => None,
+            (None, false) => archived(&*storage)?,
+        };
         // How far it has come a control plane reads from its log.
         let is_control =
             read_log_file(&*storage).is_ok_and(|key| key.name().as_str().starts_with("portcullis/control/"));
@@ -84,7 +102,11 @@ impl Prune {
                 let (options, clock) = (JournalOptions::default(), Arc::new(SystemClock));
                 let (log, _) = EvidenceLog::open(&directory, origin, key, &writer, options, clock)
                     .map_err(|error| failed(&format_args!("{error}; does somebody write it?")))?;
-                log.prune(policy, bounds, now, |_| Ok(()))?
+                log.prune(policy, bounds, now, |plan| {
+                    let Some(place) = &place else { return Ok(()) };
+                    let read = recheck(&storage, &**place, plan.from, plan.before);
+                    read.map_err(|error| PruneError::Archive(error.to_string()))
+                })?
             }
             Some(_) | None => would_go,
         };

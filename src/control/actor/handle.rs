@@ -31,7 +31,7 @@ use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::halt::HaltScope;
 use crate::domain::identity::{Identity, IdentityState};
-use crate::domain::name::{AllotmentId, GatewayName, GrantId, IdentityName};
+use crate::domain::name::{AllotmentId, GatewayName, GrantId, IdentityName, OwnerName};
 use crate::domain::scope::Scope;
 use crate::evidence::checkpoint::Checkpoint;
 use crate::settings::control::TemplateSettings;
@@ -233,6 +233,14 @@ impl ControlHandle {
     /// As [`registry::plan_person`].
     pub async fn put_person(&self, caller: &Caller, person: Person) -> Result<Done<()>, Refused> {
         self.run(caller, "put_person", move |model, _, _| registry::plan_person(model, person)).await
+    }
+
+    /// Removes a person.
+    ///
+    /// # Errors
+    /// When the writer refuses.
+    pub async fn forget_person(&self, caller: &Caller, name: OwnerName) -> Result<Done<()>, Refused> {
+        self.run(caller, "forget_person", move |model, _, _| Ok(registry::plan_forget_person(model, &name))).await
     }
 
     /// Records a gateway, or changes it.

@@ -298,7 +298,7 @@ fn two_agents_of_one_person_are_one_person() {
 fn whoever_asks_never_approves_not_even_what_needs_nobody_by_now() {
     let (request, model) = made(&world(), &person("alice"), &ask(role("reader"), 4), 1000);
     let mut files = starter();
-    files[0].text = files[0].text.replace("duration(\"15m\")", "duration(\"4h\")");
+    files[0].text = files[0].text.replace(" duration(\"15m\")", " duration(\"4h\")");
     files[1].text = files[1].text.replace("duration: 5m", "duration: 4h");
     let plan = plan_publish(&model, &context(NOW), &files, None, "looser").unwrap();
     let model = carried_out(&model, &plan);

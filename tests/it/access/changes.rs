@@ -219,6 +219,25 @@ fn who_is_alone_is_told_what_to_do_and_does_it_where_the_control_plane_is() {
     assert!(told().contains("role.created"), "{}", told());
     // From now on there is somebody.
     let wide = wide.replace("extra", "another");
-    std::fs::write(fleet.home.path().join("wide.yaml"), wide).unwrap();
+    std::fs::write(fleet.home.path().join("wide.yaml"), &wide).unwrap();
     assert_eq!(fleet.json(&["apply", "-f", "wide.yaml"])["change"]["eligible"], json!(["carol"]));
+    // And who left is nobody any more: neither approver nor token.
+    let token = std::fs::read_to_string(fleet.home.path().join("control/people/carol")).unwrap();
+    assert_eq!(asks(&fleet, &token), 0);
+    fleet.control.signal(rustix::process::Signal::TERM);
+    let _ = fleet.control.ended();
+    let gone = ["-o", "json", "control", "init", "-c", "control.yaml", "--person", "carol=none"];
+    run(fleet.home.path(), &gone).exits(0);
+    assert!(!fleet.home.path().join("control/people/carol").exists());
+    fleet.restart_control();
+    assert_eq!(asks(&fleet, &token), 6);
+    let another = wide.replace("another", "third");
+    std::fs::write(fleet.home.path().join("wide.yaml"), another).unwrap();
+    fleet.cli(&["-o", "json", "apply", "-f", "wide.yaml"]).exits(2);
+}
+
+/// How it ends when somebody with this token lists requests.
+fn asks(fleet: &Fleet, token: &str) -> i32 {
+    let mut command = fleet.command(&["-o", "json", "request", "list"]);
+    crate::dev::Done::of(command.env("PORTCULLIS_TOKEN", token).output().unwrap()).code
 }

@@ -127,7 +127,7 @@ fn proposed(dev: &Dev) -> String {
 
 #[test]
 fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
-    let dev = Dev::start();
+    let mut dev = Dev::start();
     let identity = |name: &str, owner: &str| {
         format!(
             "kind: Identity\nname: {name}\nspec: {{ kind: agent, owner: {owner}, purpose: x, environment: test }}\n"
@@ -144,7 +144,11 @@ fn every_operation_answers_every_kind_of_caller_as_the_golden_file_says() {
     dev.json(&["policy", "publish", "--starter", "--reason", "to begin with"]);
     let mut table = format!("{:<42}", "");
     table.extend(CALLERS.iter().map(|caller| format!(" {caller:<15}")));
-    for (name, line) in OPERATIONS {
+    for (place, (name, line)) in OPERATIONS.iter().enumerate() {
+        // What each may ask for in a minute begins anew with the process.
+        if place > 0 && place.is_multiple_of(8) {
+            dev = dev.restart(&[]);
+        }
         write!(table, "\n{name:<42}").unwrap();
         for caller in CALLERS {
             let (request, grant) = prepared(&dev, line);

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::super::delegation;
 use super::super::super::record::Record;
+use super::super::super::replay::under;
 use super::*;
 use crate::domain::name::DelegationId;
 
@@ -99,9 +100,8 @@ fn security_that_answers_for_the_identity_is_not_brought_in_by_silence() {
     files[0].text =
         files[0].text.replace("when { context.owns_identity };", "when { context.duration < duration(\"0s\") };");
     files[0].text = files[0].text.replace("@id(\"change\")", "@id(\"change\")\n@escalate(\"2h standing:security\")");
-    files[1].text = files[1].text.split("  - name: the identity's owner does not").next().unwrap().to_owned();
     files[0].text = files[0].text.split("// Who answers for an identity has an interest").next().unwrap().to_owned();
-    let model = carried_out(&model, &plan_publish(&model, &context(NOW), &files, None, "looser").unwrap());
+    let model = under(&model, NOW, files).unwrap();
     let hers = Ask { identity: "hers".parse().unwrap(), ..ask(actions("deployments", &["prepare"]), 1) };
     let (request, model) = made(&model, &Caller::Identity("hers".parse().unwrap()), &hers, 1000);
     let model = quiet(&model, 120);
