@@ -2,7 +2,7 @@
 //!
 //! Planning only, over the model. It takes a person who proved lately who they are, an identity that may act and a resource
 //! that does not stand still; it waits for nobody. The grants are as any others. What is opened here stays open as a review
-//! until another person closes it ([`review`]): whoever lets that be overdue breaks no glass until it is done.
+//! until another person closes it (`review`): whoever lets that be overdue breaks no glass until it is done.
 
 mod review;
 mod who;

@@ -1,6 +1,6 @@
 //! Exceptions as those who answer for them see them: by age, and put off by somebody else's word.
 //!
-//! Planning only. What an exception is, and how a change waits for another person, is known in [`catalog`] and [`change`].
+//! Planning only. What an exception is, and how a change waits for another person, is known in `catalog` and `change`.
 
 use super::authorize::Caller;
 use super::catalog::{Diff, Document, Wanted};
