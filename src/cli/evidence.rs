@@ -2,6 +2,7 @@
 //!
 //! Reads directories, never a running program: what proves something must not need the one that is to be proven.
 
+mod access;
 mod check;
 mod explain;
 mod export;
@@ -72,6 +73,8 @@ pub(super) enum Evidence {
     Query(Ask),
     /// Tell the whole story of a call, a grant, a request or an approval, from who asked to what was done
     Explain(explain::Explain),
+    /// Who had access to a resource, since when, approved by whom, used how and removed when
+    Access(access::Access),
 }
 
 #[derive(Debug, Args)]
@@ -225,6 +228,7 @@ impl Evidence {
             }
             Self::Query(ask) => ask.run(context).await,
             Self::Explain(command) => command.run(context),
+            Self::Access(command) => command.run(context),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Reads the control plane's log and gateways' logs and knows nothing but them: what is told stands in a record, and each
 //! line says in which. It does not verify; whoever must know verifies the logs beside it.
 
+pub mod access;
 mod calls;
 mod effect;
 mod emergency;

@@ -33,8 +33,11 @@ scenarios! {
     s10_approval_enforcement_and_evidence_are_one = "10-one-control-plane.md";
     s13_an_exception_is_owned_ends_and_is_renewed_by_somebody_else = "13-exception.md";
     s14_a_subsidiary_has_other_approvers = "14-subsidiary.md";
+    s15_the_auditor_is_answered_from_the_evidence = "15-auditor.md";
+    s16_access_ends_with_the_incident_and_the_session_is_cut = "16-incident.md";
     s18_so_many_uses_and_never_one_more = "18-counted-uses.md";
     s19_one_migration_window_and_then_nothing = "19-migration.md";
+    s20_elevation_ends_with_the_change = "20-change.md";
     s24_two_agents_of_one_person_are_one = "24-separation.md";
 }
 

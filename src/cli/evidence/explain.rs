@@ -38,7 +38,7 @@ pub(in super::super) struct Explain {
 
 /// A log that was verified.
 #[derive(Serialize)]
-struct Proof {
+pub(super) struct Proof {
     log: String,
     /// Records under the signed checkpoint.
     size: u64,
@@ -90,11 +90,11 @@ impl Explain {
     }
 }
 
-fn log(path: &Path) -> Log {
+pub(super) fn log(path: &Path) -> Log {
     Log { name: path.display().to_string(), storage: Arc::new(DiskStorage::read_only(path)) }
 }
 
-fn proof(log: &Path) -> Result<Proof, Failure> {
+pub(super) fn proof(log: &Path) -> Result<Proof, Failure> {
     use base64::Engine as _;
     let report = verify::verify(log, &VerifyOptions::default())?;
     Ok(Proof {
@@ -118,6 +118,15 @@ fn write(story: &Story, logs: &[&Log], directory: &Path) -> Result<(), Failure> 
             .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", file.display())))?;
     }
     Ok(())
+}
+
+/// That a log was verified, in words.
+pub(super) fn proven(proof: &Proof) -> String {
+    let Proof { log, size, past_checkpoint, .. } = proof;
+    let pruned = proof.present_from.map_or_else(String::new, |from| {
+        format!("; what was recorded before record {from} was pruned and is not told here")
+    });
+    format!("verified: {log}: {size} records under its signed checkpoint, {past_checkpoint} after it{pruned}")
 }
 
 /// A record as a line names it, and whether it is proven.
@@ -151,13 +160,6 @@ fn shown(answer: &Answer) -> Human {
         rows: story.timeline.iter().map(row).collect(),
         empty: "",
     });
-    let proven = |proof: &Proof| {
-        let Proof { log, size, past_checkpoint, .. } = proof;
-        let pruned = proof.present_from.map_or_else(String::new, |from| {
-            format!("; what was recorded before record {from} was pruned and is not told here")
-        });
-        format!("verified: {log}: {size} records under its signed checkpoint, {past_checkpoint} after it{pruned}")
-    };
     parts.push(Human::Lines(answer.proofs.iter().map(proven).collect()));
     let unproven = story.timeline.iter().filter_map(|line| Some((line, line.unproven.as_ref()?)));
     parts.push(Human::Lines(unproven.map(|(line, why)| format!("not proven: {}: {why}", line.log)).collect()));

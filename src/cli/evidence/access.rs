@@ -1,0 +1,114 @@
+//! `portcullis evidence access`: who had access to a resource in a span of time, with the logs that tell it verified.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::super::Context;
+use super::super::failure::{Exit, Failure};
+use super::super::output::Human;
+use super::explain::{Proof, log, proof, proven};
+use super::{Log as LogOf, moment};
+use crate::domain::Timestamp;
+use crate::domain::name::ResourceName;
+use crate::evidence::explain::Log;
+use crate::evidence::explain::access::{Accesses, Held, Span, Used, access};
+
+#[derive(Debug, Args)]
+pub(in super::super) struct Access {
+    /// The resource
+    resource: ResourceName,
+    /// Access that was there at this moment or after it
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    from: Option<Timestamp>,
+    /// And that had begun before this one
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    to: Option<Timestamp>,
+    /// The control plane's log; that of the dev directory if not given
+    #[arg(long, value_name = "LOG")]
+    control_log: Option<PathBuf>,
+    /// A gateway's log; may be repeated; that of the dev directory's gateway if not given
+    #[arg(long, value_name = "LOG")]
+    gateway_log: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    resource: ResourceName,
+    #[serde(flatten)]
+    span: Span,
+    #[serde(flatten)]
+    accesses: Accesses,
+    proofs: Vec<Proof>,
+}
+
+impl Access {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from >= to
+        {
+            return Err(Failure::usage("--from is not before --to"));
+        }
+        let control = LogOf { directory: self.control_log, control: true }.directory(context)?;
+        let mut gateways = self.gateway_log;
+        if gateways.is_empty() {
+            gateways.push(LogOf { directory: None, control: false }.directory(context)?);
+        }
+        let proofs = std::iter::once(&control).chain(&gateways).map(|it| proof(it)).collect::<Result<Vec<_>, _>>()?;
+        let gateways: Vec<Log> = gateways.iter().map(|path| log(path)).collect();
+        let span = Span { from: self.from, to: self.to };
+        let accesses = access(&self.resource, span, &log(&control), &gateways)?;
+        let answer = Answer { resource: self.resource, span, accesses, proofs };
+        context.output.answer(&answer, || shown(&answer))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn second(at: Timestamp) -> String {
+    Timestamp::from_unix_seconds(at.unix_seconds()).to_string()
+}
+
+fn calls(used: &Used) -> String {
+    let last = used.last.map(|at| format!(", last {}", second(at))).unwrap_or_default();
+    let late = if used.late > 0 { format!(", {} LATE", used.late) } else { String::new() };
+    format!("{}{last}{late}", used.calls)
+}
+
+fn held(it: &Held) -> Vec<String> {
+    let end = match &it.ended {
+        None => "not ended".to_owned(),
+        Some(end) if end.how == "expired" => "expired".to_owned(),
+        Some(end) => {
+            let reason = end.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("{} {} by {}{reason}", end.how, second(end.at), end.by)
+        }
+    };
+    let approved = if it.approved_by.is_empty() { "nobody needed".to_owned() } else { it.approved_by.join(", ") };
+    let approved = if it.basis.starts_with("request") { approved } else { it.basis.clone() };
+    vec![
+        it.identity.clone(),
+        it.actions.join(","),
+        second(it.since),
+        second(it.until),
+        end,
+        it.requested_by.clone(),
+        approved,
+        calls(&it.used),
+        it.grant.to_string(),
+    ]
+}
+
+fn shown(answer: &Answer) -> Human {
+    let Accesses { grants, exceptions } = &answer.accesses;
+    let excepted = exceptions.iter().map(|it| vec![it.identity.clone(), it.exception.clone(), calls(&it.used)]);
+    Human::Parts(vec![
+        Human::Table {
+            headers: &["WHO", "ACTIONS", "SINCE", "UNTIL", "ENDED", "ASKED BY", "APPROVED BY", "CALLS", "GRANT"],
+            rows: grants.iter().map(held).collect(),
+            empty: "nobody had a grant",
+        },
+        Human::Table { headers: &["WHO", "BY EXCEPTION", "CALLS"], rows: excepted.collect(), empty: "" },
+        Human::Lines(answer.proofs.iter().map(proven).collect()),
+    ])
+}
