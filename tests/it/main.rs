@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod accessed;
 mod archive;
 mod attested;
 mod breakglass;
