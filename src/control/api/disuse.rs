@@ -112,8 +112,12 @@ async fn ask(shared: &Shared, grant: &Grant, gateway: GatewayStatus) -> LastUse 
     let Some(running) = lately.running else { return missing("it is of a version that cannot say".to_owned()) };
     let mut at = newest(&lately);
     let mut pages = 0;
-    // Not among the latest: the log is asked from its beginning, by its index.
-    let mut after = at.is_none().then_some(0);
+    // Not among the latest: the log is asked from its beginning, by its index. Of more of the latest than one answer holds the
+    // oldest came: the newest is behind them.
+    let mut after = match at {
+        None => Some(0),
+        Some(_) => (lately.reached < lately.size).then_some(lately.reached),
+    };
     while let Some(from) = after.filter(|_| pages < MAX_PAGES) {
         pages += 1;
         match answered(shared, grant, &gateway, (from > 0).then_some(from), 0).await {

@@ -91,7 +91,11 @@ pub fn words(subject: &Subject<'_>, stages: &[Stage], approvals: &[&Approval]) -
     let word = |(approval, voice): (&&Approval, usize)| {
         let of = match &approval.on_behalf_of {
             None => counts_for(subject, stages, &approval.by),
-            Some(from) => in_place_of(subject, stages, from, &approval.by).map(|(_, of)| of).unwrap_or_default(),
+            // By that delegation alone: one that ended is not made good by a later one.
+            Some(from) => in_place_of(subject, stages, from, &approval.by)
+                .filter(|(id, _)| approval.delegation == Some(*id))
+                .map(|(_, of)| of)
+                .unwrap_or_default(),
         };
         Word { voice, at: approval.at, of }
     };

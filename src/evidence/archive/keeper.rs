@@ -176,6 +176,9 @@ impl Job {
     fn prune_now(&self) -> Result<(), String> {
         let storage = &self.log.storage;
         let archived = self.place.as_ref().map(|(_, lag)| lag.archived());
+        // INVARIANT: nor does any that the copy on another machine, where there is to be one, is not known to have.
+        let kept = self.log.journal().remote().map(|copy| copy.kept);
+        let archived = [archived, kept].into_iter().flatten().min();
         let wall = self.clock.now();
         let may_go = |plan: &Plan| {
             let Some((place, _)) = &self.place else { return Ok(()) };

@@ -126,10 +126,6 @@ pub fn access(resource: &ResourceName, span: Span, control: &Log, gateways: &[Lo
             _ => {}
         }
     })?;
-    held.retain(|_, it| {
-        let over = it.ended.as_ref().map_or(it.until, |end| end.at.min(it.until));
-        span.to.is_none_or(|to| it.since < to) && span.from.is_none_or(|from| over > from)
-    });
     for it in held.values_mut() {
         if let Some(asked) = asked.get(&it.basis) {
             it.requested_by.clone_from(&asked.by);
@@ -144,6 +140,11 @@ pub fn access(resource: &ResourceName, span: Span, control: &Log, gateways: &[Lo
             used(intent, at, &mut held, &mut excepted);
         })?;
     }
+    // A call in the span is told of, also under a grant that was over before it began.
+    held.retain(|_, it| {
+        let over = it.ended.as_ref().map_or(it.until, |end| end.at.min(it.until));
+        it.used.calls > 0 || (span.to.is_none_or(|to| it.since < to) && span.from.is_none_or(|from| over > from))
+    });
     let mut grants: Vec<Held> = held.into_values().collect();
     grants.sort_by_key(|it| (it.since, it.grant));
     let exceptions = excepted.into_iter().map(|((exception, identity), used)| Excepted { identity, exception, used });
@@ -179,8 +180,10 @@ fn take(change: &Change<'_>, at: Timestamp, seq: u64, resource: &ResourceName, h
         _ => return,
     };
     let Some(it) = held.get_mut(&id) else { return };
-    // It is recorded that its time had come after gateways ended it by themselves.
-    let at = if how == "expired" { it.until } else { at };
+    // It is recorded that its time had come after gateways ended it by themselves; and a revocation may be recorded late.
+    let revoked = change.after.as_deref().and_then(|after| after.pointer("/grant/revoked/at")).and_then(Value::as_str);
+    let revoked = revoked.and_then(|text| Timestamp::parse_rfc3339(text).ok());
+    let at = if how == "expired" { it.until } else { revoked.unwrap_or(at) };
     let (by, reason) = (change.actor.to_string(), change.reason.as_deref().map(str::to_owned));
     it.ended = Some(End { how: how.to_owned(), at, by, reason });
 }
