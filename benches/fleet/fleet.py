@@ -84,7 +84,8 @@ class Fleet:
             time.sleep(0.1)
         return time.monotonic() - began
 
-    def add_gateways(self, jwks):
+    def add_gateways(self, jwks, scoped=False):
+        """Each stands before everything, or before one of the hundred routes."""
         self.ports, self.gateways = [], []
         for number in range(self.count):
             name, port = f"g{number}", free_port()
@@ -96,7 +97,8 @@ class Fleet:
                 "issuers": [{"issuer": "https://issuer.bench", "jwks_file": str(jwks)}],
                 "evidence": {"durability": "process"},
             }))
-            self.cli("fleet", "invite", name, "--out", str(self.home / f"{name}.json"))
+            scope = ["--route", f"bench{number % 100}"] if scoped else []
+            self.cli("fleet", "invite", name, *scope, "--out", str(self.home / f"{name}.json"))
             self.run("gateway", "join", "-c", f"{name}.yaml", "--invitation", f"{name}.json")
             self.gateways.append(self.spawn(name, "gateway", "run", "-c", f"{name}.yaml"))
             self.ports.append(port)

@@ -5,7 +5,7 @@
 //! revisions; what the objects in them mean is for the gateway.
 
 mod claim;
-mod follow;
+pub(super) mod follow;
 mod hello;
 mod renewal;
 
@@ -288,6 +288,7 @@ impl Session {
                         }
                     }
                     changed = head.changed() => changed.map_err(|_| Ended)?,
+                    () = self.quiet_over(&sent) => self.tell_nothing(&mut sent).await?,
                 }
             }
         };

@@ -2,6 +2,9 @@
 //!
 //! An acknowledgement is kept until a renewal that was sent after it on the same stream is answered: the control plane
 //! reads in order, so it has read the acknowledgement then. What is left of an earlier stream is sent again.
+//!
+//! To enforce a revision is to enforce all before it: of acknowledgements that wait beside each other and tell of nothing
+//! that ended, the latest goes.
 
 use std::collections::VecDeque;
 
@@ -25,8 +28,25 @@ struct Kept {
     /// Position of the first one in `queue`.
     first: u64,
     queue: VecDeque<v1::Applied>,
+    /// Position after the last one that went on the present stream.
+    sent: u64,
     /// The newest revision that was acknowledged.
     enforced: (u64, u64),
+}
+
+impl Kept {
+    /// The last one, if it waits to be sent and says no more than `next` does.
+    fn said_by(&mut self, next: &v1::Applied) -> Option<&mut v1::Applied> {
+        let end = self.first + u64::try_from(self.queue.len()).unwrap_or(u64::MAX);
+        let last = self.queue.back_mut().filter(|_| self.sent < end)?;
+        (last.epoch == next.epoch && is_plain(last) && is_plain(next)).then_some(last)
+    }
+}
+
+/// Whether it tells of no call that was cut and of no token that is left.
+fn is_plain(applied: &v1::Applied) -> bool {
+    let v1::Applied { cut, unlisted, residual, residual_unlisted, .. } = applied;
+    cut.is_empty() && residual.is_empty() && (*unlisted, *residual_unlisted) == (0, 0)
 }
 
 impl Outbox {
@@ -34,7 +54,10 @@ impl Outbox {
     pub(super) fn push(&self, applied: v1::Applied) {
         let mut kept = self.kept.lock();
         kept.enforced = (applied.epoch, applied.revision);
-        kept.queue.push_back(applied);
+        match kept.said_by(&applied) {
+            Some(last) => *last = applied,
+            None => kept.queue.push_back(applied),
+        }
         if kept.queue.len() > MAX_KEPT {
             kept.queue.pop_front();
             kept.first += 1;
@@ -56,7 +79,13 @@ impl Outbox {
         if kept.queue.is_empty() && revision > 0 {
             kept.queue.push_back(v1::Applied { epoch, revision, ..v1::Applied::default() });
         }
+        kept.sent = kept.first;
         kept.first
+    }
+
+    /// All before `position` went on the present stream.
+    pub(super) fn sent(&self, position: u64) {
+        self.kept.lock().sent = position;
     }
 
     /// The one at `position`, or the first one after it, and the next position.
@@ -81,12 +110,17 @@ mod tests {
     use super::*;
 
     fn applied(revision: u64) -> v1::Applied {
+        v1::Applied { cut: vec![v1::CutCall::default()], ..plain(revision) }
+    }
+
+    fn plain(revision: u64) -> v1::Applied {
         v1::Applied { epoch: 1, revision, ..v1::Applied::default() }
     }
 
     fn drain(outbox: &Outbox, mut position: u64) -> (Vec<u64>, u64) {
         let mut sent = Vec::new();
         while let Some((applied, next)) = outbox.at(position) {
+            outbox.sent(next);
             sent.push(applied.revision);
             position = next;
         }
@@ -112,6 +146,22 @@ mod tests {
         let (_, position) = drain(&outbox, outbox.begin());
         outbox.confirm(position);
         assert_eq!(drain(&outbox, outbox.begin()).0, [7]);
+    }
+
+    #[test]
+    fn the_latest_stands_for_those_that_wait_and_tell_of_nothing_that_ended() {
+        let outbox = Outbox::default();
+        let mut position = outbox.begin();
+        outbox.push(plain(1));
+        (_, position) = drain(&outbox, position);
+        // One that went is no more what it says.
+        for one in [plain(2), plain(3), applied(4), plain(5), plain(6), v1::Applied { epoch: 2, ..plain(1) }] {
+            outbox.push(one);
+        }
+        assert_eq!(drain(&outbox, position).0, [3, 4, 6, 1]);
+        assert_eq!(drain(&outbox, outbox.begin()).0, [1, 3, 4, 6, 1], "again on the next stream");
+        outbox.push(plain(2));
+        assert_eq!(outbox.enforced(), (1, 2));
     }
 
     #[test]

@@ -30,6 +30,9 @@ use v1::gateway_message::Message as Up;
 
 /// Messages between us and the transport. One more waits for the control plane to read.
 const MAX_IN_FLIGHT: usize = 64;
+/// Of these, left free by acknowledgements: there may be thousands after a pause, and a renewal waits behind none that is
+/// not on its way.
+const FOR_RENEWALS: usize = 16;
 /// Renewals whose answers may still come: see `authority`.
 const MAX_ASKED: usize = 8;
 
@@ -114,6 +117,8 @@ pub(super) struct Session<'f> {
     asked: VecDeque<Asked>,
     /// Position of the next acknowledgement to send.
     position: u64,
+    /// Whether acknowledgements wait for room.
+    is_behind: bool,
     /// What renewals of this stream show; `None` before the control plane welcomed us: nothing is said before.
     challenge: Option<Vec<u8>>,
     meter: Arc<Meter>,
@@ -148,6 +153,7 @@ impl<'f> Session<'f> {
             outbox,
             asked: VecDeque::new(),
             position: 0,
+            is_behind: false,
             challenge: None,
             meter: parts.meter.clone(),
             trust: parts.trust.clone(),
@@ -196,6 +202,7 @@ impl<'f> Session<'f> {
                 () = self.shown.read() => self.renew(&up)?,
                 () = meter.wanted() => self.ask_for_uses(&up)?,
                 () = self.outbox.changed.notified() => self.acknowledge(&up)?,
+                () = room(&up), if self.is_behind => self.acknowledge(&up)?,
             }
         }
     }
@@ -321,14 +328,17 @@ impl<'f> Session<'f> {
         if self.challenge.is_none() {
             return Ok(());
         }
+        // What finds no room goes when there is some. Nothing here may wait for a control plane that does not read.
+        self.is_behind = false;
         while let Some((applied, next)) = self.outbox.at(self.position) {
-            let signed = self.signed(StatementKind::Applied, &v1::Applied { log: self.origin(), ..applied })?;
-            match send(up, Up::Applied(signed)) {
-                Ok(()) => self.position = next,
-                // With the next renewal. Nothing here may wait for a control plane that does not read.
-                Err(Cause::Unread) => break,
-                Err(cause) => return Err(cause),
+            if up.capacity() <= FOR_RENEWALS {
+                self.is_behind = true;
+                break;
             }
+            let signed = self.signed(StatementKind::Applied, &v1::Applied { log: self.origin(), ..applied })?;
+            send(up, Up::Applied(signed))?;
+            self.outbox.sent(next);
+            self.position = next;
         }
         Ok(())
     }
@@ -350,6 +360,11 @@ async fn remembered(clock: &Arc<AuthorityClock>) -> bool {
             false
         }
     }
+}
+
+/// Until acknowledgements find room, or there is nobody to send to.
+async fn room(up: &mpsc::Sender<v1::GatewayMessage>) {
+    let _ = up.reserve_many(FOR_RENEWALS + 1).await;
 }
 
 fn send(up: &mpsc::Sender<v1::GatewayMessage>, message: Up) -> Result<(), Cause> {

@@ -1,5 +1,7 @@
 //! The stream end to end: a real control plane's end of it in the test, over mutual TLS.
 
+mod backlog;
+
 use std::path::Path;
 use std::time::Duration;
 

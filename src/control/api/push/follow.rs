@@ -2,6 +2,9 @@
 //!
 //! A gateway that stands before everything is sent the ring's deltas as they are. One of a narrower scope is sent its part
 //! of each: it hears of every revision, so that what it acknowledges means the same as another's word, and of nothing else.
+//! Revisions that concern it in nothing it hears of now and then: with many gateways they are most of what there is to say.
+
+use std::time::Duration;
 
 use super::super::super::encode;
 use super::super::super::ring::{self, Head, Next};
@@ -9,12 +12,30 @@ use super::super::super::scoped::{self, Step, View};
 use super::{Down, Ended, Session};
 use crate::wire::v1;
 
+/// How often a gateway is told of a revision that concerns it in nothing.
+pub(in super::super) const QUIET: Duration = Duration::from_millis(100);
+
 /// What a stream has sent.
 pub(super) struct Sent {
-    /// All that concerns the gateway up to this revision.
+    /// All that concerns the gateway up to this revision, and that it did.
     pub(super) cursor: u64,
     /// Of which part of the picture; `None`: of all.
     view: Option<View>,
+    /// When it was last told of a revision that concerns it in nothing, since boot.
+    told_nothing: Option<Duration>,
+    /// Whether there is one that it was not told of.
+    has_untold: bool,
+}
+
+impl Sent {
+    const fn new(cursor: u64, view: Option<View>) -> Self {
+        Self { cursor, view, told_nothing: None, has_untold: false }
+    }
+
+    /// How long what concerns it in nothing is not worth a word.
+    fn quiet_for(&self, now: Duration) -> Duration {
+        self.told_nothing.map_or(Duration::ZERO, |at| at.saturating_add(QUIET).saturating_sub(now))
+    }
 }
 
 impl Session {
@@ -26,7 +47,7 @@ impl Session {
         let is_whole = record.is_some_and(|kept| kept.value.scope.is_everything() && kept.revision <= holds);
         if holds > 0 && is_whole && self.shared.ring.after(holds) != Next::Behind {
             self.shared.fleet.told(&self.name, self.id, holds, None);
-            return Ok(Sent { cursor: holds, view: None });
+            return Ok(Sent::new(holds, None));
         }
         self.snapshot(if holds == 0 { "new" } else { "away" }).await
     }
@@ -49,7 +70,7 @@ impl Session {
         for part in parts {
             self.send(Down::Snapshot(part)).await?;
         }
-        Ok(Sent { cursor: head.revision, view })
+        Ok(Sent::new(head.revision, view))
     }
 
     /// Sends all that is after what was sent, in as few deltas as may be.
@@ -73,16 +94,41 @@ impl Session {
                 continue;
             };
             let (epoch, revision) = (model.epoch, model.revision);
-            if (epoch, revision) == (view.model().epoch, sent.cursor) {
+            if (epoch, revision) == (view.model().epoch, view.model().revision) {
                 return Ok(sent);
             }
             match view.step(model, self.shared.clock.now()) {
+                Step::Delta(changes) if changes.is_empty() => {
+                    sent.has_untold = true;
+                    if sent.quiet_for(self.shared.clock.since_boot()).is_zero() {
+                        self.tell_nothing(&mut sent).await?;
+                    }
+                }
                 Step::Delta(changes) => {
                     self.send(Down::Delta(v1::Delta { epoch, revision, changes })).await?;
                     sent.cursor = revision;
+                    sent.has_untold = false;
                 }
                 Step::Afresh => sent = self.snapshot("scope").await?,
             }
         }
+    }
+    /// Until the gateway is to be told of revisions that concern it in nothing; without any, without end.
+    pub(super) async fn quiet_over(&self, sent: &Sent) {
+        if !sent.has_untold {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(sent.quiet_for(self.shared.clock.since_boot())).await;
+    }
+
+    /// Tells of the revision that it has come to, which holds nothing for it.
+    pub(super) async fn tell_nothing(&self, sent: &mut Sent) -> Result<(), Ended> {
+        let Some(view) = &sent.view else { return Ok(()) };
+        let (epoch, revision) = (view.model().epoch, view.model().revision);
+        self.send(Down::Delta(v1::Delta { epoch, revision, changes: Vec::new() })).await?;
+        sent.cursor = revision;
+        sent.has_untold = false;
+        sent.told_nothing = Some(self.shared.clock.since_boot());
+        Ok(())
     }
 }

@@ -122,6 +122,37 @@ async fn a_gateway_is_told_of_its_scope_alone_and_follows_when_that_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_concerns_a_gateway_in_nothing_it_hears_of_now_and_then_and_of_the_last_for_certain() {
+    use crate::domain::Clock as _;
+    let bench = Bench::start().await;
+    ledger(&bench).await;
+    scope(&bench, "one", &["orders"], &[]).await;
+    let mut one = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
+    picture(&mut one).await;
+    let since_boot = || crate::clock::SystemClock.since_boot();
+    let (mut access, began) = (bench.access("admin").await, since_boot());
+    let mut last = 0;
+    for _ in 0..200 {
+        last = access.create_grant(ledger_request()).await.unwrap().into_inner().revision;
+    }
+    // The one that matters waits for nothing.
+    let orders = access.create_grant(grant_request()).await.unwrap().into_inner();
+    let mut deltas = 0_u128;
+    while one.revision < last {
+        one.next().await.unwrap();
+        deltas += 1;
+    }
+    let quiet = since_boot().saturating_sub(began).as_millis() / super::super::push::follow::QUIET.as_millis();
+    assert!(deltas <= quiet + 3, "{deltas} deltas in {quiet} times the quiet");
+    one.reach(orders.revision).await;
+    assert_eq!((one.changes, one.grants.len()), (2, 1), "the grant, and whose it is");
+    // And the last, though nothing comes after it.
+    access.create_grant(ledger_request()).await.unwrap();
+    let created = access.create_grant(ledger_request()).await.unwrap().into_inner();
+    one.reach(created.revision).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_asks_for_anothers_scope_gets_nothing() {
     let bench = Bench::start().await;
     ledger(&bench).await;
