@@ -124,7 +124,7 @@ class Fleet:
 def percentiles(values):
     values = sorted(values)
     at = lambda share: values[min(len(values) - 1, int(share * len(values)))]
-    return {"p50": at(0.5), "p99": at(0.99), "worst": values[-1]}
+    return {"p50": at(0.5), "p99": at(0.99), "p99.9": at(0.999), "worst": values[-1]}
 
 
 def issue(home, jwks):
