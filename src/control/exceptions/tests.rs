@@ -250,3 +250,60 @@ fn the_oldest_is_the_first() {
         carried_out(&model, &plan_apply(&model, &context(days(9)), &[document("Exception", "b", &spec)]).unwrap());
     assert_eq!(names(&model), ["b", "c", "a"]);
 }
+
+/// What waits when `author` applies all of it at once, and who could allow it.
+fn proposed(model: &Model, author: &str, documents: &[Document]) -> (Proposal, BTreeSet<String>) {
+    let caller = person(author);
+    let wanted = Wanted { reason: "because".to_owned(), ..Wanted::of(documents) };
+    let plan = change::plan_apply(model, &Context { caller: &caller, now: NOW }, &wanted, draw()).unwrap();
+    let after = carried_out(model, &plan);
+    let proposal = waiting(plan);
+    for (name, _) in PEOPLE {
+        let listed = proposal.eligible.iter().any(|it| it.as_str() == *name);
+        let digest = seen(&after, NOW, &proposal).digest;
+        let done =
+            plan_approve(&after, &Context { caller: &person(name), now: NOW }, proposal.id, &digest, None, draw());
+        assert_eq!(done.is_ok(), listed, "{name}: {done:?}");
+    }
+    let names = proposal.eligible.iter().map(ToString::to_string).collect();
+    (proposal, names)
+}
+
+fn agent(name: &str, owner: &str) -> Document {
+    let spec = format!(r#"{{"kind":"agent","owner":"{owner}","purpose":"p","environment":"test"}}"#);
+    document("Identity", name, &spec)
+}
+
+fn leave_of(owner: &str, identity: &str) -> Document {
+    let spec = leave("", days(1)).spec_json.replace("carol", owner).replace("releaser", identity);
+    document("Exception", "leave", &spec)
+}
+
+#[test]
+fn whoever_answers_for_the_identity_by_the_same_change_does_not_allow_its_exception() {
+    let model = world();
+    let names = |all: &[&str]| all.iter().map(|it| (*it).to_owned()).collect::<BTreeSet<_>>();
+    let group = |name: &str, members: &str| document("Group", name, &format!(r#"{{"members":[{members}]}}"#));
+    // Made by it: dave would answer for it.
+    let (_, all) = proposed(&model, "root", &[agent("fresh", "dave"), leave_of("bob", "fresh")]);
+    assert_eq!(all, names(&["alice", "carol"]));
+    // Handed on by it: alice answered for it before, and dave would then.
+    let (_, all) = proposed(&model, "root", &[agent("releaser", "dave"), leave_of("bob", "releaser")]);
+    assert_eq!(all, names(&["carol"]));
+    // By way of a group that it makes, or lets one into, however nested.
+    let (_, all) =
+        proposed(&model, "root", &[group("team", r#""dave""#), agent("fresh", "team"), leave_of("bob", "fresh")]);
+    assert_eq!(all, names(&["alice", "carol"]));
+    let documents = [group("inner", r#""dave""#), group("team", r#""bob""#), agent("ours", "team")];
+    let grouped = carried_out(&model, &plan_apply(&model, &context(NOW), &documents).unwrap());
+    let (_, all) = proposed(&grouped, "root", &[group("team", r#""carol""#), leave_of("alice", "ours")]);
+    assert_eq!(all, names(&["dave"]), "alice answers for the exception, and carol comes to answer for the identity");
+    let nested = document("Group", "team", r#"{"members":["bob"],"groups":["inner"]}"#);
+    let (_, all) = proposed(&grouped, "root", &[nested, leave_of("bob", "ours")]);
+    assert_eq!(all, names(&["alice", "carol"]));
+    // Of a group that owns the exception itself, and of whoever leaves one.
+    let (_, all) = proposed(&grouped, "root", &[group("team", r#""carol""#), leave_of("team", "releaser")]);
+    assert_eq!(all, names(&["dave"]));
+    let (_, all) = proposed(&grouped, "root", &[group("inner", r#""bob""#), leave_of("inner", "other")]);
+    assert_eq!(all, names(&["carol"]), "alice answers for it, and dave did for the exception's owner");
+}
