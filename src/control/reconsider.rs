@@ -61,7 +61,7 @@ pub(super) fn denied_by(model: &Model, now: Timestamp, set: &PolicySet, grant: &
     let together: BTreeSet<String> = analyse::together(model, &identity.value.spec.owner);
     let permissions = [permission];
     let subject = Subject::new(model, now, set, (&requester, &ask), &permissions, &together);
-    let subject = subject.begun(grant.window.starts);
+    let subject = subject.begun(grant.window.starts, grant.lineage.created);
     let why = match subject.asked(&analyse::actor_of(model, &requester)) {
         Err(error) => Some(error.to_string()),
         Ok(answer) if !answer.allows => {
