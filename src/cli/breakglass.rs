@@ -222,7 +222,7 @@ fn details(shown: &ShownBreakGlass, now: Timestamp) -> Human {
         ("ticket", ask.ticket.clone().unwrap_or_default()),
         ("policy", format!("version {}, by {}", it.policy, it.rules.join(", "))),
         ("findings", joined(it.findings.iter().map(|f| format!("{}: {}", f.code, f.text)).collect())),
-        ("concerns", joined(it.concerned.iter().map(ToString::to_string).collect())),
+        ("concerns", it.concerns()),
         ("grants", joined(it.grants.iter().map(ToString::to_string).collect())),
         ("review", review),
         ("who can", joined(it.reviewers.iter().map(ToString::to_string).collect())),
