@@ -131,6 +131,47 @@ fn a_delegate_answers_in_anothers_place_and_is_one_with_them() {
 }
 
 #[test]
+fn ones_own_word_counts_when_that_in_anothers_place_does_no_more() {
+    // Bob and mallory answer for the resource; mallory says yes in bob's place, and bob takes that back.
+    let documents = [
+        document("Group", "owners", r#"{"members":["bob","mallory"]}"#),
+        document("Resource", "api/orders", r#"{"owner":"owners","sensitivity":"high"}"#),
+    ];
+    let model = carried_out(&staged(), &plan_apply(&staged(), &context(NOW), &documents).unwrap());
+    let model = handed_on(&model, "bob", "mallory", 24, NOW);
+    let (request, model) = made(&model, &person("alice"), &ask(role("writer"), 1), 1000);
+    let model = carried_out(&model, &yes(&model, &request, "mallory", Some("bob"), 1).unwrap());
+    assert!(yes(&model, &request, "mallory", Some("bob"), 2).unwrap().is_empty(), "she has said it");
+    let id = model.delegations.all().next().unwrap().id;
+    let ended = delegation::plan_end(&model, &at(&person("bob"), after(2)), id, "back").unwrap();
+    let over = carried_out(&model, &ended);
+    let plan = yes(&over, &request, "mallory", None, 3).unwrap();
+    assert_eq!(operations(&plan), ["request.approved"], "her own word is recorded");
+    let given: Vec<bool> = plan.answer.approvals.iter().map(|it| it.on_behalf_of.is_some()).collect();
+    assert_eq!((given.as_slice(), plan.answer.turn().order), ([true, false].as_slice(), 2));
+    let over = carried_out(&over, &plan);
+    assert_eq!(yes(&over, &request, "carol", None, 4).unwrap().answer.state, State::Granted);
+}
+
+#[test]
+fn a_word_under_a_delegation_that_ended_is_not_made_good_by_a_later_one() {
+    let model = handed_on(&staged(), "bob", "mallory", 24, NOW);
+    let (request, model) = made(&model, &person("alice"), &ask(role("writer"), 1), 1000);
+    let model = carried_out(&model, &yes(&model, &request, "mallory", None, 1).unwrap());
+    let id = model.delegations.all().next().unwrap().id;
+    let ended = delegation::plan_end(&model, &at(&person("bob"), after(2)), id, "back").unwrap();
+    let again = handed_on(&carried_out(&model, &ended), "bob", "mallory", 24, after(3));
+    let refused = yes(&again, &request, "carol", None, 4).unwrap_err();
+    assert!(matches!(&refused, Refused::Conflict(why) if why.contains("first it takes 1 of owner:bob")), "{refused}");
+    // Said again, by the later one, it counts, and by that one alone.
+    let plan = yes(&again, &request, "mallory", None, 5).unwrap();
+    let used: BTreeSet<_> = plan.answer.approvals.iter().filter_map(|it| it.delegation).collect();
+    assert_eq!((used.len(), plan.answer.turn().order), (2, 2));
+    let model = carried_out(&again, &plan);
+    assert_eq!(yes(&model, &request, "carol", None, 6).unwrap().answer.state, State::Granted);
+}
+
+#[test]
 fn a_right_is_not_handed_on_twice_nor_used_for_what_either_asks_or_answers_for() {
     let (request, model) = made(&staged(), &person("alice"), &ask(role("writer"), 1), 1000);
     let chain = handed_on(&handed_on(&model, "bob", "mallory", 24, NOW), "mallory", "dave", 24, after(1));
