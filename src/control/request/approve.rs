@@ -98,7 +98,7 @@ pub fn plan_approve(
     match by_now.open {
         None => settle(model, context, Some((before, comment.as_deref())), request, &mut draw),
         Some(_) => {
-            request.turn = turn(&request.analysis.stages, &by_now);
+            request.turn = turn(before, &request.analysis.stages, &by_now, context.now);
             Ok(put("request.approved", Some(before), request, comment.as_deref()))
         }
     }
@@ -200,7 +200,7 @@ pub fn analysed(model: &Model, at: Timestamp, request: &Request) -> Result<Reque
     let eligible = approval::answering(&subject, &analysis.stages, &analysis.eligible);
     analysis.eligible = eligible;
     let mut now = Request { analysis, ..request.clone() };
-    now.turn = turn(&now.analysis.stages, &progressed(model, at, &now, &together)?);
+    now.turn = turn(request, &now.analysis.stages, &progressed(model, at, &now, &together)?, at);
     Ok(now)
 }
 
@@ -209,11 +209,11 @@ fn as_of(model: &Model, at: Timestamp, request: &Request) -> Result<Analysed, Re
     analyse(model, at, request.id, &request.requester, &request.ask, permissions)
 }
 
-/// Whose turn it is.
-fn turn(stages: &[Stage], progress: &Progress) -> Option<Turn> {
+/// Whose turn it is, where it was `before`'s.
+fn turn(before: &Request, stages: &[Stage], progress: &Progress, now: Timestamp) -> Option<Turn> {
     let answered = progress.answered.iter().filter_map(|place| stages.get(*place));
     let answered = answered.map(|stage| stage.approvers.clone()).collect();
-    progress.open.map(|order| Turn { order, since: progress.since, answered })
+    progress.open.map(|order| before.turn_by(stages, order, answered, now))
 }
 
 /// How far the approvals that are bound to the request's analysis, of people whose word counts now, have brought it.

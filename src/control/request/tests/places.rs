@@ -23,11 +23,11 @@ pub(super) fn staged() -> Model {
     carried_out(&world(), &plan)
 }
 
-fn after(minutes: u64) -> Timestamp {
+pub(super) fn after(minutes: u64) -> Timestamp {
     NOW.saturating_add(Duration::from_secs(minutes * 60))
 }
 
-fn handed_on(model: &Model, from: &str, to: &str, hours: u64, now: Timestamp) -> Model {
+pub(super) fn handed_on(model: &Model, from: &str, to: &str, hours: u64, now: Timestamp) -> Model {
     let from = person(from);
     let duration = Span::new(Duration::from_secs(hours * 3600));
     let draw = drawing(u128::from(now.unix_micros().unsigned_abs()) + model.delegations.len() as u128 * 1000);
@@ -35,11 +35,22 @@ fn handed_on(model: &Model, from: &str, to: &str, hours: u64, now: Timestamp) ->
     carried_out(model, &plan)
 }
 
-fn yes(model: &Model, request: &Request, who: &str, of: Option<&str>, minutes: u64) -> Result<Plan<Request>, Refused> {
+pub(super) fn yes(
+    model: &Model,
+    request: &Request,
+    who: &str,
+    of: Option<&str>,
+    minutes: u64,
+) -> Result<Plan<Request>, Refused> {
     let on_behalf_of = of.map(|name| name.parse().unwrap());
     let yes = Yes { digest: request.analysis.digest.clone(), on_behalf_of, comment: None };
     let from = 1_000_000 * u128::from(minutes + 1) + u128::from(who.as_bytes()[0]) * 1000;
     super::super::plan_approve(model, &at(&person(who), after(minutes)), request.id, &yes, drawing(from))
+}
+
+/// By a writer that has just begun.
+fn plan_silence(model: &Model, now: Timestamp) -> Plan<bool> {
+    super::super::plan_silence(model, now, &mut Judged::default())
 }
 
 fn quiet(model: &Model, minutes: u64) -> Model {
