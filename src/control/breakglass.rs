@@ -15,7 +15,7 @@ pub use review::{plan_close, plan_overdue, plan_prune, plan_review};
 use super::analyse;
 use super::approval::Subject;
 use super::authorize::Caller;
-use super::grant::{self, checked};
+use super::grant::{self, Checked, checked};
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused};
 use super::policy::{Answer, PolicySet};
@@ -64,21 +64,8 @@ pub fn plan_open(
     };
     let signed_in = proven(person, now, bounds.recent)?;
     few_enough(model, person, now)?;
-    let set = analyse::readable(analyse::in_force(model)?)?;
-    let most = Span::new(bounds.longest.min(set.longest_request().map_or(Duration::MAX, |it| it.duration())));
-    let is_said = !ask.duration.duration().is_zero();
-    let ask = Ask { starts: None, duration: if is_said { ask.duration } else { most }, ..ask.clone() };
-    let good = checked(model, now, &request::grant_request(&ask))?;
-    tickets::bound_of(model, &ask)?;
-    let ask = Ask { reason: good.reason.clone(), ..ask };
-    if good.permissions.len() > MAX_PERMISSIONS {
-        return Err(Refused::TooMuch(format!("it would open {} resources: name one", good.permissions.len())));
-    }
-    opened_already(model, person, &ask, &good.permissions, now)?;
-    nothing_halted(model, &good.permissions, signed_in)?;
     let who = Breaker { person, signed_in, at: now };
-    let (ask, answer, longest) = decided(model, set, who, &ask, &good.permissions, (most, is_said))?;
-    let good = checked(model, now, &request::grant_request(&ask))?;
+    let allowed = allowed(model, who, ask, bounds)?;
 
     let mut id = BreakGlassId::from_bits(draw());
     while model.broken.contains_key(&id) {
@@ -87,38 +74,89 @@ pub fn plan_open(
     let lineage = Lineage {
         created: now,
         created_by: person.name.clone(),
-        reason: ask.reason.clone(),
-        ticket: ask.ticket.clone(),
-        until: tickets::bound_of(model, &ask)?,
+        reason: allowed.ask.reason.clone(),
+        ticket: allowed.ask.ticket.clone(),
+        until: tickets::bound_of(model, &allowed.ask)?,
         origin: None,
         exception: None,
         break_glass: Some(id),
     };
-    let ends = good.window.ends;
-    let permissions = good.permissions.clone();
-    let asked = request::grant_request(&ask);
-    let grants = grant::issue(&asked, good.permissions, good.window, &lineage, || unused(model, &mut draw));
+    let (asked, permissions) = (request::grant_request(&allowed.ask), allowed.good.permissions.clone());
+    let grants = grant::issue(&asked, permissions, allowed.good.window, &lineage, || unused(model, &mut draw));
+    let opened = recorded(model, who, id, allowed, &grants.answer, bounds.review)?;
+    let reason = opened.ask.reason.clone();
+    let mut plan = put("breakglass.opened", None, opened, Some(&reason));
+    plan.changes.extend(grants.changes);
+    plan.events.extend(grants.events);
+    Ok(plan)
+}
+
+/// Who breaks glass, how they had proved who they are, and when.
+#[derive(Clone, Copy)]
+struct Breaker<'a> {
+    person: &'a Person,
+    signed_in: &'a SignedIn,
+    at: Timestamp,
+}
+
+/// What may be opened, and what policy says of it.
+struct Allowed {
+    ask: Ask,
+    good: Checked,
+    answer: Answer,
+    longest: Span,
+}
+
+/// What somebody opens, once nothing stands in its way.
+fn allowed(model: &Model, who: Breaker<'_>, ask: &Ask, bounds: &BreakGlassSettings) -> Result<Allowed, Refused> {
+    let set = analyse::readable(analyse::in_force(model)?)?;
+    let most = Span::new(bounds.longest.min(set.longest_request().map_or(Duration::MAX, |it| it.duration())));
+    let is_said = !ask.duration.duration().is_zero();
+    let ask = Ask { starts: None, duration: if is_said { ask.duration } else { most }, ..ask.clone() };
+    let good = checked(model, who.at, &request::grant_request(&ask))?;
+    tickets::bound_of(model, &ask)?;
+    let ask = Ask { reason: good.reason.clone(), ..ask };
+    if good.permissions.len() > MAX_PERMISSIONS {
+        return Err(Refused::TooMuch(format!("it would open {} resources: name one", good.permissions.len())));
+    }
+    opened_already(model, who.person, &ask, &good.permissions, who.at)?;
+    nothing_halted(model, &good.permissions, who.signed_in)?;
+    let (ask, answer, longest) = decided(model, set, who, &ask, &good.permissions, (most, is_said))?;
+    let good = checked(model, who.at, &request::grant_request(&ask))?;
+    Ok(Allowed { ask, good, answer, longest })
+}
+
+/// What is kept of it, with whoever can review it.
+fn recorded(
+    model: &Model,
+    who: Breaker<'_>,
+    id: BreakGlassId,
+    allowed: Allowed,
+    grants: &[Grant],
+    review: Duration,
+) -> Result<BreakGlass, Refused> {
+    let Allowed { ask, good: Checked { permissions, window, .. }, answer, longest } = allowed;
     let answering = who::answering(model, &ask.identity, &permissions);
-    let (concerned, concerned_besides) = who::concerned(model, &answering, &person.name);
+    let (concerned, concerned_besides) = who::concerned(model, &answering, &who.person.name);
     let opened = BreakGlass {
         id,
-        opener: person.name.clone(),
-        signed_in: signed_in.clone(),
+        opener: who.person.name.clone(),
+        signed_in: who.signed_in.clone(),
         identity_owner: who::identity_owner(model, &ask.identity)?,
         answering,
         concerned,
         concerned_besides,
         ask,
         permissions,
-        grants: grants.answer.iter().map(|grant| grant.id).collect(),
-        opened: now,
-        ends,
+        grants: grants.iter().map(|grant| grant.id).collect(),
+        opened: who.at,
+        ends: window.ends,
         closed: None,
         longest,
         policy: model.policy.as_ref().map_or(0, |policy| policy.record.version),
         rules: answer.rules.into_iter().collect(),
         findings: answer.findings,
-        due: ends.max(now.saturating_add(bounds.review)),
+        due: window.ends.max(who.at.saturating_add(review)),
         overdue_noted: false,
         reviewers: Vec::new(),
         review: None,
@@ -131,11 +169,7 @@ pub fn plan_open(
             opened.opener, opened.ask.identity
         )]));
     }
-    let reason = opened.ask.reason.clone();
-    let mut plan = put("breakglass.opened", None, opened, Some(&reason));
-    plan.changes.extend(grants.changes);
-    plan.events.extend(grants.events);
-    Ok(plan)
+    Ok(opened)
 }
 
 /// That somebody proved lately who they are. A token of this control plane's own does not say when, nor does a certificate.
@@ -226,14 +260,6 @@ fn nothing_halted(model: &Model, permissions: &[Permission], signed_in: &SignedI
         ))),
         None => Ok(()),
     }
-}
-
-/// Who breaks glass, how they had proved who they are, and when.
-#[derive(Clone, Copy)]
-struct Breaker<'a> {
-    person: &'a Person,
-    signed_in: &'a SignedIn,
-    at: Timestamp,
 }
 
 /// What policy says of it, for how long it then is, and the longest that it may be. What nobody said a duration for is as
