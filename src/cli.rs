@@ -19,6 +19,7 @@ mod fleet;
 mod gateway;
 mod grant;
 mod identity;
+mod limits;
 mod login;
 mod output;
 mod policy;

@@ -4,12 +4,11 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::Context;
 use super::failure::{Exit, Failure};
-use super::grant::{LimitArgs, shown_limits};
+use super::limits::{LimitArgs, shown_limits};
 use super::output::{Human, note};
 use super::time::{DEFAULT_WAIT, both, millis, relative};
 use crate::client::answers::{BreakGlassAnswer, ShownBreakGlass};
 use crate::clock::SystemClock;
-use crate::domain::grant::Limits;
 use crate::domain::name::{ActionName, BreakGlassId, IdentityName, ResourceName, RoleName};
 use crate::domain::resource::Span;
 use crate::domain::{Clock as _, Timestamp};
@@ -124,14 +123,13 @@ fn bytes(id: BreakGlassId) -> Vec<u8> {
 
 impl Open {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let limits = Limits::from(self.limits);
         let message = v1::OpenBreakGlassRequest {
             identity: self.identity.to_string(),
             role: self.role.map(String::from).unwrap_or_default(),
             resource: self.resource.map(String::from).unwrap_or_default(),
             actions: self.action.into_iter().map(String::from).collect(),
             duration_ms: self.duration.map_or(0, millis),
-            limits: (!limits.is_empty()).then(|| (&limits).into()),
+            limits: self.limits.message(),
             reason: self.reason,
             ticket: self.ticket,
             wait_ms: self.wait.map_or(0, millis),
@@ -222,7 +220,7 @@ fn details(shown: &ShownBreakGlass, now: Timestamp) -> Human {
         ("ticket", ask.ticket.clone().unwrap_or_default()),
         ("policy", format!("version {}, by {}", it.policy, it.rules.join(", "))),
         ("findings", joined(it.findings.iter().map(|f| format!("{}: {}", f.code, f.text)).collect())),
-        ("concerns", joined(it.concerned.iter().map(ToString::to_string).collect())),
+        ("concerns", it.concerns()),
         ("grants", joined(it.grants.iter().map(ToString::to_string).collect())),
         ("review", review),
         ("who can", joined(it.reviewers.iter().map(ToString::to_string).collect())),

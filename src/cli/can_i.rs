@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::failure::{Exit, Failure};
-use super::grant::pair;
+use super::limits::pair;
 use super::output::Human;
 use super::time::both;
 use crate::client::answers::CanIAnswer;

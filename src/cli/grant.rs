@@ -1,19 +1,20 @@
 //! `portcullis grant`: make, list, show, revoke and watch grants.
 
-use std::collections::BTreeMap;
+mod shown;
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
+use shown::{details, table};
 
 use super::failure::{Exit, Failure};
+use super::limits::{self, LimitArgs};
 use super::output::{Human, note};
-use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
+use super::time::{DEFAULT_WAIT, both, millis, moment};
 use super::{Context, receipt};
 use crate::client::GrantRecord;
-use crate::client::answers::{CreateAnswer, LastUse, RevokeAnswer, ShownGrant, SweepAnswer, outstanding};
+use crate::client::answers::{CreateAnswer, RevokeAnswer, ShownGrant, SweepAnswer, outstanding};
 use crate::clock::SystemClock;
-use crate::domain::grant::{Binding, Limits, MAX_USES, UsesPer};
-use crate::domain::name::{ActionName, GrantId, IdentityName, ParameterName, ResourceName, RoleName};
+use crate::domain::name::{ActionName, GrantId, IdentityName, ResourceName, RoleName};
 use crate::domain::resource::{Span, SpanError};
 use crate::domain::ticket::Ticket;
 use crate::domain::{Clock as _, Timestamp};
@@ -74,40 +75,6 @@ pub(super) struct Create {
     /// Answer when every connected gateway has it, or after this time
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = DEFAULT_WAIT)]
     wait: Option<Span>,
-}
-
-/// What narrows access, of a grant and of a request for one.
-#[derive(Debug, Args)]
-pub(super) struct LimitArgs {
-    /// Only calls with this parameter; repeated with one name: any of the values
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    parameter: Vec<(ParameterName, String)>,
-    /// Only calls from this network; may be repeated
-    #[arg(long, value_name = "CIDR")]
-    network: Vec<ipnet::IpNet>,
-    /// Only with this credential: certificate:THUMBPRINT, spiffe:ID or issuer:ISSUER
-    #[arg(long, value_name = "CREDENTIAL", value_parser = binding)]
-    bind: Option<Binding>,
-    /// Only so many calls in all, over all gateways
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_USES))]
-    uses: Option<u64>,
-    /// Only so many calls in each span of time, over all gateways: 100/1h
-    #[arg(long, value_name = "N/DURATION", value_parser = uses_per)]
-    uses_per: Option<UsesPer>,
-    /// It ends when no call was made under it for so long: 7d
-    #[arg(long, value_name = "DURATION")]
-    unused: Option<Span>,
-}
-
-impl From<LimitArgs> for Limits {
-    fn from(given: LimitArgs) -> Self {
-        let LimitArgs { parameter, network: networks, bind: binding, uses, uses_per, unused } = given;
-        let mut parameters: BTreeMap<ParameterName, Vec<String>> = BTreeMap::new();
-        for (name, value) in parameter {
-            parameters.entry(name).or_default().push(value);
-        }
-        Self { parameters, networks, binding, uses, uses_per, unused }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -183,31 +150,6 @@ impl std::str::FromStr for WaitOrId {
     }
 }
 
-/// For clap: `NAME=VALUE`.
-pub(super) fn pair(text: &str) -> Result<(ParameterName, String), String> {
-    let (name, value) = text.split_once('=').ok_or("not NAME=VALUE")?;
-    Ok((name.parse().map_err(|e| format!("{e}"))?, value.to_owned()))
-}
-
-/// For clap: `N/DURATION`.
-fn uses_per(text: &str) -> Result<UsesPer, String> {
-    let (uses, every) = text.split_once('/').ok_or("not N/DURATION, for example 100/1h")?;
-    let uses = uses.parse().ok().filter(|uses| (1..=MAX_USES).contains(uses));
-    let uses = uses.ok_or_else(|| format!("{MAX_USES} uses at most, and one at least"))?;
-    Ok(UsesPer { uses, every: every.parse().map_err(|e: SpanError| e.to_string())? })
-}
-
-fn binding(text: &str) -> Result<Binding, String> {
-    match text.split_once(':') {
-        Some(("certificate", thumbprint)) => thumbprint.parse().map(Binding::Certificate).map_err(|e| e.to_string()),
-        // `spiffe://…` is one too.
-        Some(("spiffe", id)) if id.starts_with("//") => text.parse().map(Binding::Spiffe).map_err(|e| e.to_string()),
-        Some(("spiffe", id)) => id.parse().map(Binding::Spiffe).map_err(|e| e.to_string()),
-        Some(("issuer", issuer)) if !issuer.is_empty() => Ok(Binding::Issuer(issuer.to_owned())),
-        _ => Err("not a credential: certificate:THUMBPRINT, spiffe:ID or issuer:ISSUER".into()),
-    }
-}
-
 #[derive(Serialize)]
 struct ListAnswer {
     grants: Vec<ShownGrant>,
@@ -235,7 +177,6 @@ impl Grant {
 
 impl Create {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let limits = Limits::from(self.limits);
         let request = v1::CreateGrantRequest {
             identity: self.identity.to_string(),
             role: self.role.map(String::from).unwrap_or_default(),
@@ -243,7 +184,7 @@ impl Create {
             actions: self.action.into_iter().map(String::from).collect(),
             starts_unix_us: self.starts.map_or(0, Timestamp::unix_micros),
             duration_ms: millis(self.duration),
-            limits: (!limits.is_empty()).then(|| (&limits).into()),
+            limits: self.limits.message(),
             reason: self.reason,
             ticket: self.ticket,
             wait_ms: self.wait.map_or(0, millis),
@@ -305,7 +246,7 @@ impl Renew {
             resource: resource.into(),
             actions: actions.into_iter().map(String::from).collect(),
             duration_ms: millis(self.duration),
-            limits: (!limits.is_empty()).then(|| (&limits).into()),
+            limits: limits::message(&limits),
             reason: self.reason.unwrap_or(lineage.reason),
             until: again(&lineage.until, lineage.ticket.as_deref()),
             ticket: self.ticket.or(lineage.ticket).unwrap_or_default(),
@@ -398,101 +339,4 @@ async fn watch(context: &Context, from: u64) -> Result<Exit, Failure> {
     }
     note("the control plane ended the watch");
     Err(Failure::new(Exit::Unavailable, "the control plane ended the watch"))
-}
-
-/// One line per grant.
-pub(super) fn table(grants: &[ShownGrant], now: Timestamp) -> Human {
-    let row = |shown: &ShownGrant| {
-        let grant = &shown.record.grant;
-        vec![
-            grant.id.to_string(),
-            grant.identity.to_string(),
-            grant.resource.to_string(),
-            grant.actions.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-            state(shown),
-            relative(grant.revoked.as_ref().map_or(grant.window.ends, |revoked| revoked.at), now),
-            grant.lineage.reason.clone(),
-        ]
-    };
-    Human::Table {
-        headers: &["ID", "IDENTITY", "RESOURCE", "ACTIONS", "STATE", "ENDS", "REASON"],
-        rows: grants.iter().map(row).collect(),
-        empty: "no grants",
-    }
-}
-
-fn state(shown: &ShownGrant) -> String {
-    use crate::domain::grant::GrantState;
-    match shown.state {
-        GrantState::Scheduled => "scheduled",
-        GrantState::Active => "active",
-        GrantState::Expired => "expired",
-        GrantState::Revoked => "revoked",
-    }
-    .to_owned()
-}
-
-/// Limits as people read them.
-pub(super) fn shown_limits(limits: &Limits) -> [(&'static str, String); 6] {
-    let parameters: Vec<String> =
-        limits.parameters.iter().map(|(name, values)| format!("{name}={}", values.join("|"))).collect();
-    let networks: Vec<String> = limits.networks.iter().map(ToString::to_string).collect();
-    let bound = match &limits.binding {
-        None => String::new(),
-        Some(Binding::Certificate(thumbprint)) => format!("certificate:{thumbprint}"),
-        Some(Binding::Spiffe(id)) => format!("spiffe:{id}"),
-        Some(Binding::Issuer(issuer)) => format!("issuer:{issuer}"),
-    };
-    [
-        ("parameters", parameters.join(", ")),
-        ("networks", networks.join(", ")),
-        ("bound to", bound),
-        ("uses", limits.uses.map(|uses| uses.to_string()).unwrap_or_default()),
-        ("uses per", limits.uses_per.map(|per| format!("{} in {}", per.uses, per.every)).unwrap_or_default()),
-        ("unused", limits.unused.map(|span| format!("ends when unused for {span}")).unwrap_or_default()),
-    ]
-}
-
-/// When the last call was made under a grant, and who could not say.
-fn last_use(it: &LastUse, now: Timestamp) -> String {
-    let at = match (it.running, it.at) {
-        (true, _) => "now: a call is running".to_owned(),
-        (false, Some(at)) => both(at, now),
-        (false, None) => "none is known of".to_owned(),
-    };
-    let missing: Vec<String> = it.missing.iter().map(|(gateway, why)| format!("{gateway}: {why}")).collect();
-    if missing.is_empty() { at } else { format!("{at} (not said by {})", missing.join("; ")) }
-}
-
-fn details(shown: &ShownGrant, now: Timestamp) -> Human {
-    let grant = &shown.record.grant;
-    let listed = |items: Vec<String>| items.join(", ");
-    let [parameters, networks, bound, uses, uses_per, unused] = shown_limits(&grant.limits);
-    let revoked = grant.revoked.as_ref().map(|r| format!("{} by {}: {}", both(r.at, now), r.by, r.reason));
-    Human::Details(vec![
-        ("id", grant.id.to_string()),
-        ("identity", grant.identity.to_string()),
-        ("resource", grant.resource.to_string()),
-        ("actions", listed(grant.actions.iter().map(ToString::to_string).collect())),
-        ("state", state(shown)),
-        ("starts", both(grant.window.starts, now)),
-        ("ends", both(grant.window.ends, now)),
-        parameters,
-        networks,
-        bound,
-        uses,
-        uses_per,
-        unused,
-        ("last use", shown.record.last_use.as_ref().map(|it| last_use(it, now)).unwrap_or_default()),
-        ("given out", shown.record.uses_given.map(|given| given.to_string()).unwrap_or_default()),
-        ("reason", grant.lineage.reason.clone()),
-        ("ticket", grant.lineage.ticket.clone().unwrap_or_default()),
-        ("until", listed(grant.lineage.until.iter().map(ToString::to_string).collect())),
-        ("request", grant.lineage.origin.as_ref().map(|origin| origin.request.to_string()).unwrap_or_default()),
-        ("break-glass", grant.lineage.break_glass.map(|id| id.to_string()).unwrap_or_default()),
-        ("policy", grant.lineage.origin.as_ref().map(|it| format!("version {}", it.policy)).unwrap_or_default()),
-        ("created", format!("{} by {}", both(grant.lineage.created, now), grant.lineage.created_by)),
-        ("revoked", revoked.unwrap_or_default()),
-        ("revision", shown.record.revision.to_string()),
-    ])
 }

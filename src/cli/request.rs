@@ -4,13 +4,12 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use super::Context;
 use super::failure::{Exit, Failure};
-use super::grant::{LimitArgs, shown_limits};
+use super::limits::{LimitArgs, shown_limits};
 use super::output::{Human, note};
 use super::time::{DEFAULT_WAIT, both, millis, moment, relative};
 use crate::client::Asked;
 use crate::client::answers::{RequestAnswer, RequestList};
 use crate::clock::SystemClock;
-use crate::domain::grant::Limits;
 use crate::domain::name::{ActionName, IdentityName, OwnerName, RequestId, ResourceName, RoleName};
 use crate::domain::request::{Request as Record, Stage, State, Verdict, in_words};
 use crate::domain::resource::Span;
@@ -160,7 +159,6 @@ fn bytes(id: RequestId) -> Vec<u8> {
 
 impl Create {
     async fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let limits = Limits::from(self.limits);
         let message = v1::CreateRequestRequest {
             identity: self.identity.to_string(),
             role: self.role.map(String::from).unwrap_or_default(),
@@ -168,7 +166,7 @@ impl Create {
             actions: self.action.into_iter().map(String::from).collect(),
             starts_unix_us: self.starts.map_or(0, Timestamp::unix_micros),
             duration_ms: millis(self.duration),
-            limits: (!limits.is_empty()).then(|| (&limits).into()),
+            limits: self.limits.message(),
             reason: self.reason,
             ticket: self.ticket,
             until: self.until.iter().map(ToString::to_string).collect(),

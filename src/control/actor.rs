@@ -97,6 +97,8 @@ pub(super) struct Actor {
     stale: bool,
     /// A writer before this one may have been interrupted between what belongs together.
     interrupted: bool,
+    /// Requests whose turn was worked out as things stand.
+    judged: request::Judged,
 }
 
 impl Actor {
@@ -135,7 +137,8 @@ impl Actor {
         let (sender, jobs) = mpsc::channel(MAX_QUEUE);
         let handle = ControlHandle::new(sender, shared.clone());
         let identifiers = Identifiers { last };
-        Ok((Self { shared, jobs, identifiers, now, stale: false, interrupted: true }, handle))
+        let judged = request::Judged::default();
+        Ok((Self { shared, jobs, identifiers, now, stale: false, interrupted: true, judged }, handle))
     }
 
     /// Works until every handle is gone or `stop` says so.
@@ -302,11 +305,10 @@ impl Actor {
             tracing::error!(%error, "the store cannot be read");
             return;
         }
-        let often: [fn(&Model, Timestamp) -> Plan<bool>; 14] = [
+        let often: [fn(&Model, Timestamp) -> Plan<bool>; 13] = [
             tickets::plan_owed,
             grant::plan_expiry,
             request::plan_expiry,
-            request::plan_silence,
             delegation::plan_ends,
             delegation::plan_prune,
             request::plan_prune,
@@ -321,28 +323,39 @@ impl Actor {
         let once: &[fn(&Model, Timestamp) -> Plan<bool>] =
             if self.interrupted { &[super::identity::plan_left] } else { &[] };
         for plan in often.iter().chain(once) {
-            loop {
-                let plan = plan(&self.shared.model.load(), self.now);
-                let more = plan.answer;
-                if plan.is_empty() {
-                    break;
-                }
-                let mut group = Group::new(&self.shared);
-                let planned = planned(plan, &Caller::System, self.now, &mut self.identifiers, Box::new(|_| {}));
-                if group.add(&self.shared, planned).is_err() {
-                    break;
-                }
-                // What cannot be written is not in it, and would not be the next time either.
-                let nothing = group.is_empty();
-                if self.commit(group).await == Committed::No {
-                    return;
-                }
-                if nothing || !more {
-                    break;
-                }
+            if self.tidied(|model, now, _| plan(model, now)).await == Committed::No {
+                return;
             }
         }
+        // After delegations ended: what was said by one of them counts no more.
+        if self.tidied(request::plan_silence).await == Committed::No {
+            return;
+        }
         self.interrupted = false;
+    }
+
+    /// Carries out a plan for as long as there is more of it.
+    async fn tidied(&mut self, plan: impl Fn(&Model, Timestamp, &mut request::Judged) -> Plan<bool>) -> Committed {
+        loop {
+            let plan = plan(&self.shared.model.load(), self.now, &mut self.judged);
+            let more = plan.answer;
+            if plan.is_empty() {
+                return Committed::Yes;
+            }
+            let mut group = Group::new(&self.shared);
+            let planned = planned(plan, &Caller::System, self.now, &mut self.identifiers, Box::new(|_| {}));
+            if group.add(&self.shared, planned).is_err() {
+                return Committed::Yes;
+            }
+            // What cannot be written is not in it, and would not be the next time either.
+            let nothing = group.is_empty();
+            if self.commit(group).await == Committed::No {
+                return Committed::No;
+            }
+            if nothing || !more {
+                return Committed::Yes;
+            }
+        }
     }
 }
 

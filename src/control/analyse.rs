@@ -225,7 +225,7 @@ pub(super) fn actor_of(model: &Model, requester: &Requester) -> Actor {
 
 /// Every owner that somebody who answers for `owner` answers for too: two agents of one person are one person, whether they
 /// own them, a group that they are in does, however nested, or an owner that they speak for.
-fn of_one_person(model: &Model, owner: &OwnerName) -> BTreeSet<OwnerName> {
+pub(super) fn of_one_person(model: &Model, owner: &OwnerName) -> BTreeSet<OwnerName> {
     let mut people = model.members_of(owner);
     people.insert(owner.clone());
     let mut groups = model.within(owner);

@@ -2,6 +2,7 @@
 //!
 //! Pure. Nobody approves what they asked for, and nobody counts for two: every place of every stage is another person's.
 
+mod leave;
 mod progress;
 mod rights;
 
@@ -35,7 +36,8 @@ pub struct Subject<'a> {
     now: Timestamp,
     /// When access begins, or began.
     begins: Timestamp,
-    is_live: bool,
+    /// When access that lives was given.
+    given: Option<Timestamp>,
     lead: Span,
     set: &'a PolicySet,
     requester: &'a Requester,
@@ -65,7 +67,7 @@ impl<'a> Subject<'a> {
             model,
             now,
             begins: now.saturating_add(lead.duration()),
-            is_live: false,
+            given: None,
             lead,
             set,
             requester,
@@ -82,11 +84,11 @@ impl<'a> Subject<'a> {
         Self { escalated, ..self }
     }
 
-    /// The same of access that began already: what others of the same owner have since been given by leave takes nothing
-    /// from it.
+    /// The same of access that was given already, and when: what others of the same owner have since been given by leave
+    /// takes nothing from it.
     #[must_use]
-    pub fn begun(self, begins: Timestamp) -> Self {
-        Self { begins, is_live: true, ..self }
+    pub fn begun(self, begins: Timestamp, given: Timestamp) -> Self {
+        Self { begins, given: Some(given), ..self }
     }
 
     /// Whose access it would be.
@@ -122,49 +124,37 @@ impl<'a> Subject<'a> {
         permission: &Permission,
         proof: Option<Proof<'_>>,
     ) -> Result<Answer, Refused> {
-        let exceptions = self.exceptions();
-        let left: BTreeSet<String> = exceptions.keys().map(|rule| (*rule).to_owned()).collect();
-        let answer = self.set.ask(&Question {
-            step,
-            actor,
-            identity: (&self.ask.identity, self.identity()?),
-            resource: self.resource(permission)?,
-            actions: &permission.actions,
-            roles: &self.roles,
-            duration: self.ask.duration,
-            ticket: self.ask.ticket.as_deref(),
-            lead: self.lead,
-            counted: self.ask.limits.is_counted(),
-            together: self.together,
-            left: &left,
-            proof,
-        });
-        Ok(self.bounded(answer, &exceptions))
-    }
-
-    /// Live exceptions of the identity from rules that part duties, by rule: of several the one that lasts longest.
-    fn exceptions(&self) -> BTreeMap<&'a str, &'a Exception> {
-        let mut found: BTreeMap<&str, &Exception> = BTreeMap::new();
-        let all = self.model.exceptions.values().map(|kept| kept.value.as_ref());
-        let owner = |name: &IdentityName| self.model.identities.get(name).map(|kept| &kept.value.spec.owner);
-        let of_owner = |name: &IdentityName| self.is_live && owner(name) == owner(&self.ask.identity);
-        let bears = |name: &IdentityName| *name == self.ask.identity || of_owner(name);
-        for it in all.filter(|it| it.is_live(self.now) && it.spec.identity.as_ref().is_some_and(bears)) {
-            let Some(rule) = it.spec.policy_rule.as_deref() else { continue };
-            let longest = found.entry(rule).or_insert(it);
-            if longest.spec.expires < it.spec.expires {
-                *longest = it;
+        let question = |together: &BTreeSet<String>, left: &BTreeSet<String>| {
+            Ok::<Answer, Refused>(self.set.ask(&Question {
+                step,
+                actor,
+                identity: (&self.ask.identity, self.identity()?),
+                resource: self.resource(permission)?,
+                actions: &permission.actions,
+                roles: &self.roles,
+                duration: self.ask.duration,
+                ticket: self.ask.ticket.as_deref(),
+                lead: self.lead,
+                counted: self.ask.limits.is_counted(),
+                together,
+                left,
+                proof,
+            }))
+        };
+        let own = leave::own(self);
+        let mut left: BTreeSet<String> = own.keys().map(|rule| (*rule).to_owned()).collect();
+        for (rule, without) in leave::of_others(self) {
+            // Without what they were given by leave it would not forbid this: it is not for this that it does.
+            if !left.contains(rule) && !question(&without, &left)?.rules.contains(rule) {
+                left.insert(rule.to_owned());
             }
         }
-        found
+        Ok(self.bounded(question(self.together, &left)?, &own))
     }
 
     /// What is given by leave is told to whoever approves, and lasts no longer than the leave.
     fn bounded(&self, mut answer: Answer, exceptions: &BTreeMap<&str, &Exception>) -> Answer {
         for (rule, it) in answer.left.iter().filter_map(|rule| exceptions.get(rule.as_str()).map(|it| (rule, it))) {
-            if it.spec.identity.as_ref() != Some(&self.ask.identity) {
-                continue;
-            }
             let (name, owner, expires) = (&it.name, &it.spec.owner, it.spec.expires);
             let text =
                 format!("the rule {rule} forbids it, and exception {name} of {owner} is leave from it until {expires}");

@@ -15,7 +15,7 @@ pub use review::{plan_close, plan_overdue, plan_prune, plan_review};
 use super::analyse;
 use super::approval::Subject;
 use super::authorize::Caller;
-use super::grant::{self, checked};
+use super::grant::{self, Checked, checked};
 use super::model::Model;
 use super::plan::{ChangeEvent, Context, Plan, Refused};
 use super::policy::{Answer, PolicySet};
@@ -64,20 +64,8 @@ pub fn plan_open(
     };
     let signed_in = proven(person, now, bounds.recent)?;
     few_enough(model, person, now)?;
-    let set = analyse::readable(analyse::in_force(model)?)?;
-    let most = Span::new(bounds.longest.min(set.longest_request().map_or(Duration::MAX, |it| it.duration())));
-    let is_said = !ask.duration.duration().is_zero();
-    let ask = Ask { starts: None, duration: if is_said { ask.duration } else { most }, ..ask.clone() };
-    let good = checked(model, now, &request::grant_request(&ask))?;
-    tickets::bound_of(model, &ask)?;
-    let ask = Ask { reason: good.reason.clone(), ..ask };
-    if good.permissions.len() > MAX_PERMISSIONS {
-        return Err(Refused::TooMuch(format!("it would open {} resources: name one", good.permissions.len())));
-    }
-    opened_already(model, person, &ask, &good.permissions, now)?;
-    nothing_halted(model, &good.permissions, signed_in)?;
-    let (ask, answer, longest) = decided(model, set, now, person, signed_in, &ask, &good.permissions, (most, is_said))?;
-    let good = checked(model, now, &request::grant_request(&ask))?;
+    let who = Breaker { person, signed_in, at: now };
+    let allowed = allowed(model, who, ask, bounds)?;
 
     let mut id = BreakGlassId::from_bits(draw());
     while model.broken.contains_key(&id) {
@@ -86,34 +74,89 @@ pub fn plan_open(
     let lineage = Lineage {
         created: now,
         created_by: person.name.clone(),
-        reason: ask.reason.clone(),
-        ticket: ask.ticket.clone(),
-        until: tickets::bound_of(model, &ask)?,
+        reason: allowed.ask.reason.clone(),
+        ticket: allowed.ask.ticket.clone(),
+        until: tickets::bound_of(model, &allowed.ask)?,
         origin: None,
         exception: None,
         break_glass: Some(id),
     };
-    let ends = good.window.ends;
-    let permissions = good.permissions.clone();
-    let asked = request::grant_request(&ask);
-    let grants = grant::issue(&asked, good.permissions, good.window, &lineage, || unused(model, &mut draw));
+    let (asked, permissions) = (request::grant_request(&allowed.ask), allowed.good.permissions.clone());
+    let grants = grant::issue(&asked, permissions, allowed.good.window, &lineage, || unused(model, &mut draw));
+    let opened = recorded(model, who, id, allowed, &grants.answer, bounds.review)?;
+    let reason = opened.ask.reason.clone();
+    let mut plan = put("breakglass.opened", None, opened, Some(&reason));
+    plan.changes.extend(grants.changes);
+    plan.events.extend(grants.events);
+    Ok(plan)
+}
+
+/// Who breaks glass, how they had proved who they are, and when.
+#[derive(Clone, Copy)]
+struct Breaker<'a> {
+    person: &'a Person,
+    signed_in: &'a SignedIn,
+    at: Timestamp,
+}
+
+/// What may be opened, and what policy says of it.
+struct Allowed {
+    ask: Ask,
+    good: Checked,
+    answer: Answer,
+    longest: Span,
+}
+
+/// What somebody opens, once nothing stands in its way.
+fn allowed(model: &Model, who: Breaker<'_>, ask: &Ask, bounds: &BreakGlassSettings) -> Result<Allowed, Refused> {
+    let set = analyse::readable(analyse::in_force(model)?)?;
+    let most = Span::new(bounds.longest.min(set.longest_request().map_or(Duration::MAX, |it| it.duration())));
+    let is_said = !ask.duration.duration().is_zero();
+    let ask = Ask { starts: None, duration: if is_said { ask.duration } else { most }, ..ask.clone() };
+    let good = checked(model, who.at, &request::grant_request(&ask))?;
+    tickets::bound_of(model, &ask)?;
+    let ask = Ask { reason: good.reason.clone(), ..ask };
+    if good.permissions.len() > MAX_PERMISSIONS {
+        return Err(Refused::TooMuch(format!("it would open {} resources: name one", good.permissions.len())));
+    }
+    opened_already(model, who.person, &ask, &good.permissions, who.at)?;
+    nothing_halted(model, &good.permissions, who.signed_in)?;
+    let (ask, answer, longest) = decided(model, set, who, &ask, &good.permissions, (most, is_said))?;
+    let good = checked(model, who.at, &request::grant_request(&ask))?;
+    Ok(Allowed { ask, good, answer, longest })
+}
+
+/// What is kept of it, with whoever can review it.
+fn recorded(
+    model: &Model,
+    who: Breaker<'_>,
+    id: BreakGlassId,
+    allowed: Allowed,
+    grants: &[Grant],
+    review: Duration,
+) -> Result<BreakGlass, Refused> {
+    let Allowed { ask, good: Checked { permissions, window, .. }, answer, longest } = allowed;
+    let answering = who::answering(model, &ask.identity, &permissions);
+    let (concerned, concerned_besides) = who::concerned(model, &answering, &who.person.name);
     let opened = BreakGlass {
         id,
-        opener: person.name.clone(),
-        signed_in: signed_in.clone(),
+        opener: who.person.name.clone(),
+        signed_in: who.signed_in.clone(),
         identity_owner: who::identity_owner(model, &ask.identity)?,
-        concerned: who::concerned(model, &ask.identity, &permissions, &person.name),
+        answering,
+        concerned,
+        concerned_besides,
         ask,
         permissions,
-        grants: grants.answer.iter().map(|grant| grant.id).collect(),
-        opened: now,
-        ends,
+        grants: grants.iter().map(|grant| grant.id).collect(),
+        opened: who.at,
+        ends: window.ends,
         closed: None,
         longest,
         policy: model.policy.as_ref().map_or(0, |policy| policy.record.version),
         rules: answer.rules.into_iter().collect(),
         findings: answer.findings,
-        due: ends.max(now.saturating_add(bounds.review)),
+        due: window.ends.max(who.at.saturating_add(review)),
         overdue_noted: false,
         reviewers: Vec::new(),
         review: None,
@@ -126,11 +169,7 @@ pub fn plan_open(
             opened.opener, opened.ask.identity
         )]));
     }
-    let reason = opened.ask.reason.clone();
-    let mut plan = put("breakglass.opened", None, opened, Some(&reason));
-    plan.changes.extend(grants.changes);
-    plan.events.extend(grants.events);
-    Ok(plan)
+    Ok(opened)
 }
 
 /// That somebody proved lately who they are. A token of this control plane's own does not say when, nor does a certificate.
@@ -225,27 +264,24 @@ fn nothing_halted(model: &Model, permissions: &[Permission], signed_in: &SignedI
 
 /// What policy says of it, for how long it then is, and the longest that it may be. What nobody said a duration for is as
 /// long as it may be.
-#[expect(clippy::too_many_arguments, reason = "all of it is what policy is asked about")]
 fn decided(
     model: &Model,
     set: &PolicySet,
-    now: Timestamp,
-    person: &Person,
-    signed_in: &SignedIn,
+    who: Breaker<'_>,
     ask: &Ask,
     permissions: &[Permission],
     (most, is_said): (Span, bool),
 ) -> Result<(Ask, Answer, Span), Refused> {
-    let answer = asked(model, set, now, person, signed_in, ask, permissions)?;
+    let answer = asked(model, set, who, ask, permissions, None)?;
     let longest = answer.longest.map_or(most, |longest| longest.min(most));
     let ask = Ask { duration: if is_said { ask.duration } else { longest }, ..ask.clone() };
-    let answer = if is_said { answer } else { asked(model, set, now, person, signed_in, &ask, permissions)? };
+    let answer = if is_said { answer } else { asked(model, set, who, &ask, permissions, None)? };
     if !answer.allows {
         let told: Vec<&str> =
             answer.findings.iter().filter(|it| it.code != "sensitive").map(|finding| finding.text.as_str()).collect();
         return Err(Refused::Denied(format!(
             "policy does not let {} break glass for it: {}",
-            person.name,
+            who.person.name,
             told.join("; ")
         )));
     }
@@ -258,32 +294,39 @@ fn decided(
     Ok((ask, answer, longest))
 }
 
+/// What policy says of it; of access that lives, by what is true at `live`: now, and when it was given.
 fn asked(
     model: &Model,
     set: &PolicySet,
-    now: Timestamp,
-    person: &Person,
-    signed_in: &SignedIn,
+    who: Breaker<'_>,
     ask: &Ask,
     permissions: &[Permission],
+    live: Option<(Timestamp, Timestamp)>,
 ) -> Result<Answer, Refused> {
-    let requester = Requester::Person(person.name.clone());
+    let requester = Requester::Person(who.person.name.clone());
     let mut together = analyse::together(model, &who::identity_owner(model, &ask.identity)?);
     together.extend(permissions.iter().flat_map(analyse::spelled));
+    let now = live.map_or(who.at, |(now, _)| now);
     let subject = Subject::new(model, now, set, (&requester, ask), permissions, &together);
-    subject.emergency(&analyse::actor_of(model, &requester), signed_in, now)
+    let subject = match live {
+        Some((_, given)) => subject.begun(who.at, given),
+        None => subject,
+    };
+    subject.emergency(&analyse::actor_of(model, &requester), who.signed_in, who.at)
 }
 
 /// Why the policy in force would not let a live grant of a break-glass be any more. `None`: it would, or nothing is known.
-pub(super) fn denied_by(model: &Model, set: &PolicySet, grant: &Grant) -> Option<String> {
-    let opened = model.broken.get(&grant.lineage.break_glass?)?.value.clone();
+pub(super) fn denied_by(model: &Model, now: Timestamp, set: &PolicySet, grant: &Grant) -> Option<String> {
+    let opened = &model.broken.get(&grant.lineage.break_glass?)?.value;
     let person = match model.people.get(&opened.opener) {
         Some(kept) => kept.value.as_ref().clone(),
         None => super::sign_in::developer(&opened.opener),
     };
     let permission = [Permission { resource: grant.resource.clone(), actions: grant.actions.clone() }];
-    // As it was when it was opened: time alone takes nothing from it.
-    match asked(model, set, opened.opened, &person, &opened.signed_in, &opened.ask, &permission) {
+    // Whoever opened it had proved who they are by then: time alone takes nothing from it. Leave from a rule that is over
+    // by now is none.
+    let who = Breaker { person: &person, signed_in: &opened.signed_in, at: opened.opened };
+    match asked(model, set, who, &opened.ask, &permission, Some((now, grant.lineage.created))) {
         Ok(answer) if answer.allows => None,
         Ok(answer) => Some(answer.findings.iter().map(|it| it.text.as_str()).collect::<Vec<_>>().join("; ")),
         Err(error) => Some(error.to_string()),

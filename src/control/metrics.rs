@@ -123,7 +123,7 @@ impl Metrics {
                 IntCounterVec::new(
                     opts(
                         "webhooks_total",
-                        "Webhooks of ticket sources: closed, reopened, known, ignored; refused as unknown, unsigned, stale, malformed, oversized, busy, unreadable, failed.",
+                        "Webhooks of ticket sources: closed, reopened, known, ignored, later (unsigned, of a ticket that was read a moment ago: what came of reading it again is counted then); refused as unknown, unsigned, stale, malformed, oversized, busy, unreadable, failed.",
                     ),
                     &["result"],
                 ),

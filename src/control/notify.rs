@@ -148,8 +148,11 @@ struct Broken {
     /// When the access is over.
     ends: String,
     reason: String,
-    /// Whom it concerns.
+    /// Whom it concerns: the first ones.
     concerns: Vec<String>,
+    /// How many others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concerns_besides: Option<u64>,
     /// Some of those who can close its review.
     reviewers: Vec<String>,
     /// Until when that is to be.
@@ -168,6 +171,7 @@ impl Broken {
             ends: it.ends.to_string(),
             reason: it.ask.reason.clone(),
             concerns: it.concerned.iter().map(ToString::to_string).collect(),
+            concerns_besides: Some(it.concerned_besides).filter(|more| *more > 0),
             reviewers: it.reviewers.iter().map(ToString::to_string).collect(),
             due: it.due.to_string(),
             verdict: it.review.as_ref().map(|review| review.verdict.as_str()),
@@ -178,7 +182,8 @@ impl Broken {
     fn text(&self) -> String {
         let Self { id, opener, identity, access, ends, reason, .. } = self;
         let mut text = format!(": {opener} has {access} for {identity} until {ends}: {reason}");
-        text.push_str(&format!(". It concerns {}", self.concerns.join(", ")));
+        let besides = self.concerns_besides.map(|more| format!(", and {more} more")).unwrap_or_default();
+        text.push_str(&format!(". It concerns {}{besides}", self.concerns.join(", ")));
         if self.verdict.is_none() {
             let (who, due) = (self.reviewers.join(", "), &self.due);
             text.push_str(&format!("; {who} can close its review, until {due}: `portcullis breakglass show {id}`"));

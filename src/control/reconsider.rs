@@ -33,7 +33,8 @@ pub(super) fn denied(model: &Model, now: Timestamp, grant: &Grant) -> Option<Str
 /// The same of a set that may come into force.
 pub(super) fn denied_by(model: &Model, now: Timestamp, set: &PolicySet, grant: &Grant) -> Option<String> {
     if grant.lineage.break_glass.is_some() {
-        return super::breakglass::denied_by(model, set, grant).map(|why| why.chars().take(MAX_WHY_CHARS).collect());
+        return super::breakglass::denied_by(model, now, set, grant)
+            .map(|why| why.chars().take(MAX_WHY_CHARS).collect());
     }
     let origin = grant.lineage.origin.as_deref()?;
     let gone = |what: String| Some(format!("{what} is not there any more"));
@@ -61,7 +62,7 @@ pub(super) fn denied_by(model: &Model, now: Timestamp, set: &PolicySet, grant: &
     let together: BTreeSet<String> = analyse::together(model, &identity.value.spec.owner);
     let permissions = [permission];
     let subject = Subject::new(model, now, set, (&requester, &ask), &permissions, &together);
-    let subject = subject.begun(grant.window.starts);
+    let subject = subject.begun(grant.window.starts, grant.lineage.created);
     let why = match subject.asked(&analyse::actor_of(model, &requester)) {
         Err(error) => Some(error.to_string()),
         Ok(answer) if !answer.allows => {

@@ -14,7 +14,7 @@ use approve::again;
 pub use approve::{Yes, analysed, plan_approve};
 use bounds::few_enough;
 pub use bounds::{SETTLED_KEPT, plan_prune, unknown};
-pub use silence::plan_silence;
+pub use silence::{Judged, plan_silence};
 
 use super::analyse::{Analysed, analyse};
 use super::approval;

@@ -6,6 +6,7 @@
 //! after a crash too.
 
 mod desk;
+mod pace;
 mod read;
 mod webhook;
 
@@ -33,6 +34,9 @@ const MAX_AGE: Duration = Duration::from_secs(3 * 86_400);
 const KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Tickets that are remembered; past them the oldest is forgotten before its time.
 const MAX_TICKETS: usize = 20_000;
+/// Tickets of one source that are remembered: past them the oldest of its own that nothing waits on goes for the next one, in
+/// one transaction. So a source that tells of all that it has makes no other's be forgotten.
+const MAX_EACH: usize = 2_000;
 /// Of them, how many are forgotten in one transaction.
 const MAX_FORGOTTEN: usize = 100;
 
@@ -147,9 +151,12 @@ pub(super) fn plan_heard(model: &Model, context: &Context<'_>, said: &Said) -> R
         return Ok(plan);
     }
     let operation = if *closed { "ticket.closed" } else { "ticket.reopened" };
-    let before = before.map(Record::Ticket);
-    plan.events.push(ChangeEvent::of(operation, before.as_ref(), &change, Some(by)));
+    let known = before.clone().map(Record::Ticket);
+    plan.events.push(ChangeEvent::of(operation, known.as_ref(), &change, Some(by)));
     plan.changes.push(change);
+    if before.is_none() {
+        plan.changes.extend(room_for(model, ticket));
+    }
     if !closed {
         plan.answer = Heard::Reopened;
         return Ok(plan);
@@ -160,6 +167,15 @@ pub(super) fn plan_heard(model: &Model, context: &Context<'_>, said: &Said) -> R
     let ended = plan_revoke_some(context, live(), &why(ticket, by))?;
     let all = live().cloned().collect();
     Ok(plan.and(ended).map(|_| Heard::Closed(all)))
+}
+
+/// What is forgotten of a source so that another of its tickets can be remembered.
+fn room_for(model: &Model, ticket: &Ticket) -> Option<Change> {
+    let known = model.tickets.of_source(&ticket.source);
+    let is_idle = |it: &&Ticket| !model.tickets.owed().contains(*it) && !model.tickets.is_awaited(it);
+    let oldest = (known.len() >= MAX_EACH).then(|| known.iter().map(|(_, it)| it).find(is_idle)).flatten()?;
+    let record = model.tickets.get(oldest)?.value.as_ref().clone();
+    Some(Change::Delete(Record::Ticket(record)))
 }
 
 fn why(ticket: &Ticket, by: &str) -> String {
@@ -198,6 +214,12 @@ pub(super) fn plan_cancel_waiting(
     Ok(plan)
 }
 
+/// Whether a request would end with a ticket of a source.
+pub(super) fn is_of_source(request: &Request, source: &TicketSourceName) -> bool {
+    let named = request.ask.ticket.as_deref().and_then(|text| text.parse::<Ticket>().ok());
+    named.into_iter().chain(request.ask.until.iter().cloned()).any(|it| it.source == *source)
+}
+
 /// Whether somebody waits to hear of a ticket: a live grant, or a request.
 pub(super) fn is_awaited(model: &Model, ticket: &Ticket) -> bool {
     model.tickets.is_awaited(ticket) || model.requests.values().any(|kept| waits_for(model, &kept.value, ticket))
@@ -209,10 +231,23 @@ fn waits_for(model: &Model, request: &Request, ticket: &Ticket) -> bool {
     named.into_iter().chain(request.ask.until.iter().cloned()).any(|it| it.of(shape) == *ticket)
 }
 
-/// Forgets tickets of which nothing can be heard again that was said before, and the oldest of too many. No evidence: it has
-/// told of them. The answer: whether there may be more.
+/// Forgets tickets of which nothing can be heard again that was said before, those of sources that are no more, and the oldest
+/// of too many. No evidence: it has told of them. The answer: whether there may be more.
 pub(super) fn plan_forget(model: &Model, now: Timestamp) -> Plan<bool> {
     let mut plan = Plan::nothing(false);
+    for ticket in model.tickets.gone(&model.ticket_sources) {
+        if plan.changes.len() == MAX_FORGOTTEN {
+            plan.answer = true;
+            return plan;
+        }
+        let known = model.tickets.get(ticket).filter(|_| !model.tickets.owed().contains(ticket));
+        plan.changes.extend(known.map(|kept| Change::Delete(Record::Ticket(kept.value.as_ref().clone()))));
+    }
+    if !plan.is_empty() {
+        // The rest of it looks at what is left.
+        plan.answer = true;
+        return plan;
+    }
     let mut over = model.tickets.len().saturating_sub(MAX_TICKETS);
     for (heard, ticket) in model.tickets.ages() {
         if over == 0 && heard.saturating_add(KEPT) > now {

@@ -122,8 +122,16 @@ pub struct BreakGlass {
     pub findings: Vec<Finding>,
     /// Who answered for the identity when it was opened: they have an interest, and do not review it.
     pub identity_owner: OwnerName,
-    /// Whom it concerns: who answers for the resources and the identity, and who watches over all access.
+    /// Who answered for any of the resources, or for the identity, when it was opened: all of them, whose word ends it. Of one
+    /// from before this was kept, nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answering: Vec<OwnerName>,
+    /// Whom it concerns, for people to be told of: who answers for the resources and the identity, and who watches over all
+    /// access. The first ones, and nothing is decided by it.
     pub concerned: Vec<OwnerName>,
+    /// How many others it concerns who are not named there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub concerned_besides: u64,
     /// Until when the review is to be closed.
     pub due: Timestamp,
     /// That it is overdue was told.
@@ -137,7 +145,20 @@ pub struct BreakGlass {
     pub review: Option<Review>,
 }
 
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl BreakGlass {
+    /// Whom it concerns, in words.
+    pub fn concerns(&self) -> String {
+        let mut names: Vec<String> = self.concerned.iter().map(OwnerName::to_string).collect();
+        if self.concerned_besides > 0 {
+            names.push(format!("and {} more", self.concerned_besides));
+        }
+        names.join(", ")
+    }
+
     /// Whether its review is missing.
     pub const fn is_unreviewed(&self) -> bool {
         self.review.is_none()

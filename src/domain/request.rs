@@ -4,12 +4,14 @@
 //! page's; here is what a request *is*.
 
 mod approvers;
+mod turn;
 
 use std::fmt;
 
 pub use approvers::{Approvers, ApproversError, Escalated, Escalation, Stage, in_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use turn::{Opened, Turn};
 
 use super::Timestamp;
 use super::grant::Limits;
@@ -173,18 +175,6 @@ pub struct Approval {
     pub comment: Option<String>,
 }
 
-/// Whose turn it is, as of the last word.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Turn {
-    /// The order of the stages that are open.
-    pub order: u32,
-    /// From when on they are.
-    pub since: Timestamp,
-    /// Those of them of which somebody has answered.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub answered: Vec<Approvers>,
-}
-
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -266,23 +256,5 @@ impl Request {
     /// Whether it waits for somebody.
     pub fn is_open(&self) -> bool {
         self.state == State::Pending
-    }
-
-    /// Whose turn it is. Before the first word that of the lowest order, from the beginning.
-    pub fn turn(&self) -> Turn {
-        let lowest = self.analysis.stages.iter().map(|stage| stage.order).min().unwrap_or(1);
-        self.turn.clone().unwrap_or(Turn { order: lowest, since: self.created, answered: Vec::new() })
-    }
-
-    /// Stages whose silence others may end, and when: those whose turn it is, of which nobody has answered.
-    pub fn silent(&self) -> impl Iterator<Item = (Timestamp, &Stage)> {
-        let turn = self.turn();
-        let is_silent = move |stage: &&Stage| {
-            stage.order == turn.order
-                && !turn.answered.contains(&stage.approvers)
-                && !self.escalated.iter().any(|it| it.stage == **stage)
-        };
-        let due = move |stage: &Stage| stage.escalate.as_ref().map(|it| turn.since.saturating_add(it.after.duration()));
-        self.analysis.stages.iter().filter(is_silent).filter_map(move |stage| due(stage).map(|at| (at, stage)))
     }
 }

@@ -112,10 +112,13 @@ impl World {
         self.fleet.json(&["fleet", "status"])["gateways"].as_array().unwrap().clone()
     }
 
-    fn told(&self, operation: &str) -> usize {
+    fn evidence(&self) -> String {
         let log = self.fleet.home.path().join("control/evidence").display().to_string();
-        let found = run(self.fleet.home.path(), &["-o", "json", "evidence", "query", &log]).exits(0).stdout;
-        found.matches(&format!("\"{operation}\"")).count()
+        run(self.fleet.home.path(), &["-o", "json", "evidence", "query", &log]).exits(0).stdout
+    }
+
+    fn told(&self, operation: &str) -> usize {
+        self.evidence().matches(&format!("\"{operation}\"")).count()
     }
 }
 
@@ -144,6 +147,7 @@ fn pods_join_as_replicas_each_with_keys_a_log_and_the_templates_scope() {
         gates.push(gate);
     }
     assert_eq!(world.told("gateway.attested"), 2);
+    assert!(world.evidence().matches("\"attested/").count() >= 2, "and whoever it was that joined");
 
     // Its container began anew and lost what it had: with the pod's next token it takes its own place.
     let before = world.gateways().len();

@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use crate::app::AppError;
 use crate::control::outbox::{Reached, Sink, SinkError, Told};
 use crate::domain::Clock;
-use crate::domain::name::OwnerName;
 use crate::evidence::EvidenceLog;
 use crate::evidence::archive::Keeper;
 use crate::evidence::changes::last_change;
@@ -148,7 +147,8 @@ fn change(told: &Told) -> Change<'static> {
     let (kind, object) = told.event.object.split_once('/').unwrap_or(("", &told.event.object));
     Change {
         revision: told.revision,
-        actor: Cow::Owned(actor(&told.actor)),
+        // As the store's event names it: whoever it is, they are not to be taken for another.
+        actor: told.actor.clone().into(),
         operation: told.event.operation.clone().into(),
         object_kind: kind.to_owned().into(),
         object: object.to_owned().into(),
@@ -156,12 +156,6 @@ fn change(told: &Told) -> Change<'static> {
         after: told.event.after.clone().map(Cow::Owned),
         reason: told.event.reason.clone().map(Cow::Owned),
     }
-}
-
-/// The actor as a name: `gateway/NAME` is written `gateway.NAME`.
-fn actor(text: &str) -> OwnerName {
-    #[expect(clippy::unwrap_used, reason = "the literal is a name")]
-    text.replace('/', ".").parse().unwrap_or_else(|_| crate::control::authorize::SYSTEM.parse().unwrap())
 }
 
 #[cfg(test)]

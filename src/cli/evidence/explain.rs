@@ -204,6 +204,7 @@ fn broken(it: &serde_json::Value) -> Vec<(&'static str, String)> {
         None => format!("open, due {}", text("/due")),
     };
     let closed = it.get("closed").map(|_| format!("by {}: {}", text("/closed/by"), text("/closed/reason")));
+    let besides = it.get("concerned_besides").map(|more| format!(", and {more} more")).unwrap_or_default();
     vec![
         ("break-glass", text("/id")),
         ("opened by", text("/opener")),
@@ -213,7 +214,7 @@ fn broken(it: &serde_json::Value) -> Vec<(&'static str, String)> {
         ("for", text("/ask/duration")),
         ("policy", it.get("policy").map(|version| format!("version {version}")).unwrap_or_default()),
         ("rules", list("/rules")),
-        ("concerned", list("/concerned")),
+        ("concerned", format!("{}{besides}", list("/concerned"))),
         ("closed", closed.unwrap_or_default()),
         ("review", review),
     ]

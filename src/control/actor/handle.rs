@@ -3,6 +3,7 @@
 mod breakglass;
 mod changes;
 mod delegations;
+mod gateways;
 mod requests;
 mod tickets;
 
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::attested::{self, Attested};
 use super::super::authorize::{Caller, Denied};
 use super::super::disuse;
 use super::super::drill;
@@ -19,22 +19,16 @@ use super::super::fleet::{Fleet, GatewayStatus};
 use super::super::grant::{self, GrantRequest, Selection};
 use super::super::halt;
 use super::super::identity::{self, Held};
-use super::super::logs;
 use super::super::model::Model;
 use super::super::plan::{Context, Plan, Refused};
-use super::super::record::{AuthorityRecord, GatewayRecord, GrantRecord, Person, RevokedToken, TrustRecord};
-use super::super::registry::{self, Invited, Joining};
-use super::super::trust;
-use super::super::uses::{self, Allotted, Claim};
+use super::super::record::{GrantRecord, Person, RevokedToken};
+use super::super::registry;
 use super::{Identifiers, Job, Shared, note, planned};
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::halt::HaltScope;
 use crate::domain::identity::{Identity, IdentityState};
-use crate::domain::name::{AllotmentId, GatewayName, GrantId, IdentityName, OwnerName};
-use crate::domain::scope::Scope;
-use crate::evidence::checkpoint::Checkpoint;
-use crate::settings::control::TemplateSettings;
+use crate::domain::name::{GrantId, IdentityName, OwnerName};
 
 /// How long a caller waits for a place in the queue, and for its commit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -243,14 +237,6 @@ impl ControlHandle {
         self.run(caller, "forget_person", move |model, _, _| Ok(registry::plan_forget_person(model, &name))).await
     }
 
-    /// Records a gateway, or changes it.
-    ///
-    /// # Errors
-    /// As [`registry::plan_gateway`].
-    pub async fn put_gateway(&self, caller: &Caller, gateway: GatewayRecord) -> Result<Done<()>, Refused> {
-        self.run(caller, "put_gateway", move |model, _, _| registry::plan_gateway(model, gateway)).await
-    }
-
     /// Has everything in a scope stand still.
     ///
     /// # Errors
@@ -302,168 +288,6 @@ impl ControlHandle {
     /// When the store does not answer.
     pub(in super::super) async fn note_drill(&self, caller: &Caller, result: String) -> Result<Done<()>, Refused> {
         self.run(caller, "note_drill", move |_, _, _| Ok(note("fleet.drilled", "fleet".to_owned(), result))).await
-    }
-
-    /// Records a gateway that is to join.
-    ///
-    /// # Errors
-    /// As [`registry::plan_invite`].
-    pub(in super::super) async fn invite(&self, caller: &Caller, invited: Invited) -> Result<Done<()>, Refused> {
-        self.run(caller, "invite", move |model, context, _| registry::plan_invite(model, context.now, invited)).await
-    }
-
-    /// Says what a gateway stands before.
-    ///
-    /// # Errors
-    /// As [`registry::plan_scope`].
-    pub(in super::super) async fn scope(
-        &self,
-        caller: &Caller,
-        gateway: GatewayName,
-        scope: Scope,
-        reason: String,
-    ) -> Result<Done<()>, Refused> {
-        self.run(caller, "scope", move |model, _, _| registry::plan_scope(model, &gateway, scope, &reason)).await
-    }
-
-    /// A gateway joins.
-    ///
-    /// # Errors
-    /// As [`registry::plan_join`].
-    pub(in super::super) async fn join(&self, joining: Joining) -> Result<Done<()>, Refused> {
-        let caller = Caller::Joining(joining.gateway.clone(), joining.token);
-        self.run(&caller, "join", move |model, context, _| registry::plan_join(model, context.now, &joining)).await
-    }
-
-    /// A replica joins by attestation; answers its name.
-    ///
-    /// # Errors
-    /// As [`attested::plan_join`].
-    pub(in super::super) async fn attest(
-        &self,
-        who: std::sync::Arc<Attested>,
-        template: TemplateSettings,
-        client_key: Vec<u8>,
-        evidence_key: String,
-    ) -> Result<Done<GatewayName>, Refused> {
-        self.run(&Caller::Attested(who.clone()), "attest", move |model, context, _| {
-            attested::plan_join(model, context.now, &template, &who, &client_key, &evidence_key)
-        })
-        .await
-    }
-
-    /// Lets replicas go that are gone.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub(in super::super) async fn let_go(
-        &self,
-        templates: Vec<TemplateSettings>,
-        gone: Vec<attested::Gone>,
-    ) -> Result<Done<bool>, Refused> {
-        self.run(&Caller::System, "let_go", move |model, context, _| {
-            Ok(attested::plan_gone(model, context.now, &templates, &gone))
-        })
-        .await
-    }
-
-    /// Records that a gateway has its next certificate.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub(in super::super) async fn note_certified(&self, gateway: GatewayName) -> Result<Done<()>, Refused> {
-        let (object, why) = (format!("gateway/{gateway}"), "it asked for the next one".to_owned());
-        self.run(&Caller::Gateway(gateway), "certify", move |_, _, _| Ok(note("gateway.certified", object, why))).await
-    }
-
-    /// Takes a step of a rotation of the CA.
-    ///
-    /// # Errors
-    /// As [`trust::plan_step`].
-    pub(in super::super) async fn step_trust(
-        &self,
-        caller: &Caller,
-        step: trust::Step,
-        first: Option<AuthorityRecord>,
-        new: Option<AuthorityRecord>,
-        reason: String,
-    ) -> Result<Done<TrustRecord>, Refused> {
-        self.run(caller, "step_trust", move |model, context, _| {
-            trust::plan_step(model, context.now, step, first.as_ref(), new.as_ref(), &reason)
-        })
-        .await
-    }
-
-    /// Takes a gateway's authority for good.
-    ///
-    /// # Errors
-    /// As [`registry::plan_expel`].
-    pub async fn expel(&self, caller: &Caller, gateway: GatewayName, reason: String) -> Result<Done<()>, Refused> {
-        self.run(caller, "expel", move |model, _, _| registry::plan_expel(model, &gateway, &reason)).await
-    }
-
-    /// Takes note of the log that a gateway comes with; answers how much of it is cosigned.
-    ///
-    /// # Errors
-    /// [`Refused::Conflict`] when it is not the one that is known, nor one after it.
-    pub async fn open_log(&self, gateway: GatewayName, key: String) -> Result<Done<u64>, Refused> {
-        self.run(&Caller::Gateway(gateway.clone()), "open_log", move |model, context, _| {
-            logs::plan_open(model, context.now, &gateway, &key)
-        })
-        .await
-    }
-
-    /// Stores what the answer to a renewal says, all or none: that a checkpoint of the gateway's log, proven from its first
-    /// so many records, is cosigned, and what is taken back and given out of counted grants, with how many gateways may want
-    /// the same.
-    ///
-    /// # Errors
-    /// [`Refused::Conflict`] when more was cosigned meanwhile.
-    pub(in super::super) async fn answer(
-        &self,
-        gateway: GatewayName,
-        cosign: Option<(u64, Checkpoint)>,
-        claim: Option<(u64, Claim)>,
-    ) -> Result<Done<Vec<Allotted>>, Refused> {
-        self.run(&Caller::Gateway(gateway.clone()), "answer", move |model, context, identifiers| {
-            let now = context.now;
-            let cosigned = match &cosign {
-                Some((from, checkpoint)) => logs::plan_cosign(model, now, &gateway, *from, checkpoint)?.map(drop),
-                None => Plan::nothing(()),
-            };
-            let id = || AllotmentId::from_bits(identifiers.draw(now).bits());
-            let allotted = match &claim {
-                Some((gateways, claim)) => uses::plan_claim(model, now, &gateway, *gateways, claim, id),
-                None => Plan::nothing(Vec::new()),
-            };
-            Ok(cosigned.and(allotted).map(|((), allotted)| allotted))
-        })
-        .await
-    }
-
-    /// Lets a gateway that lost its state come with a new key and log.
-    ///
-    /// # Errors
-    /// [`Refused::NotFound`] for a gateway without a log.
-    pub async fn readmit(&self, caller: &Caller, gateway: GatewayName, reason: String) -> Result<Done<()>, Refused> {
-        self.run(caller, "readmit", move |model, context, _| logs::plan_readmit(model, context.now, &gateway, &reason))
-            .await
-    }
-
-    /// Records that a gateway's log is not what it was; `parted`: another process has its keys.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub(in super::super) async fn note_log(
-        &self,
-        gateway: GatewayName,
-        fault: String,
-        parted: bool,
-    ) -> Result<Done<()>, Refused> {
-        self.run(&Caller::System, "note_log", move |model, context, _| {
-            Ok(logs::plan_note(model, context.now, &gateway, fault, parted))
-        })
-        .await
     }
 
     /// Declares the store a restored backup: gateways that saw more than it knows will take it as new. `latest` is the

@@ -159,3 +159,6 @@ async fn answered(
         Ok(Ok(answer)) => Ok(answer),
     }
 }
+
+#[cfg(test)]
+mod tests;

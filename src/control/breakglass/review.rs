@@ -67,8 +67,10 @@ pub fn plan_close(
     let before = &found(model, id)?.value;
     let person = person(context, "close what was opened")?;
     let reason = checked_reason(reason).map_err(Refused::invalid)?;
-    let concerned = before.concerned.iter().any(|owner| person.is_owner(owner));
-    if !(who::are_one(model, &before.opener, &person.name) || concerned || who::watches(person)) {
+    let may = who::are_one(model, &before.opener, &person.name)
+        || who::is_concerned(model, before, person)
+        || who::watches(person);
+    if !may {
         return Err(Refused::Denied(format!("{} opened it, and it does not concern {}", before.opener, person.name)));
     }
     if !before.is_live(context.now) {

@@ -1,5 +1,7 @@
 //! Break-glass, and everything that somebody would try with it.
 
+mod live;
+
 use std::sync::Arc;
 
 use super::super::catalog::{Document, plan_apply};

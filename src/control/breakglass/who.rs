@@ -48,19 +48,31 @@ pub(super) fn reviewers(model: &Model, it: &BreakGlass) -> Vec<OwnerName> {
     model.people.keys().filter(|name| may_review(model, it, name)).take(MAX_NAMED).cloned().collect()
 }
 
-/// Whom it concerns: who answers for what it opens and for whom it is, and who watches over all access.
-pub(super) fn concerned(
-    model: &Model,
-    identity: &IdentityName,
-    permissions: &[Permission],
-    opener: &OwnerName,
-) -> Vec<OwnerName> {
-    let mut found = owners(model, permissions).unwrap_or_default();
+/// Who answers for any of what it opens, and for whom it is. All of them: there are no more than it opens, and one.
+pub(super) fn answering(model: &Model, identity: &IdentityName, permissions: &[Permission]) -> Vec<OwnerName> {
+    let of = |it: &Permission| model.resources.get(&it.resource).map(|kept| kept.value.spec.owner.clone());
+    let mut found: BTreeSet<OwnerName> = permissions.iter().filter_map(of).collect();
     found.extend(identity_owner(model, identity).ok());
+    found.into_iter().collect()
+}
+
+/// Whom it concerns, as people are told: who answers for it, then who watches over all access; the first ones, and how many
+/// others.
+pub(super) fn concerned(model: &Model, answering: &[OwnerName], opener: &OwnerName) -> (Vec<OwnerName>, u64) {
     let security = |person: &&Person| person.roles.contains(&PersonRole::Security);
-    let people = model.people.values().map(|kept| kept.value.as_ref());
-    found.extend(people.filter(security).map(|person| person.name.clone()));
-    found.into_iter().filter(|name| name != opener).take(MAX_NAMED).collect()
+    let watching = model.people.values().map(|kept| kept.value.as_ref()).filter(security).map(|person| &person.name);
+    let others = watching.filter(|name| !answering.contains(name));
+    let mut all = answering.iter().chain(others).filter(|name| *name != opener).cloned();
+    let named = all.by_ref().take(MAX_NAMED).collect();
+    (named, u64::try_from(all.count()).unwrap_or(u64::MAX))
+}
+
+/// Whether somebody answers for any of it, as it was opened or by now: their word ends it. Looked up, and not read from what
+/// people are told: that is cut.
+pub(super) fn is_concerned(model: &Model, it: &BreakGlass, person: &Person) -> bool {
+    let by_now = answering(model, &it.ask.identity, &it.permissions);
+    let then = if it.answering.is_empty() { &it.concerned } else { &it.answering };
+    by_now.iter().chain(then).chain([&it.identity_owner]).any(|owner| person.is_owner(owner))
 }
 
 /// Who answers for each of the resources; `None` where one of them is nobody's any more.

@@ -8,9 +8,10 @@ use super::super::grant::plan_revoke;
 use super::super::model::{Kept, Model};
 use super::super::plan::{ChangeEvent, Context, Plan, Refused};
 use super::super::record::{Change, GrantRecord, Record};
-use super::super::request;
+use super::super::{request, tickets};
 use super::{Diff, parse};
 use crate::domain::grant::Grant;
+use crate::domain::request::Request;
 
 /// Why a grant ended that nobody ended by itself.
 const REASON: &str = "what it was for is no longer in the catalog";
@@ -27,7 +28,7 @@ pub(super) fn plan_prune(
     reason: Option<&str>,
 ) -> Result<Plan<Vec<Diff>>, Refused> {
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
-    let (mut ending, mut faults) = (BTreeSet::new(), Vec::new());
+    let (mut ending, mut cancelled, mut faults) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     for record in objects(model).filter(|record| !named.contains(&record.key())) {
         let live: Vec<&Kept<Grant>> = model.grants.values().filter(|kept| is_of(&record, &kept.value)).collect();
         let (kind, name) = (parse::kind(&record), parse::name(&record));
@@ -37,7 +38,7 @@ pub(super) fn plan_prune(
         }
         ending.extend(live.iter().map(|kept| kept.value.id));
         let open = model.requests.values().map(|kept| kept.value.as_ref());
-        for asked in open.filter(|asked| matches!(&record, Record::Identity(it) if it.name == asked.ask.identity)) {
+        for asked in open.filter(|asked| would_be_of(&record, asked) && cancelled.insert(asked.id)) {
             let cancelled = request::cancelled(context, asked, REASON);
             plan.changes.extend(cancelled.changes);
             plan.events.extend(cancelled.events);
@@ -63,6 +64,17 @@ fn is_of(record: &Record, grant: &Grant) -> bool {
     match record {
         Record::Identity(it) => it.name == grant.identity,
         Record::Resource(it) => it.name == grant.resource,
+        // Nobody would say any more that what it ends with is over.
+        Record::TicketSource(it) => grant.lineage.until.iter().any(|ticket| ticket.source == it.name),
+        _ => false,
+    }
+}
+
+/// Whether what a request asks for would.
+fn would_be_of(record: &Record, asked: &Request) -> bool {
+    match record {
+        Record::Identity(it) => it.name == asked.ask.identity,
+        Record::TicketSource(it) => tickets::is_of_source(asked, &it.name),
         _ => false,
     }
 }
@@ -82,4 +94,5 @@ fn objects(model: &Model) -> impl Iterator<Item = Record> {
         .chain(all(&model.identities, Record::Identity))
         .chain(all(&model.groups, Record::Group))
         .chain(all(&model.entries, Record::Entry))
+        .chain(all(&model.ticket_sources, Record::TicketSource))
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::sample::{NOW, carried_out, context, document, documents, model};
+use super::super::grant::{GrantRequest, plan_create};
+use super::super::sample::{NOW, carried_out, context, document, documents, model, request};
 use super::*;
+use crate::domain::name::GrantId;
 
 fn unfit(documents: &[Document]) -> Vec<String> {
     match plan_apply(&model(), &context(NOW), documents) {
@@ -117,4 +119,33 @@ fn more_than_a_transaction_holds_is_refused_whole() {
     let many: Vec<Document> = (0..=MAX_CHANGES).map(|n| identity(&format!("i{n}"), "")).collect();
     assert!(matches!(plan_apply(&model(), &context(NOW), &many), Err(Refused::TooMuch(_))));
     assert_eq!(plan_apply(&model(), &context(NOW), &many[1..]).unwrap().changes.len(), MAX_CHANGES);
+}
+
+/// A source of tickets goes as anything else, and takes with it what would have ended by its word.
+#[test]
+fn a_source_of_tickets_is_removed_with_what_waits_on_it_or_not_at_all() {
+    let source = |name: &str| {
+        document("TicketSource", name, &format!(r#"{{"shape":"generic","owner":"orders","secret_file":"{name}"}}"#))
+    };
+    let applied = plan_apply(&model(), &context(NOW), &[source("own"), source("other")]).unwrap();
+    let mut model = carried_out(&model(), &applied);
+    for (n, ticket) in [(1, "own:INC-1"), (2, "other:INC-1"), (3, "CHG-7")] {
+        let asked = GrantRequest { ticket: Some(ticket.to_owned()), ..request() };
+        let plan = plan_create(&model, &context(NOW), &asked, || GrantId::from_bits(n)).unwrap();
+        model = carried_out(&model, &plan);
+    }
+    let wanted = |end_grants| Wanted {
+        documents: [documents(), vec![source("other")]].concat(),
+        prune: true,
+        end_grants,
+        reason: String::new(),
+    };
+    let refused = plan_wanted(&model, &context(NOW), &wanted(false)).unwrap_err().to_string();
+    assert!(refused.contains("TicketSource own: has 1 live grants") && !refused.contains("other"), "{refused}");
+    let plan = plan_wanted(&model, &context(NOW), &wanted(true)).unwrap();
+    let told: Vec<&str> = plan.events.iter().map(|event| event.operation.as_str()).collect();
+    assert_eq!(told, ["ticketsource.removed", "grant.revoked"]);
+    let after = carried_out(&model, &plan);
+    assert_eq!((after.grants.len(), after.ticket_sources.len()), (2, 1));
+    assert!(!widenings_of(&model, &plan.changes).is_empty(), "it is another person's to allow");
 }

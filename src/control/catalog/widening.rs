@@ -36,8 +36,13 @@ pub(super) fn widenings(before: &Model, after: &Model, changes: &[Change]) -> BT
             }
             // Whoever says when tickets close says when grants end; and a source is shown the token that it is read with.
             Record::TicketSource(it) => {
-                let another = if before.ticket_sources.contains_key(&it.name) { "another" } else { "a" };
-                let what = format!("{another} word for when tickets of {} close", it.name);
+                let is_there = |model: &Model| model.ticket_sources.contains_key(&it.name);
+                let word = match (is_there(before), is_there(after)) {
+                    (true, true) => "another word",
+                    (true, false) => "nobody's word",
+                    (false, _) => "a word",
+                };
+                let what = format!("{word} for when tickets of {} close", it.name);
                 gained("whoever holds a grant until then", what, &mut found);
             }
             Record::Role(_)

@@ -1,12 +1,15 @@
 //! Whose word a change takes: administrators and those who watch over all access, and whoever answers for all that it
 //! touches. Never its author, whatever they are besides.
 
+mod interest;
+
 use std::collections::BTreeSet;
+
+use interest::Interest;
 
 use super::super::approval::{self, MAX_NAMED};
 use super::super::catalog::expanded;
 use super::super::model::Model;
-use super::super::policy::Actor;
 use super::super::record::{Person, PersonRole};
 use crate::domain::change::{Proposal, Proposed, Touched};
 use crate::domain::name::{IdentityName, OwnerName, ResourceName, RoleName, RouteName};
@@ -21,12 +24,23 @@ pub(super) fn watches(person: &Person) -> bool {
 
 /// Whether somebody's word makes a change true.
 pub(super) fn may_approve(model: &Model, proposal: &Proposal, name: &OwnerName) -> bool {
+    may_decide(model, proposal, &Interest::of(model, proposal), name)
+}
+
+/// The first ones of them by name.
+pub(super) fn eligible(model: &Model, proposal: &Proposal) -> Vec<OwnerName> {
+    let interest = Interest::of(model, proposal);
+    let may = |name: &&OwnerName| may_decide(model, proposal, &interest, name);
+    model.people.keys().filter(may).take(MAX_NAMED).cloned().collect()
+}
+
+fn may_decide(model: &Model, proposal: &Proposal, interest: &Interest, name: &OwnerName) -> bool {
     // INVARIANT: nobody approves their own change.
     if *name == proposal.author {
         return false;
     }
     let Some(kept) = model.people.get(name) else { return false };
-    if has_interest(model, proposal, &approval::actor(model, &kept.value)) {
+    if interest.is_of(&kept.value) {
         return false;
     }
     if watches(&kept.value) {
@@ -34,24 +48,6 @@ pub(super) fn may_approve(model: &Model, proposal: &Proposal, name: &OwnerName) 
     }
     let actor = approval::actor(model, &kept.value);
     owners(model, proposal).is_some_and(|owners| owners.iter().all(|owner| actor.is_owner(owner)))
-}
-
-/// Whoever answers for an exception, or for the identity that it is for, does not allow it, nor put off its end.
-fn has_interest(model: &Model, proposal: &Proposal, actor: &Actor) -> bool {
-    let exceptions = proposal.objects.iter().filter(|it| it.kind == "Exception");
-    let sides = exceptions.flat_map(|it| [&it.before, &it.after]).flatten();
-    let of = |side: &serde_json::Value, field: &str| side.get(field).and_then(|it| it.as_str()).map(str::to_owned);
-    sides.into_iter().any(|side| {
-        let owner: Option<OwnerName> = of(side, "owner").and_then(|name| name.parse().ok());
-        let identity = of(side, "identity").and_then(|name| model.identities.get(&name.parse::<IdentityName>().ok()?));
-        owner.is_some_and(|owner| actor.is_owner(&owner))
-            || identity.is_some_and(|kept| actor.is_owner(&kept.value.spec.owner))
-    })
-}
-
-/// The first ones of them by name.
-pub(super) fn eligible(model: &Model, proposal: &Proposal) -> Vec<OwnerName> {
-    model.people.keys().filter(|name| may_approve(model, proposal, name)).take(MAX_NAMED).cloned().collect()
 }
 
 /// Who answers for all that a change touches, as it is now; `None` where something of it is nobody's.

@@ -120,20 +120,17 @@ fn leave_is_from_one_rule_for_one_identity_seen_by_whoever_approves_and_over_at_
     assert!(over.verdict == Verdict::Refuse && codes(&over).contains("separation_of_duties"), "{over:?}");
 }
 
-/// What was given by leave ends when the leave is taken, and not a moment for having lasted.
-#[test]
-fn a_grant_by_leave_lives_with_it_and_ends_when_its_end_comes_nearer() {
-    let model = applied(&world(), NOW, leave("", days(1)));
-    let hour = Duration::from_secs(3_600);
-    let grant = Grant {
-        id: GrantId::from_bits(9),
-        identity: "releaser".parse().unwrap(),
+/// A grant that `identity` asked for and was given at `made`, for an hour.
+fn granted(id: u128, identity: &str, actions: &[&str], made: Timestamp) -> Grant {
+    Grant {
+        id: GrantId::from_bits(id),
+        identity: identity.parse().unwrap(),
         resource: "deployments".parse().unwrap(),
-        actions: ["prepare", "release"].map(|action| action.parse().unwrap()).to_vec(),
-        window: Window { starts: days(1).saturating_sub(hour), ends: days(1) },
+        actions: actions.iter().map(|action| action.parse().unwrap()).collect(),
+        window: Window { starts: made, ends: made.saturating_add(Duration::from_secs(3_600)) },
         limits: Default::default(),
         lineage: Lineage {
-            created: NOW,
+            created: made,
             created_by: "alice".parse().unwrap(),
             reason: "r".to_owned(),
             ticket: None,
@@ -149,19 +146,66 @@ fn a_grant_by_leave_lives_with_it_and_ends_when_its_end_comes_nearer() {
             break_glass: None,
         },
         revoked: None,
-    };
+    }
+}
+
+/// The same model, in which these live.
+fn holding(model: &Model, grants: &[&Grant]) -> Model {
+    let mut model = model.clone();
+    for grant in grants {
+        let record = GrantRecord { grant: (*grant).clone(), expiry_noted: false };
+        model.apply(&Change::Put(Record::Grant(record)), 1);
+    }
+    model
+}
+
+/// What was given by leave ends when the leave is taken, and not a moment for having lasted.
+#[test]
+fn a_grant_by_leave_lives_with_it_and_ends_when_its_end_comes_nearer() {
+    let model = applied(&world(), NOW, leave("", days(1)));
+    let hour = Duration::from_secs(3_600);
+    let ends = Window { starts: days(1).saturating_sub(hour), ends: days(1) };
+    let grant = Grant { window: ends, ..granted(9, "releaser", &["prepare", "release"], NOW) };
     let mut model = model;
     // What is held is part of the question.
-    model.apply(&Change::Put(Record::Grant(GrantRecord { grant: grant.clone(), expiry_noted: false })), 1);
+    model = holding(&model, &[&grant]);
     // Nor does another machine of the same owner lose what it had before.
-    let mut before = grant.clone();
-    (before.id, before.identity) = (GrantId::from_bits(8), "other".parse().unwrap());
-    before.actions = vec!["prepare".parse().unwrap()];
+    let before = Grant { id: GrantId::from_bits(8), ..granted(8, "other", &["prepare"], NOW) };
     assert_eq!(reconsider::denied(&model, days(1).saturating_sub(hour), &before), None);
     let late = days(1).saturating_sub(Duration::from_secs(60));
     assert_eq!(reconsider::denied(&model, late, &grant), None, "a minute is left, as it was to be");
     let sooner = applied(&model, NOW, leave("", days(1).saturating_sub(Duration::from_secs(1))));
     assert!(reconsider::denied(&sooner, late, &grant).unwrap().contains("longer than exception leave"));
+}
+
+/// It is leave for one machine, and for what that was given by it: what others hold is parted as ever.
+#[test]
+fn leave_of_one_machine_shields_no_other_of_the_same_owner() {
+    let minute = |minutes: u64| NOW.saturating_add(Duration::from_secs(minutes * 60));
+    let documents = [agent("third", "alice"), leave("", days(1))];
+    let model = carried_out(&world(), &plan_apply(&world(), &context(minute(10)), &documents).unwrap());
+    let is_denied = |model: &Model, grant: &Grant| reconsider::denied(model, minute(30), grant).is_some();
+    // One that holds both by itself, since before the rule: the leave is another's.
+    let both = granted(1, "other", &["prepare", "release"], minute(0));
+    let by_leave = granted(2, "releaser", &["prepare", "release"], minute(20));
+    for grants in [vec![&both], vec![&both, &by_leave]] {
+        assert!(is_denied(&holding(&model, &grants), &both));
+    }
+    // Two that hold one each, neither of which has leave.
+    let (prepare, release) =
+        (granted(3, "other", &["prepare"], minute(0)), granted(4, "third", &["release"], minute(0)));
+    let apart = holding(&model, &[&prepare, &release, &by_leave]);
+    assert!(is_denied(&apart, &prepare) && is_denied(&apart, &release));
+    assert!(!is_denied(&apart, &by_leave), "and the one that has it keeps what it was given");
+    // What the one with leave held before it had it, or before the other was given its own, is held as ever.
+    let early = granted(5, "releaser", &["release"], minute(5));
+    assert!(is_denied(&holding(&model, &[&prepare, &early]), &prepare), "not by leave");
+    let late = granted(6, "other", &["prepare"], minute(25));
+    assert!(is_denied(&holding(&model, &[&late, &by_leave]), &late), "not since");
+    // Only what it was given by leave, after the other had its own.
+    let since = holding(&model, &[&prepare, &by_leave]);
+    assert!(!is_denied(&since, &prepare));
+    assert!(reconsider::denied(&since, days(1), &prepare).is_some(), "while the leave lasts");
 }
 
 #[test]
@@ -249,4 +293,61 @@ fn the_oldest_is_the_first() {
     let model =
         carried_out(&model, &plan_apply(&model, &context(days(9)), &[document("Exception", "b", &spec)]).unwrap());
     assert_eq!(names(&model), ["b", "c", "a"]);
+}
+
+/// What waits when `author` applies all of it at once, and who could allow it.
+fn proposed(model: &Model, author: &str, documents: &[Document]) -> (Proposal, BTreeSet<String>) {
+    let caller = person(author);
+    let wanted = Wanted { reason: "because".to_owned(), ..Wanted::of(documents) };
+    let plan = change::plan_apply(model, &Context { caller: &caller, now: NOW }, &wanted, draw()).unwrap();
+    let after = carried_out(model, &plan);
+    let proposal = waiting(plan);
+    for (name, _) in PEOPLE {
+        let listed = proposal.eligible.iter().any(|it| it.as_str() == *name);
+        let digest = seen(&after, NOW, &proposal).digest;
+        let done =
+            plan_approve(&after, &Context { caller: &person(name), now: NOW }, proposal.id, &digest, None, draw());
+        assert_eq!(done.is_ok(), listed, "{name}: {done:?}");
+    }
+    let names = proposal.eligible.iter().map(ToString::to_string).collect();
+    (proposal, names)
+}
+
+fn agent(name: &str, owner: &str) -> Document {
+    let spec = format!(r#"{{"kind":"agent","owner":"{owner}","purpose":"p","environment":"test"}}"#);
+    document("Identity", name, &spec)
+}
+
+fn leave_of(owner: &str, identity: &str) -> Document {
+    let spec = leave("", days(1)).spec_json.replace("carol", owner).replace("releaser", identity);
+    document("Exception", "leave", &spec)
+}
+
+#[test]
+fn whoever_answers_for_the_identity_by_the_same_change_does_not_allow_its_exception() {
+    let model = world();
+    let names = |all: &[&str]| all.iter().map(|it| (*it).to_owned()).collect::<BTreeSet<_>>();
+    let group = |name: &str, members: &str| document("Group", name, &format!(r#"{{"members":[{members}]}}"#));
+    // Made by it: dave would answer for it.
+    let (_, all) = proposed(&model, "root", &[agent("fresh", "dave"), leave_of("bob", "fresh")]);
+    assert_eq!(all, names(&["alice", "carol"]));
+    // Handed on by it: alice answered for it before, and dave would then.
+    let (_, all) = proposed(&model, "root", &[agent("releaser", "dave"), leave_of("bob", "releaser")]);
+    assert_eq!(all, names(&["carol"]));
+    // By way of a group that it makes, or lets one into, however nested.
+    let (_, all) =
+        proposed(&model, "root", &[group("team", r#""dave""#), agent("fresh", "team"), leave_of("bob", "fresh")]);
+    assert_eq!(all, names(&["alice", "carol"]));
+    let documents = [group("inner", r#""dave""#), group("team", r#""bob""#), agent("ours", "team")];
+    let grouped = carried_out(&model, &plan_apply(&model, &context(NOW), &documents).unwrap());
+    let (_, all) = proposed(&grouped, "root", &[group("team", r#""carol""#), leave_of("alice", "ours")]);
+    assert_eq!(all, names(&["dave"]), "alice answers for the exception, and carol comes to answer for the identity");
+    let nested = document("Group", "team", r#"{"members":["bob"],"groups":["inner"]}"#);
+    let (_, all) = proposed(&grouped, "root", &[nested, leave_of("bob", "ours")]);
+    assert_eq!(all, names(&["alice", "carol"]));
+    // Of a group that owns the exception itself, and of whoever leaves one.
+    let (_, all) = proposed(&grouped, "root", &[group("team", r#""carol""#), leave_of("team", "releaser")]);
+    assert_eq!(all, names(&["dave"]));
+    let (_, all) = proposed(&grouped, "root", &[group("inner", r#""bob""#), leave_of("inner", "other")]);
+    assert_eq!(all, names(&["carol"]), "alice answers for it, and dave did for the exception's owner");
 }

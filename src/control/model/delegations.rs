@@ -23,6 +23,11 @@ impl Delegations {
         self.by_id.get(&id)
     }
 
+    /// Whether they are the same: what they are kept in is shared until one of them changes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.by_id.ptr_eq(&other.by_id)
+    }
+
     /// All of them, oldest first.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = &Delegation> {
         self.by_id.values().map(|kept| kept.value.as_ref())

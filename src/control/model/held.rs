@@ -16,6 +16,11 @@ impl Held {
         self.0.get(owner).into_iter().flat_map(OrdMap::keys)
     }
 
+    /// The same, with how many grants give each.
+    pub fn counted(&self, owner: &OwnerName) -> impl Iterator<Item = (&(ResourceName, ActionName), usize)> {
+        self.0.get(owner).into_iter().flat_map(|held| held.iter().map(|(what, count)| (what, *count)))
+    }
+
     /// A grant of an identity of this owner lives.
     pub(super) fn add(&mut self, owner: &OwnerName, grant: &Grant) {
         let held = self.0.entry(owner.clone()).or_default();

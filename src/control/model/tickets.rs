@@ -1,13 +1,15 @@
 //! Tickets that are known to be closed, and the live grants that end with tickets: which of them still have to.
 
+use std::sync::LazyLock;
+
 use imbl::{OrdMap, OrdSet};
 
 use super::Kept;
 use crate::control::record::TicketRecord;
 use crate::domain::Timestamp;
 use crate::domain::grant::Grant;
-use crate::domain::name::GrantId;
-use crate::domain::ticket::Ticket;
+use crate::domain::name::{GrantId, TicketSourceName};
+use crate::domain::ticket::{Ticket, TicketSource};
 
 /// What is known of tickets, and what hangs on them.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,8 @@ pub struct Tickets {
     known: OrdMap<Ticket, Kept<TicketRecord>>,
     /// The same by when we heard, oldest first.
     ages: OrdSet<(Timestamp, Ticket)>,
+    /// The same of each source.
+    by_source: OrdMap<TicketSourceName, OrdSet<(Timestamp, Ticket)>>,
     /// Live grants, by what they end with.
     bound: OrdMap<Ticket, OrdSet<GrantId>>,
     /// Closed tickets with live grants.
@@ -62,9 +66,26 @@ impl Tickets {
         &self.ages
     }
 
+    /// Those of a source by when we heard, oldest first.
+    pub fn of_source(&self, source: &TicketSourceName) -> &OrdSet<(Timestamp, Ticket)> {
+        static NONE: LazyLock<OrdSet<(Timestamp, Ticket)>> = LazyLock::new(OrdSet::new);
+        self.by_source.get(source).unwrap_or(&NONE)
+    }
+
+    /// Those of sources that are not among these.
+    pub fn gone<'t>(
+        &'t self,
+        sources: &'t OrdMap<TicketSourceName, Kept<TicketSource>>,
+    ) -> impl Iterator<Item = &'t Ticket> + 't {
+        let gone = self.by_source.iter().filter(|(source, _)| !sources.contains_key(*source));
+        gone.flat_map(|(_, all)| all.iter().map(|(_, ticket)| ticket))
+    }
+
     pub(super) fn put(&mut self, record: &TicketRecord, revision: u64) {
         self.forget(&record.ticket);
         self.ages.insert((record.heard, record.ticket.clone()));
+        let of_source = self.by_source.entry(record.ticket.source.clone()).or_default();
+        of_source.insert((record.heard, record.ticket.clone()));
         if record.closed && self.bound.contains_key(&record.ticket) {
             self.owed.insert(record.ticket.clone());
         }
@@ -73,7 +94,15 @@ impl Tickets {
 
     pub(super) fn forget(&mut self, ticket: &Ticket) {
         if let Some(old) = self.known.remove(ticket) {
-            self.ages.remove(&(old.value.heard, ticket.clone()));
+            let age = (old.value.heard, ticket.clone());
+            self.ages.remove(&age);
+            let emptied = self.by_source.get_mut(&ticket.source).is_some_and(|all| {
+                all.remove(&age);
+                all.is_empty()
+            });
+            if emptied {
+                self.by_source.remove(&ticket.source);
+            }
             self.owed.remove(ticket);
         }
     }

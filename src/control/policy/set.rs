@@ -153,6 +153,11 @@ impl PolicySet {
         requests.filter_map(|rule| rule.max_duration).max()
     }
 
+    /// Whether silence brings others in anywhere.
+    pub fn escalates(&self) -> bool {
+        self.rules.values().any(|rule| rule.escalate.is_some())
+    }
+
     /// Each rule as Cedar writes it, by name.
     pub fn texts(&self) -> BTreeMap<String, String> {
         self.policies.policies().map(|policy| (policy.id().to_string(), policy.to_string())).collect()

@@ -73,20 +73,18 @@ pub fn plan_approve(
     }
     let mut request = Request { analysis: now.analysis, ..before.clone() };
     let so_far = progressed(model, context.now, &request, &now.together)?;
-    // One from before the stages were open that are open now counts for none of them.
-    let given = |it: &Approval| it.by == person.name && it.digest == yes.digest && it.at >= so_far.since;
-    if request.approvals.iter().any(given) {
+    let right = right(&request, &so_far, &rights, &person.name, yes.on_behalf_of.as_ref());
+    if is_given(&request, &so_far, &rights, &person.name, yes, right.as_ref().ok()) {
         // Others may have become those whose word counts.
         return match so_far.open {
             None => settle(model, context, Some((before, comment.as_deref())), request, &mut draw),
             Some(_) => Ok(Plan::nothing(before.clone())),
         };
     }
-    let right = right(&request, &so_far, rights, &person.name, yes.on_behalf_of.as_ref())?;
+    let (on_behalf_of, delegation) = right?.on_behalf_of.unzip();
     if request.approvals.len() >= MAX_APPROVALS {
         return Err(Refused::TooMuch(format!("{MAX_APPROVALS} approvals are given already")));
     }
-    let (on_behalf_of, delegation) = right.on_behalf_of.unzip();
     request.approvals.push(Approval {
         id: ApprovalId::from_bits(draw()),
         by: person.name.clone(),
@@ -100,17 +98,42 @@ pub fn plan_approve(
     match by_now.open {
         None => settle(model, context, Some((before, comment.as_deref())), request, &mut draw),
         Some(_) => {
-            request.turn = turn(&request.analysis.stages, &by_now);
+            request.turn = turn(before, &request.analysis.stages, &by_now, context.now);
             Ok(put("request.approved", Some(before), request, comment.as_deref()))
         }
     }
+}
+
+/// Whether somebody has said yes already by a right that they have now: the one that they approve by, or any where they would
+/// approve by none. What they said in another's place by a delegation that is over is neither their own word nor one by a
+/// later delegation.
+fn is_given(
+    request: &Request,
+    so_far: &Progress,
+    rights: &[Right],
+    name: &OwnerName,
+    yes: &Yes,
+    by: Option<&Right>,
+) -> bool {
+    let is_by = |it: &Approval, right: &Right| {
+        let place = right.on_behalf_of.as_ref();
+        (it.on_behalf_of.as_ref(), it.delegation) == (place.map(|(from, _)| from), place.map(|(_, id)| *id))
+    };
+    let is_wanted = |it: &Approval| yes.on_behalf_of.is_none() || it.on_behalf_of == yes.on_behalf_of;
+    // One from before the stages were open that are open now counts for none of them.
+    let mut said =
+        request.approvals.iter().filter(|it| it.by == *name && it.digest == yes.digest && it.at >= so_far.since);
+    said.any(|it| match by {
+        Some(right) => is_by(it, right),
+        None => is_wanted(it) && rights.iter().any(|right| is_by(it, right)),
+    })
 }
 
 /// The right that somebody approves by: one that counts now, their own before another's.
 fn right(
     request: &Request,
     so_far: &Progress,
-    rights: Vec<Right>,
+    rights: &[Right],
     name: &OwnerName,
     on_behalf_of: Option<&OwnerName>,
 ) -> Result<Right, Refused> {
@@ -120,7 +143,7 @@ fn right(
         (Some(wanted), Some((from, _))) => wanted == from,
         (Some(_), None) => false,
     };
-    let all: Vec<Right> = rights.into_iter().filter(wanted).collect();
+    let all: Vec<Right> = rights.iter().filter(|right| wanted(right)).cloned().collect();
     if let (true, Some(from)) = (all.is_empty(), on_behalf_of) {
         return Err(Refused::Denied(format!(
             "{name} may not approve it in the place of {from}: it takes a delegation of {from} that is good now, of a right \
@@ -177,7 +200,7 @@ pub fn analysed(model: &Model, at: Timestamp, request: &Request) -> Result<Reque
     let eligible = approval::answering(&subject, &analysis.stages, &analysis.eligible);
     analysis.eligible = eligible;
     let mut now = Request { analysis, ..request.clone() };
-    now.turn = turn(&now.analysis.stages, &progressed(model, at, &now, &together)?);
+    now.turn = turn(request, &now.analysis.stages, &progressed(model, at, &now, &together)?, at);
     Ok(now)
 }
 
@@ -186,11 +209,11 @@ fn as_of(model: &Model, at: Timestamp, request: &Request) -> Result<Analysed, Re
     analyse(model, at, request.id, &request.requester, &request.ask, permissions)
 }
 
-/// Whose turn it is.
-fn turn(stages: &[Stage], progress: &Progress) -> Option<Turn> {
+/// Whose turn it is, where it was `before`'s.
+fn turn(before: &Request, stages: &[Stage], progress: &Progress, now: Timestamp) -> Option<Turn> {
     let answered = progress.answered.iter().filter_map(|place| stages.get(*place));
     let answered = answered.map(|stage| stage.approvers.clone()).collect();
-    progress.open.map(|order| Turn { order, since: progress.since, answered })
+    progress.open.map(|order| before.turn_by(stages, order, answered, now))
 }
 
 /// How far the approvals that are bound to the request's analysis, of people whose word counts now, have brought it.

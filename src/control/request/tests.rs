@@ -4,6 +4,7 @@ mod mended;
 mod places;
 mod racing;
 mod steps;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,17 +1,19 @@
 //! Where webhooks arrive and tickets are asked after: files of secrets, other systems, and the writer.
 //!
 //! What a webhook without a signature says is no more than that a ticket is worth reading, and it is read only where
-//! somebody waits to hear of it: a stranger makes us ask for nothing else, and not often.
+//! somebody waits to hear of it: a stranger makes us ask for nothing else, and not often (`pace`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::super::ControlHandle;
 use super::super::plan::Refused;
+use super::pace::{Pace, When};
 use super::read::{self, ReadError};
 use super::webhook::{self, Claim, Headers, Untrue};
 use super::{Heard, Said, is_awaited};
@@ -41,6 +43,8 @@ pub(in super::super) enum Fault {
     Malformed(String),
     /// The ticket cannot be read, or the secret.
     Unreadable(String),
+    /// Too many tickets wait to be read.
+    Busy,
     /// The writer did not do it.
     Refused(Refused),
 }
@@ -54,6 +58,7 @@ impl Fault {
             Self::Stale(_) => "stale",
             Self::Malformed(_) => "malformed",
             Self::Unreadable(_) => "unreadable",
+            Self::Busy => "busy",
             Self::Refused(_) => "failed",
         }
     }
@@ -62,7 +67,7 @@ impl Fault {
 /// What came of a webhook.
 #[derive(Clone, Debug, Serialize)]
 pub(in super::super) struct Taken {
-    /// `closed`, `reopened`, `known` or `ignored`.
+    /// `closed`, `reopened`, `known`, `ignored`, or `later` where the ticket was read a moment ago and will be again.
     pub(in super::super) result: &'static str,
     /// Of which ticket.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,6 +79,16 @@ pub(in super::super) struct Taken {
     pub(in super::super) grants: Vec<Grant>,
     /// The revision from which on it is so.
     pub(in super::super) revision: u64,
+    /// Somebody has to see to it that the ticket is read when its time comes.
+    #[serde(skip)]
+    pub(in super::super) waits: bool,
+}
+
+impl Taken {
+    /// Nothing came of it.
+    const fn nothing(result: &'static str, ticket: Option<Ticket>, revision: u64) -> Self {
+        Self { result, ticket, ended: 0, grants: Vec::new(), revision, waits: false }
+    }
 }
 
 /// Where webhooks arrive.
@@ -82,12 +97,13 @@ pub(in super::super) struct Desk {
     handle: ControlHandle,
     secrets: PathBuf,
     reads: Arc<Semaphore>,
+    pace: Arc<Mutex<Pace>>,
 }
 
 impl Desk {
     /// Over the directory of secrets.
     pub(in super::super) fn new(handle: ControlHandle, secrets: PathBuf) -> Self {
-        Self { handle, secrets, reads: Arc::new(Semaphore::new(MAX_READS)) }
+        Self { handle, secrets, reads: Arc::new(Semaphore::new(MAX_READS)), pace: Arc::default() }
     }
 
     /// Whether webhooks of a name are expected.
@@ -109,27 +125,55 @@ impl Desk {
         let source = source.ok_or(Fault::Unknown)?;
         let now = self.handle.shared().clock.now();
         let claim = self.claimed(&source, &|name| header(name), body, now)?;
-        let nothing = |revision| Taken { result: "ignored", ticket: None, ended: 0, grants: Vec::new(), revision };
-        let Some(claim) = claim else { return Ok(nothing(self.handle.model().committed)) };
+        let nothing = |result, ticket| Taken::nothing(result, ticket, self.handle.model().committed);
+        let Some(claim) = claim else { return Ok(nothing("ignored", None)) };
         let ticket =
             Ticket::new(source.name.clone(), &claim.key).map_err(|error| Fault::Malformed(error.to_string()))?;
         let ticket = ticket.of(source.spec.shape);
         if !ticket.is_of(source.spec.shape) {
             return Err(Fault::Malformed(source.spec.shape.keys().to_owned()));
         }
-        let said = if source.spec.secret_file.is_some() {
-            Said { ticket, closed: claim.closed, since: claim.since, by: claim.delivery }
-        } else {
-            if !is_awaited(&self.handle.model(), &ticket) {
-                return Ok(nothing(self.handle.model().committed));
-            }
-            // As of when it was asked: what is heard meanwhile is newer.
-            let since = self.handle.shared().clock.now();
-            let closed = self.read(&source, &ticket).await.map_err(|error| Fault::Unreadable(error.to_string()))?;
-            let by = format!("{}, unsigned, and read again", claim.delivery);
-            Said { ticket, closed, since, by }
-        };
-        self.hear(said).await
+        if source.spec.secret_file.is_some() {
+            return self.hear(Said { ticket, closed: claim.closed, since: claim.since, by: claim.delivery }).await;
+        }
+        if !is_awaited(&self.handle.model(), &ticket) {
+            return Ok(nothing("ignored", None));
+        }
+        let when = self.pace.lock().hint(&ticket, self.handle.shared().clock.since_boot());
+        match when {
+            When::Now => self.heard_by_reading(&source, ticket, &claim.delivery).await,
+            When::Later => Ok(Taken { waits: true, ..nothing("later", Some(ticket)) }),
+            When::Waiting => Ok(nothing("later", Some(ticket))),
+            When::Never => Err(Fault::Busy),
+        }
+    }
+
+    /// Reads a ticket, of which somebody said something that nobody signed.
+    async fn heard_by_reading(&self, source: &TicketSource, ticket: Ticket, delivery: &str) -> Result<Taken, Fault> {
+        // As of when it was asked: what is heard meanwhile is newer.
+        let since = self.handle.shared().clock.now();
+        let closed = self.read(source, &ticket).await.map_err(|error| Fault::Unreadable(error.to_string()))?;
+        self.hear(Said { ticket, closed, since, by: format!("{delivery}, unsigned, and read again") }).await
+    }
+
+    /// Reads a ticket that waits, where its time has come; `Ok(None)`: nobody waits to hear of it any more.
+    ///
+    /// # Errors
+    /// How long it still takes, at least.
+    pub(in super::super) async fn read_waiting(
+        &self,
+        ticket: &Ticket,
+    ) -> Result<Option<Result<Taken, Fault>>, Duration> {
+        self.pace.lock().turn(ticket, self.handle.shared().clock.since_boot())?;
+        let source = self.handle.model().ticket_sources.get(&ticket.source).map(|kept| kept.value.clone());
+        let source = source.filter(|source| source.spec.read.is_some() && is_awaited(&self.handle.model(), ticket));
+        let Some(source) = source else { return Ok(None) };
+        Ok(Some(self.heard_by_reading(&source, ticket.clone(), "webhooks that came one after the other").await))
+    }
+
+    /// Has a ticket wait that could not be read. False: somebody sees to it already, or too many wait.
+    pub(in super::super) fn wait_again(&self, ticket: &Ticket) -> bool {
+        self.pace.lock().wait(ticket) == When::Later
     }
 
     /// What a body says, once it is known who says it.
@@ -169,7 +213,7 @@ impl Desk {
             Heard::Known => ("known", Vec::new()),
             Heard::Ignored => ("ignored", Vec::new()),
         };
-        Ok(Taken { result, ticket: Some(ticket), ended: grants.len(), grants, revision: done.revision })
+        Ok(Taken { ended: grants.len(), grants, ..Taken::nothing(result, Some(ticket), done.revision) })
     }
 
     /// Reads tickets again, where that can be done: one that is closed by now is heard of, and refused.
@@ -200,3 +244,6 @@ impl Desk {
         read::is_closed(&self.secrets, source.spec.shape, spec, ticket).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,3 +196,37 @@ fn a_source_whose_word_cannot_be_known_to_be_true_is_refused() {
     let good = read("generic", "https://example.org/tickets/{key}");
     assert!(plan_apply(&model(), &context(NOW), &[document("TicketSource", "x", &good)]).is_ok());
 }
+
+#[test]
+fn a_source_that_tells_of_all_that_it_has_makes_no_other_be_forgotten() {
+    let mut model = granted(&sources(), &bound("own:0"), 0);
+    model = heard(&model, &said("jira:OPS-7", true, 0)).unwrap().0;
+    let long = |n: usize| Timestamp::from_unix_seconds(NOW.unix_seconds() + n as i64);
+    let mut deleted = Vec::new();
+    for n in 1..=MAX_EACH + 50 {
+        let what = said(&format!("own:{n}"), true, n as i64);
+        let plan = plan_heard(&model, &context(long(n)), &what).unwrap();
+        let gone = plan.changes.iter().filter(|change| matches!(change, Change::Delete(_)));
+        deleted.extend(gone.map(|change| change.record().key()));
+        model = carried_out(&model, &plan);
+        assert!(model.tickets.of_source(&"own".parse().unwrap()).len() <= MAX_EACH);
+    }
+    assert_eq!(deleted.len(), 50);
+    assert!(deleted[0].ends_with("ticket/own:1") && deleted[49].ends_with("ticket/own:50"), "the oldest first");
+    assert!(model.tickets.closed(&"jira:OPS-7".parse().unwrap()).is_some(), "what another said is known as ever");
+    // What is waited for ends, however many others were told of.
+    let (after, answer) = heard(&model, &said("own:0", true, 0)).unwrap();
+    assert!(matches!(answer, Heard::Closed(ended) if ended.len() == 1) && after.grants.is_empty());
+    assert_eq!(after.tickets.of_source(&"own".parse().unwrap()).len(), MAX_EACH);
+    // A source that is no more leaves nothing behind.
+    let mut left = model.clone();
+    left.ticket_sources.remove(&"own".parse::<TicketSourceName>().unwrap());
+    loop {
+        let plan = plan_forget(&left, NOW);
+        if plan.is_empty() {
+            break;
+        }
+        left = carried_out(&left, &plan);
+    }
+    assert_eq!(left.tickets.len(), 1);
+}

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Denial, Denials, Intent, Outcome, Refusals};
-use crate::domain::name::{CallId, GrantId, IdentityName, OwnerName};
+use crate::domain::name::{CallId, GrantId, IdentityName};
 use crate::domain::{Reason, Timestamp};
 
 /// Longest recorded path, encoded. What is longer is cut and its digest added: strangers choose it.
@@ -232,8 +232,9 @@ pub struct CutCall {
 pub struct Change<'a> {
     /// The store's revision that holds it.
     pub revision: u64,
-    /// Who did it.
-    pub actor: Cow<'a, OwnerName>,
+    /// Who did it: a person's name, `portcullis` for the control plane itself, `gateway/NAME`, `identity/NAME`, or
+    /// `attested/SUBJECT` for a gateway for which somebody else vouches.
+    pub actor: Text<'a>,
     /// What was done, for example `create`.
     pub operation: Text<'a>,
     /// The kind of object, for example `grant`.

@@ -249,7 +249,7 @@ fn change() -> Value {
     let label = || text(MAX_LABEL_BYTES);
     object(
         &[
-            ("actor", name()),
+            ("actor", text(MAX_PRINCIPAL_BYTES)),
             ("object", label()),
             ("object_kind", label()),
             ("operation", label()),

@@ -121,7 +121,7 @@ fn every_kind() -> Vec<Event<'static>> {
         }),
         Event::Change(Box::new(Change {
             revision: 3,
-            actor: Cow::Owned("alice".parse().unwrap()),
+            actor: text("attested/spiffe://example.org/ns/prod/sa/edge"),
             operation: text("create"),
             object_kind: text("grant"),
             object: text("g"),

@@ -348,7 +348,7 @@ fn enforced(it: &Enforced, out: &mut Vec<u8>) {
 
 fn change(it: &Change<'_>, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
-    object.plain(key!("actor"), it.actor.as_str());
+    object.text(key!("actor"), &it.actor, MAX_PRINCIPAL_BYTES);
     if let Some(after) = &it.after {
         canonical_json(after, object.key(key!("after")));
     }

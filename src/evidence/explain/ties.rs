@@ -27,10 +27,24 @@ pub(super) fn ties(
     control: &Log,
     gateways: &[Log],
 ) -> Result<Option<(Subject, Ties, Vec<Line>)>, QueryError> {
-    let changes = || Filter { kind: Some(crate::evidence::entry::Kind::Change), ..Filter::default() };
-    let (grant, request, approval) = (GrantId::from_bits(id), RequestId::from_bits(id), ApprovalId::from_bits(id));
-    let (mut subject, mut ties, mut alone) = (None, Ties::default(), Vec::new());
-    // A call leads to its grant.
+    let mut ties = Ties::default();
+    let (call, alone) = of_call(id, gateways, &mut ties)?;
+    let named = named(id, control, &mut ties)?;
+    let Some(subject) = named.or(call) else { return Ok(None) };
+    of_change(control, &mut ties)?;
+    of_grants(control, &mut ties)?;
+    of_request(control, &mut ties)?;
+    emergency::tie(control, &mut ties)?;
+    Ok(Some((subject, ties, alone)))
+}
+
+fn changes() -> Filter {
+    Filter { kind: Some(crate::evidence::entry::Kind::Change), ..Filter::default() }
+}
+
+/// A call leads to its grant; one that has none is told by itself.
+fn of_call(id: u128, gateways: &[Log], ties: &mut Ties) -> Result<(Option<Subject>, Vec<Line>), QueryError> {
+    let (mut subject, mut alone) = (None, Vec::new());
     for log in gateways {
         let filter = Filter { call: Some(CallId::from_bits(id)), ..Filter::default() };
         walk(log, filter, |found| match &found.entry.event {
@@ -57,6 +71,14 @@ pub(super) fn ties(
             _ => {}
         })?;
     }
+    Ok((subject, alone))
+}
+
+/// What the control plane's log calls by this identifier: an object of its own, or an approval in one.
+fn named(id: u128, control: &Log, ties: &mut Ties) -> Result<Option<Subject>, QueryError> {
+    let (grant, request, approval) = (GrantId::from_bits(id), RequestId::from_bits(id), ApprovalId::from_bits(id));
+    let (change_id, broken) = (ChangeId::from_bits(id), BreakGlassId::from_bits(id));
+    let mut subject = None;
     walk(control, changes(), |found| {
         let Event::Change(change) = &found.entry.event else { return };
         let Some(after) = change.after.as_deref() else { return };
@@ -66,10 +88,10 @@ pub(super) fn ties(
                 subject = Some(Subject::Grant);
                 ties.grants.insert(grant);
             }
-            "change" if change.object == ChangeId::from_bits(id).to_string() => subject = Some(Subject::Change),
-            "breakglass" if change.object == BreakGlassId::from_bits(id).to_string() => {
+            "change" if change.object == change_id.to_string() => subject = Some(Subject::Change),
+            "breakglass" if change.object == broken.to_string() => {
                 subject = Some(Subject::BreakGlass);
-                ties.broken = Some(BreakGlassId::from_bits(id));
+                ties.broken = Some(broken);
             }
             kind @ ("request" | "change") => {
                 let approvals = after.get("approvals").and_then(Value::as_array);
@@ -86,15 +108,17 @@ pub(super) fn ties(
             _ => {}
         }
     })?;
-    let Some(subject) = subject else { return Ok(None) };
-    if subject == Subject::Request {
+    if subject == Some(Subject::Request) {
         ties.request = Some(request);
     }
-    if subject == Subject::Change {
-        ties.change = Some(ChangeId::from_bits(id));
+    if subject == Some(Subject::Change) {
+        ties.change = Some(change_id);
     }
-    of_change(control, &mut ties)?;
-    // A grant leads to its request, and a request to its grants and its policy.
+    Ok(subject)
+}
+
+/// A grant leads to its request.
+fn of_grants(control: &Log, ties: &mut Ties) -> Result<(), QueryError> {
     walk(control, changes(), |found| {
         let Event::Change(change) = &found.entry.event else { return };
         let Some(after) = change.after.as_deref() else { return };
@@ -104,27 +128,28 @@ pub(super) fn ties(
             let named = origin.and_then(|origin| origin.get("request")).and_then(Value::as_str);
             ties.request = named.and_then(|id| id.parse().ok()).or(ties.request);
         }
-    })?;
-    if let Some(request) = ties.request {
-        walk(control, changes(), |found| {
-            let Event::Change(change) = &found.entry.event else { return };
-            let Some(after) = change.after.as_deref() else { return };
-            if change.object_kind == "request" && change.object == request.to_string() {
-                let grants = after.get("grants").and_then(Value::as_array).into_iter().flatten();
-                ties.grants.extend(grants.filter_map(|id| id.as_str()?.parse::<GrantId>().ok()));
-                ties.policy = after.pointer("/analysis/policy").and_then(Value::as_u64).or(ties.policy);
-            }
-        })?;
-    }
-    emergency::tie(control, &mut ties)?;
-    Ok(Some((subject, ties, alone)))
+    })
+}
+
+/// A request leads to its grants and its policy.
+fn of_request(control: &Log, ties: &mut Ties) -> Result<(), QueryError> {
+    let Some(request) = ties.request.map(|id| id.to_string()) else { return Ok(()) };
+    walk(control, changes(), |found| {
+        let Event::Change(change) = &found.entry.event else { return };
+        let Some(after) = change.after.as_deref() else { return };
+        if change.object_kind == "request" && change.object == request {
+            let grants = after.get("grants").and_then(Value::as_array).into_iter().flatten();
+            ties.grants.extend(grants.filter_map(|id| id.as_str()?.parse::<GrantId>().ok()));
+            ties.policy = after.pointer("/analysis/policy").and_then(Value::as_u64).or(ties.policy);
+        }
+    })
 }
 
 /// A change leads to the revision in which it came true, and to the version of the policy that it brought; so does a
 /// change that brought the version which decided.
 fn of_change(control: &Log, ties: &mut Ties) -> Result<(), QueryError> {
     let Some(id) = ties.change.map(|id| id.to_string()) else { return Ok(()) };
-    walk(control, Filter { kind: Some(crate::evidence::entry::Kind::Change), ..Filter::default() }, |found| {
+    walk(control, changes(), |found| {
         let Event::Change(change) = &found.entry.event else { return };
         if change.object_kind == "change" && change.object == id && change.operation == "change.approved" {
             ties.applied = Some(change.revision);

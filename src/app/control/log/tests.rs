@@ -99,3 +99,36 @@ async fn what_a_half_failed_append_queued_is_told() {
     assert_eq!(revisions(&disk), (1..=queued).collect::<Vec<_>>());
     log.close().await;
 }
+
+/// Whoever did it is named in the evidence as the store's event names them, however long or odd that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_evidence_names_an_actor_as_they_are_and_nobody_in_their_place() {
+    let disk = FakeStorage::new();
+    let log = log(&disk);
+    let long = format!("attested/spiffe://example.org/{}", "a".repeat(1_900));
+    let actors = [
+        "alice",
+        "portcullis",
+        "gateway/edge",
+        // A person's name, and not that of a gateway.
+        "gateway.edge",
+        &format!("identity/{}", "b".repeat(128)),
+        "attested/spiffe://example.org/ns/prod/sa/Edge_1",
+        "attested/cluster/system:serviceaccount:prod:edge",
+        &long,
+    ];
+    let all: Vec<Told> = actors
+        .iter()
+        .enumerate()
+        .map(|(n, actor)| Told { actor: (*actor).to_owned(), ..told(n as u64 + 1, "because") })
+        .collect();
+    log.append(&all).await.unwrap();
+    let mut query = Query::new(Arc::new(disk.clone()), 0, Filter { kind: Some(Kind::Change), ..Filter::default() });
+    let mut found = Vec::new();
+    while let Some(next) = query.next().unwrap() {
+        if let Event::Change(change) = next.entry.event {
+            found.push(change.actor.into_owned());
+        }
+    }
+    assert_eq!(found, actors);
+}

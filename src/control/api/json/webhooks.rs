@@ -29,6 +29,8 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 const MAX_ARRIVING: usize = 512;
 /// How long one may take: a source sends it at once.
 const BODY_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is tried to read a ticket of which a webhook came that nobody signed.
+const MAX_TRIES: usize = 6;
 /// Webhooks that are read at once, of all sources.
 const MAX_READING: usize = 64;
 
@@ -102,11 +104,51 @@ fn once(headers: &HeaderMap, name: &str) -> Option<String> {
 
 fn answered(served: &Served, taken: Taken) -> Response {
     let json = serde_json::to_vec(&taken).unwrap_or_default();
-    if let (Some(ticket), "closed") = (&taken.ticket, taken.result) {
-        let (handle, stop) = (served.identifier.handle.clone(), served.access.stopping());
-        tokio::spawn(followed(handle, ticket.clone(), taken, stop));
+    let (handle, stop) = (served.identifier.handle.clone(), served.access.stopping());
+    match taken {
+        Taken { ticket: Some(ticket), waits: true, .. } => {
+            tokio::spawn(read_later(served.desk.clone(), handle, ticket, stop));
+        }
+        Taken { ticket: Some(ref ticket), result: "closed", .. } => {
+            tokio::spawn(followed(handle, ticket.clone(), taken, stop));
+        }
+        Taken { .. } => {}
     }
     json_of(StatusCode::OK, json)
+}
+
+/// Reads a ticket when its time comes, and again where it could not be read. A crash here leaves it unread until something
+/// else is said of it.
+async fn read_later(desk: Desk, handle: ControlHandle, ticket: Ticket, mut stop: tokio::sync::watch::Receiver<bool>) {
+    let mut tries = 0;
+    loop {
+        let done = match desk.read_waiting(&ticket).await {
+            Ok(Some(done)) => done,
+            Ok(None) => return,
+            Err(wait) => {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => continue,
+                    () = super::super::super::stopped(&mut stop) => return,
+                }
+            }
+        };
+        let label = done.as_ref().map_or_else(Fault::label, |taken| taken.result);
+        handle.shared().metrics.webhooks.with_label_values(&[label]).inc();
+        tries += 1;
+        match done {
+            Ok(taken) if taken.result == "closed" => return followed(handle, ticket, taken, stop).await,
+            Err(Fault::Unreadable(_) | Fault::Refused(_)) if tries < MAX_TRIES => {
+                if !desk.wait_again(&ticket) {
+                    return;
+                }
+            }
+            Err(Fault::Unreadable(why)) => {
+                tracing::error!(%ticket, %why, "a ticket cannot be read: what waits on it lives on until it is named again");
+                return;
+            }
+            Ok(_) | Err(_) => return,
+        }
+    }
 }
 
 /// What is left after a ticket closed: requests that waited, and what gateways have to show. A crash here leaves requests
@@ -143,6 +185,7 @@ impl From<Fault> for Problem {
             Fault::Stale(why) => ApiError::from(super::super::super::plan::Refused::Conflict(why)).into(),
             Fault::Malformed(why) => Self::invalid(why),
             Fault::Unreadable(why) => Self::unreadable(why),
+            Fault::Busy => ApiError::limit("too many tickets wait to be read; send it again").into(),
             Fault::Refused(refused) => ApiError::from(refused).into(),
         }
     }

@@ -23,11 +23,11 @@ pub(super) fn staged() -> Model {
     carried_out(&world(), &plan)
 }
 
-fn after(minutes: u64) -> Timestamp {
+pub(super) fn after(minutes: u64) -> Timestamp {
     NOW.saturating_add(Duration::from_secs(minutes * 60))
 }
 
-fn handed_on(model: &Model, from: &str, to: &str, hours: u64, now: Timestamp) -> Model {
+pub(super) fn handed_on(model: &Model, from: &str, to: &str, hours: u64, now: Timestamp) -> Model {
     let from = person(from);
     let duration = Span::new(Duration::from_secs(hours * 3600));
     let draw = drawing(u128::from(now.unix_micros().unsigned_abs()) + model.delegations.len() as u128 * 1000);
@@ -35,11 +35,22 @@ fn handed_on(model: &Model, from: &str, to: &str, hours: u64, now: Timestamp) ->
     carried_out(model, &plan)
 }
 
-fn yes(model: &Model, request: &Request, who: &str, of: Option<&str>, minutes: u64) -> Result<Plan<Request>, Refused> {
+pub(super) fn yes(
+    model: &Model,
+    request: &Request,
+    who: &str,
+    of: Option<&str>,
+    minutes: u64,
+) -> Result<Plan<Request>, Refused> {
     let on_behalf_of = of.map(|name| name.parse().unwrap());
     let yes = Yes { digest: request.analysis.digest.clone(), on_behalf_of, comment: None };
     let from = 1_000_000 * u128::from(minutes + 1) + u128::from(who.as_bytes()[0]) * 1000;
     super::super::plan_approve(model, &at(&person(who), after(minutes)), request.id, &yes, drawing(from))
+}
+
+/// By a writer that has just begun.
+fn plan_silence(model: &Model, now: Timestamp) -> Plan<bool> {
+    super::super::plan_silence(model, now, &mut Judged::default())
 }
 
 fn quiet(model: &Model, minutes: u64) -> Model {
@@ -128,6 +139,47 @@ fn a_delegate_answers_in_anothers_place_and_is_one_with_them() {
     assert_eq!(yes(&with, &request, "carol", None, 3).unwrap().answer.state, State::Granted);
     // By its time, too, without anything having been recorded yet.
     assert!(yes(&model, &request, "mallory", None, 24 * 60).is_err());
+}
+
+#[test]
+fn ones_own_word_counts_when_that_in_anothers_place_does_no_more() {
+    // Bob and mallory answer for the resource; mallory says yes in bob's place, and bob takes that back.
+    let documents = [
+        document("Group", "owners", r#"{"members":["bob","mallory"]}"#),
+        document("Resource", "api/orders", r#"{"owner":"owners","sensitivity":"high"}"#),
+    ];
+    let model = carried_out(&staged(), &plan_apply(&staged(), &context(NOW), &documents).unwrap());
+    let model = handed_on(&model, "bob", "mallory", 24, NOW);
+    let (request, model) = made(&model, &person("alice"), &ask(role("writer"), 1), 1000);
+    let model = carried_out(&model, &yes(&model, &request, "mallory", Some("bob"), 1).unwrap());
+    assert!(yes(&model, &request, "mallory", Some("bob"), 2).unwrap().is_empty(), "she has said it");
+    let id = model.delegations.all().next().unwrap().id;
+    let ended = delegation::plan_end(&model, &at(&person("bob"), after(2)), id, "back").unwrap();
+    let over = carried_out(&model, &ended);
+    let plan = yes(&over, &request, "mallory", None, 3).unwrap();
+    assert_eq!(operations(&plan), ["request.approved"], "her own word is recorded");
+    let given: Vec<bool> = plan.answer.approvals.iter().map(|it| it.on_behalf_of.is_some()).collect();
+    assert_eq!((given.as_slice(), plan.answer.turn().order), ([true, false].as_slice(), 2));
+    let over = carried_out(&over, &plan);
+    assert_eq!(yes(&over, &request, "carol", None, 4).unwrap().answer.state, State::Granted);
+}
+
+#[test]
+fn a_word_under_a_delegation_that_ended_is_not_made_good_by_a_later_one() {
+    let model = handed_on(&staged(), "bob", "mallory", 24, NOW);
+    let (request, model) = made(&model, &person("alice"), &ask(role("writer"), 1), 1000);
+    let model = carried_out(&model, &yes(&model, &request, "mallory", None, 1).unwrap());
+    let id = model.delegations.all().next().unwrap().id;
+    let ended = delegation::plan_end(&model, &at(&person("bob"), after(2)), id, "back").unwrap();
+    let again = handed_on(&carried_out(&model, &ended), "bob", "mallory", 24, after(3));
+    let refused = yes(&again, &request, "carol", None, 4).unwrap_err();
+    assert!(matches!(&refused, Refused::Conflict(why) if why.contains("first it takes 1 of owner:bob")), "{refused}");
+    // Said again, by the later one, it counts, and by that one alone.
+    let plan = yes(&again, &request, "mallory", None, 5).unwrap();
+    let used: BTreeSet<_> = plan.answer.approvals.iter().filter_map(|it| it.delegation).collect();
+    assert_eq!((used.len(), plan.answer.turn().order), (2, 2));
+    let model = carried_out(&again, &plan);
+    assert_eq!(yes(&model, &request, "carol", None, 6).unwrap().answer.state, State::Granted);
 }
 
 #[test]
