@@ -35,9 +35,14 @@ struct Kept {
 }
 
 impl Kept {
+    /// Position after the last one.
+    fn end(&self) -> u64 {
+        self.first + u64::try_from(self.queue.len()).unwrap_or(u64::MAX)
+    }
+
     /// The last one, if it waits to be sent and says no more than `next` does.
     fn said_by(&mut self, next: &v1::Applied) -> Option<&mut v1::Applied> {
-        let end = self.first + u64::try_from(self.queue.len()).unwrap_or(u64::MAX);
+        let end = self.end();
         let last = self.queue.back_mut().filter(|_| self.sent < end)?;
         (last.epoch == next.epoch && is_plain(last) && is_plain(next)).then_some(last)
     }
@@ -55,7 +60,8 @@ impl Outbox {
         let mut kept = self.kept.lock();
         kept.enforced = (applied.epoch, applied.revision);
         match kept.said_by(&applied) {
-            Some(last) => *last = applied,
+            // It took as long as the longest of those that it stands for.
+            Some(last) => *last = v1::Applied { took_us: applied.took_us.max(last.took_us), ..applied },
             None => kept.queue.push_back(applied),
         }
         if kept.queue.len() > MAX_KEPT {
@@ -83,17 +89,21 @@ impl Outbox {
         kept.first
     }
 
-    /// All before `position` went on the present stream.
-    pub(super) fn sent(&self, position: u64) {
-        self.kept.lock().sent = position;
-    }
-
-    /// The one at `position`, or the first one after it, and the next position.
-    pub(super) fn at(&self, position: u64) -> Option<(v1::Applied, u64)> {
-        let kept = self.kept.lock();
+    /// The one at `position`, or the first one after it, and the next position. It goes on the present stream as it is:
+    /// nothing takes its place from here on.
+    pub(super) fn take(&self, position: u64) -> Option<(v1::Applied, u64)> {
+        let mut kept = self.kept.lock();
         let position = position.max(kept.first);
         let offset = usize::try_from(position - kept.first).ok()?;
-        kept.queue.get(offset).map(|applied| (applied.clone(), position + 1))
+        let taken = kept.queue.get(offset)?.clone();
+        kept.sent = position + 1;
+        Some((taken, position + 1))
+    }
+
+    /// Whether there is one at `position` or after it.
+    pub(super) fn has(&self, position: u64) -> bool {
+        let kept = self.kept.lock();
+        position.max(kept.first) < kept.end()
     }
 
     /// The control plane has read everything before `position`.
@@ -119,8 +129,7 @@ mod tests {
 
     fn drain(outbox: &Outbox, mut position: u64) -> (Vec<u64>, u64) {
         let mut sent = Vec::new();
-        while let Some((applied, next)) = outbox.at(position) {
-            outbox.sent(next);
+        while let Some((applied, next)) = outbox.take(position) {
             sent.push(applied.revision);
             position = next;
         }
@@ -158,10 +167,24 @@ mod tests {
         for one in [plain(2), plain(3), applied(4), plain(5), plain(6), v1::Applied { epoch: 2, ..plain(1) }] {
             outbox.push(one);
         }
-        assert_eq!(drain(&outbox, position).0, [3, 4, 6, 1]);
+        assert!(outbox.has(position));
+        let (sent, end) = drain(&outbox, position);
+        assert_eq!((sent, outbox.has(end)), (vec![3, 4, 6, 1], false));
         assert_eq!(drain(&outbox, outbox.begin()).0, [1, 3, 4, 6, 1], "again on the next stream");
         outbox.push(plain(2));
         assert_eq!(outbox.enforced(), (1, 2));
+    }
+
+    #[test]
+    fn what_comes_while_another_one_is_sent_goes_after_it() {
+        let outbox = Outbox::default();
+        outbox.push(v1::Applied { took_us: 9, ..plain(1) });
+        outbox.push(v1::Applied { took_us: 3, ..plain(2) });
+        let (taken, next) = outbox.take(outbox.begin()).unwrap();
+        assert_eq!((taken.revision, taken.took_us), (2, 9), "the longest of them");
+        outbox.push(plain(3));
+        outbox.confirm(next);
+        assert_eq!(drain(&outbox, next).0, [3]);
     }
 
     #[test]

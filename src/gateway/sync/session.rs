@@ -329,17 +329,14 @@ impl<'f> Session<'f> {
             return Ok(());
         }
         // What finds no room goes when there is some. Nothing here may wait for a control plane that does not read.
-        self.is_behind = false;
-        while let Some((applied, next)) = self.outbox.at(self.position) {
-            if up.capacity() <= FOR_RENEWALS {
-                self.is_behind = true;
-                break;
-            }
+        while up.capacity() > FOR_RENEWALS
+            && let Some((applied, next)) = self.outbox.take(self.position)
+        {
             let signed = self.signed(StatementKind::Applied, &v1::Applied { log: self.origin(), ..applied })?;
             send(up, Up::Applied(signed))?;
-            self.outbox.sent(next);
             self.position = next;
         }
+        self.is_behind = self.outbox.has(self.position);
         Ok(())
     }
 }
