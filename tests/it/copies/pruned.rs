@@ -1,0 +1,122 @@
+//! Logs whose old records went: a copy that was lost begins behind them, and what cannot go on says what to do.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{House, copies};
+use crate::dev::{PATIENCE, curl, eventually, run};
+use crate::world::Gate;
+
+fn stop(gate: &mut Gate) {
+    gate.process.signal(Signal::TERM);
+    assert_eq!(gate.process.ended(), Some(0));
+}
+
+/// With enough behind it that a part can go, all of it cosigned and in the copy.
+fn with_a_long_log(house: &House) -> Gate {
+    let gate = house.fleet.gateway(|config| {
+        config["evidence"] =
+            json!({ "durability": "remote", "remote_within": super::WITHIN, "segment_bytes": "64KiB" });
+    });
+    let gate = gate.ready();
+    let urls = format!("{}/v1/orders/[1-400]", gate.url);
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-o", "/dev/null", "--max-time", "60", "-H", &house.fleet.bearer(), &urls]).status().unwrap();
+    let wanted = gate.metric("portcullis_evidence_records_total");
+    eventually("all is there and cosigned", PATIENCE, || {
+        wanted >= 800.0 && gate.metric("portcullis_evidence_cosigned_records") >= wanted
+    });
+    gate
+}
+
+fn verified(house: &House, log: &std::path::Path) -> Value {
+    run(house.home(), &["-o", "json", "evidence", "verify", log.to_str().unwrap()]).exits(0).json()
+}
+
+/// What of the log went from the gateway's disk, whatever the copy has.
+fn prune(house: &House) -> u64 {
+    let (log, key) = (house.home().join("edge/evidence"), house.home().join("edge/evidence.key"));
+    let line = ["evidence", "prune", log.to_str().unwrap(), "--keep-size", "64KiB", "--without-archive"];
+    run(house.home(), &[&line[..], &["--signing-key", key.to_str().unwrap()]].concat()).exits(0);
+    verified(house, &log)["pruned"]["present_from"].as_u64().expect("something went")
+}
+
+#[test]
+fn a_copy_that_was_lost_begins_behind_what_was_pruned_and_calls_go_on() {
+    let mut house = House::start(json!({}));
+    house.fleet.grant("");
+    let mut gate = with_a_long_log(&house);
+    stop(&mut gate);
+    let older = house.home().join("older");
+    let lost = house.copy();
+    assert!(Command::new("cp").arg("-a").args([&lost, &older]).status().unwrap().success());
+    let present = prune(&house);
+    // The disk with the copies is a new one.
+    house.end_control();
+    std::fs::remove_dir_all(house.home().join("control/copies")).unwrap();
+    house.control(json!({}), &[]);
+    let gate = house.gateway();
+    eventually("calls are allowed", PATIENCE, || house.call(&gate, "/v1/orders/again").status == 200);
+    eventually("the copy is signed for", PATIENCE, || {
+        run(house.home(), &["evidence", "verify", house.copy().to_str().unwrap()]).code == 0
+    });
+    let told = verified(&house, &house.copy());
+    let begins = told["pruned"]["present_from"].as_u64().unwrap();
+    assert!(begins >= present && begins < present + 256, "{told}");
+    assert!(gate.process.log().contains("its copy is to begin behind what went"));
+    let paths = house.records(&house.copy(), "intent");
+    assert!(paths.iter().any(|record| record["data"]["path"] == "/v1/orders/again"), "{}", paths.len());
+    // It is gone on with, over a restart of both.
+    let mut gate = gate;
+    stop(&mut gate);
+    house.end_control();
+    house.control(json!({}), &[]);
+    let mut gate = house.gateway();
+    house.call(&gate, "/v1/orders/later").is(200);
+    assert_eq!(verified(&house, &house.copy())["pruned"]["present_from"].as_u64(), Some(begins));
+    stop(&mut gate);
+
+    // A backup of the copies is put back that ends before the log begins now: it stays, set aside, and holds.
+    house.end_control();
+    let name = lost.file_name().unwrap().to_owned();
+    std::fs::remove_dir_all(house.copy()).unwrap();
+    for item in std::fs::read_dir(older.join("journal")).unwrap().skip(1) {
+        drop(item);
+    }
+    std::fs::rename(&older, &lost).unwrap();
+    house.control(json!({}), &[]);
+    let gate = house.gateway();
+    house.call(&gate, "/v1/orders/last").is(200);
+    let there = copies(&house.home().join("control/copies/edge"));
+    assert!(there.iter().any(|path| path.file_name() == Some(&name)), "{there:?}");
+    for copy in there {
+        verified(&house, &copy);
+    }
+}
+
+#[test]
+fn a_log_that_lost_records_without_a_word_is_refused_and_says_what_to_do() {
+    let mut house = House::start(json!({}));
+    house.fleet.grant("");
+    let mut gate = with_a_long_log(&house);
+    stop(&mut gate);
+    house.end_control();
+    std::fs::remove_dir_all(house.home().join("control/copies")).unwrap();
+    prune(&house);
+    // Nobody has said so any more.
+    std::fs::remove_file(house.home().join("edge/evidence/pruned")).unwrap();
+    house.control(json!({}), &[]);
+    let gate = house.fleet.gateway(|config| {
+        config["evidence"] = json!({ "durability": "remote", "remote_within": super::WITHIN });
+    });
+    let ready = || curl(&[&format!("{}/readyz", gate.admin)]);
+    eventually("it says what to do", PATIENCE, || ready().body.contains("gateway seal"));
+    assert_eq!(ready().status, 503);
+    assert_ne!(house.call(&gate, "/v1/orders/1").status, 200);
+    drop(gate);
+    run(house.home(), &["gateway", "seal", "-c", "gateway.yaml"]).exits(0);
+    let gate = house.gateway();
+    house.call(&gate, "/v1/orders/1").is(200);
+}
