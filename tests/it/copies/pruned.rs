@@ -21,14 +21,19 @@ fn with_a_long_log(house: &House) -> Gate {
             json!({ "durability": "remote", "remote_within": super::WITHIN, "segment_bytes": "64KiB" });
     });
     let gate = gate.ready();
+    calls(house, &gate);
+    gate
+}
+
+fn calls(house: &House, gate: &Gate) {
     let urls = format!("{}/v1/orders/[1-400]", gate.url);
     let mut curl = Command::new("curl");
     curl.args(["-s", "-o", "/dev/null", "--max-time", "60", "-H", &house.fleet.bearer(), &urls]).status().unwrap();
-    let wanted = gate.metric("portcullis_evidence_records_total");
-    eventually("all is there and cosigned", PATIENCE, || {
-        wanted >= 800.0 && gate.metric("portcullis_evidence_cosigned_records") >= wanted
+    let written = gate.metric("portcullis_evidence_durable_seq");
+    assert!(written >= 800.0, "{written}");
+    eventually("all is cosigned", PATIENCE, || {
+        verified(house, &house.home().join("edge/evidence"))["cosigned_size"].as_f64() >= Some(written)
     });
-    gate
 }
 
 fn verified(house: &House, log: &std::path::Path) -> Value {
@@ -79,21 +84,26 @@ fn a_copy_that_was_lost_begins_behind_what_was_pruned_and_calls_go_on() {
     stop(&mut gate);
 
     // A backup of the copies is put back that ends before the log begins now: it stays, set aside, and holds.
+    let mut gate = with_a_long_log(&house);
+    stop(&mut gate);
+    let had = verified(&house, &older)["records"].as_u64().unwrap();
+    let present = prune(&house);
+    assert!(present > had, "{present} {had}");
     house.end_control();
-    let name = lost.file_name().unwrap().to_owned();
     std::fs::remove_dir_all(house.copy()).unwrap();
-    for item in std::fs::read_dir(older.join("journal")).unwrap().skip(1) {
-        drop(item);
-    }
     std::fs::rename(&older, &lost).unwrap();
     house.control(json!({}), &[]);
     let gate = house.gateway();
     house.call(&gate, "/v1/orders/last").is(200);
     let there = copies(&house.home().join("control/copies/edge"));
-    assert!(there.iter().any(|path| path.file_name() == Some(&name)), "{there:?}");
-    for copy in there {
-        verified(&house, &copy);
-    }
+    let aside = there.iter().find(|path| **path != lost).expect("the older one");
+    assert!(there.len() == 2 && aside.to_str().unwrap().ends_with(&format!(".until-{had}")), "{there:?}");
+    assert_eq!(verified(&house, aside)["records"].as_u64(), Some(had));
+    let begins = || {
+        let done = run(house.home(), &["-o", "json", "evidence", "verify", lost.to_str().unwrap()]);
+        (done.code == 0).then(|| done.json()["pruned"]["present_from"].as_u64()).flatten()
+    };
+    eventually("the copy begins behind what went", PATIENCE, || begins() >= Some(present));
 }
 
 #[test]
