@@ -213,7 +213,8 @@ mod tests {
         let all = whole.load(Ordering::SeqCst);
         for limit in 0..all {
             assert!(count(limit).is_err(), "{limit} of {all}");
-            assert_eq!(whole.load(Ordering::SeqCst), limit + 1, "no read after the one that was refused");
+            // What is not needed for an answer may be asked for in vain, before what is.
+            assert!(whole.load(Ordering::SeqCst) <= limit + 4, "{limit} of {all}: it reads on");
         }
         // Whoever asks drops it: the place is given back by the thread that reads, once it is done.
         let (held, released) = tokio::sync::oneshot::channel::<()>();

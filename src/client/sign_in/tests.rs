@@ -51,6 +51,8 @@ async fn provider(sub: Option<&'static str>) -> String {
 
 #[tokio::test]
 async fn a_refreshed_token_is_of_who_signed_in_or_nothing_is_kept_of_it() {
+    // A second call changes nothing: the process has one provider, and it is this one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let now = Timestamp::from_unix_seconds(1_900_000_000);
     for (sub, good) in [(Some("alice"), true), (Some("mallory"), false), (None, false)] {
         let home = tempfile::tempdir().unwrap();
