@@ -48,7 +48,7 @@ impl Beginning {
     /// When it has not, when it is another log than the one that there is a copy of, or there is no room for the hashes.
     pub fn check(copy: &LogCopy, claimed: Claimed) -> Result<Self, CopyError> {
         let has = copy.size();
-        if claimed.first <= has || claimed.first % TILE_WIDTH as u64 != 0 {
+        if claimed.first <= has || !claimed.first.is_multiple_of(TILE_WIDTH as u64) {
             return Err(CopyError::Beginning("the copy has the records from there on, or no tile ends there"));
         }
         let head = Checkpoint::verify(claimed.checkpoint.as_bytes(), &copy.key)?.head;
@@ -83,7 +83,7 @@ impl Beginning {
     pub fn put(&mut self, copy: &mut LogCopy, hashes: &[Hash]) -> Result<(), CopyError> {
         let left = self.claimed.first - self.edge.size();
         if hashes.is_empty()
-            || hashes.len() % TILE_WIDTH != 0
+            || !hashes.len().is_multiple_of(TILE_WIDTH)
             || hashes.len() > MAX_LEAVES
             || hashes.len() as u64 > left
         {

@@ -29,7 +29,7 @@ fn with_a_long_log(house: &House) -> Gate {
     eventually("much was called", PATIENCE, || {
         let urls = format!("{}/v1/orders/[1-60]/{}", gate.url, "x".repeat(700));
         let mut curl = Command::new("curl");
-        curl.args(["-s", "-Z", "--parallel-max", "8", "-o", "/dev/null", "--max-time", "60"]);
+        curl.args(["-s", "--no-progress-meter", "-Z", "--parallel-max", "8", "-o", "/dev/null", "--max-time", "60"]);
         curl.args(["-H", &house.fleet.bearer(), &urls]).status().unwrap();
         written() >= before + 450.0
     });
