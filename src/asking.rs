@@ -4,6 +4,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::domain::Timestamp;
 use crate::domain::name::{CallId, GrantId};
@@ -11,8 +13,48 @@ use crate::evidence::entry::Kind;
 use crate::evidence::query::index::Index;
 use crate::evidence::query::search::Search;
 use crate::evidence::query::{Filter, Found, Query, QueryError, WantedValue, records};
-use crate::evidence::storage::{DiskStorage, Storage};
+use crate::evidence::storage::{BoundedStorage, DiskStorage, Storage};
 use crate::wire::{MAX_EVIDENCE_BYTES, MAX_EVIDENCE_RECORDS, bytes128, v1};
+
+/// How long reading for one answer may take.
+pub(crate) const READ_WITHIN: Duration = Duration::from_secs(8);
+
+/// Whoever waits for an answer: dropped, nobody does any more, and what is read for it ends at its next read.
+#[derive(Debug, Default)]
+pub(crate) struct Asker(Arc<AtomicBool>);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// An answer from the log in a directory, read on a thread of its own, which ends when it takes too long or whoever asks is
+/// gone. `held` is kept for as long as it runs: a place is free again when nothing is read any more, and not before.
+///
+/// # Errors
+/// As [`answer`]; that it takes too long.
+pub(crate) async fn answered(
+    directory: &Path,
+    question: v1::EvidenceQuestion,
+    held: impl Send + 'static,
+) -> Result<v1::EvidenceAnswer, String> {
+    let (asker, directory) = (Asker::default(), directory.to_owned());
+    let gone = asker.0.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let _held = held;
+        let storage = BoundedStorage::new(DiskStorage::read_only(&directory), move || !gone.load(Ordering::SeqCst));
+        answer(&directory, Arc::new(storage), &question)
+    });
+    match tokio::time::timeout(READ_WITHIN, read).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => {
+            let within = READ_WITHIN.as_secs();
+            Err(format!("reading it takes longer than {within} s: narrow the question (--from, --to), or ask again"))
+        }
+    }
+}
 
 /// When the oldest record that is left was written: what was before is another log's, or pruned.
 fn oldest(storage: &Arc<dyn Storage>) -> Result<i64, String> {
@@ -38,13 +80,16 @@ impl Way {
     }
 }
 
-/// What the log in a directory holds of what is asked, as far as an answer goes.
+/// What the log in a directory, read through `storage`, holds of what is asked, as far as an answer goes.
 ///
 /// # Errors
 /// When it cannot be read, or the question is none.
-pub(crate) fn answer(directory: &Path, question: &v1::EvidenceQuestion) -> Result<v1::EvidenceAnswer, String> {
+fn answer(
+    directory: &Path,
+    storage: Arc<dyn Storage>,
+    question: &v1::EvidenceQuestion,
+) -> Result<v1::EvidenceAnswer, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(directory));
     let size = records(&storage).map_err(|error| text(&error))?;
     let filter = filter(question.filter.as_ref())?;
     let from = match (question.after, question.last) {
@@ -52,7 +97,7 @@ pub(crate) fn answer(directory: &Path, question: &v1::EvidenceQuestion) -> Resul
         (None, 0) => 0,
         (None, last) => size.saturating_sub(last.into()),
     };
-    let index = Arc::new(Index::open(directory).map_err(|error| text(&error))?);
+    let index = Arc::new(Index::open_over(directory, storage.clone()).map_err(|error| text(&error))?);
     let mut way = match from {
         0 => Way::Search(Box::new(Search::new(index, filter).map_err(|error| text(&error))?)),
         from => Way::Query(Box::new(Query::after(index, from, filter).map_err(|error| text(&error))?)),
@@ -118,7 +163,8 @@ mod tests {
         journal.flush().unwrap();
         let ask = |after, last, limit, kind: &str| {
             let filter = Some(v1::EvidenceFilter { kind: kind.into(), ..v1::EvidenceFilter::default() });
-            answer(dir.path(), &v1::EvidenceQuestion { number: 1, filter, limit, after, last })
+            let storage = Arc::new(DiskStorage::read_only(dir.path()));
+            answer(dir.path(), storage, &v1::EvidenceQuestion { number: 1, filter, limit, after, last })
         };
         let seen = |answer: &v1::EvidenceAnswer| {
             let seq = |record: &Vec<u8>| crate::evidence::entry::Entry::place(record).unwrap().0;
@@ -140,6 +186,44 @@ mod tests {
         assert_eq!(seen(&ask(Some(49), 3, 100, "").unwrap()), [49, 50]);
         assert_eq!(seen(&ask(Some(u64::MAX), 0, 100, "").unwrap()), [0; 0]);
         assert!(ask(None, 0, 1, "no_such_kind").unwrap_err().contains("kind"));
+        journal.close();
+    }
+    #[tokio::test]
+    async fn reading_ends_when_nobody_waits_and_its_place_is_held_until_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Arc::new(DiskStorage::open(dir.path()).unwrap());
+        let (journal, _) = Journal::open(storage, origin(), &writer(), small(), clock()).unwrap();
+        (0..200).for_each(|n| {
+            let _ = journal.append(&note(n)).unwrap();
+        });
+        journal.flush().unwrap();
+        // Nobody waits from the start: nothing is read.
+        let gone: Arc<dyn Storage> = Arc::new(BoundedStorage::new(DiskStorage::read_only(dir.path()), || false));
+        assert!(answer(dir.path(), gone, &v1::EvidenceQuestion::default()).is_err());
+        // Or from some read on: reading ends there, wherever that is.
+        let whole = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = |limit: usize| {
+            let reads = whole.clone();
+            reads.store(0, Ordering::SeqCst);
+            let goes_on = move || reads.fetch_add(1, Ordering::SeqCst) < limit;
+            let storage = Arc::new(BoundedStorage::new(DiskStorage::read_only(dir.path()), goes_on));
+            answer(dir.path(), storage, &v1::EvidenceQuestion::default())
+        };
+        assert_eq!(count(usize::MAX).unwrap().size, 201);
+        let all = whole.load(Ordering::SeqCst);
+        for limit in 0..all {
+            assert!(count(limit).is_err(), "{limit} of {all}");
+            // What is not needed for an answer may be asked for in vain, before what is.
+            assert!(whole.load(Ordering::SeqCst) <= limit + 4, "{limit} of {all}: it reads on");
+        }
+        // Whoever asks drops it: the place is given back by the thread that reads, once it is done.
+        let (held, released) = tokio::sync::oneshot::channel::<()>();
+        let asked = answered(dir.path(), v1::EvidenceQuestion::default(), held);
+        drop(asked);
+        assert!(released.await.is_err());
+        let (held, released) = tokio::sync::oneshot::channel::<()>();
+        assert_eq!(answered(dir.path(), v1::EvidenceQuestion::default(), held).await.unwrap().size, 201);
+        assert!(released.await.is_err());
         journal.close();
     }
 }

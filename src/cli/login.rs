@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::failure::{Exit, Failure};
-use super::output::Human;
+use super::output::{Human, escaped};
 use crate::client::sign_in::{Errand, SignedIn};
 use crate::client::{Client, Target};
 use crate::domain::Timestamp;
@@ -95,9 +95,28 @@ fn place(context: &Context) -> Result<(Target, SignedIn), Failure> {
     Ok((target, place))
 }
 
+/// What to do, in words. Address and code are the provider's: nothing of them acts on the terminal.
 fn told(errand: &Errand) -> String {
     match errand {
-        Errand::Open { url } => format!("Open this address in a browser on this machine:\n\n  {url}\n\n"),
-        Errand::Enter { url, code } => format!("Open {url} and enter this code:\n\n  {code}\n\n"),
+        Errand::Open { url } => format!("Open this address in a browser on this machine:\n\n  {}\n\n", escaped(url)),
+        Errand::Enter { url, code } => {
+            format!("Open {} and enter this code:\n\n  {}\n\n", escaped(url), escaped(code))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_provider_says_acts_on_the_terminal() {
+        let (url, code) = ("https://p.example/\u{1b}]0;x\u{7}".to_owned(), "AB\u{1b}[2J\n\r\u{202e}CD".to_owned());
+        for errand in [Errand::Enter { url: url.clone(), code }, Errand::Open { url }] {
+            let text = told(&errand);
+            let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+            assert!(!text.contains(acts), "{text:?}");
+            assert_eq!(text.matches('\n').count(), 4, "{text:?}");
+        }
     }
 }

@@ -167,6 +167,10 @@ impl SignedIn {
         let Some(refresh) = &kept.refresh_token else { return Err(self.at.not_signed_in("it is over")) };
         let provider = Provider::discover(&self.at).await?;
         let tokens = provider.refreshed(refresh).await?;
+        // OpenID Connect Core 1.0 section 12.2: a refreshed ID token is of who signed in. Nothing of another's is kept.
+        if subject(&tokens.id_token).is_none() || subject(&tokens.id_token) != subject(&kept.id_token) {
+            return Err(provider.fault(&"it refreshed the token of who signed in with one of somebody else (`sub`)"));
+        }
         let refresh_token = tokens.refresh_token.clone().or_else(|| kept.refresh_token.clone());
         let kept = Kept::of(&self.at, Tokens { refresh_token, ..tokens });
         // A crash here leaves a refresh token that is spent: signing in again mends it.
@@ -188,6 +192,12 @@ impl SignedIn {
         }
         Ok(there)
     }
+}
+
+/// Whose an ID token is.
+fn subject(token: &str) -> Option<String> {
+    let look = jwt::look(token, Timestamp::default()).ok()?;
+    look.claims.get("sub")?.as_str().map(str::to_owned)
 }
 
 impl SignIn {
@@ -213,3 +223,6 @@ impl SignIn {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

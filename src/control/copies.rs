@@ -4,6 +4,7 @@
 //! One stream writes a copy at a time; a later one takes the place of an earlier one. Knows no messages.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use crate::domain::name::GatewayName;
 use crate::evidence::checkpoint::VerifierKey;
 use crate::evidence::copy::{CopyError, LogCopy};
 use crate::settings::CopiesSettings;
+
+/// Copies of one log with the same number of records that are set aside.
+const MAX_ASIDE: u64 = 16;
 
 /// The copies that this control plane keeps.
 #[derive(Debug)]
@@ -77,6 +81,27 @@ impl Copies {
         let copy = LogCopy::open(&of_gateway.join(&name), key.clone(), beside, self.limit())?;
         self.seen(gateway, copy.used(), copy.size());
         Ok(copy)
+    }
+
+    /// Sets a copy with so many records aside, beside where it was, for whoever has its turn and has closed it: another one
+    /// begins in its place. Blocks.
+    pub(super) fn set_aside(
+        &self,
+        gateway: &GatewayName,
+        place: u64,
+        key: &VerifierKey,
+        size: u64,
+    ) -> io::Result<PathBuf> {
+        let of_gateway = self.directory(gateway);
+        let name = directory_name(place, key);
+        let aside = |n: u64| {
+            of_gateway.join(if n == 0 { format!("{name}.until-{size}") } else { format!("{name}.until-{size}.{n}") })
+        };
+        // What is there is evidence: nothing is put over it.
+        let aside = (0..MAX_ASIDE).map(aside).find(|path| !path.exists());
+        let aside = aside.ok_or_else(|| io::Error::other("too many older copies lie beside it: move them away"))?;
+        std::fs::rename(of_gateway.join(&name), &aside)?;
+        Ok(aside)
     }
 
     /// Where a gateway's copies lie.

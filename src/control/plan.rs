@@ -3,8 +3,11 @@
 //! A plan is data: changes of records, events that tell of them, an answer. Commands are planned by pure functions of
 //! the model (`catalog`, `grant`, `registry`); the actor alone makes plans true.
 
+mod told;
+
 use serde::{Deserialize, Serialize};
 
+use self::told::{bounded, told, without_secrets};
 use super::authorize::Caller;
 use super::record::{Change, Record};
 use super::store::StoreError;
@@ -102,76 +105,6 @@ impl ChangeEvent {
         self.after = self.after.map(|json| bounded(json, 0));
         self
     }
-}
-
-/// A token's digest proves nothing to a reader, and should not be guessed at.
-fn without_secrets(mut json: serde_json::Value) -> serde_json::Value {
-    if let Some(object) = json.as_object_mut() {
-        object.remove("token");
-    }
-    json
-}
-
-/// Largest record that the evidence tells whole: an entry holds at most 65,535 bytes.
-const MAX_TOLD_BYTES: usize = 32 * 1024;
-
-/// A record as the evidence tells it: whole, or, of one that is too large for that, digest and length, and of requests,
-/// changes and grants what their story hangs on.
-fn told(record: &Record, json: serde_json::Value) -> serde_json::Value {
-    use serde_json::{Value, json};
-    let kept = match record {
-        Record::Request(request) => {
-            let given = request.approvals.iter();
-            let approvals: Vec<Value> =
-                given.map(|it| json!({ "id": it.id, "by": it.by, "on_behalf_of": it.on_behalf_of, "at": it.at, "digest": it.digest })).collect();
-            let (ask, analysis) = (&request.ask, &request.analysis);
-            json!({
-                "id": request.id, "requester": request.requester, "state": request.state, "created": request.created,
-                "expires": request.expires, "grants": request.grants, "approvals": approvals,
-                "ask": { "identity": ask.identity, "reason": ask.reason, "ticket": ask.ticket, "duration": ask.duration },
-                "analysis": { "verdict": analysis.verdict, "policy": analysis.policy, "digest": analysis.digest },
-            })
-        }
-        Record::Proposal(it) => {
-            let objects = it.objects.iter();
-            let objects: Vec<Value> =
-                objects.map(|it| json!({ "kind": it.kind, "name": it.name, "change": it.change })).take(200).collect();
-            let approvals: Vec<Value> = it
-                .approvals
-                .iter()
-                .map(|it| json!({ "id": it.id, "by": it.by, "at": it.at, "digest": it.digest }))
-                .collect();
-            json!({
-                "id": it.id, "author": it.author, "reason": it.reason, "state": it.state, "created": it.created,
-                "expires": it.expires, "objects": objects, "approvals": approvals, "digest": it.digest,
-                "version": it.version, "settled": it.settled,
-            })
-        }
-        Record::Grant(record) => {
-            let grant = &record.grant;
-            json!({ "grant": {
-                "id": grant.id, "identity": grant.identity, "resource": grant.resource, "window": grant.window,
-                "lineage": grant.lineage, "revoked": grant.revoked,
-            } })
-        }
-        _ => json!({}),
-    };
-    let whole = json.to_string().len() <= MAX_TOLD_BYTES;
-    let mut short = bounded(json, MAX_TOLD_BYTES);
-    if let (false, Some(short), Value::Object(kept)) = (whole, short.as_object_mut(), kept) {
-        short.extend(kept);
-    }
-    short
-}
-
-/// Of a larger one its digest and its length.
-fn bounded(json: serde_json::Value, most: usize) -> serde_json::Value {
-    let text = json.to_string();
-    if text.len() <= most {
-        return json;
-    }
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    serde_json::json!({ "sha256": hex(digest.as_ref()), "bytes": text.len() })
 }
 
 /// Bytes as text.

@@ -4,6 +4,7 @@
 //! on this disk before it is said to be. A copy has the layout of a log, so whoever reads and verifies logs reads and
 //! verifies copies, with the log's own key. Knows no network, and not who may bring what.
 
+mod beginning;
 mod opening;
 mod segments;
 
@@ -12,6 +13,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::beginning::{Beginning, Claimed, MAX_LEAVES};
 use self::segments::Segments;
 use super::checkpoint::{Checkpoint, NoteError, VerifierKey};
 use super::entry::Entry;
@@ -20,12 +22,14 @@ use super::key::LogFileError;
 use super::read::Place;
 use super::sequencer::{CHECKPOINT, SIGNED, SequencerError};
 use super::storage::{Persist, Storage};
-use super::tiles::{self, Edge, TileId};
-use super::tree::{Hash, leaf_hash};
+use super::tiles::{self, Edge, HASH_BYTES, TileId};
+use super::tree::{Hash, TreeHead, leaf_hash};
 
 /// Records that no checkpoint covers yet: a log signs one a second, and these are minutes of a busy one. Each takes 32
 /// bytes of memory here.
 pub const MAX_UNSIGNED: usize = 1 << 20;
+/// Bytes of tiles that a record will have: its hash, and its part of those above.
+const TILE_BYTES: u64 = HASH_BYTES as u64 + 1;
 /// A segment that is larger is followed by the next one.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -90,6 +94,9 @@ pub enum CopyError {
         /// How many were compared.
         size: u64,
     },
+    /// Where it is to begin is not what the log has signed for.
+    #[error("the copy cannot begin behind records that were pruned: {0}")]
+    Beginning(&'static str),
     /// What came is not records.
     #[error("what was sent are no records: {0}")]
     Malformed(&'static str),
@@ -123,13 +130,14 @@ impl CopyError {
             Self::Cut { .. } => "cut",
             Self::Forked { .. } => "fork",
             Self::Malformed(_) | Self::Checkpoint(_) => "malformed",
+            Self::Beginning(_) => "beginning",
             Self::Unsigned => "unsigned",
             Self::Full { .. } => "limit",
         }
     }
 
     /// Every code.
-    pub const CODES: [&'static str; 12] = [
+    pub const CODES: [&'static str; 13] = [
         "disk_full",
         "disk",
         "busy",
@@ -140,9 +148,37 @@ impl CopyError {
         "cut",
         "fork",
         "malformed",
+        "beginning",
         "unsigned",
         "limit",
     ];
+
+    /// What whoever runs the gateway or the control plane does about it; `None` where trying again is all.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Disk(error) if is_full(error) => Some("make room where the control plane keeps its copies"),
+            Self::LogFile(_) | Self::OtherKey { .. } | Self::Damaged { .. } | Self::Signed(_) => {
+                Some("on the control plane, move this copy's directory away: another begins with what the log has")
+            }
+            Self::Cut { .. } | Self::Forked { .. } => {
+                Some("stop the gateway, run `portcullis gateway seal -c FILE` and start it: it begins a new log")
+            }
+            Self::Full { .. } => Some(
+                "raise `evidence_copies.max_size_per_gateway`, or move away copies of logs that nobody writes any more",
+            ),
+            Self::Beginning(_) => Some(
+                "stop the gateway and run `portcullis evidence verify` on its log; if that fails, `portcullis gateway seal -c \
+                 FILE` has it begin a new one",
+            ),
+            Self::Disk(_)
+            | Self::Busy
+            | Self::Gap { .. }
+            | Self::Rewrite { .. }
+            | Self::Malformed(_)
+            | Self::Checkpoint(_)
+            | Self::Unsigned => None,
+        }
+    }
 
     /// Whether it says that there is no room.
     pub fn is_full(&self) -> bool {
@@ -173,7 +209,12 @@ pub struct LogCopy {
     signed: Edge,
     /// Leaves behind it.
     tail: VecDeque<Hash>,
-    /// Bytes that it and the copies beside it have.
+    /// The checkpoint that is on disk.
+    noted: Option<TreeHead>,
+    /// Bytes of the checkpoint's files.
+    notes: u64,
+    /// Bytes of the copies beside it, and of it with them.
+    beside: u64,
     used: u64,
     limit: u64,
     /// Partial tiles of the last checkpoint, and of the one before it: readers may still want those.
@@ -248,16 +289,23 @@ impl LogCopy {
             return Err(CopyError::Rewrite { has, first });
         }
         let leaves = leaves(first, frames)?;
-        if self.tail.len() + leaves.len() > MAX_UNSIGNED {
+        if leaves.is_empty() {
+            return Err(CopyError::Malformed("nothing was sent"));
+        }
+        let unsigned = self.tail.len() + leaves.len();
+        if unsigned > MAX_UNSIGNED {
             return Err(CopyError::Unsigned);
         }
-        let bytes = frames.len() as u64;
-        if self.used + bytes > self.limit {
-            return Err(CopyError::Full { used: self.used, limit: self.limit });
-        }
+        // With the tiles that they will have once they are signed for.
+        self.room_for(Segments::most_bytes(frames) + unsigned as u64 * TILE_BYTES)?;
         self.used += self.segments.append(&*self.storage, has, frames)?;
         self.tail.extend(leaves);
         Ok(())
+    }
+
+    fn room_for(&self, bytes: u64) -> Result<(), CopyError> {
+        let fits = self.used.saturating_add(bytes) <= self.limit;
+        if fits { Ok(()) } else { Err(CopyError::Full { used: self.used, limit: self.limit }) }
     }
 
     /// Has everything that was put on disk.
@@ -279,33 +327,52 @@ impl LogCopy {
             return Err(CopyError::Gap { has, first: head.size });
         }
         let Some(more) = head.size.checked_sub(self.signed.size()) else { return Ok(()) };
-        let (storage, mut edge) = (&*self.storage, self.signed.clone());
+        if self.noted == Some(head) {
+            // It is on disk, and nothing of it is written again because it was sent again.
+            return Ok(());
+        }
+        let (storage, mut edge, mut written) = (&*self.storage, self.signed.clone(), 0);
         for leaf in self.tail.iter().take(usize::try_from(more).unwrap_or(usize::MAX)) {
             // Tiles say what the copy holds: whatever the checkpoint says, they are right.
-            edge.append_hash(*leaf, |tile, hashes| tiles::write_tile(storage, tile, hashes))?;
+            edge.append_hash(*leaf, |tile, hashes| {
+                written += bytes_of(hashes.len());
+                tiles::write_tile(storage, tile, hashes)
+            })?;
         }
+        self.used += written;
         if edge.root() != head.root {
             return Err(CopyError::Forked { size: head.size });
         }
         let partial: Vec<_> = edge.partial().map(|(tile, hashes)| (tile, hashes.len())).collect();
         for (tile, hashes) in edge.partial() {
+            if !self.partial.iter().flatten().any(|there| *there == (tile, hashes.len())) {
+                self.used += bytes_of(hashes.len());
+            }
             tiles::write_tile(storage, tile, hashes)?;
         }
+        self.used = (self.used + 2 * note.len() as u64).saturating_sub(self.notes);
+        self.notes = 2 * note.len() as u64;
         self.storage.write_file(SIGNED, note.as_bytes(), Persist::Now)?;
         // A crash here leaves a signed checkpoint that the next opening goes on from.
         self.storage.write_file(CHECKPOINT, note.as_bytes(), Persist::Later)?;
         self.tail.drain(..usize::try_from(more).unwrap_or(usize::MAX).min(self.tail.len()));
-        self.signed = edge;
+        (self.signed, self.noted) = (edge, Some(head));
         let [last, before] = std::mem::take(&mut self.partial);
         for (tile, width) in before {
             if !last.contains(&(tile, width)) && !partial.contains(&(tile, width)) {
                 // Nothing depends on it.
                 drop(self.storage.remove(&tile.path(width)));
+                self.used = self.used.saturating_sub(bytes_of(width));
             }
         }
         self.partial = [partial, last];
         Ok(())
     }
+}
+
+/// Bytes of a tile with so many hashes.
+const fn bytes_of(width: usize) -> u64 {
+    (width * HASH_BYTES) as u64
 }
 
 /// The leaves of the records in `frames`, of which the first is `first`.

@@ -336,7 +336,11 @@ pub(super) fn before_the_first(storage: &dyn Storage) -> Result<Edge, SequencerE
         let why = "the tile of records that are not there is missing";
         let hashes = tiles::read_tile(storage, tile, width)?.ok_or(SequencerError::Damaged { place, why })?;
         for hash in hashes {
-            edge.append_hash(hash, |tile, hashes| tiles::write_tile(storage, tile, hashes))?;
+            edge.append_hash(hash, |tile, hashes| match tile.level {
+                // It was just read, and is on disk for good: it is not written again, where a loss of power could take it.
+                0 => Ok(()),
+                _ => tiles::write_tile(storage, tile, hashes),
+            })?;
         }
     }
     Ok(edge)

@@ -3,12 +3,14 @@
 //! Paths are relative to the log's directory, parted by `/`. [`DiskStorage`] is the machine's; [`FakeStorage`] keeps
 //! what was synced apart from what was not, fails on demand and can lose power. Nothing here knows what the bytes mean.
 
+mod bounded;
 mod disk;
 mod fake;
 
 use std::fmt;
 use std::io;
 
+pub use bounded::{BoundedStorage, GoesOn};
 pub use disk::DiskStorage;
 pub use fake::{FakeStorage, Fault, Operation};
 

@@ -3,6 +3,7 @@
 //! Real processes: what one of them does when the other is stopped, killed, full or gone.
 
 mod order;
+mod pruned;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ use crate::domain::Timestamp;
 use crate::domain::identity::IdentityState;
 use crate::evidence::entry::{Change, Event, Kind};
 use crate::evidence::query::{Filter, Query};
-use crate::evidence::read::segments;
+use crate::evidence::read::first;
 use crate::evidence::retention::gone;
 use crate::evidence::storage::{DiskStorage, Storage};
 use crate::files;
@@ -97,22 +97,24 @@ async fn go_on(
 /// What the evidence in `dir` tells of revisions after `revision`, in their order, and the latest time that it knows.
 fn later(dir: &Path, revision: u64) -> Result<(Vec<Change<'static>>, Timestamp), AppError> {
     let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(dir));
+    later_in(&storage, revision)
+}
+
+fn later_in(storage: &Arc<dyn Storage>, revision: u64) -> Result<(Vec<Change<'static>>, Timestamp), AppError> {
     let (mut changes, mut latest, mut told) = (Vec::new(), Timestamp::UNIX_EPOCH, None);
-    for first in segments(&*storage).map_err(part)? {
-        let filter = Filter { kind: Some(Kind::Change), ..Filter::default() };
-        let mut query = Query::new(storage.clone(), first, filter);
-        while let Some(found) = query.next().map_err(part)? {
-            latest = latest.max(found.entry.time);
-            if let Event::Change(change) = &found.entry.event {
-                told.get_or_insert(change.revision);
-            }
-            match found.entry.event {
-                Event::Change(change) if change.revision > revision => changes.push(*change),
-                _ => {}
+    let filter = Filter { kind: Some(Kind::Change), ..Filter::default() };
+    // Once, from the first record that is there.
+    let mut query = Query::new(storage.clone(), first(&**storage).map_err(part)?, filter);
+    while let Some(found) = query.next().map_err(part)? {
+        latest = latest.max(found.entry.time);
+        if let Event::Change(change) = found.entry.event {
+            told.get_or_insert(change.revision);
+            if change.revision > revision {
+                changes.push(*change);
             }
         }
     }
-    if let Some((_, horizon)) = gone(&*storage).map_err(part)?
+    if let Some((_, horizon)) = gone(&**storage).map_err(part)?
         && told.is_none_or(|told| told > revision)
     {
         let told = told.map_or_else(|| "nothing".to_owned(), |told| format!("revisions from {told} on"));
@@ -167,5 +169,53 @@ async fn end_again(handle: &ControlHandle, change: &Change<'_>) -> Result<bool, 
         // What the backup does not have is as ended as can be.
         Err(Refused::NotFound(_) | Refused::Conflict(_) | Refused::Invalid(_)) => Ok(false),
         Err(error) => Err(part(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::evidence::journal::Journal;
+    use crate::evidence::journal::tests::{clock, origin, small, writer};
+    use crate::evidence::storage::{BoundedStorage, FakeStorage};
+
+    fn change(revision: u64) -> Event<'static> {
+        Event::Change(Box::new(Change {
+            revision,
+            actor: Cow::Owned("alice".parse().unwrap()),
+            operation: "grant.revoked".into(),
+            object_kind: "grant".into(),
+            object: format!("{revision}").into(),
+            before_digest: None,
+            after: None,
+            reason: Some("x".repeat(200).into()),
+        }))
+    }
+
+    /// Reads of a log with so many changes, in many segments.
+    fn reads(changes: u64) -> usize {
+        let disk = FakeStorage::new();
+        let (journal, _) = Journal::open(Arc::new(disk.clone()), origin(), &writer(), small(), clock()).unwrap();
+        for revision in 1..=changes {
+            let ticket = journal.append(&change(revision)).unwrap();
+            journal.durable_blocking(ticket).unwrap();
+        }
+        journal.close();
+        let reads = Arc::new(AtomicUsize::new(0));
+        let counted = reads.clone();
+        let storage = BoundedStorage::new(disk, move || counted.fetch_add(1, Ordering::SeqCst) < usize::MAX);
+        let (later, _) = later_in(&(Arc::new(storage) as Arc<dyn Storage>), changes / 2).unwrap();
+        let revisions: Vec<u64> = later.iter().map(|change| change.revision).collect();
+        assert_eq!(revisions, (changes / 2 + 1..=changes).collect::<Vec<_>>(), "each once, in order");
+        reads.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn what_came_after_a_backup_is_read_once() {
+        let (some, more) = (reads(100), reads(400));
+        assert!(some > 10 && more <= some * 5, "{some} reads of 100 changes, {more} of 400");
     }
 }

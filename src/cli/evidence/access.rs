@@ -13,7 +13,7 @@ use super::{Log as LogOf, moment};
 use crate::domain::Timestamp;
 use crate::domain::name::ResourceName;
 use crate::evidence::explain::Log;
-use crate::evidence::explain::access::{Accesses, Held, Span, Used, access};
+use crate::evidence::explain::access::{Accesses, Gap, Held, Span, Untold, Used, access};
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Access {
@@ -72,7 +72,31 @@ fn second(at: Timestamp) -> String {
 fn calls(used: &Used) -> String {
     let last = used.last.map(|at| format!(", last {}", second(at))).unwrap_or_default();
     let late = if used.late > 0 { format!(", {} LATE", used.late) } else { String::new() };
-    format!("{}{last}{late}", used.calls)
+    let unsent = if used.never_sent > 0 { format!(", {} never sent", used.never_sent) } else { String::new() };
+    format!("{}{last}{late}{unsent}", used.calls)
+}
+
+fn actions(it: &Held) -> String {
+    match (it.actions.is_empty(), it.actions_left_out) {
+        (true, _) => "not told".to_owned(),
+        (false, 0) => it.actions.join(","),
+        (false, more) => format!("{},+{more} more", it.actions.join(",")),
+    }
+}
+
+fn untold(it: &Untold) -> Vec<String> {
+    vec![it.identity.clone(), it.actions.join(","), calls(&it.used), it.grant.to_string()]
+}
+
+/// That the answer may lack something, in words.
+fn warned(gap: &Gap, span: Span) -> String {
+    let begins = gap.begins.map_or_else(|| "later".to_owned(), second);
+    let asked = span.from.map_or_else(|| "from the beginning".to_owned(), |from| format!("from {}", second(from)));
+    format!(
+        "WARNING: {} tells nothing of before {begins} (record {}), and the span is {asked}: access before that may not be listed. \
+         Ask a copy or an archive that has it",
+        gap.log, gap.present_from
+    )
 }
 
 fn held(it: &Held) -> Vec<String> {
@@ -88,7 +112,7 @@ fn held(it: &Held) -> Vec<String> {
     let approved = if it.basis.starts_with("request") { approved } else { it.basis.clone() };
     vec![
         it.identity.clone(),
-        it.actions.join(","),
+        actions(it),
         second(it.since),
         second(it.until),
         end,
@@ -100,7 +124,7 @@ fn held(it: &Held) -> Vec<String> {
 }
 
 fn shown(answer: &Answer) -> Human {
-    let Accesses { grants, exceptions } = &answer.accesses;
+    let Accesses { grants, exceptions, untold: not_told, gaps } = &answer.accesses;
     let excepted = exceptions.iter().map(|it| vec![it.identity.clone(), it.exception.clone(), calls(&it.used)]);
     Human::Parts(vec![
         Human::Table {
@@ -109,6 +133,12 @@ fn shown(answer: &Answer) -> Human {
             empty: "nobody had a grant",
         },
         Human::Table { headers: &["WHO", "BY EXCEPTION", "CALLS"], rows: excepted.collect(), empty: "" },
+        Human::Table {
+            headers: &["WHO", "ACTIONS", "CALLS", "UNDER A GRANT THAT THIS LOG DOES NOT TELL OF"],
+            rows: not_told.iter().map(untold).collect(),
+            empty: "",
+        },
+        Human::Lines(gaps.iter().map(|gap| warned(gap, answer.span)).collect()),
         Human::Lines(answer.proofs.iter().map(proven).collect()),
     ])
 }

@@ -34,6 +34,9 @@ struct Summary {
 }
 
 fn line(standing: &GatewayStanding) -> String {
+    if let Some(why) = &standing.damaged {
+        return format!("{}: DAMAGED: it answered with what is no record: {why}", standing.gateway);
+    }
     let gateway = &standing.gateway;
     let whose = if standing.copy { " (the copy that the control plane has: it did not answer itself)" } else { "" };
     match (&standing.missing, standing.reached.zip(standing.size)) {
@@ -52,37 +55,72 @@ fn line(standing: &GatewayStanding) -> String {
     }
 }
 
+/// A record of a gateway.
+struct Told {
+    gateway: String,
+    entry: Entry,
+    record: Value,
+}
+
 /// What was heard of one round of questions.
 struct Round {
     /// By time, then gateway and position.
-    records: Vec<(Timestamp, String, u64, Vec<u8>)>,
+    records: Vec<Told>,
     standing: Vec<GatewayStanding>,
+}
+
+impl Told {
+    fn place(&self) -> (Timestamp, &str, u64) {
+        (self.entry.time, &self.gateway, self.entry.seq)
+    }
+}
+
+impl Round {
+    /// Takes a gateway's answer, up to its first record that is none: the others' stand, whatever one of them says.
+    fn take(&mut self, answer: v1::GatewayEvidence) {
+        let mut standing = GatewayStanding::of(&answer);
+        for (at, bytes) in answer.records.iter().enumerate() {
+            let read = Entry::parse(bytes).map_err(|error| error.to_string());
+            let record = serde_json::from_slice(bytes).map_err(|error| error.to_string());
+            match (read, record) {
+                (Ok(entry), Ok(record)) => {
+                    self.records.push(Told { gateway: answer.gateway.clone(), entry, record });
+                }
+                (Err(why), _) | (_, Err(why)) => {
+                    let named = Entry::place(bytes).map(|(seq, _)| format!("record {seq}: {why}"));
+                    standing.damaged =
+                        Some(named.unwrap_or_else(|| format!("the record at place {at} of its answer: {why}")));
+                    break;
+                }
+            }
+        }
+        self.standing.push(standing);
+    }
+
+    /// Whose answers are no records, and where.
+    fn damage(&self) -> Option<Failure> {
+        let said = |it: &GatewayStanding| {
+            it.damaged.as_ref().map(|why| format!("{} answered with what is no record: {why}", it.gateway))
+        };
+        let all: Vec<String> = self.standing.iter().filter_map(said).collect();
+        (!all.is_empty()).then(|| Failure::new(Exit::VerificationFailed, all.join("; ")))
+    }
 }
 
 async fn ask(client: &mut Client, request: v1::QueryEvidenceRequest) -> Result<Round, Failure> {
     let mut round = Round { records: Vec::new(), standing: Vec::new() };
     let mut answers = client.query_evidence(request).await?;
     while let Some(answer) = answers.next().await? {
-        round.standing.push(GatewayStanding::of(&answer));
-        for record in answer.records {
-            // What is no entry stands at the end: it is shown, and named as what it is.
-            let (seq, time) = Entry::place(&record).unwrap_or((u64::MAX, Timestamp::from_unix_micros(i64::MAX)));
-            round.records.push((time, answer.gateway.clone(), seq, record));
-        }
+        round.take(answer);
     }
-    round.records.sort();
+    round.records.sort_by(|a, b| a.place().cmp(&b.place()));
     round.standing.sort_by(|a, b| a.gateway.cmp(&b.gateway));
     Ok(round)
 }
 
 fn show(context: &Context, round: &Round) -> Result<(), Failure> {
-    for (_, gateway, _, bytes) in &round.records {
-        let damaged = |error: &dyn std::fmt::Display| {
-            Failure::new(Exit::VerificationFailed, format!("{gateway} answered with what is no record: {error}"))
-        };
-        let record: Value = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
-        let entry = Entry::parse(bytes).map_err(|error| damaged(&error))?;
-        context.output.element(&Line { gateway, record: &record }, || {
+    for Told { gateway, entry, record } in &round.records {
+        context.output.element(&Line { gateway, record }, || {
             let kind = entry.event.kind().as_str();
             let text = summary::of(&entry.event);
             escaped(&format!("{gateway:<12}  {:>8}  {}  {kind:<13}  {text}", entry.seq, entry.time))
@@ -99,11 +137,15 @@ fn sum_up(context: &Context, standing: &[GatewayStanding]) -> Result<(), Failure
     })
 }
 
-/// Asks once. Unavailable when a gateway's part is missing or was cut short.
+/// Asks once. Unavailable when a gateway's part is missing or was cut short; what is no record fails last, when everything
+/// else is told.
 pub(super) async fn query(context: &Context, request: v1::QueryEvidenceRequest) -> Result<Exit, Failure> {
     let round = ask(&mut context.client().await?, request).await?;
     show(context, &round)?;
     sum_up(context, &round.standing)?;
+    if let Some(damage) = round.damage() {
+        return Err(damage);
+    }
     Ok(if round.standing.iter().all(GatewayStanding::is_whole) { Exit::Done } else { Exit::Unavailable })
 }
 
@@ -116,7 +158,14 @@ pub(super) async fn tail(
     let mut client = context.client().await?;
     let mut told: BTreeMap<String, bool> = BTreeMap::new();
     loop {
-        let round = ask(&mut client, request.clone()).await?;
+        let round = match ask(&mut client, request.clone()).await {
+            // Others have all places just now: who follows waits for the next round.
+            Err(failure) if !told.is_empty() && failure.reason.as_deref() == Some("limit") => {
+                tokio::time::sleep(ASK_EVERY).await;
+                continue;
+            }
+            round => round?,
+        };
         show(context, &round)?;
         for standing in &round.standing {
             // Who is missing is asked from where its last answer ended, when it is back.
@@ -126,20 +175,63 @@ pub(super) async fn tail(
         }
         if !follow {
             sum_up(context, &round.standing)?;
+            if let Some(damage) = round.damage() {
+                return Err(damage);
+            }
             let is_there = round.standing.iter().all(|standing| standing.missing.is_none());
             return Ok(if is_there { Exit::Done } else { Exit::Unavailable });
         }
         // Said when it changes, not once a second.
-        let there = |standing: &GatewayStanding| (standing.gateway.clone(), standing.missing.is_none());
-        let changed = |it: &&GatewayStanding| told.get(&it.gateway).is_none_or(|was| *was != it.missing.is_none());
+        let is_there = |it: &GatewayStanding| it.missing.is_none() && it.damaged.is_none();
+        let there = |standing: &GatewayStanding| (standing.gateway.clone(), is_there(standing));
+        let changed = |it: &&GatewayStanding| told.get(&it.gateway).is_none_or(|was| *was != is_there(it));
         let news: Vec<GatewayStanding> = round.standing.iter().filter(changed).cloned().collect();
         if !news.is_empty() {
             sum_up(context, &news)?;
         }
         told = round.standing.iter().map(there).collect();
         // Without a pause where an answer was cut short.
-        if round.standing.iter().all(|standing| standing.missing.is_some() || standing.is_whole()) {
+        if round.standing.iter().all(|it| !is_there(it) || it.is_whole()) {
             tokio::time::sleep(ASK_EVERY).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::entry::{TokenRevoked, encode_body, encode_suffix};
+
+    fn record(seq: u64) -> Vec<u8> {
+        let call = crate::domain::name::CallId::from_bits(9);
+        let mut bytes = Vec::new();
+        encode_body(&TokenRevoked { call, jti: "a".into(), by: "b".into() }, "portcullis/gateway/edge", &mut bytes);
+        encode_suffix(seq, 1_800_000_000_000_000, &mut bytes);
+        bytes
+    }
+
+    fn answer(gateway: &str, records: Vec<Vec<u8>>) -> v1::GatewayEvidence {
+        let size = records.len() as u64;
+        v1::GatewayEvidence { gateway: gateway.into(), records, reached: size, size, ..v1::GatewayEvidence::default() }
+    }
+
+    #[test]
+    fn what_is_no_record_is_named_and_keeps_nobodys_records_back() {
+        let mut round = Round { records: Vec::new(), standing: Vec::new() };
+        round.take(answer("edge", vec![record(0), record(1)]));
+        assert!(round.damage().is_none());
+        let mut other = String::from_utf8(record(1)).unwrap();
+        other = other.replace("token_revoked", "something_else");
+        round.take(answer("far", vec![record(0), other.into_bytes(), record(2)]));
+        round.take(answer("near", vec![b"{".to_vec()]));
+        let told: Vec<_> = round.records.iter().map(|it| (it.gateway.as_str(), it.entry.seq)).collect();
+        assert_eq!(told, [("edge", 0), ("edge", 1), ("far", 0)]);
+        let damage = round.damage().unwrap();
+        let text = damage.message;
+        assert!(text.contains("far answered with what is no record: record 1: "), "{text}");
+        assert!(text.contains("near answered with what is no record: the record at place 0"), "{text}");
+        let [edge, far, near] = &round.standing[..] else { panic!("three") };
+        assert!(edge.is_whole() && !far.is_whole() && !near.is_whole());
+        assert!(line(far).contains("DAMAGED"));
     }
 }

@@ -85,7 +85,11 @@ impl ApiError {
     /// A copy of a log does not go on.
     pub(in super::super) fn copy(error: &CopyError) -> Self {
         let code = if error.is_full() { Code::ResourceExhausted } else { Code::FailedPrecondition };
-        Self::new(code, error.code(), error.to_string())
+        let text = match error.remedy() {
+            Some(remedy) => format!("{error}. To mend it: {remedy}"),
+            None => error.to_string(),
+        };
+        Self::new(code, error.code(), text)
     }
 
     /// Gateways cannot be certified here.

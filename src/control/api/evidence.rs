@@ -3,13 +3,14 @@
 //! Nothing is kept here. What comes is what gateways say of themselves; whose part is missing is said.
 
 mod keep;
+mod places;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -23,13 +24,12 @@ use super::{ApiError, authorized};
 use crate::domain::name::GatewayName;
 use crate::evidence::checkpoint::VerifierKey;
 use crate::wire::{MAX_EVIDENCE_RECORDS, v1};
+use places::{Place, Places};
 
 /// How long a gateway may take to answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to say who it is.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
-/// Questions that are under way at once, of all who ask: each may hold an answer of each gateway's in memory.
-const AT_ONCE: usize = 8;
 /// Gateways that one question waits for at once, each with an answer of at most a message.
 const GATEWAYS_AT_ONCE: usize = 16;
 /// Values that one question may name.
@@ -40,12 +40,12 @@ const MAX_VALUES: usize = 16;
 pub(in super::super) struct EvidenceService {
     handle: ControlHandle,
     stop: watch::Receiver<bool>,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl EvidenceService {
     pub(in super::super) fn new(handle: ControlHandle, stop: watch::Receiver<bool>) -> Self {
-        Self { handle, stop, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { handle, stop, places: Places::new() }
     }
 }
 
@@ -66,21 +66,17 @@ impl v1::evidence_server::Evidence for EvidenceService {
             return Err(ApiError::invalid(format!("at most {MAX_VALUES} values can be asked for")).into());
         }
         let asked = chosen(&self.handle, &request)?;
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            return Err(ApiError::limit("too many questions at once: try again later").into());
-        };
+        let place = self.places.take(&caller.to_string()).await.map_err(|error| ApiError::limit(error.to_string()))?;
+        // Held until the last answer has gone and nothing is read for one any more.
+        let place = Arc::new(place);
         tracing::info!(%caller, gateways = asked.len(), "the gateways' evidence is asked");
         let (shared, request) = (self.handle.shared().clone(), Arc::new(request));
         let answers = futures_util::stream::iter(asked)
             .map(move |gateway| {
-                let (shared, request) = (shared.clone(), request.clone());
-                async move { Ok(ask(&shared, &gateway, &request).await) }
+                let (shared, request, place) = (shared.clone(), request.clone(), place.clone());
+                async move { Ok(ask(&shared, &gateway, &request, place).await) }
             })
-            .buffer_unordered(GATEWAYS_AT_ONCE)
-            .inspect(move |_| {
-                // Held until the last answer has gone.
-                let _held = &place;
-            });
+            .buffer_unordered(GATEWAYS_AT_ONCE);
         let mut stop = self.stop.clone();
         let stopped = async move { super::super::stopped(&mut stop).await };
         Ok(Response::new(Box::pin(answers.take_until(Box::pin(stopped)))))
@@ -141,7 +137,12 @@ fn chosen(handle: &ControlHandle, request: &v1::QueryEvidenceRequest) -> Result<
     Ok(known)
 }
 
-async fn ask(shared: &Shared, gateway: &GatewayStatus, request: &v1::QueryEvidenceRequest) -> v1::GatewayEvidence {
+async fn ask(
+    shared: &Shared,
+    gateway: &GatewayStatus,
+    request: &v1::QueryEvidenceRequest,
+    place: Arc<Place>,
+) -> v1::GatewayEvidence {
     let name: &GatewayName = &gateway.name;
     let heard_unix_us = gateway.answered.unix_micros();
     let missing = |why: String| v1::GatewayEvidence {
@@ -168,7 +169,7 @@ async fn ask(shared: &Shared, gateway: &GatewayStatus, request: &v1::QueryEviden
         Ok(under_way) => under_way,
         Err(NotAsked::Busy) => return missing(NotAsked::Busy.to_string()),
         Err(NotAsked::Away) => {
-            let copied = from_copy(shared, name, question).await;
+            let copied = from_copy(shared, name, question, place).await;
             return copied.map_or_else(
                 || missing(NotAsked::Away.to_string()),
                 |answer| v1::GatewayEvidence { gateway: name.to_string(), heard_unix_us, copy: true, ..answer },
@@ -193,12 +194,16 @@ async fn ask(shared: &Shared, gateway: &GatewayStatus, request: &v1::QueryEviden
 }
 
 /// What the copy of its latest log has, where one is kept.
-async fn from_copy(shared: &Shared, name: &GatewayName, question: v1::EvidenceQuestion) -> Option<v1::GatewayEvidence> {
+async fn from_copy(
+    shared: &Shared,
+    name: &GatewayName,
+    question: v1::EvidenceQuestion,
+    place: Arc<Place>,
+) -> Option<v1::GatewayEvidence> {
     let key: VerifierKey = shared.model.load().logs.get(name)?.value.key.parse().ok()?;
     let log = key.name().to_string();
     let directory = shared.copies.get()?.copy_of(name, logs::place(name, &log)?, &key)?;
-    let answer = tokio::task::spawn_blocking(move || crate::asking::answer(&directory, &question)).await.ok()?;
-    match answer {
+    match crate::asking::answered(&directory, question, place).await {
         Ok(answer) => Some(v1::GatewayEvidence {
             log,
             records: answer.records,

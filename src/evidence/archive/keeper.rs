@@ -177,7 +177,8 @@ impl Job {
         let storage = &self.log.storage;
         let archived = self.place.as_ref().map(|(_, lag)| lag.archived());
         // INVARIANT: nor does any that the copy on another machine, where there is to be one, is not known to have.
-        let kept = self.log.journal().remote().map(|copy| copy.kept);
+        // What one that is away said before it went may not be so any more: it may have lost its disk.
+        let kept = self.log.journal().remote().map(|copy| if copy.attached { copy.kept } else { 0 });
         let archived = [archived, kept].into_iter().flatten().min();
         let wall = self.clock.now();
         let may_go = |plan: &Plan| {

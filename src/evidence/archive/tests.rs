@@ -7,8 +7,8 @@ use super::*;
 use crate::domain::Clock as _;
 use crate::evidence::EvidenceLog;
 use crate::evidence::checkpoint::EvidenceKey;
-use crate::evidence::journal::JournalError;
 use crate::evidence::journal::tests::{clock, completed, intent, origin, small, writer};
+use crate::evidence::journal::{Durability, JournalError, JournalOptions};
 use crate::evidence::retention::Policy;
 use crate::evidence::sequencer::{CHECKPOINT, read_note};
 use crate::evidence::storage::{FakeStorage, Persist};
@@ -228,4 +228,38 @@ fn nothing_is_pruned_whose_archived_copy_is_not_what_it_was() {
     assert!(kept().pruned > 0);
     assert!(crate::evidence::read::first(&disk).unwrap() > 0);
     assert!(verify(home.path(), &VerifyOptions::default()).unwrap().pruned.is_none(), "the archive has all");
+}
+
+#[test]
+fn nothing_is_pruned_that_the_copy_on_another_machine_is_not_known_to_have() {
+    let (key, _) = EvidenceKey::generate().unwrap();
+    let disk = FakeStorage::new();
+    let options = JournalOptions { durability: Durability::Remote, ..small() };
+    let opened = EvidenceLog::open_in(Arc::new(disk.clone()), origin(), key, &writer(), options, clock());
+    let log = Arc::new(opened.unwrap().0);
+    log.journal().remote_attached(0);
+    called(&log, 0..1000);
+    disk.write_file(crate::evidence::COSIGNED, &read_note(&disk, CHECKPOINT).unwrap().unwrap(), Persist::Now).unwrap();
+    let pruned = || {
+        let retention = Policy { age: None, bytes: Some(16 << 10) };
+        let every = Duration::from_secs(60);
+        let keeper =
+            Keeper::start(&log, KeeperOptions { place: None, every, retention, stays: None }, clock()).unwrap();
+        keeper.stop();
+        crate::evidence::read::first(&disk).unwrap()
+    };
+    assert_eq!(pruned(), 0, "it has none of them");
+    log.journal().remote_kept(255);
+    assert_eq!(pruned(), 0, "and not all of a bundle");
+    log.journal().remote_kept(600);
+    let first = pruned();
+    assert!((1..=512).contains(&first), "{first}");
+    // It went away after it had said more: it may have lost its disk since, and says so when it is back.
+    log.journal().remote_kept(1500);
+    log.journal().remote_lost("no connection".to_owned());
+    assert_eq!(pruned(), first);
+    log.journal().remote_attached(700);
+    assert!((first..=512).contains(&pruned()));
+    log.journal().remote_kept(log.journal().durable_seq());
+    assert!(pruned() > 1024);
 }

@@ -14,7 +14,9 @@ use crate::evidence::checkpoint::VerifierKey;
 use crate::evidence::journal::{recovery, segment};
 use crate::evidence::key::{LogFileError, read_log_file, write_log_file};
 use crate::evidence::read::{JournalReader, Next, Place, remainder, segments};
-use crate::evidence::sequencer::{SequencerError, before_the_first, last_signed, refuse_rollback};
+use crate::evidence::sequencer::{
+    CHECKPOINT, SIGNED, SequencerError, before_the_first, last_signed, read_note, refuse_rollback,
+};
 use crate::evidence::storage::{DiskStorage, Storage};
 use crate::evidence::tiles::{self, Edge};
 use crate::evidence::tree::{Hash, TreeHead, leaf_hash};
@@ -51,22 +53,47 @@ pub(super) fn open_in(
         // A writer that was killed may have left its last batch in memory alone, and what comes now stands behind it.
         storage.sync_file(&segment::path(last))?;
     }
-    let used = beside + bytes(&*storage)?;
+    let used = beside + bytes(&*storage, "")?;
+    let notes = [CHECKPOINT, SIGNED].map(|path| read_note(&*storage, path));
+    let notes = notes.into_iter().map(|note| Ok(note?.map_or(0, |note| note.len() as u64))).sum::<io::Result<u64>>()?;
     let synced = signed.size() + tail.len() as u64;
     let segments = Segments { origin: key.name().to_string(), incarnation: incarnation + 1, current: None, synced };
     let partial = signed.partial().map(|(tile, hashes)| (tile, hashes.len())).collect();
-    Ok(LogCopy { storage, key, segments, signed, tail, used, limit, partial: [partial, Vec::new()] })
+    Ok(LogCopy {
+        storage,
+        key,
+        segments,
+        signed,
+        tail,
+        noted: head,
+        notes,
+        beside,
+        used,
+        limit,
+        partial: [partial, Vec::new()],
+    })
 }
 
-/// Bytes of a copy's records.
-fn bytes(storage: &dyn Storage) -> io::Result<u64> {
-    Ok(storage.list(segment::DIRECTORY)?.iter().map(|item| item.bytes).sum())
+/// Bytes of everything that a copy has below one of its directories: records, hashes and what is beside them.
+pub(super) fn bytes(storage: &dyn Storage, below: &str) -> io::Result<u64> {
+    let (mut sum, mut directories) = (0u64, vec![below.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for item in storage.list(&directory)? {
+            if item.directory {
+                let path = if directory.is_empty() { item.name } else { format!("{directory}/{}", item.name) };
+                directories.push(path);
+            } else {
+                sum = sum.saturating_add(item.bytes);
+            }
+        }
+    }
+    Ok(sum)
 }
 
 pub(super) fn bytes_beside(directory: &Path, name: &str) -> io::Result<u64> {
     let beside = DiskStorage::read_only(directory).list("")?;
     let others = beside.iter().filter(|item| item.directory && item.name != name);
-    others.map(|item| bytes(&DiskStorage::read_only(&directory.join(&item.name)))).sum()
+    others.map(|item| bytes(&DiskStorage::read_only(&directory.join(&item.name)), "")).sum()
 }
 
 /// The tree of what was signed: from its tiles, or from the records again where a loss of power took some.

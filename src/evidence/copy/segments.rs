@@ -28,6 +28,11 @@ pub(super) struct Segment {
 }
 
 impl Segments {
+    /// Bytes that frames take at most, with what stands before them.
+    pub(super) const fn most_bytes(frames: &[u8]) -> u64 {
+        (segment::MAX_HEADER_BYTES + segment::MARK_BYTES + frames.len()) as u64
+    }
+
     /// Appends frames behind the record before `first`; says how many bytes were written.
     pub(super) fn append(&mut self, storage: &dyn Storage, first: u64, frames: &[u8]) -> Result<u64, CopyError> {
         let bytes = (segment::MARK_BYTES + frames.len()) as u64;

@@ -1,5 +1,7 @@
 //! A copy is the log, as far as it goes, whatever is sent and whenever the machine dies.
 
+mod beginning;
+
 use std::sync::Arc;
 
 use super::opening::open_in;
@@ -166,9 +168,11 @@ fn a_copy_has_its_limit_and_one_that_was_cut_is_not_gone_on_with() {
     let (log, disk) = log(100);
     let kept = FakeStorage::new();
     let open = |limit| open_in(Arc::new(kept.clone()), log.verifier_key().clone(), 1000, limit);
-    let mut small = open(1000 + frames(&disk, 0, 50).len() as u64 + 200).unwrap();
+    let room = 1000 + frames(&disk, 0, 50).len() as u64 + 50 * TILE_BYTES;
+    let mut small = open(room + 1000).unwrap();
     put(&mut small, &disk, 0, 50).unwrap();
     let full = put(&mut small, &disk, 50, 60).unwrap_err();
+    assert!(small.used() <= room + 1000);
     assert!(full.is_full() && full.code() == "limit", "{full}");
     drop(small);
     let mut larger = open(LIMIT).unwrap();
@@ -180,4 +184,36 @@ fn a_copy_has_its_limit_and_one_that_was_cut_is_not_gone_on_with() {
         kept.remove(&format!("journal/{}", item.name)).unwrap();
     }
     assert_eq!(open(LIMIT).unwrap_err().code(), "damaged");
+}
+
+#[test]
+fn everything_that_is_on_disk_counts_and_nothing_is_written_for_what_is_not_new() {
+    let (log, disk) = log(10);
+    let kept = FakeStorage::new();
+    let mut open = copy(&kept, &log).unwrap();
+    for round in 0..12 {
+        let from = open.size();
+        more(&log, [1, 90, 300][round % 3]);
+        let (head, note) = log.checkpoint().unwrap();
+        put(&mut open, &disk, from, head.size).unwrap();
+        open.checkpoint(&note).unwrap();
+        // Of a file the room that is reserved behind it does not count, and what is in it does.
+        let there: usize = kept.files().iter().map(|(_, bytes)| bytes.len()).sum();
+        assert!(kept.files().iter().any(|(path, _)| path.starts_with("tile/")));
+        assert_eq!(open.used(), there as u64, "round {round}");
+        let before = kept.operations();
+        (0..3).for_each(|_| open.checkpoint(&note).unwrap());
+        assert_eq!(kept.operations(), before, "the same checkpoint again");
+        assert_eq!(open.put(head.size, &[]).unwrap_err().code(), "malformed");
+        assert_eq!(kept.operations(), before, "and no records");
+    }
+    let used = open.used();
+    drop(open);
+    assert_eq!(copy(&kept, &log).unwrap().used(), used, "as it is counted anew");
+    assert_eq!(bytes_beside_in(&kept), used);
+}
+
+/// As another copy beside it counts it.
+fn bytes_beside_in(kept: &FakeStorage) -> u64 {
+    kept.files().iter().map(|(_, bytes)| bytes.len() as u64).sum()
 }

@@ -1,15 +1,20 @@
 //! Who had access to a resource in a span of time: since when, asked for and approved by whom, used how, and removed when.
 //!
 //! From records alone: grants as the control plane's log tells them, calls as gateways' logs do. A call that began after its
-//! grant had ended is counted as late, and there is none where access was removed in time.
+//! grant had ended is counted as late, and there is none where access was removed in time. What the logs do not tell any
+//! more is said: calls under grants that are not told of, and logs that begin after the span does.
+
+mod calls;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::entry::{Basis, Change, Event, Intent, Kind};
-use super::super::query::{Filter, QueryError};
+use self::calls::{By, Uses};
+use super::super::entry::{Change, Event, Kind};
+use super::super::query::{Filter, Query, QueryError};
+use super::super::retention::gone;
 use super::{Log, walk};
 use crate::domain::Timestamp;
 use crate::domain::name::{GrantId, ResourceName};
@@ -28,7 +33,7 @@ pub struct Span {
 /// Calls in the span.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Used {
-    /// How many were allowed.
+    /// How many were allowed, but for those of which it is recorded that nothing was sent on.
     pub calls: u64,
     /// When the first one was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +43,8 @@ pub struct Used {
     pub last: Option<Timestamp>,
     /// Those that began after the grant's recorded end.
     pub late: u64,
+    /// Calls that were allowed and then ended before anything of them went upstream: no access.
+    pub never_sent: u64,
 }
 
 /// How a grant ended before its time, or that its time had come.
@@ -61,8 +68,11 @@ pub struct Held {
     pub grant: GrantId,
     /// Whose.
     pub identity: String,
-    /// To do what.
+    /// To do what. Empty: the record was too large, and its actions were left out.
     pub actions: Vec<String>,
+    /// Actions that the record leaves out: it was too large.
+    #[serde(skip_serializing_if = "is_none")]
+    pub actions_left_out: u64,
     /// Since when.
     pub since: Timestamp,
     /// Until when it was given.
@@ -78,7 +88,7 @@ pub struct Held {
     pub basis: String,
     /// What for.
     pub reason: String,
-    /// The record that made it, in the control plane's log.
+    /// The record that tells of it first, in the control plane's log.
     pub record: u64,
     /// What was done with it in the span.
     pub used: Used,
@@ -95,6 +105,32 @@ pub struct Excepted {
     pub used: Used,
 }
 
+/// Access of which only the calls are told: under a grant that the control plane's log does not tell of, as it was pruned or
+/// is another one's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Untold {
+    /// The grant.
+    pub grant: GrantId,
+    /// Whose calls.
+    pub identity: String,
+    /// What they did.
+    pub actions: Vec<String>,
+    /// What was done under it in the span.
+    pub used: Used,
+}
+
+/// A log that does not tell of the whole span: records before its first were pruned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The log.
+    pub log: String,
+    /// The first record that is there.
+    pub present_from: u64,
+    /// When it was written: of what was before nothing is told. Absent: nothing is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begins: Option<Timestamp>,
+}
+
 /// Everybody who had access.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accesses {
@@ -102,6 +138,15 @@ pub struct Accesses {
     pub grants: Vec<Held>,
     /// By exceptions.
     pub exceptions: Vec<Excepted>,
+    /// Calls under grants that this control plane's log does not tell of.
+    pub untold: Vec<Untold>,
+    /// Logs that do not tell of the whole span.
+    pub gaps: Vec<Gap>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Who asked and who approved, of a request or a break-glass.
@@ -132,23 +177,42 @@ pub fn access(resource: &ResourceName, span: Span, control: &Log, gateways: &[Lo
             it.approved_by.clone_from(&asked.approved_by);
         }
     }
-    let mut excepted: BTreeMap<(String, String), Used> = BTreeMap::new();
-    let filter = || Filter { resource: Some(resource.clone()), from: span.from, to: span.to, ..Filter::default() };
+    let over = |it: &Held| it.ended.as_ref().map_or(it.until, |end| end.at.min(it.until));
+    let ends: BTreeMap<GrantId, Timestamp> = held.iter().map(|(id, it)| (*id, over(it))).collect();
+    let mut uses = Uses::new(&ends);
     for log in gateways {
-        walk(log, filter(), |found| {
-            let (at, Event::Intent(intent)) = (found.entry.time, &found.entry.event) else { return };
-            used(intent, at, &mut held, &mut excepted);
-        })?;
+        calls::of(log, resource, span, &mut uses)?;
+    }
+    let (mut exceptions, mut untold) = (Vec::new(), Vec::new());
+    for ((by, identity), it) in uses.take() {
+        let used = it.used;
+        match by {
+            By::Exception(exception) => exceptions.push(Excepted { identity, exception, used }),
+            By::Grant(grant) => match held.get_mut(&grant) {
+                Some(held) => held.used.add(&used),
+                None => untold.push(Untold { grant, identity, actions: it.actions.into_iter().collect(), used }),
+            },
+        }
     }
     // A call in the span is told of, also under a grant that was over before it began.
     held.retain(|_, it| {
-        let over = it.ended.as_ref().map_or(it.until, |end| end.at.min(it.until));
-        it.used.calls > 0 || (span.to.is_none_or(|to| it.since < to) && span.from.is_none_or(|from| over > from))
+        let called = it.used.calls > 0 || it.used.never_sent > 0;
+        called || (span.to.is_none_or(|to| it.since < to) && span.from.is_none_or(|from| over(it) > from))
     });
     let mut grants: Vec<Held> = held.into_values().collect();
     grants.sort_by_key(|it| (it.since, it.grant));
-    let exceptions = excepted.into_iter().map(|((exception, identity), used)| Excepted { identity, exception, used });
-    Ok(Accesses { grants, exceptions: exceptions.collect() })
+    let gaps = std::iter::once(control).chain(gateways).map(|log| gap(log, span));
+    let gaps = gaps.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    Ok(Accesses { grants, exceptions, untold, gaps })
+}
+
+/// Whether a log's first record is younger than the span's beginning.
+fn gap(log: &Log, span: Span) -> Result<Option<Gap>, QueryError> {
+    let Some((present_from, _)) = gone(&*log.storage)? else { return Ok(None) };
+    let first = Query::new(log.storage.clone(), 0, Filter::default()).next()?;
+    let begins = first.map(|found| found.entry.time);
+    let tells_all = begins.is_some_and(|begins| span.from.is_some_and(|from| begins <= from));
+    Ok((!tells_all).then(|| Gap { log: log.name.clone(), present_from, begins }))
 }
 
 fn note_asked(change: &Change<'_>, asked: &mut BTreeMap<String, Asked>) {
@@ -179,9 +243,14 @@ fn take(change: &Change<'_>, at: Timestamp, seq: u64, resource: &ResourceName, h
         "grant.expired" => "expired",
         _ => return,
     };
+    // Where the record that made it was pruned, this one may tell of it too.
+    let after = change.after.as_deref();
+    if !held.contains_key(&id) {
+        held.extend(after.and_then(|after| made(id, seq, after, resource)).map(|it| (id, it)));
+    }
     let Some(it) = held.get_mut(&id) else { return };
     // It is recorded that its time had come after gateways ended it by themselves; and a revocation may be recorded late.
-    let revoked = change.after.as_deref().and_then(|after| after.pointer("/grant/revoked/at")).and_then(Value::as_str);
+    let revoked = after.and_then(|after| after.pointer("/grant/revoked/at")).and_then(Value::as_str);
     let revoked = revoked.and_then(|text| Timestamp::parse_rfc3339(text).ok());
     let at = if how == "expired" { it.until } else { revoked.unwrap_or(at) };
     let (by, reason) = (change.actor.to_string(), change.reason.as_deref().map(str::to_owned));
@@ -204,6 +273,7 @@ fn made(id: GrantId, seq: u64, after: &Value, resource: &ResourceName) -> Option
         grant: id,
         identity: text("/identity")?.to_owned(),
         actions: actions.filter_map(Value::as_str).map(str::to_owned).collect(),
+        actions_left_out: grant.get("actions_left_out").and_then(Value::as_u64).unwrap_or_default(),
         since: time("/window/starts")?,
         until: time("/window/ends")?,
         ended: None,
@@ -216,22 +286,5 @@ fn made(id: GrantId, seq: u64, after: &Value, resource: &ResourceName) -> Option
     })
 }
 
-fn used(
-    intent: &Intent<'_>,
-    at: Timestamp,
-    held: &mut BTreeMap<GrantId, Held>,
-    excepted: &mut BTreeMap<(String, String), Used>,
-) {
-    let (used, is_late) = match &intent.basis {
-        Basis::Grant(id) => {
-            let Some(it) = held.get_mut(id) else { return };
-            let over = it.ended.as_ref().map_or(it.until, |end| end.at.min(it.until));
-            (&mut it.used, at >= over)
-        }
-        Basis::Exception(name) => (excepted.entry((name.to_string(), intent.identity.to_string())).or_default(), false),
-    };
-    used.calls = used.calls.saturating_add(1);
-    used.late = used.late.saturating_add(u64::from(is_late));
-    used.first = Some(used.first.map_or(at, |first| first.min(at)));
-    used.last = Some(used.last.map_or(at, |last| last.max(at)));
-}
+#[cfg(test)]
+mod tests;

@@ -136,7 +136,14 @@ impl Index {
     /// # Errors
     /// When the log cannot be read.
     pub fn open(directory: &Path) -> Result<Self, QueryError> {
-        let storage: Arc<dyn Storage> = Arc::new(DiskStorage::read_only(directory));
+        Self::open_over(directory, Arc::new(DiskStorage::read_only(directory)))
+    }
+
+    /// As [`open`](Self::open), with the log read through `storage`: an error of that leaves what was added by then.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn open_over(directory: &Path, storage: Arc<dyn Storage>) -> Result<Self, QueryError> {
         let segments = segments(&*storage)?;
         let gone = gone(&*storage)?;
         let mut index = Self { storage, file: None, chunks: Vec::new(), segments, gone };

@@ -4,6 +4,7 @@
 //! that nothing waits in memory but what is on its way, and a copy that was away goes on where it ended. What becomes of
 //! calls meanwhile is the journal's to say; here it is only told how far the copy has come.
 
+mod beginning;
 mod sender;
 
 use std::path::PathBuf;
@@ -59,12 +60,27 @@ enum Ended {
     Log(String),
     #[error("the evidence key: {0}")]
     Key(#[from] NoteError),
+    #[error(
+        "the records of this log before {0} are not here and not in its copy, and the log does not say that they were pruned: \
+         stop the gateway, run `portcullis gateway seal -c FILE` and start it, and it begins a new log"
+    )]
+    Lost(u64),
+    #[error(
+        "the records of this log before {0} were pruned, its copy does not have them, and this control plane is of a version \
+         that begins no copy behind them: update it; or stop the gateway, run `portcullis gateway seal -c FILE` and start it, \
+         and it begins a new log"
+    )]
+    Older(u64),
 }
 
 impl Ended {
     /// Whether the other side said that it does not take records, and what callers are told then.
     fn refusal(&self) -> Option<JournalError> {
-        let Self::Status(status) = self else { return None };
+        let status = match self {
+            Self::Status(status) => status,
+            Self::Lost(_) | Self::Older(_) => return Some(JournalError::Unavailable),
+            Self::Connect(_) | Self::Closed | Self::Silent | Self::Log(_) | Self::Key(_) => return None,
+        };
         match status.code() {
             Code::ResourceExhausted => Some(JournalError::Full),
             Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument => {
@@ -156,10 +172,11 @@ async fn keep(parts: &CopyParts) -> Result<std::convert::Infallible, Ended> {
         );
     }
     claim(log, &up, &challenge, size, root).await?;
-    let taken = answer(&mut answers).await?;
-    log.journal().remote_attached(taken.size);
-    tracing::info!(records = taken.size, "the copy of this gateway's log goes on");
-    let sending = Sender::start(log.clone(), &parts.evidence_dir, taken.size, up).map_err(Ended::Log)?;
+    answer(&mut answers).await?;
+    let from = beginning::begun(parts, &up, &mut answers, &there).await?;
+    log.journal().remote_attached(from);
+    tracing::info!(records = from, "the copy of this gateway's log goes on");
+    let sending = Sender::start(log.clone(), &parts.evidence_dir, from, up).map_err(Ended::Log)?;
     loop {
         tokio::select! {
             kept = answers.message() => match kept? {

@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::connect::{self, ConnectError};
 use super::{Parts, jittered};
-use crate::asking::answer;
+use crate::asking::answered;
 use crate::domain::name::GrantId;
 use crate::gateway::live::Selector;
 use crate::wire::{bytes128, v1};
@@ -48,11 +48,10 @@ async fn stand_by(parts: &Parts) -> Result<(), Ended> {
     let _ = up.try_send(v1::EvidenceAnswer { log: log.clone(), ..v1::EvidenceAnswer::default() });
     let mut questions = client.serve(ReceiverStream::new(answers)).await.map_err(status)?.into_inner();
     while let Some(question) = questions.message().await.map_err(status)? {
-        let (directory, number) = (parts.evidence_dir.clone(), question.number);
+        let number = question.number;
         // Before the log is read: a call that ends meanwhile is among those that ran, and one that begins is on record.
         let running = question.filter.as_ref().and_then(|filter| running(parts, &filter.grant));
-        let answered = tokio::task::spawn_blocking(move || answer(&directory, &question)).await;
-        let answered = answered.unwrap_or_else(|error| Err(error.to_string()));
+        let answered = answered(&parts.evidence_dir, question, ()).await;
         let answered = answered.map(|answered| v1::EvidenceAnswer { running, ..answered });
         let answered = answered.unwrap_or_else(|fault| v1::EvidenceAnswer { fault, ..v1::EvidenceAnswer::default() });
         let answered = v1::EvidenceAnswer { number, log: log.clone(), ..answered };

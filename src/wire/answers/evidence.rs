@@ -37,6 +37,9 @@ pub struct GatewayStanding {
     /// It did not answer itself: this is what the control plane's copy of its log has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub copy: bool,
+    /// The first of its records that is none, and why: those from there on are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
 }
 
 impl GatewayStanding {
@@ -51,12 +54,13 @@ impl GatewayStanding {
             reached: is_there.then_some(answer.reached),
             size: is_there.then_some(answer.size),
             copy: answer.copy,
+            damaged: None,
         }
     }
 
     /// Whether everything that the log has was asked.
     pub fn is_whole(&self) -> bool {
-        self.missing.is_none() && self.reached == self.size
+        self.missing.is_none() && self.damaged.is_none() && self.reached == self.size
     }
 }
 

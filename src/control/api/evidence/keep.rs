@@ -3,6 +3,8 @@
 //! The certificate says whose copy it is, and the key of the log that it is the log's. What is there already must be what
 //! the gateway has; what comes is on this machine's disk before it is answered. A refusal ends the stream.
 
+mod beginning;
+
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use super::super::super::logs::{self, LogFault};
 use super::super::push::{Shown, alarm, in_good_standing, stated};
 use super::super::{ApiError, authorized};
 use crate::domain::name::GatewayName;
-use crate::evidence::checkpoint::VerifierKey;
+use crate::evidence::checkpoint::{MAX_NOTE_BYTES, VerifierKey};
 use crate::evidence::copy::{CopyError, LogCopy};
 use crate::evidence::statement::StatementKind;
 use crate::evidence::tree::Hash;
@@ -29,6 +31,8 @@ use v1::keep_message::Message as Sent;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of records that are written and synced together.
 const GROUP_BYTES: usize = 4 << 20;
+/// Messages that are taken together.
+const GROUP_MESSAGES: usize = 64;
 /// Answers between us and the transport.
 const MAX_IN_FLIGHT: usize = 16;
 
@@ -94,7 +98,7 @@ impl Keeping {
         };
         let mut copy = self.open().await?;
         let (size, root) = (copy.size(), copy.root().0.to_vec());
-        self.answer(v1::Kept { size, root, ..v1::Kept::default() }).await?;
+        self.answer(v1::Kept { size, root, begins: true, ..v1::Kept::default() }).await?;
         let claim = self.claim(&mut incoming, &challenge).await?;
         if let Err(error) = compare(&copy, claim)? {
             return Err(self.refused(&error).await);
@@ -111,6 +115,12 @@ impl Keeping {
             };
             let Some(first) = first.and_then(|message| message.message) else { return Ok(()) };
             in_good_standing(self.handle.shared(), &self.name)?;
+            if let Sent::Begin(begin) = first {
+                copy = self.begin(copy, begin, &mut incoming).await?;
+                copies.seen(&self.name, copy.used(), copy.size());
+                self.answer(v1::Kept { size: copy.size(), ..v1::Kept::default() }).await?;
+                continue;
+            }
             let group = self.group(first, &mut incoming)?;
             let (back, taken) = self.blocking(move || take(copy, group)).await?;
             copy = back;
@@ -166,13 +176,19 @@ impl Keeping {
         let (mut group, mut bytes) = (vec![first], 0);
         loop {
             match group.last() {
+                Some(Sent::Records(records)) if records.frames.is_empty() => {
+                    return Err(ApiError::invalid("a message of no records").into());
+                }
                 Some(Sent::Records(records)) => bytes += records.frames.len(),
-                Some(Sent::Checkpoint(_)) => {}
-                Some(Sent::Open(_) | Sent::Claim(_)) | None => {
+                Some(Sent::Checkpoint(note)) if note.len() > MAX_NOTE_BYTES => {
+                    return Err(ApiError::invalid("a checkpoint that is too long").into());
+                }
+                Some(Sent::Checkpoint(note)) => bytes += note.len(),
+                Some(Sent::Open(_) | Sent::Claim(_) | Sent::Begin(_) | Sent::Leaves(_)) | None => {
                     return Err(ApiError::invalid("records or a checkpoint are expected").into());
                 }
             }
-            if bytes >= GROUP_BYTES {
+            if bytes >= GROUP_BYTES || group.len() >= GROUP_MESSAGES {
                 return Ok(group);
             }
             match incoming.message().now_or_never() {
@@ -224,7 +240,7 @@ fn take(mut copy: LogCopy, group: Vec<Sent>) -> (LogCopy, Result<(), CopyError>)
         Sent::Records(records) => copy.put(records.first, &records.frames),
         // It is true of what is on disk.
         Sent::Checkpoint(note) => copy.sync().and_then(|()| copy.checkpoint(&note)),
-        Sent::Open(_) | Sent::Claim(_) => Ok(()),
+        Sent::Open(_) | Sent::Claim(_) | Sent::Begin(_) | Sent::Leaves(_) => Ok(()),
     });
     let taken = taken.and_then(|()| copy.sync());
     (copy, taken)

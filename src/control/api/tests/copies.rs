@@ -251,3 +251,28 @@ async fn a_copy_goes_on_over_a_restart_of_the_control_plane_and_answers_for_a_ga
     assert_eq!((one.records.clone(), one.reached, one.size), (log.records[..3].to_vec(), 3, 3));
     assert!(two.missing.contains("not connected") && !two.copy);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_checkpoints_writes_nothing_and_a_message_of_nothing_is_refused() {
+    let bench = Bench::start_with("evidence_copies: {}\n").await;
+    let log = Log::new(&bench, "one", &JTIS);
+    let (mut keeping, _) = started(&bench, &log).await.unwrap();
+    keeping.take(log.part(0, 2)).await.unwrap();
+    keeping.take(log.checkpoint(2)).await.unwrap();
+    let [copy] = &copies(&bench, "one")[..] else { panic!("one copy") };
+    let written = || std::fs::metadata(copy.join("signed")).unwrap().modified().unwrap();
+    let before = written();
+    for _ in 0..300 {
+        keeping.send(log.checkpoint(2)).await;
+    }
+    keeping.send(log.part(2, 3)).await;
+    while keeping.kept().await.unwrap().size < 3 {}
+    assert_eq!(written(), before);
+    let nothing = Sent::Records(v1::KeepRecords { first: 3, frames: Vec::new() });
+    assert_eq!(keeping.take(nothing).await.unwrap_err().code(), Code::InvalidArgument);
+    // What is no checkpoint at all is refused before anything else is gathered.
+    let (mut keeping, has) = started(&bench, &log).await.unwrap();
+    assert_eq!(has, 3);
+    let long = Sent::Checkpoint("x".repeat(crate::evidence::checkpoint::MAX_NOTE_BYTES + 1));
+    assert_eq!(keeping.take(long).await.unwrap_err().code(), Code::InvalidArgument);
+}

@@ -18,6 +18,8 @@ use v1::evidence_server::Evidence as _;
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// Longest wait for a record.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+/// The code of a question that found no place.
+const LIMIT: &str = "limit";
 /// How often gateways are asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,8 +55,13 @@ pub(super) fn all() -> Vec<Operation> {
                 }
                 let mut question: v1::QueryEvidenceRequest = input.into();
                 let until = tokio::time::Instant::now() + wait;
+                let mut before: Option<EvidenceAnswer> = None;
                 loop {
-                    let answer = ask(&served, &it, question.clone()).await?;
+                    let answer = match (ask(&served, &it, question.clone()).await, before) {
+                        // Others have all places just now: for who waits anyhow, nothing has come.
+                        (Err(problem), Some(before)) if problem.code() == LIMIT => before,
+                        (answer, _) => answer?,
+                    };
                     let next = tokio::time::Instant::now() + ASK_EVERY;
                     if !answer.records.is_empty() || next > until {
                         return Ok(answer);
@@ -62,6 +69,8 @@ pub(super) fn all() -> Vec<Operation> {
                     for standing in &answer.gateways {
                         question.after.extend(standing.reached.map(|reached| (standing.gateway.clone(), reached)));
                     }
+                    before = Some(answer);
+                    // Without a place: others may ask meanwhile.
                     tokio::time::sleep_until(next).await;
                 }
             },
@@ -86,8 +95,8 @@ async fn ask(
                 standing.reached = ends.or(standing.reached);
             }
             Err(why) => {
-                let missing = v1::GatewayEvidence { missing: why, records: Vec::new(), ..answer };
-                standing = GatewayStanding::of(&missing);
+                let missing = v1::GatewayEvidence { missing: why.clone(), records: Vec::new(), ..answer };
+                standing = GatewayStanding { damaged: Some(why), ..GatewayStanding::of(&missing) };
             }
         }
         gateways.push(standing);
