@@ -55,8 +55,9 @@ async fn found(shared: &Arc<Shared>, grant: &Grant, dir: &Path) -> (LastUse, usi
     let edge = tokio::spawn(async move {
         while let Some(question) = questions.recv().await {
             counted.fetch_add(1, Ordering::SeqCst);
-            let answer = crate::asking::answer(&dir, &question).unwrap();
-            let answer = v1::EvidenceAnswer { number: question.number, running: Some(0), ..answer };
+            let number = question.number;
+            let answer = crate::asking::answered(&dir, question, ()).await.unwrap();
+            let answer = v1::EvidenceAnswer { number, running: Some(0), ..answer };
             standing.standing_by.answered(&"edge".parse().unwrap(), session, answer);
         }
     });
