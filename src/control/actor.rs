@@ -21,6 +21,7 @@ use super::metrics::Metrics;
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
+use super::remembered::{Committed as Heard, Remembered};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
 use super::{breakglass, change, delegation, grant, logs, request, store::StoreError, tickets, uses};
@@ -97,6 +98,7 @@ pub(super) struct Actor {
     stale: bool,
     /// A writer before this one may have been interrupted between what belongs together.
     interrupted: bool,
+    remembered: Remembered,
 }
 
 impl Actor {
@@ -104,13 +106,19 @@ impl Actor {
     ///
     /// # Errors
     /// When the store does not answer, or holds what is not ours.
-    pub(super) async fn open(vault: Vault, clock: Arc<dyn Clock>) -> Result<(Self, ControlHandle), VaultError> {
+    pub(super) async fn open(
+        vault: Vault,
+        clock: Arc<dyn Clock>,
+        remembered: Remembered,
+    ) -> Result<(Self, ControlHandle), VaultError> {
         let mut model = vault.load().await?;
         if model.epoch == 0 {
             vault.initialize().await?;
             // A crash here leaves a store with an epoch and nothing else, which is what the next start expects.
             model = vault.load().await?;
         }
+        // What a crash left committed and not remembered, before anybody hears of it.
+        remember(&remembered, heard(&model)).await?;
         // Identifiers go on above those that are waiting in the outbox, also when the clock was set back.
         let pending = vault.store().range(super::store::KeyRange::prefix(OUTBOX), None, None).await?;
         let last = pending.kvs.last().and_then(|kv| outbox_id(&kv.key)).map_or(0, GrantId::bits);
@@ -135,7 +143,7 @@ impl Actor {
         let (sender, jobs) = mpsc::channel(MAX_QUEUE);
         let handle = ControlHandle::new(sender, shared.clone());
         let identifiers = Identifiers { last };
-        Ok((Self { shared, jobs, identifiers, now, stale: false, interrupted: true }, handle))
+        Ok((Self { shared, jobs, identifiers, now, stale: false, interrupted: true, remembered }, handle))
     }
 
     /// Works until every handle is gone or `stop` says so.
@@ -205,6 +213,7 @@ impl Actor {
             return Ok(());
         }
         let model = self.shared.vault.load().await?;
+        remember(&self.remembered, heard(&model)).await?;
         let head = Head { epoch: model.epoch, revision: model.revision };
         for (name, gateway) in &model.gateways {
             record(&self.shared.fleet, &model, name, self.now);
@@ -232,7 +241,14 @@ impl Actor {
             return Committed::Yes;
         }
         let timer = self.shared.metrics.commit_seconds.start_timer();
-        let committed = self.shared.vault.commit(group.draft).await;
+        let mut committed = self.shared.vault.commit(group.draft).await;
+        // A crash here leaves a commit that nobody heard of, and nobody misses in an older copy of the store.
+        if let Ok((revision, audience)) = committed
+            && (audience == Audience::Gateways || group.changes.iter().any(is_of_uses))
+            && let Err(error) = remember(&self.remembered, Heard { epoch: group.model.epoch, revision }).await
+        {
+            committed = Err(error);
+        }
         timer.observe_duration();
         // A crash here leaves the commit whole in the store and nobody told: the next start reads it as true, its
         // events are in the outbox, and gateways learn of it when they attach.
@@ -344,6 +360,27 @@ impl Actor {
         }
         self.interrupted = false;
     }
+}
+
+/// Whether it gives out uses of a counted grant, or takes them back: no event tells of that, and nothing else remembers it.
+const fn is_of_uses(change: &Change) -> bool {
+    matches!(change.record(), Record::Ledger(_))
+}
+
+/// The latest commit of a model.
+pub(super) const fn heard(model: &Model) -> Heard {
+    Heard { epoch: model.epoch, revision: model.committed }
+}
+
+/// Remembers a commit before anybody hears of it.
+///
+/// # Errors
+/// [`StoreError::Unavailable`]: it is done, and nobody may be told.
+async fn remember(remembered: &Remembered, commit: Heard) -> Result<(), VaultError> {
+    remembered.write(commit).await.map_err(|error| {
+        let detail = format!("what the store has come to is not remembered beside it: {error}");
+        VaultError::Store(StoreError::Unavailable { detail })
+    })
 }
 
 /// Tells the fleet of a gateway as it is recorded: with the key of the log that it came with last, empty when it may come

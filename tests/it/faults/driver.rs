@@ -12,13 +12,15 @@ use super::fault::Fault;
 use super::ground::{Clocks, Way};
 use super::house::{AUTHORITY, CONTROL, House, LISTEN, PATIENCE};
 use super::ledger::{Watched, get};
-use super::model::{History, IN_FLIGHT, Limit, Report};
+use super::model::{BACK, History, IN_FLIGHT, Limit, Report};
 use crate::world::Process;
 
 /// Between calls of a caller.
 const PACE: Duration = Duration::from_millis(40);
 /// How long a grant may be under way; then it was lost with a store, and is made again.
 const GIVEN: Duration = Duration::from_secs(5);
+/// Lines of its log that show what a gateway did that was slow to come back.
+const LATEST: usize = 16;
 
 /// One gateway.
 pub(crate) struct Driver {
@@ -73,6 +75,13 @@ impl Driver {
             std::thread::sleep(Duration::from_millis(10));
         }
         from.elapsed()
+    }
+
+    /// What it logged last.
+    fn latest(&self) -> String {
+        let log = self.process.log();
+        let lines: Vec<&str> = log.lines().rev().take(LATEST).collect();
+        lines.into_iter().rev().fold(String::new(), |text, line| text + line + "\n")
     }
 
     /// A stream under the trial's grant, once it runs.
@@ -136,6 +145,9 @@ impl Driver {
         let was_away = fault.end(self);
         let healed = self.back();
         let is_told = was_away && quiet.is_some() && quiet == self.house.disturbed.quiet();
+        if is_told && healed > BACK {
+            eprintln!("FAULTS_TRIAL={seed} ({}): it served again after {healed:?}\n{}", fault.name(), self.latest());
+        }
         let (mut limits, mut last) = (vec![first], None);
         let from = Instant::now();
         // A gateway that said so once enforces it from then on. That all are heard in one answer is more than is promised:
