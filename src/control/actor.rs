@@ -118,7 +118,7 @@ impl Actor {
             model = vault.load().await?;
         }
         // What a crash left committed and not remembered, before anybody hears of it.
-        remember(&remembered, heard(&model)).await?;
+        remembered.write(heard(&model)).await?;
         // Identifiers go on above those that are waiting in the outbox, also when the clock was set back.
         let pending = vault.store().range(super::store::KeyRange::prefix(OUTBOX), None, None).await?;
         let last = pending.kvs.last().and_then(|kv| outbox_id(&kv.key)).map_or(0, GrantId::bits);
@@ -213,7 +213,7 @@ impl Actor {
             return Ok(());
         }
         let model = self.shared.vault.load().await?;
-        remember(&self.remembered, heard(&model)).await?;
+        self.remembered.write(heard(&model)).await?;
         let head = Head { epoch: model.epoch, revision: model.revision };
         for (name, gateway) in &model.gateways {
             record(&self.shared.fleet, &model, name, self.now);
@@ -245,9 +245,9 @@ impl Actor {
         // A crash here leaves a commit that nobody heard of, and nobody misses in an older copy of the store.
         if let Ok((revision, audience)) = committed
             && (audience == Audience::Gateways || group.changes.iter().any(is_of_uses))
-            && let Err(error) = remember(&self.remembered, Heard { epoch: group.model.epoch, revision }).await
+            && let Err(error) = self.remembered.write(Heard { epoch: group.model.epoch, revision }).await
         {
-            committed = Err(error);
+            committed = Err(error.into());
         }
         timer.observe_duration();
         // A crash here leaves the commit whole in the store and nobody told: the next start reads it as true, its
@@ -370,17 +370,6 @@ const fn is_of_uses(change: &Change) -> bool {
 /// The latest commit of a model.
 pub(super) const fn heard(model: &Model) -> Heard {
     Heard { epoch: model.epoch, revision: model.committed }
-}
-
-/// Remembers a commit before anybody hears of it.
-///
-/// # Errors
-/// [`StoreError::Unavailable`]: it is done, and nobody may be told.
-async fn remember(remembered: &Remembered, commit: Heard) -> Result<(), VaultError> {
-    remembered.write(commit).await.map_err(|error| {
-        let detail = format!("what the store has come to is not remembered beside it: {error}");
-        VaultError::Store(StoreError::Unavailable { detail })
-    })
 }
 
 /// Tells the fleet of a gateway as it is recorded: with the key of the log that it came with last, empty when it may come

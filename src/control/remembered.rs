@@ -15,6 +15,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::store::StoreError;
+use super::vault::VaultError;
 use crate::files;
 
 const FILE: &str = "committed.json";
@@ -43,7 +45,7 @@ pub struct Forgetful {
     pub current: Committed,
 }
 
-/// Why it cannot be read.
+/// Why it cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RememberedError {
     /// The file system says so.
@@ -62,6 +64,14 @@ pub enum RememberedError {
         /// What is wrong.
         error: serde_json::Error,
     },
+}
+
+impl From<RememberedError> for VaultError {
+    /// Of a commit that is done, and that nobody may be told of.
+    fn from(error: RememberedError) -> Self {
+        let detail = format!("what the store has come to is not remembered beside it: {error}");
+        Self::Store(StoreError::Unavailable { detail })
+    }
 }
 
 /// The memory. Cheap to clone.
@@ -106,25 +116,29 @@ impl Remembered {
     ///
     /// # Errors
     /// What the file system says: then nobody may hear of the commit.
-    pub(super) async fn write(&self, committed: Committed) -> io::Result<()> {
-        if *self.0.written.lock() >= committed || self.0.path.is_none() {
+    pub(super) async fn write(&self, committed: Committed) -> Result<(), RememberedError> {
+        let Some(path) = self.0.path.clone() else { return Ok(()) };
+        if *self.0.written.lock() >= committed {
             return Ok(());
         }
         let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || inner.write(committed)).await.map_err(io::Error::other)?
+        let writing = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || inner.write(&path, committed)
+        });
+        let written = writing.await.map_err(io::Error::other);
+        written.flatten().map_err(|error| RememberedError::Io { path, error })
     }
 }
 
 impl Inner {
-    fn write(&self, committed: Committed) -> io::Result<()> {
+    fn write(&self, path: &Path, committed: Committed) -> io::Result<()> {
         let mut written = self.written.lock();
         if *written >= committed {
             return Ok(());
         }
-        if let Some(path) = &self.path {
-            let text = serde_json::to_vec(&committed).map_err(io::Error::other)?;
-            files::write(path, &text, files::PRIVATE)?;
-        }
+        let text = serde_json::to_vec(&committed).map_err(io::Error::other)?;
+        files::write(path, &text, files::PRIVATE)?;
         *written = committed;
         Ok(())
     }
