@@ -23,9 +23,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPT_EVERY: Duration = Duration::from_millis(400);
 /// How often a connection is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(1);
-/// A connection that answers no ping for this long is gone. With the time before the ping it is less than the least age
-/// of authority: a network that comes back finds a new connection tried, and not an old one that waits for its turn.
-const PING_PATIENCE: Duration = Duration::from_secs(2);
+/// A connection that answers no ping for this long is gone. A network that comes back finds a new connection tried, and not
+/// an old one that waits for its turn to send a lost packet again: with the time before the ping, this is well within a
+/// second of when the least age of authority (5 s) is over, less what of it is gone before the next renewal (3 s).
+const PING_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How much of a snapshot may be on its way unread.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
