@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use super::Random;
+use super::control::told;
 use super::fault::Fault;
 use super::ground::{Clocks, Way};
 use super::house::{AUTHORITY, CONTROL, House, LISTEN, PATIENCE};
@@ -19,7 +20,7 @@ use crate::world::Process;
 const PACE: Duration = Duration::from_millis(40);
 /// How long a grant may be under way; then it was lost with a store, and is made again.
 const GIVEN: Duration = Duration::from_secs(5);
-/// Lines of its log that show what a gateway did that was slow to come back.
+/// Lines of a log that show what was done where it was slow to come back.
 const LATEST: usize = 16;
 
 /// One gateway.
@@ -75,13 +76,6 @@ impl Driver {
             std::thread::sleep(Duration::from_millis(10));
         }
         from.elapsed()
-    }
-
-    /// What it logged last.
-    fn latest(&self) -> String {
-        let log = self.process.log();
-        let lines: Vec<&str> = log.lines().rev().take(LATEST).collect();
-        lines.into_iter().rev().fold(String::new(), |text, line| text + line + "\n")
     }
 
     /// A stream under the trial's grant, once it runs.
@@ -143,10 +137,15 @@ impl Driver {
         // Some faults outlast authority.
         std::thread::sleep(if random.below(4) == 0 { random.millis(5_000..7_500) } else { random.millis(0..1_500) });
         let was_away = fault.end(self);
+        let from = told(SystemTime::now());
         let healed = self.back();
         let is_told = was_away && quiet.is_some() && quiet == self.house.disturbed.quiet();
         if is_told && healed > BACK {
-            eprintln!("FAULTS_TRIAL={seed} ({}): it served again after {healed:?}\n{}", fault.name(), self.latest());
+            eprintln!(
+                "FAULTS_TRIAL={seed} ({}): healed at {from}, it served again after {healed:?}\n{}",
+                fault.name(),
+                latest(&self.process)
+            );
         }
         let (mut limits, mut last) = (vec![first], None);
         let from = Instant::now();
@@ -203,6 +202,13 @@ impl Driver {
         let are_enforced = limits.iter().all(|(state, _)| *state == "enforced");
         (limits.into_iter().max_by_key(|(_, limit)| *limit).unwrap(), are_enforced)
     }
+}
+
+/// What a process logged last.
+pub(crate) fn latest(process: &Process) -> String {
+    let log = process.log();
+    let lines: Vec<&str> = log.lines().rev().take(LATEST).collect();
+    lines.into_iter().rev().fold(String::new(), |text, line| text + line + "\n")
 }
 
 fn spawn(house: &House, name: &str, clocks: &Clocks) -> Process {
