@@ -58,6 +58,24 @@ pub(super) fn is_parted(error: &dyn std::error::Error) -> bool {
     ["UnknownIssuer", "UnknownCA", "BadSignature", "DecryptError"].iter().any(|sign| text.contains(sign))
 }
 
+impl ConnectError {
+    /// Whether nobody listens there.
+    pub(super) fn is_refused(&self) -> bool {
+        let Self::Transport(error) = self else { return false };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|it| it.kind() == std::io::ErrorKind::ConnectionRefused)
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 /// What to do then. It may have been away while the CA was rotated.
 pub(super) const PARTED: &str = "this gateway and the control plane have no authority in common any more, as when the CA was \
      rotated while this gateway was away: `portcullis fleet invite` it and `portcullis gateway join` anew";
@@ -174,5 +192,20 @@ mod tests {
         assert!(ended.await);
         assert!(began.elapsed() <= Duration::from_secs(2) + ATTEMPT_EVERY, "{:?}", began.elapsed());
         assert_eq!(attempts.load(SeqCst), 6);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_listen_is_told_from_who_does_not_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = ClientTlsConfig::new().domain_name(CONTROL_SERVER_NAME);
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
+        let closes = tokio::spawn(async move { drop(listener.accept().await.unwrap()) });
+        let closed = ConnectError::from(endpoint.connect().await.unwrap_err());
+        assert!(!closed.is_refused(), "{closed}");
+        closes.await.unwrap();
+        let refused = ConnectError::from(endpoint.connect().await.unwrap_err());
+        assert!(refused.is_refused(), "{refused}");
     }
 }
