@@ -223,7 +223,7 @@ impl Actor {
         }
         self.shared.model.store(Arc::new(model));
         // What was missed is not known change by change: sessions that are not current get snapshots.
-        self.shared.ring.reset(head);
+        self.shared.ring.reset(head, self.shared.clock.since_boot());
         // And their events are in the outbox.
         self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
         self.stale = false;
