@@ -41,6 +41,7 @@ pub mod policy;
 mod reconsider;
 pub mod record;
 pub mod registry;
+mod remembered;
 pub mod replay;
 pub mod request;
 mod ring;

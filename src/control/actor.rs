@@ -21,6 +21,7 @@ use super::metrics::Metrics;
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
+use super::remembered::{Committed as Heard, Remembered};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
 use super::{breakglass, change, delegation, grant, logs, request, store::StoreError, tickets, uses};
@@ -99,6 +100,8 @@ pub(super) struct Actor {
     interrupted: bool,
     /// Requests whose turn was worked out as things stand.
     judged: request::Judged,
+    /// The latest commit that anybody may have heard of.
+    remembered: Remembered,
 }
 
 impl Actor {
@@ -106,13 +109,19 @@ impl Actor {
     ///
     /// # Errors
     /// When the store does not answer, or holds what is not ours.
-    pub(super) async fn open(vault: Vault, clock: Arc<dyn Clock>) -> Result<(Self, ControlHandle), VaultError> {
+    pub(super) async fn open(
+        vault: Vault,
+        clock: Arc<dyn Clock>,
+        remembered: Remembered,
+    ) -> Result<(Self, ControlHandle), VaultError> {
         let mut model = vault.load().await?;
         if model.epoch == 0 {
             vault.initialize().await?;
             // A crash here leaves a store with an epoch and nothing else, which is what the next start expects.
             model = vault.load().await?;
         }
+        // What a crash left committed and not remembered, before anybody hears of it.
+        remembered.write(heard(&model)).await?;
         // Identifiers go on above those that are waiting in the outbox, also when the clock was set back.
         let pending = vault.store().range(super::store::KeyRange::prefix(OUTBOX), None, None).await?;
         let last = pending.kvs.last().and_then(|kv| outbox_id(&kv.key)).map_or(0, GrantId::bits);
@@ -138,7 +147,7 @@ impl Actor {
         let handle = ControlHandle::new(sender, shared.clone());
         let identifiers = Identifiers { last };
         let judged = request::Judged::default();
-        Ok((Self { shared, jobs, identifiers, now, stale: false, interrupted: true, judged }, handle))
+        Ok((Self { shared, jobs, identifiers, now, stale: false, interrupted: true, judged, remembered }, handle))
     }
 
     /// Works until every handle is gone or `stop` says so.
@@ -208,6 +217,7 @@ impl Actor {
             return Ok(());
         }
         let model = self.shared.vault.load().await?;
+        self.remembered.write(heard(&model)).await?;
         let head = Head { epoch: model.epoch, revision: model.revision };
         for (name, gateway) in &model.gateways {
             record(&self.shared.fleet, &model, name, self.now);
@@ -217,7 +227,7 @@ impl Actor {
         }
         self.shared.model.store(Arc::new(model));
         // What was missed is not known change by change: sessions that are not current get snapshots.
-        self.shared.ring.reset(head);
+        self.shared.ring.reset(head, self.shared.clock.since_boot());
         // And their events are in the outbox.
         self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
         self.stale = false;
@@ -235,7 +245,14 @@ impl Actor {
             return Committed::Yes;
         }
         let timer = self.shared.metrics.commit_seconds.start_timer();
-        let committed = self.shared.vault.commit(group.draft).await;
+        let mut committed = self.shared.vault.commit(group.draft).await;
+        // A crash here leaves a commit that nobody heard of, and nobody misses in an older copy of the store.
+        if let Ok((revision, audience)) = committed
+            && (audience == Audience::Gateways || group.changes.iter().any(is_of_uses))
+            && let Err(error) = self.remembered.write(Heard { epoch: group.model.epoch, revision }).await
+        {
+            committed = Err(error.into());
+        }
         timer.observe_duration();
         // A crash here leaves the commit whole in the store and nobody told: the next start reads it as true, its
         // events are in the outbox, and gateways learn of it when they attach.
@@ -357,6 +374,16 @@ impl Actor {
             }
         }
     }
+}
+
+/// Whether it gives out uses of a counted grant, or takes them back: no event tells of that, and nothing else remembers it.
+const fn is_of_uses(change: &Change) -> bool {
+    matches!(change.record(), Record::Ledger(_))
+}
+
+/// The latest commit of a model.
+pub(super) const fn heard(model: &Model) -> Heard {
+    Heard { epoch: model.epoch, revision: model.committed }
 }
 
 /// Tells the fleet of a gateway as it is recorded: with the key of the log that it came with last, empty when it may come

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::actor::{Actor, ControlHandle};
+use super::actor::{self, Actor, ControlHandle};
 use super::api::{Api, ApiStartError, EvidenceService};
 use super::attested::{self, Attestation};
 use super::authority::{AuthorityKey, AuthorityKeyError};
@@ -21,6 +21,7 @@ use super::enrol::{EnrolError, Issuing};
 use super::http::Http;
 use super::notify::{NotifyError, Notifying};
 use super::outbox::{self, Sink};
+use super::remembered::{Forgetful, Remembered, RememberedError};
 use super::sign_in::{SignInError, Tokens};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
@@ -91,6 +92,12 @@ pub enum StartError {
     /// The store is older than the evidence.
     #[error(transparent)]
     Restored(#[from] outbox::Restored),
+    /// The store is older than what was told of it.
+    #[error(transparent)]
+    Forgetful(#[from] Forgetful),
+    /// What was told of the store cannot be read.
+    #[error(transparent)]
+    Remembered(#[from] RememberedError),
 }
 
 /// The writer over its store.
@@ -105,8 +112,30 @@ impl Core {
     /// Opens the store that the settings name and starts the writer.
     ///
     /// # Errors
-    /// When the store or its key cannot be used, or it holds what is not ours.
+    /// When the store or its key cannot be used, it holds what is not ours, or it is older than what was told of it.
     pub async fn open(settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let remembered = Remembered::open(&settings.state_dir)?;
+        let (actor, handle) = Self::opened(settings, clock, remembered.clone()).await?;
+        // Before anything is written to it: with every commit it would look less like an old copy.
+        remembered.check(actor::heard(&handle.model()))?;
+        Ok(Self::work(actor, handle))
+    }
+
+    /// The same of a store that was put back from a backup, as is about to be declared.
+    ///
+    /// # Errors
+    /// When the store or its key cannot be used, or it holds what is not ours.
+    pub async fn open_restored(settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let remembered = Remembered::open(&settings.state_dir)?;
+        let (actor, handle) = Self::opened(settings, clock, remembered).await?;
+        Ok(Self::work(actor, handle))
+    }
+
+    async fn opened(
+        settings: &ControlSettings,
+        clock: Arc<dyn Clock>,
+        remembered: Remembered,
+    ) -> Result<(Actor, ControlHandle), StartError> {
         let file = |path: &std::path::Path, source| StartError::File { path: path.to_owned(), source };
         crate::files::private_dir(&settings.state_dir).map_err(|e| file(&settings.state_dir, e))?;
         let StoreSettings::Sqlite { file: database } = &settings.store;
@@ -118,18 +147,22 @@ impl Core {
         };
         // A crash here leaves a key and no store, which the next start takes up.
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(database, clock.clone())?);
-        Self::over(store, seal, clock).await
+        Ok(Actor::open(Vault::new(store, seal), clock, remembered).await?)
     }
 
-    /// Starts the writer over a store that is open already.
+    /// Starts the writer over a store that is open already, beside which nothing is remembered.
     ///
     /// # Errors
     /// When the store does not answer, or holds what is not ours.
     pub async fn over(store: Arc<dyn Store>, seal: SealKey, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let (actor, handle) = Actor::open(Vault::new(store, seal), clock).await?;
+        let (actor, handle) = Actor::open(Vault::new(store, seal), clock, Remembered::default()).await?;
+        Ok(Self::work(actor, handle))
+    }
+
+    fn work(actor: Actor, handle: ControlHandle) -> Self {
         let (stop, stopped) = watch::channel(false);
         let actor = tokio::spawn(actor.run(stopped));
-        Ok(Self { handle, stop, actor })
+        Self { handle, stop, actor }
     }
 
     /// The way to the writer.

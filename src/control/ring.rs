@@ -25,8 +25,6 @@ const MAX_DELTA_BYTES: usize = 512 * 1024;
 #[derive(Debug)]
 struct Entry {
     revision: u64,
-    /// Since boot.
-    published: Duration,
     changes: Vec<v1::Change>,
     bytes: usize,
 }
@@ -37,6 +35,19 @@ struct Kept {
     floor: u64,
     entries: VecDeque<Arc<Entry>>,
     bytes: usize,
+    /// Revisions, with when they were published, since boot: also of changes that are forgotten.
+    published: VecDeque<(u64, Duration)>,
+}
+
+impl Kept {
+    fn publish(&mut self, revision: u64, at: Duration) {
+        if self.published.back().is_none_or(|(last, _)| *last < revision) {
+            self.published.push_back((revision, at));
+        }
+        if self.published.len() > MAX_ENTRIES {
+            self.published.pop_front();
+        }
+    }
 }
 
 /// The latest changes.
@@ -71,9 +82,14 @@ impl Ring {
         Self { kept: RwLock::new(kept), head: watch::Sender::new(head) }
     }
 
-    /// Forgets everything: for after the model was read anew.
-    pub(super) fn reset(&self, head: Head) {
-        *self.kept.write() = Kept { floor: head.revision, ..Kept::default() };
+    /// Forgets all changes: for after the model was read anew. What was not known before is published now: nobody lags
+    /// who could not have heard of it.
+    pub(super) fn reset(&self, head: Head, now: Duration) {
+        let mut kept = self.kept.write();
+        let published = std::mem::take(&mut kept.published);
+        *kept = Kept { floor: head.revision, published, ..Kept::default() };
+        kept.publish(head.revision, now);
+        drop(kept);
         self.head.send_replace(head);
     }
 
@@ -83,7 +99,8 @@ impl Ring {
         let bytes = changes.iter().map(prost::Message::encoded_len).sum();
         let mut kept = self.kept.write();
         kept.bytes = kept.bytes.saturating_add(bytes);
-        kept.entries.push_back(Arc::new(Entry { revision: head.revision, published, changes, bytes }));
+        kept.entries.push_back(Arc::new(Entry { revision: head.revision, changes, bytes }));
+        kept.publish(head.revision, published);
         while kept.entries.len() > MAX_ENTRIES || kept.bytes > MAX_BYTES {
             let Some(oldest) = kept.entries.pop_front() else { break };
             kept.bytes = kept.bytes.saturating_sub(oldest.bytes);
@@ -127,8 +144,8 @@ impl Ring {
     /// When the first revision after `cursor` was published, since boot, if it is still known.
     pub(super) fn published_after(&self, cursor: u64) -> Option<Duration> {
         let kept = self.kept.read();
-        let from = kept.entries.partition_point(|entry| entry.revision <= cursor);
-        kept.entries.get(from).map(|entry| entry.published)
+        let from = kept.published.partition_point(|(revision, _)| *revision <= cursor);
+        kept.published.get(from).map(|(_, published)| *published)
     }
 }
 
@@ -210,6 +227,21 @@ mod tests {
             assert_eq!((revision, changes.len()), (15, missed), "after {cursor}");
         }
         assert_eq!(ring.after(15), Next::Current);
+    }
+
+    #[test]
+    fn what_is_read_anew_was_published_then_and_what_was_before_stays_known() {
+        let (ring, at) = (Ring::at(head(10)), Duration::from_secs);
+        ring.push(head(11), &[change(1, 0)], at(5));
+        // A commit of unknown fate was done after all: nobody could hear of it before.
+        ring.reset(head(12), at(60));
+        assert_eq!(ring.after(11), Next::Behind);
+        let known: Vec<_> = [10, 11, 12].map(|cursor| ring.published_after(cursor)).into();
+        assert_eq!(known, [Some(at(5)), Some(at(60)), None]);
+        ring.reset(head(12), at(70));
+        assert_eq!(ring.published_after(11), Some(at(60)), "it was known already");
+        ring.push(head(13), &[change(1, 0)], at(80));
+        assert_eq!(ring.published_after(12), Some(at(80)));
     }
 
     #[test]

@@ -156,10 +156,11 @@ impl AuthorityClock {
     /// Says that the process is running. To be called every 100 ms by a task that does nothing slow.
     pub fn tick(&self) -> Tick {
         let boot = micros(self.clock.since_boot());
-        let tick = self.notice(boot);
+        let is_late = boot.saturating_sub(self.last_tick.load(SeqCst)) > micros(MAX_TICK_GAP);
+        self.notice(boot);
         self.last_tick.fetch_max(boot, SeqCst);
         self.notice_step(boot);
-        tick
+        if is_late { Tick::Gap } else { Tick::Steady }
     }
 
     /// What ended by now is ended: to be said after each tick, when that was looked for. `since` is [`Clock::coarse`]
@@ -256,13 +257,14 @@ impl AuthorityClock {
         &self.memory
     }
 
-    fn notice(&self, boot: u64) -> Tick {
-        if boot.saturating_sub(self.last_tick.load(SeqCst)) <= micros(MAX_TICK_GAP) {
-            return Tick::Steady;
+    /// A pause is noticed once, by whoever looks first: that shows that the process runs again. Were it noticed until the
+    /// next tick, each renewal of that time would make the next one due, and say nothing itself.
+    fn notice(&self, boot: u64) {
+        let ran = self.last_tick.load(SeqCst).max(self.gap.load(SeqCst));
+        if boot.saturating_sub(ran) > micros(MAX_TICK_GAP) {
+            self.gap.fetch_max(boot, SeqCst);
+            self.due.notify_one();
         }
-        self.gap.fetch_max(boot, SeqCst);
-        self.due.notify_one();
-        Tick::Gap
     }
 
     fn wall_at(&self, boot: u64) -> Timestamp {

@@ -53,6 +53,9 @@ pub const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest pause: a control plane that is there again is followed again within a second.
 const MAX_BACKOFF: Duration = Duration::from_millis(600);
+/// The same while nobody listens: to ask costs next to nothing, and a control plane that starts has a second at most until
+/// it is followed by all.
+const REFUSED_BACKOFF: Duration = Duration::from_millis(200);
 /// Time to give uses of counted grants back before the process ends. What is not given back is spent.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// Revisions that wait for their calls to end; one more holds up the stream.
@@ -128,20 +131,24 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     tasks.spawn(Enforcer::new(&parts, outbox.clone()).run(waiting));
     let mut follower = Follower::new(&parts, enforcements);
     let follow = async {
-        let mut backoff = MIN_BACKOFF;
+        let (mut backoff, mut is_refused) = (MIN_BACKOFF, false);
         loop {
             let end = attach(&parts, &mut follower, &outbox).await;
             parts.metrics.stream(false);
             if end.renewed {
                 backoff = MIN_BACKOFF;
             }
+            let was_refused = std::mem::replace(&mut is_refused, end.cause.is_refused());
             if end.cause.is_own() {
                 tracing::info!(cause = %end.cause, "the stream to the control plane begins anew");
+            } else if is_refused && was_refused {
+                tracing::debug!(error = %end.cause, "the stream to the control plane is still over");
             } else {
                 tracing::warn!(error = %end.cause, "the stream to the control plane is over");
             }
             if !end.cause.is_own() {
-                tokio::time::sleep(jittered(backoff)).await;
+                let most = if is_refused { REFUSED_BACKOFF } else { MAX_BACKOFF };
+                tokio::time::sleep(jittered(backoff.min(most))).await;
             }
             backoff = backoff.saturating_mul(2).min(MAX_BACKOFF);
         }

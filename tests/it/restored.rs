@@ -100,7 +100,12 @@ fn uses_that_a_store_forgot_are_not_given_again() {
     // At once, so that nothing is known of it but the uses themselves.
     gate.process.kill();
     put_back(&mut fleet);
-    // No revision tells: what was given is no change of what is allowed.
+    // No revision and no evidence tells: what was given is no change of what is allowed. It is remembered beside the store.
+    let mut refused = Process::spawn(fleet.home.path(), &["control", "run", "-c", "control.yaml"]);
+    assert_ne!(refused.ended(), Some(0));
+    assert!(refused.log().contains("control restored"), "{}", refused.log());
+    // Where that was put back as well, the gateway knows.
+    std::fs::remove_file(fleet.home.path().join("control/committed.json")).unwrap();
     fleet.restart_control();
     let gate = fleet.gateway(|_| {});
     eventually("it is told", PATIENCE, || gate.process.log().contains("its store is an old copy"));

@@ -64,7 +64,7 @@ pub fn restored(config: &Path, reason: &str) -> Result<RestoredStore, AppError> 
         Err(error) => return Err(AppError::io(format!("cannot read {}", file.display()))(error)),
     };
     on_runtime(async {
-        let core = Core::open(&settings, Arc::new(SystemClock)).await.map_err(part)?;
+        let core = Core::open_restored(&settings, Arc::new(SystemClock)).await.map_err(part)?;
         let done = go_on(&settings, core.handle(), &file, begun, reason).await;
         core.shutdown().await;
         done
@@ -85,7 +85,8 @@ async fn go_on(
     for change in &later {
         ended_again += u64::from(end_again(handle, change).await?);
     }
-    // A crash before this leaves a store that the evidence is ahead of, which no control plane starts on.
+    // A crash before this leaves a store that the evidence is ahead of, or what was told of it, which no control plane
+    // starts on.
     let sealed = incarnation::seal(&settings.state_dir, &settings.evidence.dir).map_err(part)?;
     // A crash here leaves a store of the old epoch, which gateways refuse: it is done again.
     files::write(file, format!("{epoch}\n").as_bytes(), files::PRIVATE)

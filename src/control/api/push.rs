@@ -283,7 +283,7 @@ impl Session {
                         let renew = renewals.borrow_and_update().clone();
                         let Some(renew) = renew else { continue };
                         if let Some(asked) = self.look(&renew, sent.cursor, began).await? {
-                            storing = Some(Box::pin(self.stored(asked))).into();
+                            storing = Some(Box::pin(self.stored(asked, renewals.clone()))).into();
                             is_storing = true;
                         }
                     }

@@ -149,6 +149,31 @@ async fn a_pause_makes_a_renewal_due_and_the_held_go_on_after_its_answer() {
     held.await.unwrap();
 }
 
+#[tokio::test]
+async fn a_pause_asks_once_and_the_answer_counts_before_the_next_tick() {
+    let (manual, clock) = clock();
+    clock.sent([1; 16]);
+    clock.answered(&[1; 16], &answer(START)).unwrap();
+    manual.advance(5 * SECOND);
+    assert_eq!(clock.now().authority, Authority::Unknown);
+    clock.due().await;
+    manual.advance(Duration::from_millis(1));
+    clock.sent([2; 16]);
+    manual.advance(Duration::from_millis(1));
+    assert_eq!(clock.now().authority, Authority::Unknown, "not answered yet");
+    let mut due = std::pin::pin!(clock.due());
+    assert!(futures_util::poll!(due.as_mut()).is_pending(), "it is asked already");
+    clock.answered(&[2; 16], &answer(START)).unwrap();
+    assert_eq!(clock.now().authority, Authority::Age(Duration::from_millis(1)));
+    // The tick comes late, and is no pause of its own; the next pause is one.
+    assert_eq!(clock.tick(), Tick::Gap);
+    assert_eq!(clock.now().authority, Authority::Age(Duration::from_millis(1)));
+    assert!(futures_util::poll!(due.as_mut()).is_pending());
+    manual.advance(3 * SECOND);
+    assert_eq!(clock.now().authority, Authority::Unknown);
+    due.await;
+}
+
 #[test]
 fn a_restored_backup_gets_no_authority_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();

@@ -23,9 +23,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPT_EVERY: Duration = Duration::from_millis(400);
 /// How often a connection is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(1);
-/// A connection that answers no ping for this long is gone. With the time before the ping it is less than the least age
-/// of authority: a network that comes back finds a new connection tried, and not an old one that waits for its turn.
-const PING_PATIENCE: Duration = Duration::from_secs(2);
+/// A connection that answers no ping for this long is gone. A network that comes back finds a new connection tried, and not
+/// an old one that waits for its turn to send a lost packet again: with the time before the ping, this is well within a
+/// second of when the least age of authority (5 s) is over, less what of it is gone before the next renewal (3 s).
+const PING_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How much of a snapshot may be on its way unread.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -55,6 +56,24 @@ fn told(error: &tonic::transport::Error) -> String {
 pub(super) fn is_parted(error: &dyn std::error::Error) -> bool {
     let text = chain(error);
     ["UnknownIssuer", "UnknownCA", "BadSignature", "DecryptError"].iter().any(|sign| text.contains(sign))
+}
+
+impl ConnectError {
+    /// Whether nobody listens there.
+    pub(super) fn is_refused(&self) -> bool {
+        let Self::Transport(error) = self else { return false };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|it| it.kind() == std::io::ErrorKind::ConnectionRefused)
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 /// What to do then. It may have been away while the CA was rotated.
@@ -173,5 +192,20 @@ mod tests {
         assert!(ended.await);
         assert!(began.elapsed() <= Duration::from_secs(2) + ATTEMPT_EVERY, "{:?}", began.elapsed());
         assert_eq!(attempts.load(SeqCst), 6);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_listen_is_told_from_who_does_not_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = ClientTlsConfig::new().domain_name(CONTROL_SERVER_NAME);
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
+        let closes = tokio::spawn(async move { drop(listener.accept().await.unwrap()) });
+        let closed = ConnectError::from(endpoint.connect().await.unwrap_err());
+        assert!(!closed.is_refused(), "{closed}");
+        closes.await.unwrap();
+        let refused = ConnectError::from(endpoint.connect().await.unwrap_err());
+        assert!(refused.is_refused(), "{refused}");
     }
 }

@@ -77,6 +77,11 @@ pub(super) enum Cause {
 }
 
 impl Cause {
+    /// Whether nobody listens where the control plane should be.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.is_refused())
+    }
+
     /// Whether it is this gateway's own will, and nothing is wrong.
     pub(super) const fn is_own(&self) -> bool {
         matches!(self, Self::Renewed)

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use portcullis::domain::Timestamp;
 use rustix::process::Signal;
 
 use super::Random;
-use super::driver::Driver;
+use super::driver::{Driver, latest};
 use super::ground::Clocks;
 use super::house::{AUTHORITY, CONTROL, House};
+use super::model::BACK;
 use crate::dev::Done;
 use crate::world::Process;
 
@@ -144,10 +146,21 @@ impl Control {
             }
         }
         let was_long = from.elapsed() > AUTHORITY;
+        let healed = told(SystemTime::now());
         let back = was_long.then(|| witness.back());
+        if let Some(back) = back.filter(|back| *back > BACK) {
+            eprintln!("{}: healed at {healed}, it served again after {back:?}", fault.name());
+            eprintln!("{}\n{}", latest(&self.process), latest(&witness.process));
+        }
         self.house.disturbed.end();
         (fault.name(), back)
     }
+}
+
+/// As logs tell it.
+pub(crate) fn told(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Timestamp::from_unix_micros(since.as_micros().try_into().unwrap())
 }
 
 fn spawn(house: &House, clocks: &Clocks) -> Process {

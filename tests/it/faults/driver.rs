@@ -8,17 +8,20 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use super::Random;
+use super::control::told;
 use super::fault::Fault;
 use super::ground::{Clocks, Way};
 use super::house::{AUTHORITY, CONTROL, House, LISTEN, PATIENCE};
 use super::ledger::{Watched, get};
-use super::model::{History, IN_FLIGHT, Limit, Report};
+use super::model::{BACK, History, IN_FLIGHT, Limit, Report};
 use crate::world::Process;
 
 /// Between calls of a caller.
 const PACE: Duration = Duration::from_millis(40);
 /// How long a grant may be under way; then it was lost with a store, and is made again.
 const GIVEN: Duration = Duration::from_secs(5);
+/// Lines of a log that show what was done where it was slow to come back.
+const LATEST: usize = 16;
 
 /// One gateway.
 pub(crate) struct Driver {
@@ -134,8 +137,16 @@ impl Driver {
         // Some faults outlast authority.
         std::thread::sleep(if random.below(4) == 0 { random.millis(5_000..7_500) } else { random.millis(0..1_500) });
         let was_away = fault.end(self);
+        let from = told(SystemTime::now());
         let healed = self.back();
         let is_told = was_away && quiet.is_some() && quiet == self.house.disturbed.quiet();
+        if is_told && healed > BACK {
+            eprintln!(
+                "FAULTS_TRIAL={seed} ({}): healed at {from}, it served again after {healed:?}\n{}",
+                fault.name(),
+                latest(&self.process)
+            );
+        }
         let (mut limits, mut last) = (vec![first], None);
         let from = Instant::now();
         // A gateway that said so once enforces it from then on. That all are heard in one answer is more than is promised:
@@ -191,6 +202,13 @@ impl Driver {
         let are_enforced = limits.iter().all(|(state, _)| *state == "enforced");
         (limits.into_iter().max_by_key(|(_, limit)| *limit).unwrap(), are_enforced)
     }
+}
+
+/// What a process logged last.
+pub(crate) fn latest(process: &Process) -> String {
+    let log = process.log();
+    let lines: Vec<&str> = log.lines().rev().take(LATEST).collect();
+    lines.into_iter().rev().fold(String::new(), |text, line| text + line + "\n")
 }
 
 fn spawn(house: &House, name: &str, clocks: &Clocks) -> Process {

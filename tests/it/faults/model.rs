@@ -9,7 +9,7 @@ use super::ledger::Seen;
 pub(crate) const IN_FLIGHT: Duration = Duration::from_millis(300);
 
 /// How soon a gateway should serve again after a fault is over.
-const BACK: Duration = Duration::from_secs(1);
+pub(crate) const BACK: Duration = Duration::from_secs(1);
 
 /// From when on nothing may go on, and which state of a receipt says so.
 pub(crate) type Limit = (&'static str, SystemTime);

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::super::super::logs::{self, LogFault, Seen};
+use super::super::super::plan::Refused;
 use super::super::super::uses::{Allotted, Claim};
 use super::super::ApiError;
 use super::{Down, Ended, MAX_LAG, Session, Shown, claim, hello, in_good_standing};
 use crate::evidence::checkpoint::Checkpoint;
 use crate::wire::v1;
+
+/// When to try again what the store did not take.
+const STORE_AGAIN: Duration = Duration::from_millis(400);
 
 /// A renewal that may be answered, once what it shows is stored.
 pub(super) struct Asked {
@@ -59,20 +65,31 @@ impl Session {
         }
     }
 
-    /// Stores what is about to be said. `None` when it is not: not said, not known, and the gateway asks again.
-    pub(super) async fn stored(&self, mut asked: Asked) -> Option<Asked> {
-        let claim = std::mem::take(&mut asked.claim);
-        let claim = (!claim.is_empty(&self.handle.model(), &self.name)).then(|| (self.shared.fleet.connected(), claim));
+    /// Stores what is about to be said: a store that does not take it is tried again until a newer renewal came, so that a
+    /// gateway need not ask again when it does. `None` when it is not stored: not said, not known.
+    pub(super) async fn stored(&self, asked: Asked, newer: watch::Receiver<Option<v1::Renew>>) -> Option<Asked> {
+        let claim = (!asked.claim.is_empty(&self.handle.model(), &self.name))
+            .then(|| (self.shared.fleet.connected(), asked.claim.clone()));
         let cosign = asked.proven_from.zip(asked.checkpoint.clone());
         if cosign.is_none() && claim.is_none() {
             return Some(asked);
         }
-        match self.handle.answer(self.name.clone(), cosign, claim).await {
-            Ok(done) => Some(Asked { allotted: done.answer, ..asked }),
-            Err(error) => {
+        let mut is_first = true;
+        loop {
+            let error = match self.handle.answer(self.name.clone(), cosign.clone(), claim.clone()).await {
+                Ok(done) => return Some(Asked { allotted: done.answer, ..asked }),
+                Err(error) => error,
+            };
+            if std::mem::take(&mut is_first) {
                 tracing::error!(gateway = %self.name, %error, "an answer is not stored: the renewal is not answered");
                 self.count("unstored");
-                None
+            }
+            if error != Refused::Unavailable {
+                return None;
+            }
+            tokio::time::sleep(STORE_AGAIN).await;
+            if newer.has_changed().unwrap_or(true) {
+                return None;
             }
         }
     }

@@ -306,3 +306,31 @@ async fn who_joined_with_other_keys_is_known_by_no_certificate_of_its_old_ones()
     assert_eq!(refused.code(), Code::Unauthenticated);
     drop(Gateway::attach(&bench, "two", 0, 0).await.unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_store_does_not_take_is_answered_when_it_does() {
+    let bench = Bench::start().await;
+    bench.apply().await;
+    let mut access = bench.access("admin").await;
+    let limits = v1::Limits { uses: 3, ..Default::default() };
+    let counted = v1::CreateGrantRequest { limits: Some(limits), ..grant_request() };
+    let created = access.create_grant(counted).await.unwrap().into_inner();
+    let mut one = Gateway::attach(&bench, "one", 0, 0).await.unwrap();
+    one.reach(created.revision).await;
+    one.applied(Vec::new()).await;
+    // What is told cannot be remembered beside the store: as with a full disk.
+    let file = bench.dir.path().join("state/committed.json");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let wanted = v1::UsesWanted { grant_id: created.grants[0].id.clone(), uses: 1, ahead: 0 };
+    let renew = v1::Renew { uses_wanted: vec![wanted], process: vec![1; 16], stream: 1, ..Default::default() };
+    one.renew_with(1, renew).await;
+    let handle = bench.handle();
+    while handle.shared().metrics.renewals.with_label_values(&["unstored"]).get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    std::fs::remove_dir(&file).unwrap();
+    // It asks once.
+    let authority = one.authority().await.unwrap();
+    assert_eq!(authority.allotments[0].uses, 1);
+}
