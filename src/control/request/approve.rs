@@ -12,7 +12,7 @@ use super::super::tickets;
 use super::{grant_request, open, put, settle, told, unused};
 use crate::domain::Timestamp;
 use crate::domain::name::{ApprovalId, OwnerName, RequestId};
-use crate::domain::request::{Analysis, Approval, Request, Requester, Stage, Turn, Verdict, in_words};
+use crate::domain::request::{Analysis, Approval, Request, Stage, Turn, Verdict, in_words};
 
 /// Approvals that one request takes.
 pub(super) const MAX_APPROVALS: usize = 100;
@@ -48,8 +48,8 @@ pub fn plan_approve(
     let Caller::Person(person) = context.caller else {
         return Err(Refused::Denied("people approve, and nobody in their place".to_owned()));
     };
-    // INVARIANT: nobody approves their own request, whatever policy says by now.
-    if before.requester == Requester::Person(person.name.clone()) {
+    // INVARIANT: nobody approves their own request, whatever policy says by now and under whatever name.
+    if approval::is_requester(model, &before.requester, &person.name) {
         return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
     }
     let (now, rights) = again(model, context.now, before, &person.name)?;
