@@ -28,7 +28,7 @@ impl Interest {
         }
         let found = side(model, proposal, |it| it.before.as_ref());
         let left = side(model, proposal, |it| it.after.as_ref());
-        let sides = vec![model.clone(), found, left];
+        let sides = [model.clone(), found, left];
         let mut owners: BTreeSet<OwnerName> = BTreeSet::new();
         let mut identities: BTreeSet<IdentityName> = BTreeSet::new();
         for touched in exceptions {
