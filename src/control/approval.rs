@@ -254,8 +254,8 @@ fn named(
     stages: &[Stage],
     name: &OwnerName,
 ) -> Option<(Actor, BTreeSet<usize>)> {
-    // INVARIANT: nobody approves their own request, whatever policy says.
-    if *requester == Requester::Person(name.clone()) {
+    // INVARIANT: nobody approves their own request, whatever policy says and under whatever name.
+    if is_requester(model, requester, name) {
         return None;
     }
     let actor = actor(model, &model.people.get(name)?.value);
@@ -270,6 +270,11 @@ fn named(
     let of: BTreeSet<usize> =
         stages.iter().enumerate().filter(|(_, stage)| counts(stage)).map(|(index, _)| index).collect();
     if of.is_empty() { None } else { Some((actor, of)) }
+}
+
+/// Whether somebody is who asks, under whatever name.
+pub fn is_requester(model: &Model, requester: &Requester, name: &OwnerName) -> bool {
+    matches!(requester, Requester::Person(asking) if model.are_one(asking, name))
 }
 
 /// Whether the stages of a request, as it was stored, name somebody: enough for a no, which does not wait for policy to be

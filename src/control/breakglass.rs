@@ -200,7 +200,7 @@ fn proven(person: &Person, now: Timestamp, recent: Duration) -> Result<&SignedIn
 /// What somebody has opened before lets them open more.
 fn few_enough(model: &Model, person: &Person, now: Timestamp) -> Result<(), Refused> {
     let all = || model.broken.values().map(|kept| kept.value.as_ref());
-    let own = || all().filter(|it| who::are_one(model, &it.opener, &person.name));
+    let own = || all().filter(|it| model.are_one(&it.opener, &person.name));
     if let Some(overdue) = own().find(|it| it.is_overdue(now)) {
         return Err(Refused::Denied(format!(
             "the review of break-glass {} was due {}: another person closes it first (`portcullis breakglass review {}`)",
@@ -237,7 +237,7 @@ fn opened_already(
     };
     let same = |it: &&BreakGlass| {
         let overlaps = it.permissions.iter().any(|one| permissions.iter().any(|other| shares(one, other)));
-        it.is_live(now) && it.ask.identity == ask.identity && overlaps && who::are_one(model, &it.opener, &person.name)
+        it.is_live(now) && it.ask.identity == ask.identity && overlaps && model.are_one(&it.opener, &person.name)
     };
     match model.broken.values().map(|kept| kept.value.as_ref()).find(same) {
         Some(known) => {

@@ -156,6 +156,7 @@ fn propose(
         expires: context.now.saturating_add(LIFE),
         state: ProposalState::Pending,
         eligible: Vec::new(),
+        interested: Vec::new(),
         approvals: Vec::new(),
         digest: String::new(),
         stale: None,
@@ -164,6 +165,7 @@ fn propose(
     };
     let anew = anew::work_out(model, context.now, &proposal)?;
     let proposal = Proposal { objects: anew.objects, effects: anew.effects, digest: anew.digest, ..proposal };
+    let proposal = Proposal { interested: who::interested(model, &proposal), ..proposal };
     let proposal = Proposal { eligible: who::eligible(model, &proposal), ..proposal };
     if proposal.eligible.is_empty() {
         return Err(Refused::Unfit(vec![format!(

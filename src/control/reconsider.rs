@@ -5,9 +5,11 @@
 //! and what a program cannot read denies nothing that was granted: neither is looked at.
 
 use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use super::analyse;
 use super::approval::Subject;
+use super::authorize::Caller;
 use super::grant::plan_revoke_some;
 use super::model::Model;
 use super::plan::{Context, Plan, Refused, identity_author};
@@ -78,6 +80,29 @@ pub(super) fn denied_by(model: &Model, now: Timestamp, set: &PolicySet, grant: &
     why.map(|why| why.chars().take(MAX_WHY_CHARS).collect())
 }
 
+/// Those of the next grants before `from`, so many and the newest first, that policy would not give any more; the last one
+/// that was judged, `None`: there are no others; and what is left of the model.
+pub(super) fn judge(
+    mut model: Model,
+    now: Timestamp,
+    from: Option<GrantId>,
+    most: usize,
+) -> (Vec<GrantId>, Option<GrantId>, Model) {
+    let before = from.map_or(Unbounded, Excluded);
+    let ids: Vec<GrantId> = model.grants.range((Unbounded, before)).rev().take(most).map(|(id, _)| *id).collect();
+    let context = Context { caller: &Caller::System, now };
+    let mut found = Vec::new();
+    for id in &ids {
+        let Some(grant) = model.grants.get(id).map(|kept| kept.value.clone()) else { continue };
+        let Some(why) = denied(&model, now, &grant) else { continue };
+        if let Ok(plan) = plan_revoke_some(&context, std::iter::once(grant.as_ref()), &why) {
+            plan.changes.iter().for_each(|change| model.apply(change, model.revision));
+        }
+        found.push(*id);
+    }
+    (found, ids.last().copied(), model)
+}
+
 /// Ends those of these grants that policy would not give any more. The answer: which.
 ///
 /// # Errors
@@ -89,12 +114,16 @@ pub(super) fn plan_end_denied(
 ) -> Result<Plan<Vec<Grant>>, Refused> {
     let version = model.policy.as_ref().map_or(0, |policy| policy.record.version);
     let mut plan = Plan { changes: Vec::new(), events: Vec::new(), audience: Default::default(), answer: Vec::new() };
-    for id in ids.iter().take(MAX_AT_ONCE) {
-        let Some(kept) = model.grants.get(id) else { continue };
+    let mut ids: Vec<GrantId> = ids.iter().take(MAX_AT_ONCE).copied().collect();
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    let mut left = model.clone();
+    for id in &ids {
+        let Some(grant) = left.grants.get(id).map(|kept| kept.value.clone()) else { continue };
         // It may be otherwise by now.
-        let Some(why) = denied(model, context.now, &kept.value) else { continue };
+        let Some(why) = denied(&left, context.now, &grant) else { continue };
         let reason = format!("version {version} of the policy would not give it any more: {why}");
-        let one = plan_revoke_some(context, std::iter::once(kept.value.as_ref()), &reason)?;
+        let one = plan_revoke_some(context, std::iter::once(grant.as_ref()), &reason)?;
+        one.changes.iter().for_each(|change| left.apply(change, left.revision));
         plan.changes.extend(one.changes);
         plan.events.extend(one.events);
         plan.answer.extend(one.answer);

@@ -10,6 +10,7 @@ mod pace;
 mod read;
 mod webhook;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub(super) use desk::{Desk, Fault, Taken};
@@ -172,8 +173,13 @@ pub(super) fn plan_heard(model: &Model, context: &Context<'_>, said: &Said) -> R
 /// What is forgotten of a source so that another of its tickets can be remembered.
 fn room_for(model: &Model, ticket: &Ticket) -> Option<Change> {
     let known = model.tickets.of_source(&ticket.source);
-    let is_idle = |it: &&Ticket| !model.tickets.owed().contains(*it) && !model.tickets.is_awaited(it);
-    let oldest = (known.len() >= MAX_EACH).then(|| known.iter().map(|(_, it)| it).find(is_idle)).flatten()?;
+    if known.len() < MAX_EACH {
+        return None;
+    }
+    let asked = asked_with(model);
+    let is_idle =
+        |it: &&Ticket| !model.tickets.owed().contains(*it) && !model.tickets.is_awaited(it) && !asked.contains(*it);
+    let oldest = known.iter().map(|(_, it)| it).find(is_idle)?;
     let record = model.tickets.get(oldest)?.value.as_ref().clone();
     Some(Change::Delete(Record::Ticket(record)))
 }
@@ -226,9 +232,23 @@ pub(super) fn is_awaited(model: &Model, ticket: &Ticket) -> bool {
 }
 
 fn waits_for(model: &Model, request: &Request, ticket: &Ticket) -> bool {
-    let Some(shape) = model.ticket_sources.get(&ticket.source).map(|kept| kept.value.spec.shape) else { return false };
+    tickets_of(model, request).any(|it| it == *ticket)
+}
+
+/// What a request would end with.
+fn tickets_of(model: &Model, request: &Request) -> impl Iterator<Item = Ticket> {
     let named = request.ask.ticket.as_deref().and_then(|text| text.parse::<Ticket>().ok());
-    named.into_iter().chain(request.ask.until.iter().cloned()).any(|it| it.of(shape) == *ticket)
+    let all = named.into_iter().chain(request.ask.until.iter().cloned());
+    all.filter_map(|it| {
+        let shape = model.ticket_sources.get(&it.source)?.value.spec.shape;
+        Some(it.of(shape))
+    })
+}
+
+/// What open requests would end with. While one of them is open it is known that such a ticket is closed: access would be
+/// given otherwise that nothing ends.
+fn asked_with(model: &Model) -> BTreeSet<Ticket> {
+    model.requests.values().flat_map(|kept| tickets_of(model, &kept.value)).collect()
 }
 
 /// Forgets tickets of which nothing can be heard again that was said before, those of sources that are no more, and the oldest
@@ -249,9 +269,13 @@ pub(super) fn plan_forget(model: &Model, now: Timestamp) -> Plan<bool> {
         return plan;
     }
     let mut over = model.tickets.len().saturating_sub(MAX_TICKETS);
+    let mut asked = None;
     for (heard, ticket) in model.tickets.ages() {
         if over == 0 && heard.saturating_add(KEPT) > now {
             break;
+        }
+        if asked.get_or_insert_with(|| asked_with(model)).contains(ticket) {
+            continue;
         }
         if plan.changes.len() == MAX_FORGOTTEN {
             plan.answer = true;

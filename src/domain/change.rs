@@ -142,6 +142,9 @@ pub struct Proposal {
     /// Some of those whose word counts: the first ones by name.
     #[serde(default)]
     pub eligible: Vec<OwnerName>,
+    /// While it waits: who had an interest in it when it was proposed, and so has no word in it whatever they are by now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interested: Vec<OwnerName>,
     /// The word that was given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Approval>,

@@ -13,7 +13,6 @@ use super::super::actor::ControlHandle;
 use super::super::model::Model;
 use super::super::reconsider::{self, MAX_AT_ONCE};
 use super::ended;
-use crate::domain::Clock;
 use crate::domain::grant::Grant;
 use crate::domain::name::GrantId;
 
@@ -64,12 +63,13 @@ fn is_same_ground(one: &Model, other: &Model) -> bool {
 /// Judges every live grant once. False: the writer did not do it.
 async fn sweep(handle: &ControlHandle, model: &Arc<Model>, stop: &watch::Receiver<bool>) -> bool {
     let (mut ended, mut revisions): (Vec<Grant>, Option<(u64, u64)>) = (Vec::new(), None);
-    let mut from: Option<GrantId> = None;
+    let (mut from, mut left): (Option<GrantId>, Model) = (None, model.as_ref().clone());
     loop {
         let began = tokio::time::Instant::now();
-        let (judging, clock) = (model.clone(), handle.shared().clock.clone());
-        let judged = tokio::task::spawn_blocking(move || judge(&judging, clock.as_ref(), from)).await;
-        let Ok((denied, last)) = judged else { return false };
+        let now = handle.shared().clock.now();
+        let judged = tokio::task::spawn_blocking(move || reconsider::judge(left, now, from, CHUNK)).await;
+        let Ok((denied, last, rest)) = judged else { return false };
+        left = rest;
         for some in denied.chunks(MAX_AT_ONCE) {
             match handle.end_denied(some.to_vec()).await {
                 Ok(done) if done.answer.is_empty() => {}
@@ -95,19 +95,4 @@ async fn sweep(handle: &ControlHandle, model: &Arc<Model>, stop: &watch::Receive
         }
     }
     true
-}
-
-/// Those of the next grants after `from` that policy would not give any more, and the last one that was judged; `None`: there
-/// are no others.
-fn judge(model: &Model, clock: &dyn Clock, from: Option<GrantId>) -> (Vec<GrantId>, Option<GrantId>) {
-    let now = clock.now();
-    let after = from.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-    let (mut denied, mut last) = (Vec::new(), None);
-    for (id, kept) in model.grants.range((after, std::ops::Bound::Unbounded)).take(CHUNK) {
-        last = Some(*id);
-        if reconsider::denied(model, now, &kept.value).is_some() {
-            denied.push(*id);
-        }
-    }
-    (denied, last)
 }

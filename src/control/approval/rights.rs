@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 
 use super::progress::Word;
-use super::{Actor, Subject, actor, counts_for};
+use super::{Actor, Subject, actor, counts_for, is_requester};
+use crate::control::model::Model;
 use crate::control::policy::Step;
 use crate::domain::name::{DelegationId, OwnerName};
-use crate::domain::request::{Approval, Requester, Stage};
+use crate::domain::request::{Approval, Stage};
 
 /// A right to approve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ fn in_place_of(
         let actor = actor(subject.model, &subject.model.people.get(name)?.value);
         let theirs = subject.identity().map_or(true, |identity| actor.is_owner(&identity.owner));
         if theirs
-            || *subject.requester == Requester::Person(name.clone())
+            || is_requester(subject.model, subject.requester, name)
             || (name == to && is_forbidden(subject, &actor))
         {
             return None;
@@ -87,7 +88,7 @@ pub fn answering(subject: &Subject<'_>, stages: &[Stage], eligible: &[OwnerName]
 
 /// Approvals as words that count now, in their order; of a right that is no more nothing does.
 pub fn words(subject: &Subject<'_>, stages: &[Stage], approvals: &[&Approval]) -> Vec<Word> {
-    let voices = voices(approvals);
+    let voices = voices(subject.model, approvals);
     let word = |(approval, voice): (&&Approval, usize)| {
         let of = match &approval.on_behalf_of {
             None => counts_for(subject, stages, &approval.by),
@@ -102,13 +103,16 @@ pub fn words(subject: &Subject<'_>, stages: &[Stage], approvals: &[&Approval]) -
     approvals.iter().zip(voices).map(word).collect()
 }
 
-/// Whose voice each approval is: all that have a person in common, as whoever gave it or in whose place, are one.
-fn voices(approvals: &[&Approval]) -> Vec<usize> {
+/// Whose voice each approval is: all that have a person in common, as whoever gave it or in whose place, are one. So are
+/// those of one person under several names.
+fn voices(model: &Model, approvals: &[&Approval]) -> Vec<usize> {
     let mut groups: Vec<BTreeSet<&OwnerName>> = Vec::new();
     for approval in approvals {
         let mut people: BTreeSet<&OwnerName> = approval.on_behalf_of.iter().collect();
         people.insert(&approval.by);
-        let (joined, apart): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| !group.is_disjoint(&people));
+        let is_joined =
+            |group: &BTreeSet<&OwnerName>| group.iter().any(|one| people.iter().any(|other| model.are_one(one, other)));
+        let (joined, apart): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_joined);
         people.extend(joined.into_iter().flatten());
         groups = apart;
         groups.push(people);
@@ -136,7 +140,7 @@ mod tests {
         };
         let of = |words: &[(&str, &str)]| {
             let approvals: Vec<Approval> = words.iter().copied().map(given).collect();
-            voices(&approvals.iter().collect::<Vec<_>>())
+            voices(&Model::default(), &approvals.iter().collect::<Vec<_>>())
         };
         let [a, b, c] = of(&[("alice", ""), ("bob", ""), ("carol", "")]).try_into().unwrap();
         assert!(a != b && b != c && a != c);

@@ -67,9 +67,8 @@ pub fn plan_close(
     let before = &found(model, id)?.value;
     let person = person(context, "close what was opened")?;
     let reason = checked_reason(reason).map_err(Refused::invalid)?;
-    let may = who::are_one(model, &before.opener, &person.name)
-        || who::is_concerned(model, before, person)
-        || who::watches(person);
+    let may =
+        model.are_one(&before.opener, &person.name) || who::is_concerned(model, before, person) || who::watches(person);
     if !may {
         return Err(Refused::Denied(format!("{} opened it, and it does not concern {}", before.opener, person.name)));
     }
@@ -162,7 +161,7 @@ fn person<'c>(context: &Context<'c>, does: &str) -> Result<&'c Person, Refused> 
 
 fn not_eligible(model: &Model, person: &Person, it: &BreakGlass) -> String {
     let name = &person.name;
-    if who::are_one(model, &it.opener, name) {
+    if model.are_one(&it.opener, name) {
         return format!("{name} opened it, and does not close its review: it takes another person");
     }
     format!(

@@ -10,11 +10,6 @@ use crate::domain::breakglass::BreakGlass;
 use crate::domain::name::{IdentityName, OwnerName};
 use crate::domain::role::Permission;
 
-/// Whether two names are one person's: the same, or one speaks for the other, by way of others too.
-pub(super) fn are_one(model: &Model, one: &OwnerName, other: &OwnerName) -> bool {
-    one == other || model.groups_of(one).contains(other) || model.groups_of(other).contains(one)
-}
-
 /// Whether somebody watches over all access.
 pub(super) fn watches(person: &Person) -> bool {
     [PersonRole::Administrator, PersonRole::Security].iter().any(|role| person.roles.contains(role))
@@ -30,7 +25,7 @@ pub(super) fn identity_owner(model: &Model, name: &IdentityName) -> Result<Owner
 /// opened it, nor who answers for the identity, then or now.
 pub(super) fn may_review(model: &Model, it: &BreakGlass, name: &OwnerName) -> bool {
     // INVARIANT: nobody closes the review of what they opened, under whatever name.
-    if are_one(model, &it.opener, name) {
+    if model.are_one(&it.opener, name) {
         return false;
     }
     let Some(kept) = model.people.get(name) else { return false };

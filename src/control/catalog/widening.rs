@@ -222,7 +222,8 @@ fn person(before: &Model, after: &Model, it: &PersonEntry, found: &mut BTreeSet<
 }
 
 /// Whoever is in a group no more may be free of what policy forbids to it or wants approved, of what it says of whoever
-/// owns what the group owns, and of being one with its others.
+/// owns what the group owns, and of being one with its others. And of an interest: who answers for an exception, or for the
+/// identity that it is for, has no say about it.
 fn released(before: &Model, after: &Model, found: &mut BTreeSet<Effect>) {
     let owns_identity = |group: &OwnerName| before.identities.values().any(|kept| kept.value.spec.owner == *group);
     let owns_resource = |group: &OwnerName| before.resources.values().any(|kept| kept.value.spec.owner == *group);
@@ -231,19 +232,36 @@ fn released(before: &Model, after: &Model, found: &mut BTreeSet<Effect>) {
     // Also a rule that permits can ask for more of a group's people than another does of everybody.
     let is_spoken_of =
         |group: &&OwnerName| by_any || (by_identity && owns_identity(group)) || (by_resource && owns_resource(group));
+    let served = served(before);
     let people: BTreeSet<&OwnerName> = before.people.keys().chain(before.entries.keys()).collect();
     for name in people {
-        for group in before.groups_of(name).difference(&after.groups_of(name)).filter(is_spoken_of) {
+        let (was, is) = (before.groups_of(name), after.groups_of(name));
+        for group in was.difference(&is).filter(is_spoken_of) {
             gained(format!("person {name}"), format!("to be free of what policy says of group {group}"), found);
+        }
+        for group in was.difference(&is).filter(|group| served.contains(*group)) {
+            gained(format!("person {name}"), format!("a say about the exceptions that serve group {group}"), found);
         }
     }
     // Whom nobody here is in yet, and who is one with whom through it.
     for name in before.groups.keys() {
         let above = |model: &Model| model.above(&BTreeSet::new(), &BTreeSet::from([name.clone()]));
-        for group in above(before).difference(&above(after)).filter(is_spoken_of) {
+        let (was, is) = (above(before), above(after));
+        for group in was.difference(&is).filter(is_spoken_of) {
             gained(format!("group {name}"), format!("to be free of what policy says of group {group}"), found);
         }
+        for group in was.difference(&is).filter(|group| served.contains(*group)) {
+            gained(format!("group {name}"), format!("a say about the exceptions that serve group {group}"), found);
+        }
     }
+}
+
+/// Who answers for an exception, or for an identity that one is for.
+fn served(model: &Model) -> BTreeSet<OwnerName> {
+    let exceptions = || model.exceptions.values().map(|kept| &kept.value.spec);
+    let identities = exceptions().filter_map(|spec| model.identities.get(spec.identity.as_ref()?));
+    let owners = identities.map(|kept| kept.value.spec.owner.clone());
+    owners.chain(exceptions().map(|spec| spec.owner.clone())).collect()
 }
 
 /// Whether a rule of the policy that is in force has a word in it. One that cannot be read may have any.

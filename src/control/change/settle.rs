@@ -33,7 +33,7 @@ pub fn plan_approve(
     let person = decider(context, "approve")?;
     let comment = comment.map(checked_reason).transpose().map_err(Refused::invalid)?;
     if !who::may_approve(model, before, &person.name) {
-        return Err(Refused::Denied(not_eligible(person, before)));
+        return Err(Refused::Denied(not_eligible(model, person, before)));
     }
     let anew = match anew::unchanged(model, context.now, before) {
         Ok(anew) => anew,
@@ -84,7 +84,7 @@ pub fn plan_deny(model: &Model, context: &Context<'_>, id: ChangeId, reason: &st
     let reason = checked_reason(reason).map_err(Refused::invalid)?;
     let person = decider(context, "deny")?;
     if !who::may_approve(model, before, &person.name) {
-        return Err(Refused::Denied(not_eligible(person, before)));
+        return Err(Refused::Denied(not_eligible(model, person, before)));
     }
     Ok(close("change.denied", before, ProposalState::Denied, context, &reason))
 }
@@ -169,10 +169,13 @@ fn decider<'c>(context: &Context<'c>, verb: &str) -> Result<&'c Person, Refused>
     }
 }
 
-fn not_eligible(person: &Person, proposal: &Proposal) -> String {
-    let name = &person.name;
-    if *name == proposal.author {
+fn not_eligible(model: &Model, person: &Person, proposal: &Proposal) -> String {
+    let (name, author) = (&person.name, &proposal.author);
+    if name == author {
         return format!("{name} wants it, and may not decide it: it takes somebody else");
+    }
+    if model.are_one(name, author) {
+        return format!("{name} is one person with {author}, who wants it: it takes somebody else");
     }
     format!("{name} may not decide it: it takes an administrator, security, or the owner of all that it touches")
 }
@@ -197,5 +200,5 @@ fn stripped(proposal: &Proposal) -> Proposal {
         }
         Proposed::Policy { over, .. } => Proposed::Policy { files: Vec::new(), over: *over },
     };
-    Proposal { proposed, eligible: Vec::new(), ..proposal.clone() }
+    Proposal { proposed, eligible: Vec::new(), interested: Vec::new(), ..proposal.clone() }
 }

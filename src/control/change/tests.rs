@@ -1,5 +1,6 @@
 //! What widens access waits, what narrows does not; and what stands between a change and its coming true.
 
+mod interest;
 mod steps;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Whose word a change takes: administrators and those who watch over all access, and whoever answers for all that it
-//! touches. Never its author, whatever they are besides.
+//! touches. Never its author, whatever they are besides and under whatever name.
 
 mod interest;
 
@@ -24,30 +24,39 @@ pub(super) fn watches(person: &Person) -> bool {
 
 /// Whether somebody's word makes a change true.
 pub(super) fn may_approve(model: &Model, proposal: &Proposal, name: &OwnerName) -> bool {
-    may_decide(model, proposal, &Interest::of(model, proposal), name)
+    may_decide(model, proposal, &Interest::of(model, proposal), owners(model, proposal).as_ref(), name)
+}
+
+/// Who has an interest in it, as it is now.
+pub(super) fn interested(model: &Model, proposal: &Proposal) -> Vec<OwnerName> {
+    Interest::of(model, proposal).accounts(model)
 }
 
 /// The first ones of them by name.
 pub(super) fn eligible(model: &Model, proposal: &Proposal) -> Vec<OwnerName> {
-    let interest = Interest::of(model, proposal);
-    let may = |name: &&OwnerName| may_decide(model, proposal, &interest, name);
+    let (interest, owners) = (Interest::of(model, proposal), owners(model, proposal));
+    let may = |name: &&OwnerName| may_decide(model, proposal, &interest, owners.as_ref(), name);
     model.people.keys().filter(may).take(MAX_NAMED).cloned().collect()
 }
 
-fn may_decide(model: &Model, proposal: &Proposal, interest: &Interest, name: &OwnerName) -> bool {
-    // INVARIANT: nobody approves their own change.
-    if *name == proposal.author {
+fn may_decide(
+    model: &Model,
+    proposal: &Proposal,
+    interest: &Interest,
+    owners: Option<&BTreeSet<OwnerName>>,
+    name: &OwnerName,
+) -> bool {
+    // INVARIANT: nobody approves their own change, under whatever name.
+    if interest.is_of(name) || model.are_one(name, &proposal.author) {
         return false;
     }
     let Some(kept) = model.people.get(name) else { return false };
-    if interest.is_of(&kept.value) {
-        return false;
-    }
     if watches(&kept.value) {
         return true;
     }
+    let Some(owners) = owners else { return false };
     let actor = approval::actor(model, &kept.value);
-    owners(model, proposal).is_some_and(|owners| owners.iter().all(|owner| actor.is_owner(owner)))
+    owners.iter().all(|owner| actor.is_owner(owner))
 }
 
 /// Who answers for all that a change touches, as it is now; `None` where something of it is nobody's.

@@ -17,6 +17,17 @@ impl Model {
         found
     }
 
+    /// Whether two names are one person's: the same, or one speaks for the other, by way of others too.
+    pub fn are_one(&self, one: &OwnerName, other: &OwnerName) -> bool {
+        one == other || self.speaks_for(one, other) || self.speaks_for(other, one)
+    }
+
+    /// Whether [`groups_of`](Self::groups_of) has it. Of a name that is no group's it needs no look at any group.
+    fn speaks_for(&self, one: &OwnerName, other: &OwnerName) -> bool {
+        let itself = self.people.get(one).is_some_and(|kept| kept.value.speaks_for.contains(other));
+        itself || (self.groups.contains_key(other) && self.groups_of(one).contains(other))
+    }
+
     /// Every group that has one of these people, or one of these groups, in it, by way of others too. Each round looks at
     /// every group once, and there are as many as groups are nested.
     pub fn above(&self, people: &BTreeSet<OwnerName>, groups: &BTreeSet<OwnerName>) -> BTreeSet<OwnerName> {

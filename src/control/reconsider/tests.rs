@@ -133,3 +133,41 @@ fn what_was_made_by_hand_was_never_asked_of_a_policy() {
     let model = published(&carried_out(&model(), &plan.unwrap()), &starter());
     assert_eq!(denied(&model, NOW, one(&model)), None);
 }
+
+#[test]
+fn of_what_is_not_to_be_held_together_the_newest_ends_and_no_more() {
+    let mut model = granted();
+    let old = one(&model).clone();
+    // A younger one beside it, with more, of the same identity; and one of those that are younger still.
+    let mut younger = |seconds: u64, action: &str| {
+        let at = NOW.saturating_add(std::time::Duration::from_secs(seconds));
+        let mut grant = Grant { id: GrantId::new(at, 1), actions: [action.parse().unwrap()].into(), ..old.clone() };
+        grant.lineage.created = at;
+        grant.lineage.origin.as_mut().unwrap().role = None;
+        let id = grant.id;
+        let record = super::super::record::GrantRecord { grant, expiry_noted: false };
+        model.apply(&Change::Put(Record::Grant(record)), 2);
+        id
+    };
+    let (write, read) = (younger(1, "write"), younger(2, "read"));
+    let mut files = starter();
+    files.truncate(1);
+    files[0].text = r#"@id("free") @approvers("none") permit (principal, action == Action::"request", resource);
+        @id("apart") forbid (principal, action == Action::"request", resource)
+        when { context.together.containsAll(["api/orders:read", "api/orders:write"]) };"#
+        .to_owned();
+    let model = super::super::replay::under(&model, NOW, files).unwrap();
+    let all: Vec<GrantId> = model.grants.keys().copied().collect();
+    assert_eq!(all, [old.id, write, read]);
+    assert!(all.iter().all(|id| denied(&model, NOW, &model.grants[id].value).is_some()));
+    // The newest read, and then the write: reading alone is left, and nothing speaks against it.
+    let (found, last, left) = judge(model.clone(), NOW, None, 2);
+    assert_eq!((found, last), (vec![read, write], Some(write)));
+    let (found, last, left) = judge(left, NOW, last, 2);
+    assert_eq!((found.len(), last), (0, Some(old.id)));
+    assert_eq!((left.grants.len(), judge(left.clone(), NOW, last, 2).1), (1, None));
+    let plan = plan_end_denied(&model, &context(NOW), &all).unwrap();
+    let ended: Vec<GrantId> = plan.answer.iter().map(|grant| grant.id).collect();
+    assert_eq!(ended, [read, write]);
+    assert_eq!(carried_out(&model, &plan).grants.len(), 1);
+}

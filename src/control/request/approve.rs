@@ -12,7 +12,7 @@ use super::super::tickets;
 use super::{grant_request, open, put, settle, told, unused};
 use crate::domain::Timestamp;
 use crate::domain::name::{ApprovalId, OwnerName, RequestId};
-use crate::domain::request::{Analysis, Approval, Request, Requester, Stage, Turn, Verdict, in_words};
+use crate::domain::request::{Analysis, Approval, Request, Stage, Turn, Verdict, in_words};
 
 /// Approvals that one request takes.
 pub(super) const MAX_APPROVALS: usize = 100;
@@ -48,8 +48,8 @@ pub fn plan_approve(
     let Caller::Person(person) = context.caller else {
         return Err(Refused::Denied("people approve, and nobody in their place".to_owned()));
     };
-    // INVARIANT: nobody approves their own request, whatever policy says by now.
-    if before.requester == Requester::Person(person.name.clone()) {
+    // INVARIANT: nobody approves their own request, whatever policy says by now and under whatever name.
+    if approval::is_requester(model, &before.requester, &person.name) {
         return Err(Refused::Denied(not_eligible(&person.name, &before.analysis)));
     }
     let (now, rights) = again(model, context.now, before, &person.name)?;
@@ -193,6 +193,16 @@ pub(super) fn again(
 /// # Errors
 /// When what it names is gone, or no policy is in force.
 pub fn analysed(model: &Model, at: Timestamp, request: &Request) -> Result<Request, Refused> {
+    progressed_by(model, at, request).map(|(now, _)| now)
+}
+
+/// The same, with the order of the stages that are open; `None` where words suffice. Then the turn is the last one: only
+/// words say so, and they may be too few again.
+pub(super) fn progressed_by(
+    model: &Model,
+    at: Timestamp,
+    request: &Request,
+) -> Result<(Request, Option<u32>), Refused> {
     let Analysed { mut analysis, together, .. } = as_of(model, at, request)?;
     let set = analyse::readable(analyse::in_force(model)?)?;
     let who = (&request.requester, &request.ask);
@@ -200,8 +210,14 @@ pub fn analysed(model: &Model, at: Timestamp, request: &Request) -> Result<Reque
     let eligible = approval::answering(&subject, &analysis.stages, &analysis.eligible);
     analysis.eligible = eligible;
     let mut now = Request { analysis, ..request.clone() };
-    now.turn = turn(request, &now.analysis.stages, &progressed(model, at, &now, &together)?, at);
-    Ok(now)
+    let progress = progressed(model, at, &now, &together)?;
+    now.turn = turn(request, &now.analysis.stages, &progress, at).or(now.turn);
+    Ok((now, progress.open))
+}
+
+/// Permissions of a request as of now, of each of which policy is asked.
+pub(super) fn asked_of(model: &Model, request: &Request) -> usize {
+    grant::permissions(model, &grant_request(&request.ask).access).map_or(1, |it| it.len())
 }
 
 fn as_of(model: &Model, at: Timestamp, request: &Request) -> Result<Analysed, Refused> {

@@ -1,6 +1,7 @@
 //! The state machine: each step, and that no order of steps leads to a grant that is not approved, endless or wider.
 
 mod mended;
+mod oneself;
 mod places;
 mod racing;
 mod steps;

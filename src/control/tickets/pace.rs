@@ -2,9 +2,9 @@
 //!
 //! Anybody can send one, so what it costs is bounded: one reading of a ticket in a while, whatever is sent meanwhile, and so
 //! many of all tickets. What comes in between is not lost: it is read once more when its time has come, since the ticket may
-//! have closed after it was read.
+//! have closed after it was read. Of those that wait the first is the first, and what is new takes no reading from them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::domain::ticket::Ticket;
@@ -16,6 +16,8 @@ pub(super) const EVERY: Duration = Duration::from_secs(5);
 pub(super) const MAX_READINGS: usize = 60;
 /// The span that they are counted in.
 const WITHIN: Duration = Duration::from_secs(60);
+/// How long one waits that has too many ahead of it, none of which is read yet.
+const SOON: Duration = Duration::from_secs(1);
 /// Tickets that wait for their time at once.
 pub(super) const MAX_WAITING: usize = 1_000;
 
@@ -37,7 +39,8 @@ pub(super) enum When {
 pub(super) struct Pace {
     last: BTreeMap<Ticket, Duration>,
     readings: VecDeque<Duration>,
-    waiting: BTreeSet<Ticket>,
+    /// In the order in which they came.
+    waiting: VecDeque<Ticket>,
 }
 
 impl Pace {
@@ -46,7 +49,7 @@ impl Pace {
         if self.waiting.contains(ticket) {
             return When::Waiting;
         }
-        match self.begin(ticket, now) {
+        match self.begin(ticket, self.waiting.len(), now) {
             Ok(()) => When::Now,
             Err(_) => self.wait(ticket),
         }
@@ -60,7 +63,7 @@ impl Pace {
         if self.waiting.len() >= MAX_WAITING {
             return When::Never;
         }
-        self.waiting.insert(ticket.clone());
+        self.waiting.push_back(ticket.clone());
         When::Later
     }
 
@@ -70,19 +73,23 @@ impl Pace {
     /// # Errors
     /// How long it still takes, at least.
     pub(super) fn turn(&mut self, ticket: &Ticket, now: Duration) -> Result<(), Duration> {
-        self.begin(ticket, now)?;
-        self.waiting.remove(ticket);
+        let ahead = self.waiting.iter().position(|it| it == ticket).unwrap_or(self.waiting.len());
+        self.begin(ticket, ahead, now)?;
+        self.waiting.retain(|it| it != ticket);
         Ok(())
     }
 
-    fn begin(&mut self, ticket: &Ticket, now: Duration) -> Result<(), Duration> {
+    /// Reads it, where that leaves a reading for each of so many that are ahead.
+    fn begin(&mut self, ticket: &Ticket, ahead: usize, now: Duration) -> Result<(), Duration> {
         self.last.retain(|_, at| at.saturating_add(EVERY) > now);
         while self.readings.front().is_some_and(|at| at.saturating_add(WITHIN) <= now) {
             self.readings.pop_front();
         }
         let own = self.last.get(ticket).map(|at| at.saturating_add(EVERY));
-        let full = self.readings.len() >= MAX_READINGS;
-        let all = self.readings.front().filter(|_| full).map(|at| at.saturating_add(WITHIN));
+        // How many have to be over before, and when they are: not sooner than the last one there was.
+        let over = self.readings.len().saturating_add(ahead).saturating_add(1).saturating_sub(MAX_READINGS);
+        let last = || self.readings.get(over.saturating_sub(1)).or(self.readings.back());
+        let all = (over > 0).then(|| last().map_or(now.saturating_add(SOON), |at| at.saturating_add(WITHIN)));
         match own.max(all) {
             Some(at) => Err(at.saturating_sub(now)),
             None => {
@@ -130,5 +137,27 @@ mod tests {
         assert_eq!(read, MAX_READINGS);
         assert_eq!(pace.hint(&ticket(1_999), later), When::Later, "and there is room again");
         assert!(pace.last.len() <= MAX_READINGS && pace.readings.len() <= MAX_READINGS);
+    }
+
+    #[test]
+    fn of_those_that_wait_the_first_is_the_first_and_nothing_new_is_read_before_them() {
+        let mut pace = Pace::default();
+        (0..60).for_each(|n| assert_eq!(pace.hint(&ticket(n), NOW), When::Now));
+        (60..90).for_each(|n| assert_eq!(pace.hint(&ticket(n), NOW + EVERY), When::Later));
+        let later = NOW + WITHIN;
+        // There are 60 readings, and 30 wait: so many others are read, and not one more.
+        let new = (100..200).filter(|n| pace.hint(&ticket(*n), later) == When::Now).count();
+        assert_eq!(new, 30);
+        // Whoever came later asks first, and waits for those before.
+        assert_eq!(pace.turn(&ticket(130), later), Err(WITHIN));
+        let read: Vec<bool> = (60..90).rev().map(|n| pace.turn(&ticket(n), later).is_ok()).collect();
+        assert_eq!(read, [true; 30], "each has a reading of its own");
+        assert_eq!(pace.turn(&ticket(131), later + WITHIN), Ok(()));
+        // Many are ahead and none is read yet.
+        let mut pace = Pace::default();
+        (0..130).for_each(|n| assert_eq!(pace.wait(&ticket(n)), When::Later));
+        assert_eq!(pace.turn(&ticket(100), NOW), Err(SOON));
+        assert_eq!(pace.turn(&ticket(59), NOW), Ok(()));
+        assert_eq!(pace.turn(&ticket(60), NOW), Err(WITHIN));
     }
 }

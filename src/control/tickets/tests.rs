@@ -230,3 +230,29 @@ fn a_source_that_tells_of_all_that_it_has_makes_no_other_be_forgotten() {
     }
     assert_eq!(left.tickets.len(), 1);
 }
+
+#[test]
+fn a_closed_ticket_that_an_open_request_would_end_with_is_not_forgotten() {
+    let (mut model, _) = heard(&sources(), &said("own:0", true, 0)).unwrap();
+    model = heard(&model, &said("own:00", true, 0)).unwrap().0;
+    let json = serde_json::json!({
+        "id": "01KAJ8XB80AKBCXCMTF9YMA0NR", "requester": { "person": "alice" },
+        "ask": { "identity": "billing", "access": { "role": "orders-reader" }, "duration": "1h", "reason": "r",
+                 "ticket": "own:0" },
+        "created": NOW, "expires": NOW, "state": "pending",
+        "analysis": { "verdict": "approve", "permissions": [], "policy": 1, "digest": "", "stages": [] },
+    });
+    let request: Request = serde_json::from_value(json).unwrap();
+    model.apply(&Change::Put(Record::Request(Box::new(request.clone()))), 2);
+    let old = NOW.saturating_add(KEPT);
+    let forgotten = |model: &Model| carried_out(model, &plan_forget(model, old));
+    let is_closed = |model: &Model, ticket: &str| model.tickets.closed(&ticket.parse().unwrap()).is_some();
+    assert!(is_closed(&forgotten(&model), "own:0") && !is_closed(&forgotten(&model), "own:00"));
+    for n in 1..=MAX_EACH {
+        model = heard(&model, &said(&format!("own:{n}"), true, 1)).unwrap().0;
+    }
+    assert!(is_closed(&model, "own:0") && !is_closed(&model, "own:00"));
+    assert!(bound_of(&model, &request.ask).is_err(), "nobody approves it");
+    let model = carried_out(&model, &plan_cancel_waiting(&model, &context(NOW), &"own:0".parse().unwrap()).unwrap());
+    assert!(!is_closed(&forgotten(&model), "own:0"));
+}

@@ -69,6 +69,14 @@ impl Request {
         Turn { order, since, answered, later }
     }
 
+    /// The stages whose turn it is and of which nobody has answered; all whose turn it is where somebody has of each.
+    pub fn open_stages(&self) -> Vec<Stage> {
+        let turn = self.turn();
+        let all = || self.analysis.stages.iter().filter(|stage| stage.order == turn.order);
+        let open: Vec<Stage> = all().filter(|stage| !turn.answered.contains(&stage.approvers)).cloned().collect();
+        if open.is_empty() { all().cloned().collect() } else { open }
+    }
+
     /// Stages whose silence others may end, and when: those whose turn it is, of which nobody has answered.
     pub fn silent(&self) -> impl Iterator<Item = (Timestamp, &Stage)> {
         let turn = self.turn();

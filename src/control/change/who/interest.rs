@@ -3,26 +3,21 @@
 //!
 //! A change can say in one breath that there is an exception, whose the identity is and who is in the group that owns it.
 //! So all of that is looked at as it is kept, as the change found it and as it would leave it: whoever answers on any of
-//! these sides for what is named on any of them has an interest.
+//! these sides for what is named on any of them has an interest, under whatever name they have besides. And whoever had one
+//! when it was proposed keeps it: nobody leaves a group to allow what serves it.
 
 use std::collections::BTreeSet;
 
-use super::super::super::approval;
 use super::super::super::model::Model;
-use super::super::super::record::{Change, Person, Record};
+use super::super::super::record::{Change, Record};
 use crate::domain::change::{Proposal, Touched};
 use crate::domain::directory::Group;
 use crate::domain::identity::{Identity, IdentityState};
 use crate::domain::name::{ExceptionName, IdentityName, OwnerName};
 
-/// Who has an interest in the exceptions of a change.
+/// Who has an interest in the exceptions of a change: people by name, and what they answer by.
 #[derive(Debug, Default)]
-pub(super) struct Interest {
-    /// Who answers for one of them, or for an identity that one of them is for.
-    owners: BTreeSet<OwnerName>,
-    /// Who is in which group.
-    sides: Vec<Model>,
-}
+pub(super) struct Interest(BTreeSet<OwnerName>);
 
 impl Interest {
     /// Of a change; nobody has one in what has no exceptions.
@@ -33,7 +28,7 @@ impl Interest {
         }
         let found = side(model, proposal, |it| it.before.as_ref());
         let left = side(model, proposal, |it| it.after.as_ref());
-        let sides = vec![model.clone(), found, left];
+        let sides = [model.clone(), found, left];
         let mut owners: BTreeSet<OwnerName> = BTreeSet::new();
         let mut identities: BTreeSet<IdentityName> = BTreeSet::new();
         for touched in exceptions {
@@ -49,15 +44,26 @@ impl Interest {
         for identity in sides.iter().flat_map(|side| identities.iter().filter_map(|name| side.identities.get(name))) {
             owners.insert(identity.value.spec.owner.clone());
         }
-        Self { owners, sides }
+        let members = sides.iter().flat_map(|side| owners.iter().flat_map(|owner| side.members_of(owner)));
+        let mut people: BTreeSet<OwnerName> = members.chain(proposal.interested.iter().cloned()).collect();
+        people.extend(owners);
+        // One person is one person: whom they speak for, and who speaks for them.
+        let all = || model.people.values().map(|kept| &kept.value);
+        let spoken = all().filter(|it| people.contains(&it.name)).flat_map(|it| it.speaks_for.iter().cloned());
+        let speaking = all().filter(|it| it.speaks_for.iter().any(|name| people.contains(name)));
+        let besides: BTreeSet<OwnerName> = spoken.chain(speaking.map(|it| it.name.clone())).collect();
+        people.extend(besides);
+        Self(people)
     }
 
     /// Whether somebody has it.
-    pub(super) fn is_of(&self, person: &Person) -> bool {
-        self.sides.iter().any(|side| {
-            let actor = approval::actor(side, person);
-            self.owners.iter().any(|owner| actor.is_owner(owner))
-        })
+    pub(super) fn is_of(&self, name: &OwnerName) -> bool {
+        self.0.contains(name)
+    }
+
+    /// Those of them who could decide about anything.
+    pub(super) fn accounts(&self, model: &Model) -> Vec<OwnerName> {
+        self.0.iter().filter(|name| model.people.contains_key(*name)).cloned().collect()
     }
 }
 
