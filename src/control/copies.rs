@@ -269,7 +269,7 @@ mod tests {
         std::fs::rename(of_gateway.join(&name), &begins).unwrap();
         let segment = crate::evidence::journal::segment::path(256);
         std::fs::create_dir_all(begins.join("journal")).unwrap();
-        std::fs::write(begins.join(segment), b"").unwrap();
+        std::fs::File::create(begins.join(segment)).unwrap();
         tidy_up(&of_gateway, &name).unwrap();
         assert!(of_gateway.join(&name).join("journal").exists() && !begins.exists());
     }

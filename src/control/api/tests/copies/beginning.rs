@@ -9,7 +9,7 @@ use crate::evidence::read::{JournalReader, Next};
 use crate::evidence::retention::{Bounds, PRUNED, Policy};
 use crate::evidence::storage::{DiskStorage, Storage, read_file};
 use crate::evidence::tiles::{self, TILE_WIDTH, TileId};
-use crate::evidence::{COSIGNED, EvidenceLog, proof};
+use crate::evidence::{EvidenceLog, proof};
 
 /// A log on disk of which records were pruned, and what it was before in memory.
 struct Pruned {
@@ -41,7 +41,7 @@ fn pruned(bench: &Bench) -> Pruned {
     };
     more(40, &mut told);
     let (_, checkpoint) = log.checkpoint().unwrap();
-    std::fs::write(home.path().join(COSIGNED), checkpoint).unwrap();
+    log.keep_cosigned(&checkpoint).unwrap();
     let policy = Policy { age: None, bytes: Some(16 << 10) };
     let plan = log.prune(policy, Bounds::default(), clock().now(), |_| Ok(())).unwrap().unwrap();
     more(1, &mut told);
