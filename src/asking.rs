@@ -13,6 +13,7 @@ use crate::evidence::entry::Kind;
 use crate::evidence::query::index::Index;
 use crate::evidence::query::search::Search;
 use crate::evidence::query::{Filter, Found, Query, QueryError, WantedValue, records};
+use crate::evidence::read::first;
 use crate::evidence::storage::{BoundedStorage, DiskStorage, Storage};
 use crate::wire::{MAX_EVIDENCE_BYTES, MAX_EVIDENCE_RECORDS, bytes128, v1};
 
@@ -105,7 +106,9 @@ fn answer(
     let limit = question.limit.clamp(1, MAX_EVIDENCE_RECORDS);
     let is_of_grant = question.filter.as_ref().is_some_and(|filter| !filter.grant.is_empty());
     let oldest_unix_us = if is_of_grant { oldest(&storage)? } else { 0 };
-    let mut answer = v1::EvidenceAnswer { size, reached: size, oldest_unix_us, ..v1::EvidenceAnswer::default() };
+    let present_from = Some(first(&*storage).map_err(|error| text(&error))?).filter(|first| *first > 0);
+    let mut answer =
+        v1::EvidenceAnswer { size, reached: size, oldest_unix_us, present_from, ..v1::EvidenceAnswer::default() };
     let (mut count, mut bytes) = (0, 0);
     while let Some(found) = way.next().map_err(|error| text(&error))?.filter(|found| found.entry.seq < size) {
         bytes += found.bytes.len();

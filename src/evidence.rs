@@ -97,6 +97,20 @@ pub enum LogError {
     Sequencer(#[from] SequencerError),
 }
 
+/// Why no checkpoint of a log's first records is signed.
+#[derive(Debug, thiserror::Error)]
+pub enum PrefixError {
+    /// None of more records is there.
+    #[error("there is no checkpoint")]
+    None,
+    /// Their tiles.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The key makes no signature.
+    #[error(transparent)]
+    Key(#[from] NoteError),
+}
+
 /// A log that is being written: journal and sequencer over one directory.
 #[derive(Debug)]
 pub struct EvidenceLog {
@@ -184,6 +198,18 @@ impl EvidenceLog {
     /// Takes everything durable under a checkpoint and waits for that. Blocks for some disk writes.
     pub fn checkpoint_now(&self) -> Option<(TreeHead, String)> {
         self.sequencer.checkpoint_now()
+    }
+
+    /// A signed checkpoint of the first `size` records, for a copy that is behind: it says nothing that the published one, which
+    /// has at least as many, does not. Blocks for some reads.
+    ///
+    /// # Errors
+    /// When so many are not under a checkpoint, tiles cannot be read, or the key makes no signature.
+    pub fn checkpoint_of(&self, size: u64) -> Result<String, PrefixError> {
+        let (published, _) = self.checkpoint().ok_or(PrefixError::None)?;
+        let root = proof::root(&*self.storage, size, published.size)?;
+        let checkpoint = Checkpoint { origin: self.key.name().clone(), head: TreeHead { size, root } };
+        Ok(checkpoint.sign(&self.signer)?)
     }
 
     /// The proof that the log with `new` records, under a checkpoint, grew from its first `old`. Blocks for some reads.

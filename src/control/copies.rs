@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -16,8 +16,12 @@ use crate::evidence::checkpoint::VerifierKey;
 use crate::evidence::copy::{CopyError, LogCopy};
 use crate::settings::CopiesSettings;
 
-/// Copies of one log with the same number of records that are set aside.
-const MAX_ASIDE: u64 = 16;
+/// Older copies of one log that are set aside. Each is evidence: which of them may go is a person's to say.
+const MAX_ASIDE: usize = 16;
+/// Behind the name of a copy's directory: another one that begins, and is not whole yet.
+const BEGINS: &str = ".begins";
+/// Behind it and before a number of records: an older one.
+const ASIDE: &str = ".until-";
 
 /// The copies that this control plane keeps.
 #[derive(Debug)]
@@ -77,30 +81,60 @@ impl Copies {
     pub(super) fn open(&self, gateway: &GatewayName, place: u64, key: &VerifierKey) -> Result<LogCopy, CopyError> {
         let of_gateway = self.directory(gateway);
         let name = directory_name(place, key);
+        tidy_up(&of_gateway, &name)?;
         let beside = LogCopy::bytes_beside(&of_gateway, &name)?;
         let copy = LogCopy::open(&of_gateway.join(&name), key.clone(), beside, self.limit())?;
         self.seen(gateway, copy.used(), copy.size());
         Ok(copy)
     }
 
-    /// Sets a copy with so many records aside, beside where it was, for whoever has its turn and has closed it: another one
-    /// begins in its place. Blocks.
-    pub(super) fn set_aside(
+    /// Opens an empty copy that is to take the place of the one that there is, for whoever has its turn. Until it does, that
+    /// one stays, is what questions are answered from, and what a log is compared with. Blocks.
+    pub(super) fn begin(&self, gateway: &GatewayName, place: u64, key: &VerifierKey) -> Result<LogCopy, CopyError> {
+        let of_gateway = self.directory(gateway);
+        let name = directory_name(place, key);
+        let asides = asides(&of_gateway, &name)?;
+        if asides >= MAX_ASIDE {
+            return Err(CopyError::Asides(asides));
+        }
+        let name = format!("{name}{BEGINS}");
+        let beside = LogCopy::bytes_beside(&of_gateway, &name)?;
+        LogCopy::open(&of_gateway.join(&name), key.clone(), beside, self.limit())
+    }
+
+    /// Puts the copy that has begun in the place of the one that has so many records, which is set aside: for whoever has its
+    /// turn and has closed both. Says where the older one is, if it had any. Blocks.
+    pub(super) fn exchange(
         &self,
         gateway: &GatewayName,
         place: u64,
         key: &VerifierKey,
         size: u64,
-    ) -> io::Result<PathBuf> {
+    ) -> io::Result<Option<PathBuf>> {
         let of_gateway = self.directory(gateway);
         let name = directory_name(place, key);
-        let aside = |n: u64| {
-            of_gateway.join(if n == 0 { format!("{name}.until-{size}") } else { format!("{name}.until-{size}.{n}") })
+        let older = of_gateway.join(&name);
+        let aside = if size == 0 {
+            // There is no record in it.
+            std::fs::remove_dir_all(&older)?;
+            None
+        } else {
+            let aside = |n: usize| {
+                of_gateway.join(if n == 0 {
+                    format!("{name}{ASIDE}{size}")
+                } else {
+                    format!("{name}{ASIDE}{size}.{n}")
+                })
+            };
+            // What is there is evidence: nothing is put over it.
+            let aside = (0..MAX_ASIDE).map(aside).find(|path| !path.exists());
+            let aside = aside.ok_or_else(|| io::Error::other("too many older copies lie beside it: move them away"))?;
+            std::fs::rename(&older, &aside)?;
+            Some(aside)
         };
-        // What is there is evidence: nothing is put over it.
-        let aside = (0..MAX_ASIDE).map(aside).find(|path| !path.exists());
-        let aside = aside.ok_or_else(|| io::Error::other("too many older copies lie beside it: move them away"))?;
-        std::fs::rename(of_gateway.join(&name), &aside)?;
+        // A crash here leaves one that has begun, which the next opening puts in the place.
+        std::fs::rename(of_gateway.join(format!("{name}{BEGINS}")), &older)?;
+        std::fs::File::open(&of_gateway)?.sync_all()?;
         Ok(aside)
     }
 
@@ -129,6 +163,30 @@ impl Copies {
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         all
     }
+}
+
+/// Goes on with what a process that ended left of another copy's beginning.
+fn tidy_up(of_gateway: &Path, name: &str) -> io::Result<()> {
+    let (copy, begins) = (of_gateway.join(name), of_gateway.join(format!("{name}{BEGINS}")));
+    if !begins.exists() {
+        return Ok(());
+    }
+    if !copy.exists() && LogCopy::has_begun(&begins)? {
+        std::fs::rename(&begins, &copy)?;
+        return std::fs::File::open(of_gateway)?.sync_all();
+    }
+    // Hashes alone, of a beginning that broke off: they come again.
+    std::fs::remove_dir_all(&begins)
+}
+
+/// Older copies of a log that lie beside it.
+fn asides(of_gateway: &Path, name: &str) -> io::Result<usize> {
+    let aside = format!("{name}{ASIDE}");
+    let mut count = 0;
+    for entry in std::fs::read_dir(of_gateway)? {
+        count += usize::from(entry?.file_name().to_string_lossy().starts_with(&aside));
+    }
+    Ok(count)
 }
 
 fn directory_name(place: u64, key: &VerifierKey) -> String {
@@ -166,5 +224,53 @@ mod tests {
         let _other = copies.turn(&other).await;
         assert!(copies.copy_of(&edge, 1, &key).is_some() && copies.copy_of(&other, 1, &key).is_none());
         assert!(copies.copy_of(&edge, 2, &key).is_none());
+    }
+
+    #[test]
+    fn another_copy_takes_the_place_of_an_older_one_whole_or_not_at_all() {
+        let home = tempfile::tempdir().unwrap();
+        let settings = CopiesSettings { dir: home.path().into(), max_bytes_per_gateway: 1 << 20 };
+        let (copies, edge) = (Copies::new(settings), "edge".parse::<GatewayName>().unwrap());
+        let key = EvidenceKey::generate().unwrap().0.verifier(&"portcullis/gateway/edge".parse().unwrap());
+        let of_gateway = copies.directory(&edge);
+        let name = directory_name(1, &key);
+        let begins = of_gateway.join(format!("{name}{BEGINS}"));
+        let names = || {
+            let all = std::fs::read_dir(&of_gateway).unwrap();
+            let mut all: Vec<_> = all.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+            all.sort();
+            all
+        };
+        drop(copies.open(&edge, 1, &key).unwrap());
+        std::fs::create_dir(of_gateway.join(&name).join("older")).unwrap();
+        // It breaks off: what was there is still there, and nothing of it counts.
+        drop(copies.begin(&edge, 1, &key).unwrap());
+        assert!(begins.exists() && of_gateway.join(&name).join("older").exists());
+        let used = copies.open(&edge, 1, &key).unwrap().used();
+        assert!(!begins.exists() && used < 1000, "{used}");
+        for n in 0..MAX_ASIDE {
+            drop(copies.begin(&edge, 1, &key).unwrap());
+            let aside = copies.exchange(&edge, 1, &key, 7).unwrap().unwrap();
+            assert_eq!(aside.join("older").exists(), n == 0);
+        }
+        assert_eq!(names().len(), MAX_ASIDE + 1);
+        let full = copies.begin(&edge, 1, &key).unwrap_err();
+        assert!(full.code() == "asides" && full.remedy().is_some(), "{full}");
+        std::fs::remove_dir_all(of_gateway.join(format!("{name}{ASIDE}7.3"))).unwrap();
+        drop(copies.begin(&edge, 1, &key).unwrap());
+        // One without a record is no evidence.
+        assert_eq!(copies.exchange(&edge, 1, &key, 0).unwrap(), None);
+        assert_eq!(names().len(), MAX_ASIDE);
+        // The machine dies between the two steps.
+        std::fs::rename(of_gateway.join(&name), &begins).unwrap();
+        std::fs::create_dir_all(begins.join("journal")).unwrap();
+        drop(copies.open(&edge, 1, &key).unwrap());
+        assert!(!begins.exists(), "not whole: begun again");
+        std::fs::rename(of_gateway.join(&name), &begins).unwrap();
+        let segment = crate::evidence::journal::segment::path(256);
+        std::fs::create_dir_all(begins.join("journal")).unwrap();
+        std::fs::File::create(begins.join(segment)).unwrap();
+        tidy_up(&of_gateway, &name).unwrap();
+        assert!(of_gateway.join(&name).join("journal").exists() && !begins.exists());
     }
 }

@@ -266,7 +266,7 @@ pub(super) fn parted_lately(log: &LogRecord, now: Timestamp) -> bool {
 }
 
 /// What the last cosigned checkpoint of a log is.
-fn head(record: &LogRecord) -> TreeHead {
+pub(super) fn head(record: &LogRecord) -> TreeHead {
     let root = STANDARD.decode(&record.root).ok().and_then(|root| root.try_into().ok()).map_or_else(empty_root, Hash);
     TreeHead { size: record.size, root }
 }

@@ -5,6 +5,7 @@
 //! verifies copies, with the log's own key. Knows no network, and not who may bring what.
 
 mod beginning;
+mod begun;
 mod opening;
 mod segments;
 
@@ -19,9 +20,9 @@ use super::checkpoint::{Checkpoint, NoteError, VerifierKey};
 use super::entry::Entry;
 use super::journal::segment::Frame;
 use super::key::LogFileError;
-use super::read::Place;
+use super::read::{Place, segments};
 use super::sequencer::{CHECKPOINT, SIGNED, SequencerError};
-use super::storage::{Persist, Storage};
+use super::storage::{DiskStorage, Persist, Storage};
 use super::tiles::{self, Edge, HASH_BYTES, TileId};
 use super::tree::{Hash, TreeHead, leaf_hash};
 
@@ -104,8 +105,11 @@ pub enum CopyError {
     #[error("the checkpoint: {0}")]
     Checkpoint(#[from] NoteError),
     /// No checkpoint comes.
-    #[error("{MAX_UNSIGNED} records were sent and no checkpoint that covers them: it does not sign what it sends")]
+    #[error("more records were sent than may be without a checkpoint that covers them: it does not sign what it sends")]
     Unsigned,
+    /// Too many older copies of the log lie beside it.
+    #[error("{0} older copies of this log lie beside its copy, and no more are set aside")]
+    Asides(usize),
     /// It has all the room that it may have.
     #[error("the copies of this gateway have {used} bytes, and may have {limit}")]
     Full {
@@ -132,12 +136,13 @@ impl CopyError {
             Self::Malformed(_) | Self::Checkpoint(_) => "malformed",
             Self::Beginning(_) => "beginning",
             Self::Unsigned => "unsigned",
+            Self::Asides(_) => "asides",
             Self::Full { .. } => "limit",
         }
     }
 
     /// Every code.
-    pub const CODES: [&'static str; 13] = [
+    pub const CODES: [&'static str; 14] = [
         "disk_full",
         "disk",
         "busy",
@@ -150,6 +155,7 @@ impl CopyError {
         "malformed",
         "beginning",
         "unsigned",
+        "asides",
         "limit",
     ];
 
@@ -170,13 +176,19 @@ impl CopyError {
                 "stop the gateway and run `portcullis evidence verify` on its log; if that fails, `portcullis gateway seal -c \
                  FILE` has it begin a new one",
             ),
+            Self::Unsigned => Some(
+                "look in the gateway's own log for why it writes no checkpoint (its disk may be full) and mend that; one of an \
+                 earlier version signs nothing while it catches up: update it",
+            ),
+            Self::Asides(_) => {
+                Some("on the control plane, move away the directories beside this copy that end in `.until-SIZE`")
+            }
             Self::Disk(_)
             | Self::Busy
             | Self::Gap { .. }
             | Self::Rewrite { .. }
             | Self::Malformed(_)
-            | Self::Checkpoint(_)
-            | Self::Unsigned => None,
+            | Self::Checkpoint(_) => None,
         }
     }
 
@@ -207,8 +219,11 @@ pub struct LogCopy {
     segments: Segments,
     /// The tree of what is signed.
     signed: Edge,
-    /// Leaves behind it.
+    /// Leaves behind it, and how many there may be.
     tail: VecDeque<Hash>,
+    most_unsigned: usize,
+    /// Heads beyond it that the log signed, or that were cosigned, before the copy began: records to come must lead there.
+    promised: Vec<TreeHead>,
     /// The checkpoint that is on disk.
     noted: Option<TreeHead>,
     /// Bytes of the checkpoint's files.
@@ -239,6 +254,12 @@ impl LogCopy {
         opening::bytes_beside(directory, name)
     }
 
+    /// Has it take fewer records that no checkpoint covers.
+    #[cfg(test)]
+    pub(crate) const fn at_most_unsigned(&mut self, records: usize) {
+        self.most_unsigned = records;
+    }
+
     /// Records that it has.
     pub fn size(&self) -> u64 {
         self.signed.size() + self.tail.len() as u64
@@ -261,6 +282,14 @@ impl LogCopy {
             let Ok(()) = edge.append_hash(*leaf, |_, _| Ok::<(), std::convert::Infallible>(()));
         }
         edge.root()
+    }
+
+    /// Whether a copy in a directory has begun: has a first record, or the place for it.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn has_begun(directory: &Path) -> io::Result<bool> {
+        Ok(!segments(&DiskStorage::read_only(directory))?.is_empty())
     }
 
     /// Whether a log that has `size` records, as far as it is compared, with this root is the one that this is a copy of.
@@ -293,13 +322,31 @@ impl LogCopy {
             return Err(CopyError::Malformed("nothing was sent"));
         }
         let unsigned = self.tail.len() + leaves.len();
-        if unsigned > MAX_UNSIGNED {
+        if unsigned > self.most_unsigned {
             return Err(CopyError::Unsigned);
         }
+        self.keeps_promises(&leaves)?;
         // With the tiles that they will have once they are signed for.
         self.room_for(Segments::most_bytes(frames) + unsigned as u64 * TILE_BYTES)?;
         self.used += self.segments.append(&*self.storage, has, frames)?;
         self.tail.extend(leaves);
+        Ok(())
+    }
+
+    /// Whether the records that come next lead to what was signed before they came: a log that goes on otherwise has two
+    /// histories.
+    fn keeps_promises(&self, leaves: &[Hash]) -> Result<(), CopyError> {
+        let (has, will) = (self.size(), self.size() + leaves.len() as u64);
+        for promised in self.promised.iter().filter(|promised| promised.size > has && promised.size <= will) {
+            let mut edge = self.signed.clone();
+            let more = usize::try_from(promised.size - edge.size()).unwrap_or(usize::MAX);
+            for leaf in self.tail.iter().chain(leaves).take(more) {
+                let Ok(()) = edge.append_hash(*leaf, |_, _| Ok::<(), std::convert::Infallible>(()));
+            }
+            if edge.root() != promised.root {
+                return Err(CopyError::Forked { size: promised.size });
+            }
+        }
         Ok(())
     }
 

@@ -40,9 +40,12 @@ fn line(standing: &GatewayStanding) -> String {
     let gateway = &standing.gateway;
     let whose = if standing.copy { " (the copy that the control plane has: it did not answer itself)" } else { "" };
     match (&standing.missing, standing.reached.zip(standing.size)) {
-        (None, Some((reached, size))) if reached == size => {
-            format!("{gateway}: all of its {size} records were asked{whose}")
-        }
+        (None, Some((reached, size))) if reached == size => match standing.present_from {
+            None => format!("{gateway}: all of its {size} records were asked{whose}"),
+            Some(from) => format!(
+                "{gateway}: all that is there of its {size} records was asked{whose}: those before {from} were pruned"
+            ),
+        },
         (None, Some((reached, size))) => {
             format!(
                 "{gateway}: the answer ends before record {reached} of {size}{whose}: narrow the question (--from, --to)"
@@ -230,6 +233,9 @@ mod tests {
         let text = damage.message;
         assert!(text.contains("far answered with what is no record: record 1: "), "{text}");
         assert!(text.contains("near answered with what is no record: the record at place 0"), "{text}");
+        let pruned = v1::GatewayEvidence { present_from: Some(1), ..answer("edge", vec![record(0), record(1)]) };
+        let told = line(&GatewayStanding::of(&pruned));
+        assert_eq!(told, "edge: all that is there of its 2 records was asked: those before 1 were pruned");
         let [edge, far, near] = &round.standing[..] else { panic!("three") };
         assert!(edge.is_whole() && !far.is_whole() && !near.is_whole());
         assert!(line(far).contains("DAMAGED"));

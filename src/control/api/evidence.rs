@@ -189,6 +189,7 @@ async fn ask(
             reached: answer.reached,
             size: answer.size,
             copy: false,
+            present_from: answer.present_from,
         },
     }
 }
@@ -209,6 +210,7 @@ async fn from_copy(
             records: answer.records,
             reached: answer.reached,
             size: answer.size,
+            present_from: answer.present_from,
             ..v1::GatewayEvidence::default()
         }),
         Err(error) => {

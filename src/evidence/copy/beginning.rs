@@ -4,12 +4,15 @@
 //! copy had. The hashes stay as they stay in the log, so that every proof of records that are gone can still be made.
 //! Refuses to know who says it, and what becomes of the records that an older copy has.
 
+use std::io;
+
+use super::begun::Begun;
 use super::opening::bytes;
 use super::{CopyError, LogCopy, TILE_BYTES};
 use crate::evidence::checkpoint::Checkpoint;
 use crate::evidence::entry::Entry;
 use crate::evidence::retention::{Horizon, PRUNED};
-use crate::evidence::storage::Persist;
+use crate::evidence::storage::{Persist, Storage};
 use crate::evidence::tiles::{self, Edge, TILE_WIDTH, TileId};
 use crate::evidence::tree::{Hash, TreeHead, leaf_hash, verify_consistency, verify_inclusion};
 
@@ -38,15 +41,18 @@ pub struct Claimed {
 pub struct Beginning {
     claimed: Claimed,
     head: TreeHead,
+    /// The head, what was cosigned, and what an earlier beginning promised.
+    promised: Vec<TreeHead>,
     edge: Edge,
 }
 
 impl Beginning {
-    /// Whether the log has signed that a copy of it may begin there, in the place of `copy`, which has less.
+    /// Whether the log has signed that a copy of it may begin there, in the place of `copy`, which has less, and of a log that
+    /// is not behind what was `cosigned` of it.
     ///
     /// # Errors
     /// When it has not, when it is another log than the one that there is a copy of, or there is no room for the hashes.
-    pub fn check(copy: &LogCopy, claimed: Claimed) -> Result<Self, CopyError> {
+    pub fn check(copy: &LogCopy, claimed: Claimed, cosigned: Option<TreeHead>) -> Result<Self, CopyError> {
         let has = copy.size();
         if claimed.first <= has || !claimed.first.is_multiple_of(TILE_WIDTH as u64) {
             return Err(CopyError::Beginning("the copy has the records from there on, or no tile ends there"));
@@ -67,8 +73,24 @@ impl Beginning {
         if !verify_consistency(&known, &head, &claimed.extends) {
             return Err(CopyError::Forked { size: has });
         }
-        copy.room_for(claimed.first.saturating_mul(TILE_BYTES))?;
-        Ok(Self { claimed, head, edge: Edge::default() })
+        let mut promised = copy.promised.clone();
+        promised.extend(cosigned);
+        promised.retain(|promised| promised.size > has);
+        for known in &promised {
+            if head.size < known.size {
+                return Err(CopyError::Cut { size: head.size, has: known.size });
+            }
+            if head.size == known.size && head.root != known.root {
+                return Err(CopyError::Forked { size: head.size });
+            }
+        }
+        promised.push(head);
+        // One without records is replaced: hashes that an interrupted beginning left in it do not count.
+        let used = if has == 0 { copy.beside } else { copy.used };
+        if used.saturating_add(claimed.first.saturating_mul(TILE_BYTES)) > copy.limit {
+            return Err(CopyError::Full { used, limit: copy.limit });
+        }
+        Ok(Self { claimed, head, promised, edge: Edge::default() })
     }
 
     /// Whether every hash is there.
@@ -94,38 +116,59 @@ impl Beginning {
         let storage = &*copy.storage;
         for hash in hashes {
             self.edge.append_hash(*hash, |tile, hashes| {
-                // Those of the leaves cannot be derived again.
-                let persist = if tile.level == 0 { Persist::Now } else { Persist::Later };
-                storage.write_file(&tile.path(hashes.len()), &tiles::encode(hashes), persist)
+                // Those of the leaves cannot be derived again, and of those above there are few.
+                storage.write_file(&tile.path(hashes.len()), &tiles::encode(hashes), Persist::Now)
             })?;
+            let edge = &self.edge;
+            if self.promised.iter().any(|known| known.size == edge.size() && known.root != edge.root()) {
+                return Err(CopyError::Forked { size: edge.size() });
+            }
         }
         Ok(())
     }
 
-    /// Has the copy begin, once every hash is there. A crash before that leaves hashes, which are sent again.
+    /// Has the copy begin, once every hash is there: it has an empty segment then, so that everybody sees where. A crash
+    /// before that leaves hashes, which are sent again.
     ///
     /// # Errors
     /// When they are not the log's; those of the disk.
     pub fn finish(self, copy: &mut LogCopy) -> Result<(), CopyError> {
-        let Self { claimed, head, edge } = self;
+        let Self { claimed, head, mut promised, edge } = self;
         let first = TreeHead { size: edge.size(), root: edge.root() };
         if first.size != claimed.first || !verify_consistency(&first, &head, &claimed.consistency) {
             return Err(CopyError::Forked { size: first.size });
         }
-        for thousand in (0..first.size.div_ceil(TILE_WIDTH as u64)).step_by(1000) {
-            let path = TileId { level: 0, index: thousand }.path(TILE_WIDTH);
-            let mut directory = path.as_str();
-            while let Some((parent, _)) = directory.rsplit_once('/') {
-                copy.storage.sync_directory(parent)?;
-                directory = parent;
-            }
+        for (tile, hashes) in edge.partial() {
+            // An opening goes on from them, and does not hash every leaf again.
+            copy.storage.write_file(&tile.path(hashes.len()), &tiles::encode(hashes), Persist::Now)?;
         }
-        copy.storage.sync_directory("")?;
+        sync_directories(&*copy.storage, first.size)?;
+        promised.retain(|promised| promised.size > first.size);
+        Begun::new(first, &promised, claimed.checkpoint).write(&*copy.storage)?;
         copy.storage.write_file(PRUNED, &claimed.pruned, Persist::Now)?;
+        // The last: where it is, everything else is.
+        copy.segments.begin(&*copy.storage, first.size)?;
+        copy.promised = promised;
+        copy.partial = [edge.partial().map(|(tile, hashes)| (tile, hashes.len())).collect(), Vec::new()];
         // Counted anew: of an earlier beginning the same hashes may lie there.
         copy.used = copy.beside + bytes(&*copy.storage, "")?;
-        copy.segments.synced = first.size;
         copy.signed = edge;
         Ok(())
     }
+}
+
+/// Has the names of the tiles of so many records on disk.
+fn sync_directories(storage: &dyn Storage, size: u64) -> io::Result<()> {
+    for level in tiles::levels(size) {
+        let (index, width) = tiles::width_at(size, level);
+        for thousand in (0..index + u64::from(width > 0)).step_by(1000) {
+            let path = TileId { level, index: thousand }.path(TILE_WIDTH);
+            let mut directory = path.as_str();
+            while let Some((parent, _)) = directory.rsplit_once('/') {
+                storage.sync_directory(parent)?;
+                directory = parent;
+            }
+        }
+    }
+    storage.sync_directory("")
 }

@@ -8,12 +8,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::begun::Begun;
 use super::segments::Segments;
-use super::{CopyError, LogCopy};
+use super::{CopyError, LogCopy, MAX_UNSIGNED};
 use crate::evidence::checkpoint::VerifierKey;
 use crate::evidence::journal::{recovery, segment};
 use crate::evidence::key::{LogFileError, read_log_file, write_log_file};
-use crate::evidence::read::{JournalReader, Next, Place, remainder, segments};
+use crate::evidence::read::{JournalReader, Next, Place, first, remainder, segments};
 use crate::evidence::sequencer::{
     CHECKPOINT, SIGNED, SequencerError, before_the_first, last_signed, read_note, refuse_rollback,
 };
@@ -44,10 +45,13 @@ pub(super) fn open_in(
     recovery::remove_unfinished(&*storage)?;
     refuse_rollback(&storage, &key)?;
     let head = last_signed(&*storage, &key)?.map(|(head, _)| head);
+    let begun = Begun::read(&*storage)?;
     let signed = match head {
-        Some(head) => tree(&storage, head)?,
-        None => before_the_first(&*storage)?,
+        Some(head) => tree(&storage, head, begun.as_ref())?,
+        None => beginning(&*storage, begun.as_ref())?,
     };
+    let mut promised = begun.map_or_else(|| Ok(Vec::new()), |begun| begun.promised())?;
+    promised.retain(|promised| promised.size > signed.size());
     let (tail, incarnation) = behind(&storage, signed.size())?;
     if let Some(last) = segments(&*storage)?.pop() {
         // A writer that was killed may have left its last batch in memory alone, and what comes now stands behind it.
@@ -65,6 +69,8 @@ pub(super) fn open_in(
         segments,
         signed,
         tail,
+        most_unsigned: MAX_UNSIGNED,
+        promised,
         noted: head,
         notes,
         beside,
@@ -97,11 +103,11 @@ pub(super) fn bytes_beside(directory: &Path, name: &str) -> io::Result<u64> {
 }
 
 /// The tree of what was signed: from its tiles, or from the records again where a loss of power took some.
-fn tree(storage: &Arc<dyn Storage>, head: TreeHead) -> Result<Edge, CopyError> {
+fn tree(storage: &Arc<dyn Storage>, head: TreeHead, begun: Option<&Begun>) -> Result<Edge, CopyError> {
     if let Some(edge) = Edge::load(&**storage, head.size)?.filter(|edge| edge.root() == head.root) {
         return Ok(edge);
     }
-    let mut edge = before_the_first(&**storage)?;
+    let mut edge = beginning(&**storage, begun)?;
     let mut reader = JournalReader::new(storage.clone(), edge.size());
     while edge.size() < head.size {
         match reader.next()? {
@@ -121,6 +127,18 @@ fn tree(storage: &Arc<dyn Storage>, head: TreeHead) -> Result<Edge, CopyError> {
         tiles::write_tile(&**storage, tile, hashes)?;
     }
     Ok(edge)
+}
+
+/// The tree of what was pruned, from its last tiles, or from all leaves again where those are not there.
+fn beginning(storage: &dyn Storage, begun: Option<&Begun>) -> Result<Edge, CopyError> {
+    let known = begun.and_then(Begun::first);
+    if let Some(known) = known
+        && known.size == first(storage)?
+        && let Some(edge) = Edge::load(storage, known.size)?.filter(|edge| edge.root() == known.root)
+    {
+        return Ok(edge);
+    }
+    Ok(before_the_first(storage)?)
 }
 
 /// Leaves of the records from `from` on, and the incarnation of the last segment. What is torn at the end is cut off.

@@ -33,6 +33,13 @@ impl Segments {
         (segment::MAX_HEADER_BYTES + segment::MARK_BYTES + frames.len()) as u64
     }
 
+    /// Makes the segment that the first record will be in.
+    pub(super) fn begin(&mut self, storage: &dyn Storage, first: u64) -> io::Result<()> {
+        self.current = Some(self.create(storage, first, 0)?);
+        self.synced = first;
+        Ok(())
+    }
+
     /// Appends frames behind the record before `first`; says how many bytes were written.
     pub(super) fn append(&mut self, storage: &dyn Storage, first: u64, frames: &[u8]) -> Result<u64, CopyError> {
         let bytes = (segment::MARK_BYTES + frames.len()) as u64;

@@ -19,9 +19,13 @@ const LIMIT: u64 = 64 << 20;
 /// A log with so many records, under a checkpoint.
 fn log(records: u64) -> (EvidenceLog, FakeStorage) {
     let (key, disk) = (EvidenceKey::generate().unwrap().0, FakeStorage::new());
-    let (log, _) = EvidenceLog::open_in(Arc::new(disk.clone()), origin(), key, &writer(), small(), clock()).unwrap();
+    let log = log_on(&disk, &key);
     more(&log, records - 1);
     (log, disk)
+}
+
+fn log_on(disk: &FakeStorage, key: &EvidenceKey) -> EvidenceLog {
+    EvidenceLog::open_in(Arc::new(disk.clone()), origin(), key.clone(), &writer(), small(), clock()).unwrap().0
 }
 
 fn more(log: &EvidenceLog, records: u64) {
@@ -184,6 +188,24 @@ fn a_copy_has_its_limit_and_one_that_was_cut_is_not_gone_on_with() {
         kept.remove(&format!("journal/{}", item.name)).unwrap();
     }
     assert_eq!(open(LIMIT).unwrap_err().code(), "damaged");
+}
+
+#[test]
+fn what_nobody_signs_for_is_taken_up_to_a_bound_and_the_log_signs_for_any_of_its_beginnings() {
+    let (log, disk) = log(60);
+    let mut open = copy(&FakeStorage::new(), &log).unwrap();
+    open.at_most_unsigned(20);
+    for end in [20, 25, 40, 60] {
+        let from = open.size();
+        if end - open.signed() > 20 {
+            let refused = put(&mut open, &disk, from, end).unwrap_err();
+            assert!(refused.code() == "unsigned" && refused.remedy().is_some(), "{refused}");
+            open.checkpoint(&log.checkpoint_of(from).unwrap()).unwrap();
+            assert_eq!(open.signed(), from);
+        }
+        put(&mut open, &disk, from, end).unwrap();
+    }
+    assert!(log.checkpoint_of(61).is_err(), "of what is not there");
 }
 
 #[test]

@@ -34,6 +34,9 @@ pub struct GatewayStanding {
     /// Records that the log has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
+    /// The first record that is there, where those before it were pruned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present_from: Option<u64>,
     /// It did not answer itself: this is what the control plane's copy of its log has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub copy: bool,
@@ -53,6 +56,7 @@ impl GatewayStanding {
             log: is_there.then(|| answer.log.clone()),
             reached: is_there.then_some(answer.reached),
             size: is_there.then_some(answer.size),
+            present_from: answer.present_from.filter(|_| is_there),
             copy: answer.copy,
             damaged: None,
         }

@@ -47,6 +47,8 @@ fn the_control_plane_has_the_record_on_disk_before_the_first_byte_goes_upstream(
         ids.iter().filter_map(|call| before_effect(&calls, call, &to, log).err()).collect()
     };
     assert!(wrong("/control/copies/edge/").is_empty(), "{:#?}", wrong("/control/copies/edge/"));
-    // Its own disk is not waited for: the same question about it must not pass.
-    assert_eq!(wrong("/edge/evidence/journal/").len(), CALLS);
+    // Its own disk is not waited for: the same question about it must not pass, but for the few calls that were on their way
+    // when a checkpoint, once a second, had it synced.
+    let not_waited_for = wrong("/edge/evidence/journal/").len();
+    assert!(not_waited_for > CALLS / 2, "{not_waited_for} of {CALLS}");
 }

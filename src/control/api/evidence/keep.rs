@@ -23,7 +23,7 @@ use crate::domain::name::GatewayName;
 use crate::evidence::checkpoint::{MAX_NOTE_BYTES, VerifierKey};
 use crate::evidence::copy::{CopyError, LogCopy};
 use crate::evidence::statement::StatementKind;
-use crate::evidence::tree::Hash;
+use crate::evidence::tree::{Hash, TreeHead};
 use crate::wire::v1;
 use v1::keep_message::Message as Sent;
 
@@ -104,6 +104,8 @@ impl Keeping {
             return Err(self.refused(&error).await);
         }
         tracing::info!(gateway = %self.name, records = copy.size(), "the copy of a gateway's log goes on");
+        // Before it is told to go on: whatever it shows from then on is not behind this.
+        let cosigned = self.cosigned();
         self.answer(v1::Kept { size: copy.size(), ..v1::Kept::default() }).await?;
         let mut stop = self.stop.clone();
         loop {
@@ -116,7 +118,7 @@ impl Keeping {
             let Some(first) = first.and_then(|message| message.message) else { return Ok(()) };
             in_good_standing(self.handle.shared(), &self.name)?;
             if let Sent::Begin(begin) = first {
-                copy = self.begin(copy, begin, &mut incoming).await?;
+                copy = self.begin(copy, begin, &mut incoming, (&mut turn, cosigned)).await?;
                 copies.seen(&self.name, copy.used(), copy.size());
                 self.answer(v1::Kept { size: copy.size(), ..v1::Kept::default() }).await?;
                 continue;
@@ -169,6 +171,13 @@ impl Keeping {
             Ok(copy) => Ok(copy),
             Err(error) => Err(self.refused(&error).await),
         }
+    }
+
+    /// What was cosigned of the log last, if anything was.
+    fn cosigned(&self) -> Option<TreeHead> {
+        let model = self.handle.model();
+        let record = &model.logs.get(&self.name)?.value;
+        (record.key == self.key.to_string() && record.size > 0).then(|| logs::head(record))
     }
 
     /// What came, and what came right behind it.

@@ -1,5 +1,7 @@
 //! Copies of gateways' logs: written by whoever holds certificate and key, and by nobody else.
 
+mod beginning;
+
 use std::path::PathBuf;
 
 use prost::Message as _;

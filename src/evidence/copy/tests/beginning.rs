@@ -13,13 +13,18 @@ use crate::evidence::tree::Hash;
 /// A log of which so many records and more are gone.
 fn pruned(records: u64) -> (EvidenceLog, FakeStorage, Plan) {
     let (log, disk) = log(1);
+    let plan = prune(&log, &disk, records);
+    (log, disk, plan)
+}
+
+fn prune(log: &EvidenceLog, disk: &FakeStorage, records: u64) -> Plan {
     // In many batches, and so in many segments.
-    (0..records / 20).for_each(|_| more(&log, 20));
-    disk.write_file(COSIGNED, &read_note(&disk, CHECKPOINT).unwrap().unwrap(), Persist::Now).unwrap();
+    (0..records / 20).for_each(|_| more(log, 20));
+    disk.write_file(COSIGNED, &read_note(disk, CHECKPOINT).unwrap().unwrap(), Persist::Now).unwrap();
     let policy = Policy { age: None, bytes: Some(16 << 10) };
     let plan = log.prune(policy, Bounds::default(), clock().now(), |_| Ok(())).unwrap().unwrap();
-    more(&log, 3);
-    (log, disk, plan)
+    more(log, 3);
+    plan
 }
 
 /// What the log says of a copy that begins at record `first` and has `has`.
@@ -47,7 +52,7 @@ fn whole(kept: &FakeStorage, log: &EvidenceLog, disk: &FakeStorage, first: u64) 
     let (head, note) = log.checkpoint().unwrap();
     let mut copy = copy(kept, log)?;
     if copy.size() == 0 {
-        let mut beginning = Beginning::check(&copy, claimed(log, disk, first, 0))?;
+        let mut beginning = Beginning::check(&copy, claimed(log, disk, first, 0), None)?;
         for tile in leaves(disk, first).chunks(256) {
             beginning.put(&mut copy, tile)?;
         }
@@ -96,7 +101,7 @@ fn it_begins_nowhere_that_the_log_has_not_signed_for() {
     let kept = FakeStorage::new();
     let mut open = copy(&kept, &log).unwrap();
     let good = claimed(&log, &disk, plan.before, 0);
-    let refused = |copy: &LogCopy, claimed: Claimed| Beginning::check(copy, claimed).unwrap_err().code();
+    let refused = |copy: &LogCopy, claimed: Claimed| Beginning::check(copy, claimed, None).unwrap_err().code();
     for first in [0, 1, plan.before - 1, plan.before + 256] {
         assert_eq!(refused(&open, Claimed { first, ..good.clone() }), "beginning", "{first}");
     }
@@ -112,7 +117,7 @@ fn it_begins_nowhere_that_the_log_has_not_signed_for() {
     for (at, bit) in [(0, 1), (plan.before as usize - 1, 128)] {
         let mut hashes = leaves(&disk, plan.before);
         hashes[at].0[7] ^= bit;
-        let mut beginning = Beginning::check(&open, good.clone()).unwrap();
+        let mut beginning = Beginning::check(&open, good.clone(), None).unwrap();
         assert_eq!(beginning.put(&mut open, &hashes[..255]).unwrap_err().code(), "beginning", "no tile");
         beginning.put(&mut open, &hashes).unwrap();
         assert_eq!(beginning.put(&mut open, &hashes[..256]).unwrap_err().code(), "beginning", "more than all");
@@ -133,6 +138,105 @@ fn it_begins_nowhere_that_the_log_has_not_signed_for() {
     put(&mut open, &whole_disk, 0, 300).unwrap();
     assert_eq!(refused(&open, claimed(&log, &disk, plan.before, 300)), "fork");
     drop(unpruned);
+}
+
+/// Has a copy begin and nothing more.
+fn begun(
+    kept: &FakeStorage,
+    log: &EvidenceLog,
+    disk: &FakeStorage,
+    first: u64,
+    cosigned: Option<TreeHead>,
+) -> Result<LogCopy, CopyError> {
+    let mut copy = copy(kept, log)?;
+    let mut beginning = Beginning::check(&copy, claimed(log, disk, first, 0), cosigned)?;
+    beginning.put(&mut copy, &leaves(disk, first))?;
+    beginning.finish(&mut copy)?;
+    Ok(copy)
+}
+
+#[test]
+fn it_begins_with_no_log_that_is_behind_or_beside_what_was_cosigned() {
+    let (log, disk, plan) = pruned(1200);
+    let (head, _) = log.checkpoint().unwrap();
+    let other = Hash([7; 32]);
+    let code = |size, root| begun(&FakeStorage::new(), &log, &disk, plan.before, Some(TreeHead { size, root }));
+    let refused = |size, root| code(size, root).unwrap_err().code();
+    assert_eq!(refused(head.size + 1, other), "cut", "it was put back");
+    assert_eq!(refused(head.size, other), "fork");
+    assert_eq!(refused(300, other), "fork", "of what is gone");
+    for size in [300, plan.before, plan.before + 1, head.size] {
+        let root = proof::root(&disk, size, head.size).unwrap();
+        let mut copy = code(size, root).unwrap();
+        put(&mut copy, &disk, plan.before, head.size).unwrap();
+    }
+    // What was cosigned of what is not sent yet binds the records to come.
+    let mut copy = code(plan.before + 2, other).unwrap();
+    assert_eq!(put(&mut copy, &disk, plan.before, head.size).unwrap_err().code(), "fork");
+}
+
+#[test]
+fn a_log_that_signed_another_history_before_is_found_when_its_records_come() {
+    let (key, disk) = (EvidenceKey::generate().unwrap().0, FakeStorage::new());
+    let log = log_on(&disk, &key);
+    let plan = prune(&log, &disk, 900);
+    drop(log);
+    let other_disk = disk.reboot(None);
+    let (log, other) = (log_on(&disk, &key), log_on(&other_disk, &key));
+    more(&log, 5);
+    let (shown, _) = log.checkpoint().unwrap();
+    for n in 0..9 {
+        let _ = other.journal().append(&note(1000 + n)).unwrap();
+    }
+    other.journal().flush().unwrap();
+    let (head, checkpoint) = other.checkpoint_now().unwrap();
+    assert!(head.size > shown.size);
+    let kept = FakeStorage::new();
+    let open = begun(&kept, &log, &disk, plan.before, None).unwrap();
+    drop(open);
+    // Also after the machine died.
+    for kept in [kept.kill(), kept.reboot(None)] {
+        let mut open = copy(&kept, &log).unwrap();
+        assert_eq!(open.size(), plan.before, "it knows where it began");
+        put(&mut open, &other_disk, plan.before, shown.size - 1).unwrap();
+        assert_eq!(put(&mut open, &other_disk, shown.size - 1, head.size).unwrap_err().code(), "fork");
+        assert_eq!(open.checkpoint(&checkpoint).unwrap_err().code(), "gap", "nothing of it was taken");
+    }
+    let mut open = copy(&kept, &log).unwrap();
+    put(&mut open, &disk, plan.before, shown.size).unwrap();
+    open.checkpoint(&log.checkpoint().unwrap().1).unwrap();
+    drop(open);
+    more(&log, 5);
+    let mut open = copy(&kept, &log).unwrap();
+    let (now, note) = log.checkpoint().unwrap();
+    put(&mut open, &disk, shown.size, now.size).unwrap();
+    open.checkpoint(&note).unwrap();
+}
+
+#[test]
+fn one_that_has_begun_is_opened_from_its_last_tiles_or_from_all_hashes() {
+    let (log, disk, plan) = pruned(1200);
+    let kept = FakeStorage::new();
+    drop(begun(&kept, &log, &disk, plan.before, None).unwrap());
+    assert_eq!(gone(&kept).unwrap().unwrap().0, plan.before, "readers are told before the first record is there");
+    let first = TileId { level: 0, index: 0 }.path(TILE_WIDTH);
+    let hashes = kept.files().into_iter().find(|(path, _)| *path == first).unwrap().1;
+    kept.remove(&first).unwrap();
+    assert_eq!(copy(&kept, &log).unwrap().size(), plan.before, "not every hash is read again");
+    kept.write_file(&first, &hashes, Persist::Now).unwrap();
+    for (path, _) in kept.files().into_iter().filter(|(path, _)| path.starts_with("tile/1/")) {
+        kept.remove(&path).unwrap();
+    }
+    drop(copy(&kept, &log).unwrap());
+    let bad = kept.kill();
+    bad.write_file("begun.json", b"{}", Persist::Now).unwrap();
+    assert_eq!(copy(&bad, &log).unwrap_err().code(), "damaged", "what binds it is not there");
+    let mut open = copy(&kept, &log).unwrap();
+    let (head, note) = log.checkpoint().unwrap();
+    put(&mut open, &disk, plan.before, head.size).unwrap();
+    open.checkpoint(&note).unwrap();
+    drop(open);
+    verify_in(Arc::new(kept), &VerifyOptions::default()).unwrap();
 }
 
 #[test]
