@@ -67,7 +67,7 @@ fn a_store_that_was_put_back_is_declared_and_brings_nothing_back_to_life() {
     // The evidence knows better than the store.
     let mut refused = Process::spawn(fleet.home.path(), &["control", "run", "-c", "control.yaml"]);
     assert_ne!(refused.ended(), Some(0));
-    assert!(refused.log().contains("control restored"), "{}", refused.log());
+    eventually("it says what to do", PATIENCE, || refused.log().contains("control restored"));
     let declared = restored(&fleet);
     assert_eq!((&declared["epoch"], &declared["ended_again"]), (&2.into(), &1.into()));
     fleet.restart_control();

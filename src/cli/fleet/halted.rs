@@ -21,7 +21,8 @@ pub(in super::super) struct Scope {
     issuer: Option<String>,
     /// With --issuer: only what this key of the issuer signed, by its `kid`. Alone: every call by a client certificate of
     /// this public key, or by a token that was given for one: the SHA-256 of its SubjectPublicKeyInfo, hexadecimal
-    #[arg(long, group = "scope", value_name = "KEY")]
+    // A `kid` may well begin with a hyphen: those in base64url do, one in 64.
+    #[arg(long, group = "scope", value_name = "KEY", allow_hyphen_values = true)]
     key: Option<String>,
 }
 

@@ -110,7 +110,13 @@ impl Bench {
 
     /// Starts the control plane on what is there.
     pub(super) async fn resume(&mut self) {
-        let core = Core::open(&self.settings, self.clock.clone()).await.unwrap();
+        // A stream of before may hold the store for a moment longer.
+        let core = loop {
+            match Core::open(&self.settings, self.clock.clone()).await {
+                Err(error) if error.to_string().contains("open in another process") => tokio::task::yield_now().await,
+                opened => break opened.unwrap(),
+            }
+        };
         let sink: Arc<dyn Sink> = self.sink.clone();
         self.plane = Some(ControlPlane::serve(core, &self.settings, sink).await.unwrap());
     }
