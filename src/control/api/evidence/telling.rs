@@ -44,6 +44,8 @@ pub(super) fn told(
                 unread = Slot::new(Mutex::new(Some(answer)));
                 room.send(unread.clone());
             }
+            // The reader has it in hand: it is not to be taken back.
+            unread = Slot::default();
             // Whoever asked may be gone.
             let _ = done.send(());
         };
@@ -110,6 +112,16 @@ mod tests {
         let all: Vec<_> = told(answers(1000, place), stopped).collect().await;
         assert!(all.len() == 1000 && all.iter().all(Result::is_ok));
         assert!(freed.await.is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_reads_has_the_last_answer_too_however_threads_come_together() {
+        let (_stop, stopped) = watch::channel(false);
+        for _ in 0..2000 {
+            let (place, _freed) = oneshot::channel();
+            let all: Vec<_> = told(answers(1, place), stopped.clone()).collect().await;
+            assert!(matches!(&all[..], [Ok(_)]), "{all:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
