@@ -110,7 +110,7 @@ impl<'l> Present<'l> {
 
     /// Whether it begins after the span does.
     fn is_late(&self, span: Span) -> bool {
-        !self.begins.is_some_and(|begins| span.from.is_some_and(|from| begins <= from))
+        self.begins.is_none_or(|begins| span.from.is_none_or(|from| begins > from))
     }
 
     fn is_before(&self, moment: Timestamp) -> bool {
