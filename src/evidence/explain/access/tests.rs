@@ -280,7 +280,7 @@ fn a_log_and_its_copy_are_one_and_every_call_counts_once() {
         let used = told.grants[0].used.clone();
         (used.calls, used.never_sent)
     };
-    assert_eq!(used(&[copy.clone()]), (2, 0), "of one that runs nobody knows");
+    assert_eq!(used(std::slice::from_ref(&copy)), (2, 0), "of one that runs nobody knows");
     let live = gateway.named("live");
     for logs in
         [vec![live.clone()], vec![live.clone(), live.clone()], vec![live.clone(), copy.clone()], vec![copy, live]]
