@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::domain::Timestamp;
 use crate::domain::name::{CallId, GrantId};
 use crate::evidence::entry::Kind;
@@ -30,6 +32,11 @@ impl Drop for Asker {
     }
 }
 
+/// Whether reading goes on: somebody waits, and its time is not over. A read that has begun ends at its next one.
+fn wanted(gone: Arc<AtomicBool>, until: Instant) -> impl Fn() -> bool + Send + Sync + 'static {
+    move || !gone.load(Ordering::SeqCst) && Instant::now() < until
+}
+
 /// An answer from the log in a directory, read on a thread of its own, which ends when it takes too long or whoever asks is
 /// gone. `held` is kept for as long as it runs: a place is free again when nothing is read any more, and not before.
 ///
@@ -41,10 +48,11 @@ pub(crate) async fn answered(
     held: impl Send + 'static,
 ) -> Result<v1::EvidenceAnswer, String> {
     let (asker, directory) = (Asker::default(), directory.to_owned());
-    let gone = asker.0.clone();
+    // By the clock, and not by whether somebody looks at it: who asks may be held up and never drop what waits.
+    let goes_on = wanted(asker.0.clone(), Instant::now() + READ_WITHIN);
     let read = tokio::task::spawn_blocking(move || {
         let _held = held;
-        let storage = BoundedStorage::new(DiskStorage::read_only(&directory), move || !gone.load(Ordering::SeqCst));
+        let storage = BoundedStorage::new(DiskStorage::read_only(&directory), goes_on);
         answer(&directory, Arc::new(storage), &question)
     });
     match tokio::time::timeout(READ_WITHIN, read).await {
@@ -191,6 +199,20 @@ mod tests {
         assert!(ask(None, 0, 1, "no_such_kind").unwrap_err().contains("kind"));
         journal.close();
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn reading_ends_when_its_time_is_over_though_whoever_asked_is_still_there() {
+        let asker = Asker::default();
+        let goes_on = wanted(asker.0.clone(), Instant::now() + READ_WITHIN);
+        assert!(goes_on());
+        tokio::time::advance(READ_WITHIN).await;
+        assert!(!goes_on());
+        let goes_on = wanted(asker.0.clone(), Instant::now() + READ_WITHIN);
+        assert!(goes_on());
+        drop(asker);
+        assert!(!goes_on());
+    }
+
     #[tokio::test]
     async fn reading_ends_when_nobody_waits_and_its_place_is_held_until_then() {
         let dir = tempfile::tempdir().unwrap();

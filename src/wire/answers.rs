@@ -9,6 +9,7 @@ mod delegations;
 mod documents;
 mod evidence;
 mod exceptions;
+mod followed;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ pub use changes::{ChangeAnswer, ChangeList, ReplayAnswer, ReplayRow};
 pub use delegations::{DelegationAnswer, DelegationList};
 pub use evidence::{EvidenceAnswer, GatewayRecord, GatewayStanding};
 pub use exceptions::{ExceptionList, RenewalAnswer, ShownException};
+pub use followed::Followed;
 
 use crate::domain::name::{CallId, GrantId};
 pub use documents::{

@@ -49,11 +49,21 @@ fn access_is_told_where_it_was_in_the_span_by_grant_or_by_exception_and_with_its
     assert_eq!((&excepted["identity"], &excepted["exception"]), (&json!("helper"), &json!("look")), "{told}");
     assert!(excepted["used"]["calls"].as_u64().unwrap() >= 1 && told["exceptions"][1].is_null(), "{told}");
     assert_eq!(told["proofs"].as_array().unwrap().len(), 2);
+    // Both logs are there from their beginning, and the control plane's tells that the gateway had none before.
+    assert_eq!(told["gaps"], json!([]), "{told}");
+    let in_force = &told["exceptions_in_force"];
+    assert_eq!((&in_force[0]["exception"], &in_force[0]["route"]), (&json!("look"), &json!("orders")), "{told}");
+    // The same log twice is one log.
+    let twice = |log: &str| dev.dir().join(log).display().to_string();
+    let (control, gateway) = (twice("control/evidence"), twice("gateway/evidence"));
+    let both = ["--control-log", &control, "--gateway-log", &gateway, "--gateway-log", &gateway];
+    assert_eq!(accesses(&dev, &both)["grants"][0]["used"]["calls"], json!(2));
 
     // Neither before nor after it, nor on anything else, and never from a log that does not hold.
     for span in [["--to", &at(-3600)], ["--from", &at(3600)]] {
         let none = accesses(&dev, &span);
         assert_eq!((&none["grants"], &none["exceptions"]), (&json!([]), &json!([])), "{span:?} {none}");
+        assert_eq!(none["exceptions_in_force"], json!([]), "{span:?} {none}");
     }
     assert_eq!(dev.json(&["evidence", "access", "api/nothing"])["grants"], json!([]));
     dev.cli(&["evidence", "access", "api/orders", "--from", &at(60), "--to", &at(0)]).exits(2);

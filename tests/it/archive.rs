@@ -205,6 +205,11 @@ fn tiles_of(dir: &Path) -> Vec<PathBuf> {
     files.filter(|path| path.is_file()).collect()
 }
 
+/// The positions of records, one a line.
+fn records_of(lines: &str) -> Vec<Value> {
+    lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].clone()).collect()
+}
+
 #[test]
 fn old_records_go_once_they_are_cosigned_and_archived_and_every_proof_stays() {
     let fleet = Fleet::start(Upstream::ok().address);
@@ -237,7 +242,8 @@ fn old_records_go_once_they_are_cosigned_and_archived_and_every_proof_stays() {
     let ask = |arguments: &[&str]| run(home, &[&["-o", "json", "evidence"][..], arguments].concat());
     let found = ask(&["query", &log_text, "--kind", "pruned"]).exits(0);
     assert!(found.stderr.contains("were pruned under `keep 128KiB`"), "{found:?}");
-    assert_eq!(found.stdout.lines().count(), 1);
+    // Once or more often, by how fast the archive came after the calls.
+    assert!(records_of(&found.stdout).contains(&pruned["record"]), "{found:?}");
     assert!(ask(&["query", &log_text, "--identity", "billing"]).exits(0).stdout.lines().count() > 50);
     assert_eq!(ask(&["tail", &log_text]).exits(0).stdout.lines().count(), 10);
     let gone = ask(&["prove", "3", &log_text, "--to", &root]).exits(4);
@@ -249,7 +255,9 @@ fn old_records_go_once_they_are_cosigned_and_archived_and_every_proof_stays() {
     let archive = home.join("archive/portcullis/gateway/edge");
     assert!(verified(home, &archive, 0)["pruned"].is_null());
     ask(&["export", &log_text, "--to", &home.join("export").display().to_string()]).exits(0);
-    assert_eq!(verified(home, &home.join("export"), 0)["pruned"]["record"], pruned["record"]);
+    let exported = verified(home, &home.join("export"), 0)["pruned"]["record"].clone();
+    let told = ask(&["query", &log_text, "--kind", "pruned"]).exits(0);
+    assert!(records_of(&told.stdout).contains(&exported), "{exported} {told:?}");
     // By hand, with nobody writing.
     gate.process.kill();
     let signing = home.join("edge/evidence.key").display().to_string();

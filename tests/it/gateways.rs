@@ -89,3 +89,43 @@ fn a_tail_over_the_control_plane_follows_every_gateway_and_tells_who_left_and_wh
     tail.line("log_opened");
     tail.line(&id);
 }
+
+#[test]
+fn who_follows_a_gateway_is_told_its_new_log_from_the_beginning_and_who_had_access_by_both() {
+    let fleet = Fleet::start(Upstream::ok().address);
+    let mut edge = fleet.gateway(|_| {}).ready();
+    fleet.grant("--wait");
+    let bearer = fleet.bearer();
+    let call = |gate: &Gate| gate.get(&bearer, "/v1/orders/7").is(200).header("portcullis-call-id").unwrap().to_owned();
+    eventually("it stands by", PATIENCE, || fleet.cli(&["evidence", "query", "--fleet"]).code == 0);
+    let tail = Stream::of(fleet.command(&["-o", "json", "evidence", "tail", "--fleet", "-f", "-n", "1"]));
+    (0..20).for_each(|_| drop(call(&edge)));
+    let id = call(&edge);
+    tail.line(&id);
+    edge.process.signal(rustix::process::Signal::TERM);
+    assert_eq!(edge.process.ended(), Some(0));
+    tail.line("missing");
+    let home = fleet.home.path();
+    crate::dev::run(home, &["gateway", "seal", "-c", "gateway.yaml"]).exits(0);
+    // Fewer records than were told of the old one.
+    let edge = fleet.gateway(|_| {}).ready();
+    let id = call(&edge);
+    let opened: Value = serde_json::from_str(&tail.line("log_opened")).unwrap();
+    let place = (&opened["record"]["seq"], &opened["record"]["log"]);
+    assert_eq!(place, (&0.into(), &"portcullis/gateway/edge/2".into()), "{opened}");
+    tail.line(&id);
+
+    let text = |path: &str| home.join(path).display().to_string();
+    let (control, old, new) = (text("control/evidence"), text("edge/evidence.sealed-1"), text("edge/evidence"));
+    let access = |logs: &[&str]| {
+        let mut line = vec!["-o", "json", "evidence", "access", "api/orders", "--control-log", &control];
+        logs.iter().for_each(|log| line.extend(["--gateway-log", *log]));
+        let told = fleet.cli(&line).exits(0).json();
+        let missing: Vec<Value> = told["gaps"].as_array().unwrap().iter().map(|gap| gap["missing"].clone()).collect();
+        (missing, told["grants"][0]["used"]["calls"].as_u64().unwrap())
+    };
+    eventually("the new log is noted", PATIENCE, || access(&[&old, &new]).0.is_empty());
+    assert_eq!(access(&[&new, &old, &new]), (vec![], 22));
+    assert_eq!(access(&[&new]), (vec!["earlier".into()], 1));
+    assert_eq!(access(&[&old]), (vec!["next".into()], 21));
+}

@@ -10,10 +10,12 @@ use super::super::failure::{Exit, Failure};
 use super::super::output::Human;
 use super::explain::{Proof, log, proof, proven};
 use super::{Log as LogOf, moment};
+use crate::clock::SystemClock;
+use crate::domain::Clock as _;
 use crate::domain::Timestamp;
 use crate::domain::name::ResourceName;
 use crate::evidence::explain::Log;
-use crate::evidence::explain::access::{Accesses, Gap, Held, Span, Untold, Used, access};
+use crate::evidence::explain::access::{Accesses, Gap, Held, InForce, Missing, Span, Untold, Used, access};
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Access {
@@ -58,7 +60,7 @@ impl Access {
         let proofs = std::iter::once(&control).chain(&gateways).map(|it| proof(it)).collect::<Result<Vec<_>, _>>()?;
         let gateways: Vec<Log> = gateways.iter().map(|path| log(path)).collect();
         let span = Span { from: self.from, to: self.to };
-        let accesses = access(&self.resource, span, &log(&control), &gateways)?;
+        let accesses = access(&self.resource, span, SystemClock.now(), &log(&control), &gateways)?;
         let answer = Answer { resource: self.resource, span, accesses, proofs };
         context.output.answer(&answer, || shown(&answer))?;
         Ok(Exit::Done)
@@ -90,13 +92,40 @@ fn untold(it: &Untold) -> Vec<String> {
 
 /// That the answer may lack something, in words.
 fn warned(gap: &Gap, span: Span) -> String {
-    let begins = gap.begins.map_or_else(|| "later".to_owned(), second);
+    let (log, record) = (&gap.log, gap.present_from);
+    let said = |at: Option<Timestamp>| at.map_or_else(|| "nothing, as it is empty".to_owned(), second);
+    let (begins, ends) = (said(gap.begins), said(gap.ends));
     let asked = span.from.map_or_else(|| "from the beginning".to_owned(), |from| format!("from {}", second(from)));
-    format!(
-        "WARNING: {} tells nothing of before {begins} (record {}), and the span is {asked}: access before that may not be listed. \
-         Ask a copy or an archive that has it",
-        gap.log, gap.present_from
-    )
+    match gap.missing {
+        Missing::Pruned => format!(
+            "WARNING: {log} tells nothing of before {begins} (record {record}), and the span is {asked}: access before that may \
+             not be listed. Ask a copy or an archive that has it"
+        ),
+        Missing::Given => format!(
+            "WARNING: {log} begins with {begins} (record {record}): what was given before and neither used nor ended since is \
+             not listed, be it a grant or an exception. Ask a copy or an archive that has it"
+        ),
+        Missing::Earlier => format!(
+            "WARNING: {log} begins with {begins}, the span is {asked}, and no log that its gateway had before is given, nor is \
+             it told that there was none: calls before that may not be listed. Give that log too"
+        ),
+        Missing::Between => format!(
+            "WARNING: what comes before {log} (record {record}, {begins}) is in no copy of this log that is given: calls until \
+             then may not be listed"
+        ),
+        Missing::Later => {
+            format!("NOTE: {log}: its last record is of {ends}: if it is a copy, what came later is not listed")
+        }
+        Missing::Next => format!(
+            "WARNING: {log}: its last record is of {ends}, and its gateway went on in another log, which is not given: calls \
+             after that may not be listed. Give that log too"
+        ),
+    }
+}
+
+fn in_force(it: &InForce) -> Vec<String> {
+    let InForce { exception, route, owner, reason, since, until } = it;
+    vec![exception.clone(), route.clone(), second(*since), second(*until), owner.clone(), reason.clone()]
 }
 
 fn held(it: &Held) -> Vec<String> {
@@ -124,13 +153,18 @@ fn held(it: &Held) -> Vec<String> {
 }
 
 fn shown(answer: &Answer) -> Human {
-    let Accesses { grants, exceptions, untold: not_told, gaps } = &answer.accesses;
+    let Accesses { grants, exceptions, exceptions_in_force, untold: not_told, gaps } = &answer.accesses;
     let excepted = exceptions.iter().map(|it| vec![it.identity.clone(), it.exception.clone(), calls(&it.used)]);
     Human::Parts(vec![
         Human::Table {
             headers: &["WHO", "ACTIONS", "SINCE", "UNTIL", "ENDED", "ASKED BY", "APPROVED BY", "CALLS", "GRANT"],
             rows: grants.iter().map(held).collect(),
             empty: "nobody had a grant",
+        },
+        Human::Table {
+            headers: &["ANYBODY, BY EXCEPTION", "ON ROUTE", "SINCE", "UNTIL", "OWNER", "REASON"],
+            rows: exceptions_in_force.iter().map(in_force).collect(),
+            empty: "",
         },
         Human::Table { headers: &["WHO", "BY EXCEPTION", "CALLS"], rows: excepted.collect(), empty: "" },
         Human::Table {

@@ -14,7 +14,7 @@ use super::summary;
 use crate::client::Client;
 use crate::domain::Timestamp;
 use crate::evidence::entry::Entry;
-use crate::wire::answers::GatewayStanding;
+use crate::wire::answers::{Followed, GatewayStanding};
 use crate::wire::v1;
 
 /// How often `tail --follow` asks for more.
@@ -40,7 +40,7 @@ fn line(standing: &GatewayStanding) -> String {
     let gateway = &standing.gateway;
     let whose = if standing.copy { " (the copy that the control plane has: it did not answer itself)" } else { "" };
     match (&standing.missing, standing.reached.zip(standing.size)) {
-        (None, Some((reached, size))) if reached == size => match standing.present_from {
+        (None, Some((reached, size))) if reached >= size => match standing.present_from {
             None => format!("{gateway}: all of its {size} records were asked{whose}"),
             Some(from) => format!(
                 "{gateway}: all that is there of its {size} records was asked{whose}: those before {from} were pruned"
@@ -82,15 +82,19 @@ impl Round {
     /// Takes a gateway's answer, up to its first record that is none: the others' stand, whatever one of them says.
     fn take(&mut self, answer: v1::GatewayEvidence) {
         let mut standing = GatewayStanding::of(&answer);
+        let mut good = None;
         for (at, bytes) in answer.records.iter().enumerate() {
             let read = Entry::parse(bytes).map_err(|error| error.to_string());
             let record = serde_json::from_slice(bytes).map_err(|error| error.to_string());
             match (read, record) {
                 (Ok(entry), Ok(record)) => {
+                    good = Some(entry.seq.saturating_add(1));
                     self.records.push(Told { gateway: answer.gateway.clone(), entry, record });
                 }
                 (Err(why), _) | (_, Err(why)) => {
                     let named = Entry::place(bytes).map(|(seq, _)| format!("record {seq}: {why}"));
+                    // Those from there on were not told, whatever the answer says.
+                    standing.reached = good;
                     standing.damaged =
                         Some(named.unwrap_or_else(|| format!("the record at place {at} of its answer: {why}")));
                     break;
@@ -98,6 +102,20 @@ impl Round {
             }
         }
         self.standing.push(standing);
+    }
+
+    /// Leaves what is news to whoever follows, and says whether to ask for more at once: where an answer was cut short and
+    /// told something. What a gateway says of its size alone makes nobody ask without a pause.
+    fn follow(&mut self, followed: &mut Followed) -> bool {
+        let begins: BTreeMap<String, Option<u64>> =
+            self.standing.iter().map(|it| (it.gateway.clone(), followed.take(it))).collect();
+        let begin = |gateway: &String| begins.get(gateway).copied().flatten();
+        self.records.retain(|it| begin(&it.gateway).is_some_and(|from| it.entry.seq >= from));
+        let is_cut = |it: &GatewayStanding| it.missing.is_none() && it.damaged.is_none() && !it.is_whole();
+        self.standing.iter().filter(|it| is_cut(it)).any(|it| {
+            followed.reached(&it.gateway) > begin(&it.gateway)
+                && self.records.iter().any(|told| told.gateway == it.gateway)
+        })
     }
 
     /// Whose answers are no records, and where.
@@ -160,8 +178,10 @@ pub(super) async fn tail(
 ) -> Result<Exit, Failure> {
     let mut client = context.client().await?;
     let mut told: BTreeMap<String, bool> = BTreeMap::new();
+    let mut followed = Followed::from(std::mem::take(&mut request.after));
     loop {
-        let round = match ask(&mut client, request.clone()).await {
+        request.after = followed.after().collect();
+        let mut round = match ask(&mut client, request.clone()).await {
             // Others have all places just now: who follows waits for the next round.
             Err(failure) if !told.is_empty() && failure.reason.as_deref() == Some("limit") => {
                 tokio::time::sleep(ASK_EVERY).await;
@@ -169,13 +189,9 @@ pub(super) async fn tail(
             }
             round => round?,
         };
+        // Who is missing is asked from where its last answer ended, when it is back.
+        let goes_on = round.follow(&mut followed);
         show(context, &round)?;
-        for standing in &round.standing {
-            // Who is missing is asked from where its last answer ended, when it is back.
-            if let Some(reached) = standing.reached {
-                request.after.insert(standing.gateway.clone(), reached);
-            }
-        }
         if !follow {
             sum_up(context, &round.standing)?;
             if let Some(damage) = round.damage() {
@@ -193,8 +209,7 @@ pub(super) async fn tail(
             sum_up(context, &news)?;
         }
         told = round.standing.iter().map(there).collect();
-        // Without a pause where an answer was cut short.
-        if round.standing.iter().all(|it| !is_there(it) || it.is_whole()) {
+        if !goes_on {
             tokio::time::sleep(ASK_EVERY).await;
         }
     }
@@ -239,5 +254,42 @@ mod tests {
         let [edge, far, near] = &round.standing[..] else { panic!("three") };
         assert!(edge.is_whole() && !far.is_whole() && !near.is_whole());
         assert!(line(far).contains("DAMAGED"));
+    }
+
+    #[test]
+    fn who_follows_misses_nothing_of_a_new_log_or_behind_damage_and_is_told_nothing_twice() {
+        let mut followed = Followed::default();
+        let mut round = |answer: v1::GatewayEvidence| {
+            let mut round = Round { records: Vec::new(), standing: Vec::new() };
+            round.take(answer);
+            let goes_on = round.follow(&mut followed);
+            let told: Vec<u64> = round.records.iter().map(|it| it.entry.seq).collect();
+            (told, followed.reached("edge"), goes_on)
+        };
+        let records = |from: u64, to: u64| (from..to).map(record).collect::<Vec<_>>();
+        let of = |log: &str, records: Vec<Vec<u8>>, reached: u64, size: u64| v1::GatewayEvidence {
+            log: log.into(),
+            reached,
+            size,
+            ..answer("edge", records)
+        };
+        assert_eq!(round(of("a", records(0, 3), 3, 9)), (vec![0, 1, 2], Some(3), true));
+        // A record that is none, among good ones: it is where the answer ends, also in the next round.
+        let mut damaged = records(3, 9);
+        damaged[2] = b"{".to_vec();
+        assert_eq!(round(of("a", damaged, 9, 9)), (vec![3, 4], Some(5), false));
+        assert_eq!(round(of("a", vec![b"{".to_vec()], 9, 9)), (vec![], Some(5), false));
+        assert_eq!(round(of("a", records(5, 9), 9, 9)), (vec![5, 6, 7, 8], Some(9), false));
+        // Its copy is behind, and then it is back.
+        let copy = v1::GatewayEvidence { copy: true, ..of("a", vec![], 7, 7) };
+        assert_eq!(round(copy), (vec![], Some(9), false));
+        assert_eq!(round(of("a", records(7, 10), 10, 10)), (vec![9], Some(10), false));
+        // A new log, of which the answer has the end.
+        assert_eq!(round(of("b", records(10, 12), 12, 12)), (vec![], Some(0), false));
+        assert_eq!(round(of("b", records(0, 12), 12, 12)).0, (0..12).collect::<Vec<_>>());
+        // Who says for ever that there is more, and tells nothing, is asked with a pause.
+        for reached in [12, 5, 20, u64::MAX - 1] {
+            assert!(!round(of("b", vec![], reached, u64::MAX)).2, "{reached}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 mod keep;
 mod places;
+mod telling;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,16 +50,15 @@ impl EvidenceService {
     }
 }
 
-type Answers = Pin<Box<dyn Stream<Item = Result<v1::GatewayEvidence, Status>> + Send>>;
 type Questions = Pin<Box<dyn Stream<Item = Result<v1::EvidenceQuestion, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl v1::evidence_server::Evidence for EvidenceService {
-    type QueryStream = Answers;
+    type QueryStream = telling::Answers;
     type ServeStream = Questions;
     type KeepStream = keep::Answers;
 
-    async fn query(&self, request: Request<v1::QueryEvidenceRequest>) -> Result<Response<Answers>, Status> {
+    async fn query(&self, request: Request<v1::QueryEvidenceRequest>) -> Result<Response<telling::Answers>, Status> {
         let caller = authorized(&self.handle, &request, Operation::QueryEvidence, None).await?;
         let request = request.into_inner();
         let values = request.filter.as_ref().map_or(0, |filter| filter.values.len());
@@ -74,12 +74,10 @@ impl v1::evidence_server::Evidence for EvidenceService {
         let answers = futures_util::stream::iter(asked)
             .map(move |gateway| {
                 let (shared, request, place) = (shared.clone(), request.clone(), place.clone());
-                async move { Ok(ask(&shared, &gateway, &request, place).await) }
+                async move { ask(&shared, &gateway, &request, place).await }
             })
             .buffer_unordered(GATEWAYS_AT_ONCE);
-        let mut stop = self.stop.clone();
-        let stopped = async move { super::super::stopped(&mut stop).await };
-        Ok(Response::new(Box::pin(answers.take_until(Box::pin(stopped)))))
+        Ok(Response::new(telling::told(answers, self.stop.clone())))
     }
 
     async fn keep(&self, request: Request<Streaming<v1::KeepMessage>>) -> Result<Response<keep::Answers>, Status> {
@@ -165,6 +163,8 @@ async fn ask(
         after: request.after.get(name.as_str()).copied(),
         last: request.last,
     };
+    let key = || shared.model.load().logs.get(name).map(|kept| kept.value.key.clone()).unwrap_or_default();
+    let after = request.after.get(name.as_str()).copied().unwrap_or_default();
     let mut under_way = match shared.standing_by.ask(name, question.clone()) {
         Ok(under_way) => under_way,
         Err(NotAsked::Busy) => return missing(NotAsked::Busy.to_string()),
@@ -172,7 +172,14 @@ async fn ask(
             let copied = from_copy(shared, name, question, place).await;
             return copied.map_or_else(
                 || missing(NotAsked::Away.to_string()),
-                |answer| v1::GatewayEvidence { gateway: name.to_string(), heard_unix_us, copy: true, ..answer },
+                // INVARIANT: a copy that is behind what was told already takes nobody back.
+                |answer| v1::GatewayEvidence {
+                    gateway: name.to_string(),
+                    heard_unix_us,
+                    copy: true,
+                    reached: if answer.missing.is_empty() { answer.reached.max(after) } else { 0 },
+                    ..answer
+                },
             );
         }
     };
@@ -190,6 +197,7 @@ async fn ask(
             size: answer.size,
             copy: false,
             present_from: answer.present_from,
+            key: key(),
         },
     }
 }
@@ -206,6 +214,7 @@ async fn from_copy(
     let directory = shared.copies.get()?.copy_of(name, logs::place(name, &log)?, &key)?;
     match crate::asking::answered(&directory, question, place).await {
         Ok(answer) => Some(v1::GatewayEvidence {
+            key: key.to_string(),
             log,
             records: answer.records,
             reached: answer.reached,

@@ -1,10 +1,13 @@
 //! Who had access to a resource in a span of time: since when, asked for and approved by whom, used how, and removed when.
 //!
 //! From records alone: grants as the control plane's log tells them, calls as gateways' logs do. A call that began after its
-//! grant had ended is counted as late, and there is none where access was removed in time. What the logs do not tell any
-//! more is said: calls under grants that are not told of, and logs that begin after the span does.
+//! grant had ended is counted as late, and there is none where access was removed in time. What the logs do not tell, or not
+//! any more, is said: calls under grants that are not told of, logs that begin after the span does or end before it, and
+//! what may have been given before the control plane's log begins.
 
 mod calls;
+mod excepted;
+mod gaps;
 
 use std::collections::BTreeMap;
 
@@ -12,9 +15,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::calls::{By, Uses};
+use self::excepted::Exceptions;
+pub use self::excepted::InForce;
+use self::gaps::Lineage;
+pub use self::gaps::{Gap, Missing};
 use super::super::entry::{Change, Event, Kind};
-use super::super::query::{Filter, Query, QueryError};
-use super::super::retention::gone;
+use super::super::query::{Filter, QueryError};
 use super::{Log, walk};
 use crate::domain::Timestamp;
 use crate::domain::name::{GrantId, ResourceName};
@@ -119,18 +125,6 @@ pub struct Untold {
     pub used: Used,
 }
 
-/// A log that does not tell of the whole span: records before its first were pruned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Gap {
-    /// The log.
-    pub log: String,
-    /// The first record that is there.
-    pub present_from: u64,
-    /// When it was written: of what was before nothing is told. Absent: nothing is there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub begins: Option<Timestamp>,
-}
-
 /// Everybody who had access.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accesses {
@@ -138,9 +132,11 @@ pub struct Accesses {
     pub grants: Vec<Held>,
     /// By exceptions.
     pub exceptions: Vec<Excepted>,
+    /// Exceptions by which every identified caller had access, whether one called or not.
+    pub exceptions_in_force: Vec<InForce>,
     /// Calls under grants that this control plane's log does not tell of.
     pub untold: Vec<Untold>,
-    /// Logs that do not tell of the whole span.
+    /// What the logs do not tell of the span.
     pub gaps: Vec<Gap>,
 }
 
@@ -156,18 +152,28 @@ struct Asked {
     approved_by: Vec<String>,
 }
 
-/// Tells who had access to `resource`.
+/// Tells who had access to `resource`, as of `now`. Logs of one key are one log: what several of them have counts once.
 ///
 /// # Errors
 /// When a log cannot be read.
-pub fn access(resource: &ResourceName, span: Span, control: &Log, gateways: &[Log]) -> Result<Accesses, QueryError> {
+pub fn access(
+    resource: &ResourceName,
+    span: Span,
+    now: Timestamp,
+    control: &Log,
+    gateways: &[Log],
+) -> Result<Accesses, QueryError> {
     let mut held: BTreeMap<GrantId, Held> = BTreeMap::new();
     let mut asked: BTreeMap<String, Asked> = BTreeMap::new();
+    let (mut leaves, mut lineage) = (Exceptions::default(), Lineage::default());
     walk(control, Filter { kind: Some(Kind::Change), ..Filter::default() }, |found| {
         let Event::Change(change) = &found.entry.event else { return };
         match &*change.object_kind {
             "request" | "breakglass" => note_asked(change, &mut asked),
             "grant" => take(change, found.entry.time, found.entry.seq, resource, &mut held),
+            "exception" => leaves.take(change, found.entry.time),
+            "route" => leaves.take_route(change, found.entry.time, resource),
+            "log" => lineage.take(change, found.entry.time),
             _ => {}
         }
     })?;
@@ -180,7 +186,8 @@ pub fn access(resource: &ResourceName, span: Span, control: &Log, gateways: &[Lo
     let over = |it: &Held| it.ended.as_ref().map_or(it.until, |end| end.at.min(it.until));
     let ends: BTreeMap<GrantId, Timestamp> = held.iter().map(|(id, it)| (*id, over(it))).collect();
     let mut uses = Uses::new(&ends);
-    for log in gateways {
+    let logs = gaps::whole(gateways)?;
+    for log in &logs {
         calls::of(log, resource, span, &mut uses)?;
     }
     let (mut exceptions, mut untold) = (Vec::new(), Vec::new());
@@ -201,18 +208,10 @@ pub fn access(resource: &ResourceName, span: Span, control: &Log, gateways: &[Lo
     });
     let mut grants: Vec<Held> = held.into_values().collect();
     grants.sort_by_key(|it| (it.since, it.grant));
-    let gaps = std::iter::once(control).chain(gateways).map(|log| gap(log, span));
-    let gaps = gaps.filter_map(Result::transpose).collect::<Result<_, _>>()?;
-    Ok(Accesses { grants, exceptions, untold, gaps })
-}
-
-/// Whether a log's first record is younger than the span's beginning.
-fn gap(log: &Log, span: Span) -> Result<Option<Gap>, QueryError> {
-    let Some((present_from, _)) = gone(&*log.storage)? else { return Ok(None) };
-    let first = Query::new(log.storage.clone(), 0, Filter::default()).next()?;
-    let begins = first.map(|found| found.entry.time);
-    let tells_all = begins.is_some_and(|begins| span.from.is_some_and(|from| begins <= from));
-    Ok((!tells_all).then(|| Gap { log: log.name.clone(), present_from, begins }))
+    let upto = span.to.map_or(now, |to| to.min(now));
+    let mut gaps = gaps::of_control(control, upto)?;
+    gaps.extend(gaps::of_gateways(&logs, &lineage, span, upto));
+    Ok(Accesses { grants, exceptions, exceptions_in_force: leaves.in_force(span), untold, gaps })
 }
 
 fn note_asked(change: &Change<'_>, asked: &mut BTreeMap<String, Asked>) {

@@ -28,6 +28,10 @@ pub struct GatewayStanding {
     /// Its log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+    /// The key that signs it, as the control plane has it recorded. With another one than in the answer before, or another
+    /// `log`, the gateway has a new log: it is asked from record 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// The answer covers the log before this record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reached: Option<u64>,
@@ -54,6 +58,7 @@ impl GatewayStanding {
             missing: (!is_there).then(|| answer.missing.clone()),
             heard: Timestamp::from_unix_micros(answer.heard_unix_us),
             log: is_there.then(|| answer.log.clone()),
+            key: (is_there && !answer.key.is_empty()).then(|| answer.key.clone()),
             reached: is_there.then_some(answer.reached),
             size: is_there.then_some(answer.size),
             present_from: answer.present_from.filter(|_| is_there),
@@ -64,7 +69,7 @@ impl GatewayStanding {
 
     /// Whether everything that the log has was asked.
     pub fn is_whole(&self) -> bool {
-        self.missing.is_none() && self.damaged.is_none() && self.reached == self.size
+        self.missing.is_none() && self.damaged.is_none() && self.reached >= self.size
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::super::entry::{Basis, Event};
 use super::super::super::query::{Filter, Query, QueryError};
-use super::super::Log;
+use super::gaps::Whole;
 use super::{Span, Used};
 use crate::domain::Timestamp;
 use crate::domain::name::{GrantId, ResourceName};
@@ -84,41 +84,47 @@ impl<'e> Uses<'e> {
     }
 }
 
-/// Takes the calls of one log that began in the span.
-pub(super) fn of(log: &Log, resource: &ResourceName, span: Span, uses: &mut Uses<'_>) -> Result<(), QueryError> {
+/// Takes the calls of one log that began in the span. What two copies of it have is one call.
+pub(super) fn of(log: &Whole<'_>, resource: &ResourceName, span: Span, uses: &mut Uses<'_>) -> Result<(), QueryError> {
     let filter = || Filter { resource: Some(resource.clone()), ..Filter::default() };
     let mut waiting: BTreeMap<u64, Call> = BTreeMap::new();
-    let mut query = Query::new(log.storage.clone(), 0, Filter { from: span.from, to: span.to, ..filter() });
-    while let Some(found) = query.next()? {
-        match &found.entry.event {
-            Event::Intent(intent) => {
-                let by = match &intent.basis {
-                    Basis::Grant(id) => By::Grant(*id),
-                    Basis::Exception(name) => By::Exception(name.to_string()),
-                };
-                let (identity, action) = (intent.identity.to_string(), intent.action.to_string());
-                waiting.insert(found.entry.seq, Call { by, identity, action, at: found.entry.time });
+    // Calls before this record were taken.
+    let mut taken = 0;
+    for part in &log.parts {
+        let storage = || part.log.storage.clone();
+        let mut query = Query::new(storage(), 0, Filter { from: span.from, to: span.to, ..filter() });
+        while let Some(found) = query.next()? {
+            match &found.entry.event {
+                Event::Intent(intent) if found.entry.seq >= taken => {
+                    let by = match &intent.basis {
+                        Basis::Grant(id) => By::Grant(*id),
+                        Basis::Exception(name) => By::Exception(name.to_string()),
+                    };
+                    let (identity, action) = (intent.identity.to_string(), intent.action.to_string());
+                    waiting.insert(found.entry.seq, Call { by, identity, action, at: found.entry.time });
+                }
+                Event::Outcome(outcome) => {
+                    if let Some(call) = waiting.remove(&outcome.intent_seq) {
+                        uses.count(call, outcome.ending.upstream_started);
+                    }
+                }
+                _ => {}
             }
-            Event::Outcome(outcome) => {
-                if let Some(call) = waiting.remove(&outcome.intent_seq) {
+        }
+        // What began in the span may have ended after it.
+        if let (Some(first), Some(_)) = (waiting.keys().next(), span.to) {
+            let mut query = Query::new(storage(), *first, filter());
+            while !waiting.is_empty()
+                && let Some(found) = query.next()?
+            {
+                if let Event::Outcome(outcome) = &found.entry.event
+                    && let Some(call) = waiting.remove(&outcome.intent_seq)
+                {
                     uses.count(call, outcome.ending.upstream_started);
                 }
             }
-            _ => {}
         }
-    }
-    // What began in the span may have ended after it.
-    if let (Some(first), Some(_)) = (waiting.keys().next(), span.to) {
-        let mut query = Query::new(log.storage.clone(), *first, filter());
-        while !waiting.is_empty()
-            && let Some(found) = query.next()?
-        {
-            if let Event::Outcome(outcome) = &found.entry.event
-                && let Some(call) = waiting.remove(&outcome.intent_seq)
-            {
-                uses.count(call, outcome.ending.upstream_started);
-            }
-        }
+        taken = taken.max(part.size);
     }
     waiting.into_values().for_each(|call| uses.count(call, true));
     Ok(())

@@ -40,12 +40,16 @@ impl Written {
     }
 
     fn change(&self, operation: &str, id: u128, after: Option<Value>) {
+        self.changed("grant", &GrantId::from_bits(id).to_string(), operation, after);
+    }
+
+    fn changed(&self, kind: &'static str, object: &str, operation: &str, after: Option<Value>) {
         let change = Change {
             revision: 1,
             actor: std::borrow::Cow::Owned("alice".parse().unwrap()),
             operation: operation.to_owned().into(),
-            object_kind: "grant".into(),
-            object: GrantId::from_bits(id).to_string().into(),
+            object_kind: kind.into(),
+            object: object.to_owned().into(),
             before_digest: None,
             after: after.map(std::borrow::Cow::Owned),
             reason: Some("a reason".into()),
@@ -76,13 +80,46 @@ impl Written {
         self.log.journal().flush().unwrap();
     }
 
+    fn key(&self) -> String {
+        self.log.verifier_key().to_string()
+    }
+
+    /// A gateway comes with its log, and had these before.
+    fn knows(&self, gateway: &Self, before: &[&Self]) {
+        let before: Vec<Value> = before.iter().map(|it| json!({ "key": it.key(), "size": 1 })).collect();
+        self.changed("log", "edge", "log.opened", Some(json!({ "key": gateway.key(), "before": before })));
+    }
+
+    /// Removes old records of it, and says which stays.
+    fn prune(&self) -> u64 {
+        self.log.checkpoint_now().unwrap();
+        let note = read_note(&self.disk, CHECKPOINT).unwrap().unwrap();
+        self.disk.write_file(COSIGNED, &note, Persist::Now).unwrap();
+        let policy = Policy { age: None, bytes: Some(8 << 10) };
+        self.log.prune(policy, Bounds::default(), self.at(), |_| Ok(())).unwrap().unwrap().stays
+    }
+
+    fn fill(&self) {
+        for n in 0..400 {
+            self.change("identity.applied", n, Some(json!({ "fill": "x".repeat(100) })));
+        }
+    }
+
     fn named(&self, name: &str) -> Log {
         Log { name: name.to_owned(), storage: Arc::new(self.disk.clone()) }
     }
 }
 
 fn told(span: Span, control: &Written, gateway: &Written) -> Accesses {
-    access(&"api/orders".parse().unwrap(), span, &control.named("control"), &[gateway.named("edge")]).unwrap()
+    told_at(control.at(), span, control, &[gateway.named("edge")])
+}
+
+fn told_at(now: Timestamp, span: Span, control: &Written, gateways: &[Log]) -> Accesses {
+    access(&"api/orders".parse().unwrap(), span, now, &control.named("control"), gateways).unwrap()
+}
+
+fn missing(told: &Accesses) -> Vec<(&str, Missing)> {
+    told.gaps.iter().map(|gap| (gap.log.as_str(), gap.missing)).collect()
 }
 
 const ALL: Span = Span { from: None, to: None };
@@ -140,12 +177,11 @@ fn a_late_call_is_listed_under_a_grant_that_ended_before_the_span_and_by_the_rev
 #[test]
 fn calls_under_grants_that_the_log_does_not_tell_of_any_more_are_listed_and_the_gap_is_said() {
     let (control, gateway) = (Written::new(), Written::new());
+    control.knows(&gateway, &[]);
     control.change("grant.created", 7, Some(control.grant(7, 3600)));
     let known = control.grant(8, 3600);
     control.change("grant.created", 8, Some(known.clone()));
-    for n in 0..400 {
-        control.change("identity.applied", n, Some(json!({ "fill": "x".repeat(100) })));
-    }
+    control.fill();
     control.later(60);
     gateway.later(60);
     let span = Span { from: Some(control.at()), to: None };
@@ -156,12 +192,9 @@ fn calls_under_grants_that_the_log_does_not_tell_of_any_more_are_listed_and_the_
     let whole = told(ALL, &control, &gateway);
     assert_eq!((whole.grants.len(), whole.untold.len(), whole.gaps.len()), (3, 0, 0));
 
-    control.log.checkpoint_now().unwrap();
-    let note = read_note(&control.disk, CHECKPOINT).unwrap().unwrap();
-    control.disk.write_file(COSIGNED, &note, Persist::Now).unwrap();
-    let policy = Policy { age: None, bytes: Some(8 << 10) };
-    let plan = control.log.prune(policy, Bounds::default(), control.at(), |_| Ok(())).unwrap().unwrap();
-    assert!(plan.stays > 10, "{plan:?}");
+    let stays = control.prune();
+    control.knows(&gateway, &[]);
+    assert!(stays > 10, "{stays}");
     // Of one of them its end still tells.
     control.change("grant.revoked", 8, Some(known));
     let left = told(ALL, &control, &gateway);
@@ -170,8 +203,136 @@ fn calls_under_grants_that_the_log_does_not_tell_of_any_more_are_listed_and_the_
     assert_eq!((untold.grant.bits(), untold.identity.as_str(), untold.used.calls), (7, "billing", 1));
     assert_eq!(untold.actions, ["read"]);
     let [gap] = &left.gaps[..] else { panic!("{:?}", left.gaps) };
-    assert_eq!((gap.log.as_str(), gap.present_from), ("control", plan.stays));
-    // A span that begins behind it is told whole, but for what the grants were.
+    assert_eq!((gap.log.as_str(), gap.missing, gap.present_from), ("control", Missing::Given, stays));
+    // Also for a span that begins behind it: a grant of before may have been there, and nobody used it.
     let later = told(span, &control, &gateway);
-    assert_eq!((later.gaps.len(), later.untold.len()), (0, 1));
+    assert_eq!((missing(&later), later.untold.len()), (vec![("control", Missing::Given)], 1));
+}
+
+#[test]
+fn a_grant_of_before_the_control_logs_beginning_that_nobody_used_is_not_left_out_unsaid() {
+    let (control, gateway) = (Written::new(), Written::new());
+    control.change("grant.created", 7, Some(control.grant(7, 31_536_000)));
+    control.fill();
+    control.later(600);
+    control.prune();
+    control.knows(&gateway, &[]);
+    control.later(600);
+    gateway.later(1200);
+    let told = told(Span { from: Some(control.at()), to: None }, &control, &gateway);
+    assert_eq!((told.grants.len(), told.untold.len()), (0, 0));
+    assert_eq!(missing(&told), [("control", Missing::Given)]);
+}
+
+#[test]
+fn a_log_that_begins_after_the_span_or_ends_before_it_is_told_unless_the_one_beside_it_is_given() {
+    let (control, first) = (Written::new(), Written::new());
+    let begun = control.at();
+    control.knows(&first, &[]);
+    control.change("grant.created", 9, Some(control.grant(9, 86_400)));
+    first.call(1, 9, Some(completed()));
+    control.later(60);
+    first.later(60);
+    // It was sealed: the gateway goes on in another log, which begins with record 0.
+    let second = Written::new();
+    second.later(60);
+    second.call(2, 9, Some(completed()));
+    control.knows(&second, &[&first]);
+    control.later(60);
+    let span = ALL;
+    let now = control.at();
+    let tell = |now, span, logs: &[Log]| told_at(now, span, &control, logs);
+    let both = tell(now, span, &[second.named("second"), first.named("first")]);
+    assert_eq!((missing(&both), both.grants[0].used.calls), (vec![], 2));
+    assert_eq!(missing(&tell(now, span, &[second.named("second")])), [("second", Missing::Earlier)]);
+    assert_eq!(missing(&tell(now, span, &[first.named("first")])), [("first", Missing::Next)]);
+    // Where the span does not reach there, nothing is missing.
+    let early = Span { from: Some(begun), to: Some(begun.saturating_add(Duration::from_secs(1))) };
+    assert_eq!(missing(&tell(now, early, &[first.named("first")])), []);
+    let late = Span { from: Some(second.at()), to: None };
+    assert_eq!(missing(&tell(now, late, &[second.named("second")])), []);
+    // Of one that the control plane tells nothing of, nobody knows whether it is the first.
+    let other = Written::new();
+    assert_eq!(missing(&tell(now, ALL, &[other.named("other")])), [("other", Missing::Earlier)]);
+    // A copy that is behind looks like a log that was quiet: its last record is told.
+    let later = now.saturating_add(Duration::from_secs(7200));
+    let behind = tell(later, late, &[second.named("second")]);
+    assert_eq!(missing(&behind), [("control", Missing::Later), ("second", Missing::Later)]);
+    assert_eq!(behind.gaps[1].ends, Some(second.at()));
+    assert_eq!(missing(&tell(later, Span { to: Some(now), ..late }, &[second.named("second")])), []);
+}
+
+#[test]
+fn a_log_and_its_copy_are_one_and_every_call_counts_once() {
+    let (control, gateway) = (Written::new(), Written::new());
+    control.knows(&gateway, &[]);
+    control.change("grant.created", 9, Some(control.grant(9, 600)));
+    gateway.call(1, 9, Some(completed()));
+    let (ticket, room) = gateway.log.journal().intent(&intent(2)).unwrap();
+    gateway.log.journal().durable_blocking(ticket).unwrap();
+    // A copy that was made while the second call ran.
+    let copy = Log { name: "copy".into(), storage: Arc::new(gateway.disk.kill()) };
+    room.record(unsent());
+    gateway.call(3, 9, Some(completed()));
+    let used = |logs: &[Log]| {
+        let told = told_at(control.at(), ALL, &control, logs);
+        assert_eq!(missing(&told), []);
+        let used = told.grants[0].used.clone();
+        (used.calls, used.never_sent)
+    };
+    assert_eq!(used(std::slice::from_ref(&copy)), (2, 0), "of one that runs nobody knows");
+    let live = gateway.named("live");
+    for logs in
+        [vec![live.clone()], vec![live.clone(), live.clone()], vec![live.clone(), copy.clone()], vec![copy, live]]
+    {
+        assert_eq!(used(&logs), (2, 1));
+    }
+    // What is gone in one is there in the other; what is in none is said.
+    let whole = Log { name: "whole".into(), storage: Arc::new(gateway.disk.kill()) };
+    for n in 10..400 {
+        gateway.call(n, 9, Some(completed()));
+    }
+    let stays = gateway.prune();
+    control.later(60);
+    let live = gateway.named("live");
+    let told = told_at(control.at(), ALL, &control, &[live.clone(), whole]);
+    assert!(stays > 10 && missing(&told) == [("live", Missing::Between)], "{stays} {:?}", told.gaps);
+    let told = told_at(control.at(), ALL, &control, &[live]);
+    assert_eq!(missing(&told), [("live", Missing::Pruned)]);
+}
+
+#[test]
+fn an_exception_is_listed_while_its_route_led_there_whether_somebody_called_or_not() {
+    let (control, gateway) = (Written::new(), Written::new());
+    let begun = control.at();
+    let at = |seconds| begun.saturating_add(Duration::from_secs(seconds));
+    let leave = |rule: &str, route: &str, expires| {
+        let spec = json!({ "rule": rule, "route": route, "owner": "bob", "reason": "why", "expires": expires });
+        Some(json!({ "name": "x", "spec": spec }))
+    };
+    let route = |resource: &str| Some(json!({ "name": "orders", "spec": { "resource": resource } }));
+    control.changed("route", "orders", "route.created", route("api/orders"));
+    control.changed("route", "others", "route.created", route("api/others"));
+    control.changed("exception", "look", "exception.created", leave("observe", "orders", at(600)));
+    control.changed("exception", "far", "exception.created", leave("observe", "others", at(600)));
+    control.changed("exception", "hand", "exception.created", leave("no_grants_by_hand", "orders", at(600)));
+    control.later(100);
+    control.changed("exception", "look", "exception.changed", leave("observe", "orders", at(900)));
+    control.changed("route", "orders", "route.changed", route("api/orders"));
+    let listed = |from, to| {
+        let told = told(Span { from: Some(from), to }, &control, &gateway).exceptions_in_force;
+        told.iter().map(|it| (it.exception.clone(), it.since, it.until)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(at(50), None), [("look".to_owned(), begun, at(900))]);
+    assert_eq!(listed(at(900), None), []);
+    control.later(100);
+    control.changed("exception", "look", "exception.removed", None);
+    assert_eq!(listed(at(50), None), [("look".to_owned(), begun, at(200))]);
+    assert_eq!(listed(at(200), None), []);
+    control.later(100);
+    control.changed("exception", "again", "exception.created", leave("observe", "orders", at(900)));
+    control.later(100);
+    control.changed("route", "orders", "route.changed", route("api/others"));
+    assert_eq!(listed(at(200), None).last().unwrap().2, at(400), "the route leads there no more");
+    assert_eq!(listed(at(400), None), []);
 }

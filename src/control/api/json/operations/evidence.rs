@@ -10,7 +10,7 @@ use super::super::{Operation, Received, Served, Takes, Verb};
 use crate::domain::Timestamp;
 use crate::domain::resource::Span;
 use crate::evidence::entry::Entry;
-use crate::wire::answers::{EvidenceAnswer, GatewayRecord, GatewayStanding};
+use crate::wire::answers::{EvidenceAnswer, Followed, GatewayRecord, GatewayStanding};
 use crate::wire::v1;
 use v1::evidence_server::Evidence as _;
 
@@ -56,18 +56,17 @@ pub(super) fn all() -> Vec<Operation> {
                 let mut question: v1::QueryEvidenceRequest = input.into();
                 let until = tokio::time::Instant::now() + wait;
                 let mut before: Option<EvidenceAnswer> = None;
+                let mut followed = Followed::from(std::mem::take(&mut question.after));
                 loop {
+                    question.after = followed.after().collect();
                     let answer = match (ask(&served, &it, question.clone()).await, before) {
                         // Others have all places just now: for who waits anyhow, nothing has come.
                         (Err(problem), Some(before)) if problem.code() == LIMIT => before,
-                        (answer, _) => answer?,
+                        (answer, _) => news(answer?, &mut followed),
                     };
                     let next = tokio::time::Instant::now() + ASK_EVERY;
                     if !answer.records.is_empty() || next > until {
                         return Ok(answer);
-                    }
-                    for standing in &answer.gateways {
-                        question.after.extend(standing.reached.map(|reached| (standing.gateway.clone(), reached)));
                     }
                     before = Some(answer);
                     // Without a place: others may ask meanwhile.
@@ -88,17 +87,13 @@ async fn ask(
     while let Some(answer) = answers.next().await {
         let answer = answer?;
         let mut standing = GatewayStanding::of(&answer);
-        match read(&answer, MAX_ANSWER_BYTES - bytes) {
-            Ok(Read { taken, size, ends }) => {
-                bytes += size;
-                records.extend(taken);
-                standing.reached = ends.or(standing.reached);
-            }
-            Err(why) => {
-                let missing = v1::GatewayEvidence { missing: why.clone(), records: Vec::new(), ..answer };
-                standing = GatewayStanding { damaged: Some(why), ..GatewayStanding::of(&missing) };
-            }
-        }
+        let Read { taken, size, ends, damaged } = read(&answer, MAX_ANSWER_BYTES - bytes);
+        // What comes behind a record that is none was not told, whatever the answer says.
+        let good = taken.last().map(|((_, _, seq), _)| seq.saturating_add(1));
+        standing.reached = if damaged.is_some() { good } else { ends.or(standing.reached) };
+        standing.damaged = damaged;
+        bytes += size;
+        records.extend(taken);
         gateways.push(standing);
     }
     records.sort_by(|(one, ..), (other, ..): &(Key, GatewayRecord)| one.cmp(other));
@@ -115,22 +110,51 @@ struct Read {
     size: usize,
     /// The first record that there was no room for.
     ends: Option<u64>,
+    /// The first that is none, and why: those before it are taken.
+    damaged: Option<String>,
 }
 
-/// As many records of a gateway's answer as there is room for.
-fn read(answer: &v1::GatewayEvidence, room: usize) -> Result<Read, String> {
-    let mut read = Read { taken: Vec::new(), size: 0, ends: None };
+/// As many records of a gateway's answer as there is room for, up to its first that is none.
+fn read(answer: &v1::GatewayEvidence, room: usize) -> Read {
+    let mut read = Read { taken: Vec::new(), size: 0, ends: None, damaged: None };
+    let damaged = |error: &dyn std::fmt::Display| format!("it answered with what is no record: {error}");
     for bytes in &answer.records {
-        let damaged = |error: &dyn std::fmt::Display| format!("it answered with what is no record: {error}");
-        let entry = Entry::parse(bytes).map_err(|error| damaged(&error))?;
+        let entry = match Entry::parse(bytes) {
+            Ok(entry) => entry,
+            Err(error) => {
+                read.damaged = Some(damaged(&error));
+                break;
+            }
+        };
         if read.size + bytes.len() > room {
             read.ends = Some(entry.seq);
             break;
         }
+        let record = match serde_json::from_slice(bytes) {
+            Ok(record) => record,
+            Err(error) => {
+                read.damaged = Some(damaged(&error));
+                break;
+            }
+        };
         read.size += bytes.len();
-        let record = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
         let gateway = answer.gateway.clone();
         read.taken.push(((entry.time, gateway.clone(), entry.seq), GatewayRecord { gateway, record }));
     }
-    Ok(read)
+    read
+}
+
+/// What of an answer is news to whoever follows, and where they go on: in a log that is new, with its beginning.
+fn news(mut answer: EvidenceAnswer, followed: &mut Followed) -> EvidenceAnswer {
+    for standing in &mut answer.gateways {
+        let begins = followed.take(standing);
+        let seq = |record: &GatewayRecord| record.record.get("seq").and_then(serde_json::Value::as_u64);
+        let is_news = |it: &GatewayRecord| begins.is_some_and(|from| seq(it) >= Some(from));
+        answer.records.retain(|it| it.gateway != standing.gateway || is_news(it));
+        if standing.reached.is_some() {
+            standing.reached = followed.reached(&standing.gateway);
+        }
+    }
+    answer.whole = answer.gateways.iter().all(GatewayStanding::is_whole);
+    answer
 }

@@ -85,7 +85,7 @@ pub(in super::super) struct EvidenceQuestion {
     #[serde(deserialize_with = "count")]
     #[schemars(with = "Option<u32>", range(min = 1, max = MAX_EVIDENCE_RECORDS))]
     limit: Option<u32>,
-    /// Where to begin in each gateway's log: its `reached` of an answer before.
+    /// Where to begin in each gateway's log: its `reached` of an answer before; 0 when its `log` or `key` is another since.
     after: BTreeMap<GatewayName, u64>,
 }
 
@@ -114,7 +114,7 @@ pub(in super::super) struct EvidenceTail {
     #[serde(deserialize_with = "count")]
     #[schemars(with = "Option<u32>", range(min = 1, max = MAX_EVIDENCE_RECORDS))]
     last: Option<u32>,
-    /// Where to go on in each gateway's log: its `reached` of the answer before.
+    /// Where to go on in each gateway's log: its `reached` of the answer before; 0 when its `log` or `key` is another since.
     after: BTreeMap<GatewayName, u64>,
     /// Answer when there is a record, or after this time, at most 1m. Default: at once.
     pub(in super::super) wait: Option<Span>,
