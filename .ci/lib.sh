@@ -15,6 +15,11 @@ fail() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# Keys of what is built to be tested are drawn from the operating system's generator alone. The library mixes in jitter of the
+# processor besides: some 20 ms of CPU as a process starts, half of what a command costs that a test runs. What is released
+# keeps it.
+built_for_tests() { export AWS_LC_SYS_NO_JITTER_ENTROPY=1; }
+
 # The directory for what outlives a checkout. Prints nothing when there is no place that can be written.
 cache_dir() {
     local base="${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}"

@@ -106,6 +106,11 @@ pub enum PrefixError {
     /// Their tiles.
     #[error(transparent)]
     Proof(#[from] ProofError),
+    /// They are not those of the published checkpoint any more.
+    #[error(
+        "the hashes of the first {0} records are not those that were signed: `evidence verify` names the first bad record"
+    )]
+    Damaged(u64),
     /// The key makes no signature.
     #[error(transparent)]
     Key(#[from] NoteError),
@@ -207,9 +212,13 @@ impl EvidenceLog {
     /// When so many are not under a checkpoint, tiles cannot be read, or the key makes no signature.
     pub fn checkpoint_of(&self, size: u64) -> Result<String, PrefixError> {
         let (published, _) = self.checkpoint().ok_or(PrefixError::None)?;
-        let root = proof::root(&*self.storage, size, published.size)?;
-        let checkpoint = Checkpoint { origin: self.key.name().clone(), head: TreeHead { size, root } };
-        Ok(checkpoint.sign(&self.signer)?)
+        let head = TreeHead { size, root: proof::root(&*self.storage, size, published.size)? };
+        // INVARIANT: nothing is signed that the published checkpoint does not say: a tile that rotted is no second history.
+        let grown = proof::consistency(&*self.storage, size, published.size)?;
+        if !tree::verify_consistency(&head, &published, &grown) {
+            return Err(PrefixError::Damaged(size));
+        }
+        Ok(Checkpoint { origin: self.key.name().clone(), head }.sign(&self.signer)?)
     }
 
     /// The proof that the log with `new` records, under a checkpoint, grew from its first `old`. Blocks for some reads.

@@ -206,6 +206,12 @@ fn what_nobody_signs_for_is_taken_up_to_a_bound_and_the_log_signs_for_any_of_its
         put(&mut open, &disk, from, end).unwrap();
     }
     assert!(log.checkpoint_of(61).is_err(), "of what is not there");
+    // A tile that rotted is no second history.
+    for (tile, _) in disk.files().into_iter().filter(|(path, _)| path.starts_with("tile/0/")) {
+        disk.alter(&tile, |bytes| bytes[7] ^= 1);
+    }
+    let refused = log.checkpoint_of(20).unwrap_err();
+    assert!(matches!(refused, crate::evidence::PrefixError::Damaged(20)), "{refused}");
 }
 
 #[test]
