@@ -29,6 +29,8 @@ use super::tree::{Hash, TreeHead, leaf_hash};
 /// Records that no checkpoint covers yet: a log signs one a second, and these are minutes of a busy one. Each takes 32
 /// bytes of memory here.
 pub const MAX_UNSIGNED: usize = 1 << 20;
+/// Heads ahead of a copy that records to come are held against. One more comes with each renewal while a copy catches up.
+const MAX_PROMISED: usize = 64;
 /// Bytes of tiles that a record will have: its hash, and its part of those above.
 const TILE_BYTES: u64 = HASH_BYTES as u64 + 1;
 /// A segment that is larger is followed by the next one.
@@ -331,6 +333,16 @@ impl LogCopy {
         self.used += self.segments.append(&*self.storage, has, frames)?;
         self.tail.extend(leaves);
         Ok(())
+    }
+
+    /// Has the records to come lead to `head` as well, which was cosigned: whoever signs another history for this copy alone is
+    /// found out. Of what is ahead of it so much is held against them.
+    pub fn bound_by(&mut self, head: TreeHead) {
+        let has = self.size();
+        self.promised.retain(|promised| promised.size > has);
+        if head.size > has && self.promised.len() < MAX_PROMISED && !self.promised.contains(&head) {
+            self.promised.push(head);
+        }
     }
 
     /// Whether the records that come next lead to what was signed before they came: a log that goes on otherwise has two

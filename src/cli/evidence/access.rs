@@ -120,12 +120,18 @@ fn warned(gap: &Gap, span: Span) -> String {
             "WARNING: {log}: its last record is of {ends}, and its gateway went on in another log, which is not given: calls \
              after that may not be listed. Give that log too"
         ),
+        Missing::Unasked => {
+            format!(
+                "WARNING: no log of gateway {log} is given: calls through it are not listed. Give it too (--gateway-log)"
+            )
+        }
     }
 }
 
 fn in_force(it: &InForce) -> Vec<String> {
-    let InForce { exception, route, owner, reason, since, until } = it;
-    vec![exception.clone(), route.clone(), second(*since), second(*until), owner.clone(), reason.clone()]
+    let InForce { exception, route, route_untold, owner, reason, since, until } = it;
+    let route = if *route_untold { format!("{route} (not told where it led)") } else { route.clone() };
+    vec![exception.clone(), route, second(*since), second(*until), owner.clone(), reason.clone()]
 }
 
 fn held(it: &Held) -> Vec<String> {

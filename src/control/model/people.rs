@@ -17,9 +17,19 @@ impl Model {
         found
     }
 
-    /// Whether two names are one person's: the same, or one speaks for the other, by way of others too.
+    /// Whether two names are one person's: the same, or one speaks for the other, by way of groups too, or both speak for the
+    /// same person. Those for whom one person speaks are not one because of that.
     pub fn are_one(&self, one: &OwnerName, other: &OwnerName) -> bool {
-        one == other || self.speaks_for(one, other) || self.speaks_for(other, one)
+        one == other
+            || self.speaks_for(one, other)
+            || self.speaks_for(other, one)
+            || self.spoken_people(one).any(|name| self.spoken_people(other).any(|it| it == name))
+    }
+
+    /// The people for whom somebody speaks.
+    pub fn spoken_people(&self, name: &OwnerName) -> impl Iterator<Item = &OwnerName> {
+        let spoken = self.people.get(name).map(|kept| kept.value.speaks_for.as_slice()).unwrap_or_default();
+        spoken.iter().filter(|name| self.people.contains_key(*name))
     }
 
     /// Whether [`groups_of`](Self::groups_of) has it. Of a name that is no group's it needs no look at any group.

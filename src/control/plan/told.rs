@@ -73,6 +73,8 @@ pub(super) fn told(record: &Record, json: Value) -> Value {
             }
             json!({ "grant": kept })
         }
+        // Exceptions on it are exceptions on its resource.
+        Record::Route(it) => json!({ "name": it.name, "spec": { "resource": it.spec.resource } }),
         _ => json!({}),
     };
     let whole = json.to_string().len() <= MAX_TOLD_BYTES;
@@ -109,6 +111,22 @@ mod tests {
         let grant = serde_json::from_value(grant).unwrap();
         let record = Record::Grant(GrantRecord { grant, expiry_noted: false });
         told(&record, record.json().unwrap())
+    }
+
+    #[test]
+    fn a_route_that_is_too_large_tells_where_it_leads() {
+        let action =
+            |n| json!({ "name": format!("a{n}"), "methods": ["GET"], "path": format!("/{}", "x".repeat(1_000)) });
+        let actions: Vec<Value> = (0..50).map(action).collect();
+        let spec = json!({ "upstream": "http://127.0.0.1:9000", "resource": "api/orders", "actions": actions });
+        let route = crate::domain::route::Route {
+            name: "orders".parse().unwrap(),
+            spec: serde_json::from_value(spec).unwrap(),
+        };
+        let record = Record::Route(route);
+        let told = told(&record, record.json().unwrap());
+        assert!(told["sha256"].is_string(), "{told}");
+        assert_eq!(told.pointer("/spec/resource"), Some(&json!("api/orders")));
     }
 
     #[test]

@@ -215,6 +215,28 @@ fn what_nobody_signs_for_is_taken_up_to_a_bound_and_the_log_signs_for_any_of_its
 }
 
 #[test]
+fn records_that_do_not_lead_to_what_was_cosigned_are_refused() {
+    let (one, disk) = log(60);
+    let (head, _) = one.checkpoint().unwrap();
+    // Of the same length and another content.
+    let (other, forked) = log(2);
+    more(&other, 58);
+    let mut open = copy(&FakeStorage::new(), &one).unwrap();
+    put(&mut open, &disk, 0, 20).unwrap();
+    open.bound_by(head);
+    put(&mut open, &disk, 20, 40).unwrap();
+    assert!(matches!(put(&mut open, &forked, 40, 60), Err(CopyError::Forked { size: 60 })));
+    let mut open = copy(&FakeStorage::new(), &one).unwrap();
+    for size in 100..1000 {
+        open.bound_by(TreeHead { size, ..head });
+    }
+    assert_eq!(open.promised.len(), MAX_PROMISED);
+    put(&mut open, &disk, 0, 60).unwrap();
+    open.bound_by(head);
+    assert_eq!(open.promised.len(), MAX_PROMISED, "it has that already");
+}
+
+#[test]
 fn everything_that_is_on_disk_counts_and_nothing_is_written_for_what_is_not_new() {
     let (log, disk) = log(10);
     let kept = FakeStorage::new();

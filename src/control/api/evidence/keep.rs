@@ -123,6 +123,10 @@ impl Keeping {
                 self.answer(v1::Kept { size: copy.size(), ..v1::Kept::default() }).await?;
                 continue;
             }
+            // With what was cosigned meanwhile: a gateway that shows the renewals one history brings no other one here.
+            if let Some(cosigned) = self.cosigned() {
+                copy.bound_by(cosigned);
+            }
             let group = self.group(first, &mut incoming)?;
             let (back, taken) = self.blocking(move || take(copy, group)).await?;
             copy = back;

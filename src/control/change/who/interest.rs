@@ -47,11 +47,12 @@ impl Interest {
         let members = sides.iter().flat_map(|side| owners.iter().flat_map(|owner| side.members_of(owner)));
         let mut people: BTreeSet<OwnerName> = members.chain(proposal.interested.iter().cloned()).collect();
         people.extend(owners);
-        // One person is one person: whom they speak for, and who speaks for them.
-        let all = || model.people.values().map(|kept| &kept.value);
-        let spoken = all().filter(|it| people.contains(&it.name)).flat_map(|it| it.speaks_for.iter().cloned());
-        let speaking = all().filter(|it| it.speaks_for.iter().any(|name| people.contains(name)));
-        let besides: BTreeSet<OwnerName> = spoken.chain(speaking.map(|it| it.name.clone())).collect();
+        // One person is one person: whom they speak for, and who speaks for any of these.
+        let spoken: BTreeSet<OwnerName> = people.iter().flat_map(|name| model.spoken_people(name)).cloned().collect();
+        people.extend(spoken);
+        let all = model.people.values().map(|kept| &kept.value);
+        let speaking = all.filter(|it| it.speaks_for.iter().any(|name| people.contains(name)));
+        let besides: BTreeSet<OwnerName> = speaking.map(|it| it.name.clone()).collect();
         people.extend(besides);
         Self(people)
     }

@@ -40,3 +40,21 @@ fn nobody_counts_for_two_under_two_names() {
         assert_eq!(yes(&model, &request, "carol", None, 3).unwrap().answer.state, State::Granted);
     }
 }
+
+#[test]
+fn accounts_that_speak_for_one_person_are_one_and_those_for_whom_one_speaks_are_not() {
+    let name = |text: &str| text.parse::<OwnerName>().unwrap();
+    let model = speaking(&speaking(&staged(), "bob", "carol"), "dave", "carol");
+    assert!(model.are_one(&name("bob"), &name("dave")) && !model.are_one(&name("bob"), &name("alice")));
+    let (request, model) = made(&model, &person("alice"), &ask(role("writer"), 1), 1000);
+    let model = carried_out(&model, &yes(&model, &request, "bob", None, 1).unwrap());
+    assert_eq!(yes(&model, &request, "dave", None, 2).unwrap().answer.state, State::Pending);
+    // A team is nobody, and whoever has two people's accounts makes them no friends.
+    let model = speaking(&speaking(&staged(), "bob", "orders"), "dave", "orders");
+    assert!(!model.are_one(&name("bob"), &name("dave")));
+    let Caller::Person(carol) = person("carol") else { unreachable!() };
+    let carol = Person { speaks_for: vec![name("bob"), name("dave")], ..carol.as_ref().clone() };
+    let mut model = staged();
+    model.apply(&Change::Put(Record::Person(carol)), model.revision + 1);
+    assert!(model.are_one(&name("carol"), &name("dave")) && !model.are_one(&name("bob"), &name("dave")));
+}

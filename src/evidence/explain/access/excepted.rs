@@ -1,7 +1,8 @@
 //! Exceptions that let callers pass without a grant: which were in force on a resource, whether somebody called or not.
 //!
 //! From the control plane's changes of exceptions and routes. One is in force on the resources of its route, for as long as
-//! both are there and its own time has not come.
+//! both are there and its own time has not come. Where the log does not tell of the route any more, it is listed rather than
+//! left out.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,9 @@ pub struct InForce {
     pub exception: String,
     /// The route on which it was.
     pub route: String,
+    /// Whether no change tells where the route led, as of one from before the log's beginning: it may have been elsewhere.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub route_untold: bool,
     /// Who answers for it.
     pub owner: String,
     /// Why it was needed.
@@ -78,12 +82,14 @@ impl Exceptions {
         let Self { leaves, routes } = self;
         let mut all: Vec<InForce> = Vec::new();
         for leave in leaves.into_values().flatten() {
-            for (from, to) in routes.get(&leave.route).into_iter().flatten() {
-                let (since, until) = (leave.since.max(*from), leave.until.min(*to));
+            let told = routes.get(&leave.route);
+            let route_untold = told.is_none();
+            for (from, to) in told.cloned().unwrap_or_else(|| vec![(leave.since, leave.until)]) {
+                let (since, until) = (leave.since.max(from), leave.until.min(to));
                 let (begins, ends) =
                     (span.from.map_or(since, |from| from.max(since)), span.to.map_or(until, |to| to.min(until)));
                 if begins < ends {
-                    all.push(InForce { since, until, ..leave.clone() });
+                    all.push(InForce { since, until, route_untold, ..leave.clone() });
                 }
             }
         }
@@ -102,6 +108,7 @@ fn leave(name: &str, after: &Value, at: Timestamp) -> Option<InForce> {
     Some(InForce {
         exception: name.to_owned(),
         route: text("/spec/route")?.to_owned(),
+        route_untold: false,
         owner: text("/spec/owner").unwrap_or_default().to_owned(),
         reason: text("/spec/reason").unwrap_or_default().to_owned(),
         since: time("/since").unwrap_or(at).min(at),

@@ -35,12 +35,14 @@ pub enum Missing {
     Later,
     /// Its gateway goes on in another log, and that is not given.
     Next,
+    /// It is a gateway, of which no log is given.
+    Unasked,
 }
 
 /// What a log does not tell of the span.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Gap {
-    /// The log.
+    /// The log, or the gateway whose logs are not given.
     pub log: String,
     /// What is missing.
     pub missing: Missing,
@@ -54,12 +56,14 @@ pub struct Gap {
     pub ends: Option<Timestamp>,
 }
 
-/// What the control plane's changes tell of gateways' logs: by its key, what was before it, and since when it is known.
+/// What the control plane's changes tell of gateways' logs: by its key, whose it is, what was before it, and since when it is
+/// known.
 #[derive(Debug, Default)]
 pub(super) struct Lineage(BTreeMap<String, Born>);
 
 #[derive(Debug)]
 struct Born {
+    gateway: String,
     before: Option<String>,
     at: Timestamp,
 }
@@ -72,7 +76,15 @@ impl Lineage {
         let Some(key) = after.get("key").and_then(Value::as_str).filter(|key| !key.is_empty()) else { return };
         let before = after.get("before").and_then(Value::as_array).and_then(|before| before.last());
         let before = before.and_then(|it| it.get("key")).and_then(Value::as_str).map(str::to_owned);
-        self.0.entry(key.to_owned()).or_insert(Born { before, at });
+        self.0.entry(key.to_owned()).or_insert(Born { gateway: change.object.to_string(), before, at });
+    }
+
+    /// Gateways that had a log before a moment, none of whose logs is given.
+    fn unasked(&self, given: &BTreeSet<&str>, upto: Timestamp) -> BTreeSet<&str> {
+        let is_given = |(key, _): &(&String, &Born)| given.contains(key.as_str());
+        let asked: BTreeSet<&str> = self.0.iter().filter(is_given).map(|(_, born)| born.gateway.as_str()).collect();
+        let known = self.0.values().filter(|born| born.at < upto).map(|born| born.gateway.as_str());
+        known.filter(|gateway| !asked.contains(gateway)).collect()
     }
 
     /// When the log after this one was first known, and its key.
@@ -175,9 +187,12 @@ pub(super) fn of_gateways(all: &[Whole<'_>], lineage: &Lineage, span: Span, upto
             };
         }
         let missing = last.and_then(|last| {
+            let is_quiet_until = |moment| last.ends.is_some_and(|ends| ends.saturating_add(QUIET) < moment);
             let missing = match lineage.next(key) {
                 Some((next, at)) if !given.contains(next) && at < upto && last.is_before(upto) => Missing::Next,
-                None if last.ends.is_some_and(|ends| ends.saturating_add(QUIET) < upto) => Missing::Later,
+                // Also where it goes on in one that is given: this may be a copy that its gateway's disk took the rest of.
+                Some((_, at)) if is_quiet_until(at.min(upto)) => Missing::Later,
+                None if is_quiet_until(upto) => Missing::Later,
                 None | Some(_) => return None,
             };
             Some(last.gap(missing))
@@ -185,5 +200,12 @@ pub(super) fn of_gateways(all: &[Whole<'_>], lineage: &Lineage, span: Span, upto
         gaps.extend(missing);
         gaps
     };
-    all.iter().flat_map(of).collect()
+    let unasked = lineage.unasked(&given, upto).into_iter().map(|gateway| Gap {
+        log: gateway.to_owned(),
+        missing: Missing::Unasked,
+        present_from: 0,
+        begins: None,
+        ends: None,
+    });
+    all.iter().flat_map(of).chain(unasked).collect()
 }

@@ -253,13 +253,35 @@ fn a_log_that_begins_after_the_span_or_ends_before_it_is_told_unless_the_one_bes
     assert_eq!(missing(&tell(now, late, &[second.named("second")])), []);
     // Of one that the control plane tells nothing of, nobody knows whether it is the first.
     let other = Written::new();
-    assert_eq!(missing(&tell(now, ALL, &[other.named("other")])), [("other", Missing::Earlier)]);
+    let told = tell(now, ALL, &[other.named("other")]);
+    assert_eq!(
+        missing(&told),
+        [("other", Missing::Earlier), ("edge", Missing::Unasked)],
+        "and which logs are not given"
+    );
     // A copy that is behind looks like a log that was quiet: its last record is told.
     let later = now.saturating_add(Duration::from_secs(7200));
     let behind = tell(later, late, &[second.named("second")]);
     assert_eq!(missing(&behind), [("control", Missing::Later), ("second", Missing::Later)]);
     assert_eq!(behind.gaps[1].ends, Some(second.at()));
     assert_eq!(missing(&tell(later, Span { to: Some(now), ..late }, &[second.named("second")])), []);
+}
+
+#[test]
+fn what_a_copy_may_lack_of_a_sealed_log_is_told_also_beside_the_log_after_it() {
+    let (control, first) = (Written::new(), Written::new());
+    control.knows(&first, &[]);
+    control.change("grant.created", 9, Some(control.grant(9, 86_400)));
+    first.call(1, 9, Some(completed()));
+    let second = Written::new();
+    for log in [&control, &second] {
+        log.later(2 * 3600);
+    }
+    second.call(2, 9, Some(completed()));
+    control.knows(&second, &[&first]);
+    control.later(60);
+    let told = told_at(control.at(), ALL, &control, &[first.named("first"), second.named("second")]);
+    assert_eq!(missing(&told), [("first", Missing::Later)]);
 }
 
 #[test]
@@ -335,4 +357,8 @@ fn an_exception_is_listed_while_its_route_led_there_whether_somebody_called_or_n
     control.changed("route", "orders", "route.changed", route("api/others"));
     assert_eq!(listed(at(200), None).last().unwrap().2, at(400), "the route leads there no more");
     assert_eq!(listed(at(400), None), []);
+    // On a route that was there before the log's beginning, wherever it led.
+    control.changed("exception", "old", "exception.created", leave("observe", "ancient", at(900)));
+    let told = told(Span { from: Some(at(400)), to: None }, &control, &gateway).exceptions_in_force;
+    assert_eq!(told.iter().map(|it| (&*it.exception, it.route_untold)).collect::<Vec<_>>(), [("old", true)]);
 }

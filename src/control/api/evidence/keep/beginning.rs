@@ -14,7 +14,7 @@ use crate::evidence::copy::{Beginning, Claimed, LogCopy, MAX_LEAVES};
 use crate::evidence::tree::{Hash, TreeHead};
 use crate::wire::v1;
 
-/// How long a beginning may take, whatever comes.
+/// How long may be waited for all of a beginning, whatever comes.
 const SETTLE: Duration = Duration::from_secs(30);
 /// And for each message that is full.
 const EACH: Duration = Duration::from_secs(5);
@@ -61,8 +61,13 @@ impl Keeping {
                 let taken = beginning.put(&mut copy, &hashes);
                 (copy, beginning, taken)
             };
+            let began = self.handle.shared().clock.since_boot();
             let taken;
             (copy, beginning, taken) = self.blocking(put).await?;
+            // What our disk takes is not the gateway's time: a slow one would never have all of it.
+            let took = self.handle.shared().clock.since_boot().saturating_sub(began);
+            let deadline = too_late.deadline() + took;
+            too_late.as_mut().reset(deadline);
             if let Err(error) = taken {
                 return Err(self.refused(&error).await);
             }
@@ -108,7 +113,7 @@ impl Keeping {
     }
 }
 
-/// How long all hashes before a record may take: a while, and some seconds for each message of many.
+/// How long all hashes before a record may be waited for: a while, and some seconds for each message of many.
 fn whole_within(first: u64) -> Duration {
     let messages = first.div_ceil(MAX_LEAVES as u64);
     SETTLE + EACH.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX))
