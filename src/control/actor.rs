@@ -5,6 +5,7 @@
 //! and only then is anybody answered. The actor knows plans; what a command means is planned elsewhere.
 
 mod handle;
+mod tidy;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::remembered::{Committed as Heard, Remembered};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
-use super::{breakglass, change, delegation, grant, logs, request, store::StoreError, tickets, uses};
+use super::{logs, request, store::StoreError};
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
 
@@ -313,66 +314,6 @@ impl Actor {
             self.shared.ring.push(head, changes, self.shared.clock.since_boot());
         }
         self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Records what ended by the clock, and forgets what is over.
-    async fn tidy(&mut self) {
-        self.advance();
-        if let Err(error) = self.refresh().await {
-            tracing::error!(%error, "the store cannot be read");
-            return;
-        }
-        let often: [fn(&Model, Timestamp) -> Plan<bool>; 13] = [
-            tickets::plan_owed,
-            grant::plan_expiry,
-            request::plan_expiry,
-            delegation::plan_ends,
-            delegation::plan_prune,
-            request::plan_prune,
-            change::plan_expiry,
-            change::plan_prune,
-            breakglass::plan_overdue,
-            breakglass::plan_prune,
-            grant::plan_forget_tokens,
-            uses::plan_forget_ledgers,
-            tickets::plan_forget,
-        ];
-        let once: &[fn(&Model, Timestamp) -> Plan<bool>] =
-            if self.interrupted { &[super::identity::plan_left] } else { &[] };
-        for plan in often.iter().chain(once) {
-            if self.tidied(|model, now, _| plan(model, now)).await == Committed::No {
-                return;
-            }
-        }
-        // After delegations ended: what was said by one of them counts no more.
-        if self.tidied(request::plan_silence).await == Committed::No {
-            return;
-        }
-        self.interrupted = false;
-    }
-
-    /// Carries out a plan for as long as there is more of it.
-    async fn tidied(&mut self, plan: impl Fn(&Model, Timestamp, &mut request::Judged) -> Plan<bool>) -> Committed {
-        loop {
-            let plan = plan(&self.shared.model.load(), self.now, &mut self.judged);
-            let more = plan.answer;
-            if plan.is_empty() {
-                return Committed::Yes;
-            }
-            let mut group = Group::new(&self.shared);
-            let planned = planned(plan, &Caller::System, self.now, &mut self.identifiers, Box::new(|_| {}));
-            if group.add(&self.shared, planned).is_err() {
-                return Committed::Yes;
-            }
-            // What cannot be written is not in it, and would not be the next time either.
-            let nothing = group.is_empty();
-            if self.commit(group).await == Committed::No {
-                return Committed::No;
-            }
-            if nothing || !more {
-                return Committed::Yes;
-            }
-        }
     }
 }
 

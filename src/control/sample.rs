@@ -9,6 +9,7 @@ use super::catalog::{Document, plan_apply};
 use super::grant::{Access, GrantRequest};
 use super::model::Model;
 use super::plan::{Context, Plan};
+use super::record::{Change, Person, Record};
 use super::store::SqliteStore;
 use super::store::sealed::SealKey;
 use super::{ControlHandle, Core};
@@ -61,6 +62,15 @@ pub(super) fn model() -> Model {
     let empty = Model { epoch: 1, revision: 1, ..Model::default() };
     let plan = plan_apply(&empty, &context(NOW), &documents()).unwrap();
     carried_out(&empty, &plan)
+}
+
+/// The one has the others' accounts besides.
+pub(super) fn speaking(model: &Model, one: &str, others: &[&str]) -> Model {
+    let person = model.people[&one.parse::<crate::domain::name::OwnerName>().unwrap()].value.as_ref().clone();
+    let person = Person { speaks_for: others.iter().map(|other| other.parse().unwrap()).collect(), ..person };
+    let mut model = model.clone();
+    model.apply(&Change::Put(Record::Person(person)), model.revision + 1);
+    model
 }
 
 /// Billing reads orders for an hour.

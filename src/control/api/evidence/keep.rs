@@ -37,6 +37,8 @@ const GROUP_MESSAGES: usize = 64;
 const MAX_IN_FLIGHT: usize = 16;
 
 pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<v1::Kept, Status>> + Send>>;
+/// How a copy is opened: the one that there is, or another one beside it.
+type Opening = fn(&Copies, &GatewayName, u64, &VerifierKey) -> Result<LogCopy, CopyError>;
 type Tell = mpsc::Sender<Result<v1::Kept, Status>>;
 
 pub(super) async fn keep(
@@ -165,11 +167,17 @@ impl Keeping {
         })
     }
 
+    /// Opens the copy that there is.
     async fn open(&self) -> Result<LogCopy, Status> {
+        self.opened(Copies::open).await
+    }
+
+    /// Opens a copy of this log, in one of the ways that there are.
+    async fn opened(&self, way: Opening) -> Result<LogCopy, Status> {
         let (handle, name, key) = (self.handle.clone(), self.name.clone(), self.key.clone());
         let open = move || {
             let place = logs::place(&name, key.name().as_str()).unwrap_or(1);
-            copies(&handle).map(|copies| copies.open(&name, place, &key))
+            copies(&handle).map(|copies| way(copies, &name, place, &key))
         };
         match self.blocking(open).await?? {
             Ok(copy) => Ok(copy),

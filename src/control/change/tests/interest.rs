@@ -1,5 +1,6 @@
 //! Whoever has an interest in a change decides nothing of it: not under another name, and not by shedding it.
 
+use super::super::super::sample::speaking;
 use super::*;
 
 /// Nothing in it says anything of groups.
@@ -13,15 +14,6 @@ fn orders(members: &str) -> Document {
 
 fn observe(hours: i64) -> Document {
     exception(r#""rule":"observe","route":"orders""#, hours)
-}
-
-/// The one has the other's account besides.
-fn speaking(model: &Model, one: &str, other: &str) -> Model {
-    let Caller::Person(person) = person(one) else { unreachable!() };
-    let person = Person { speaks_for: vec![other.parse().unwrap()], ..person.as_ref().clone() };
-    let mut model = model.clone();
-    model.apply(&Change::Put(Record::Person(person)), model.revision + 1);
-    model
 }
 
 fn named(proposal: &Proposal) -> Vec<&str> {
@@ -64,7 +56,7 @@ fn a_change_of_before_this_was_kept_reads_and_is_decided_by_what_is() {
 fn one_person_is_one_person_under_whatever_name() {
     // Whoever wants it.
     for (one, other) in [("root", "second"), ("second", "root")] {
-        let (proposal, model) = waiting(&speaking(&governed(&ALL), one, other), "root", &[wider()]);
+        let (proposal, model) = waiting(&speaking(&governed(&ALL), one, &[other]), "root", &[wider()]);
         assert_eq!(named(&proposal), ["bob", "carol"], "{one} speaks for {other}");
         let refused = approve(&model, "second", proposal.id, &proposal.digest, NOW).unwrap_err();
         assert!(matches!(&refused, Refused::Denied(why) if why.contains("one person with root")), "{refused:?}");
@@ -72,7 +64,7 @@ fn one_person_is_one_person_under_whatever_name() {
     }
     // Whoever it serves: bob answers for it.
     for (one, other) in [("bob", "carol"), ("carol", "bob")] {
-        let (proposal, model) = waiting(&speaking(&governed(&ALL), one, other), "root", &[observe(20)]);
+        let (proposal, model) = waiting(&speaking(&governed(&ALL), one, &[other]), "root", &[observe(20)]);
         assert_eq!(named(&proposal), ["second"], "{one} speaks for {other}");
         assert!(matches!(approve(&model, "carol", proposal.id, &proposal.digest, NOW), Err(Refused::Denied(_))));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tonic::{Status, Streaming};
 
+use super::super::super::super::copies::Copies;
 use super::super::super::super::stopped;
 use super::super::super::ApiError;
 use super::super::super::push::in_good_standing;
@@ -84,15 +85,7 @@ impl Keeping {
 
     /// Opens an empty copy beside the one that there is.
     async fn anew(&self) -> Result<LogCopy, Status> {
-        let (handle, name, key) = (self.handle.clone(), self.name.clone(), self.key.clone());
-        let begin = move || {
-            let place = logs::place(&name, key.name().as_str()).unwrap_or(1);
-            copies(&handle).map(|copies| copies.begin(&name, place, &key))
-        };
-        match self.blocking(begin).await?? {
-            Ok(copy) => Ok(copy),
-            Err(error) => Err(self.refused(&error).await),
-        }
+        self.opened(Copies::begin).await
     }
 
     /// Puts the copy that has begun in the place of the older one, and opens it there.
