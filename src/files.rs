@@ -4,11 +4,15 @@
 //! is flushed too. Everything that the program keeps besides journal and store (keys, certificates, tokens, small
 //! state) is written here. What stands in a file is not this module's business.
 
+mod slots;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use slots::Slots;
 
 /// Mode of what only this user may read: keys, tokens, the store.
 pub const PRIVATE: u32 = 0o600;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::StoreError;
 use super::vault::VaultError;
-use crate::files;
+use crate::files::Slots;
 
 const FILE: &str = "committed.json";
 
@@ -80,10 +80,11 @@ pub(super) struct Remembered(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// `None`: it ends with the process.
-    path: Option<PathBuf>,
-    /// What the file has; held while it is written.
+    path: PathBuf,
+    /// What the file has.
     written: Mutex<Committed>,
+    /// Held while it is written. `None`: the memory ends with the process.
+    slots: Mutex<Option<Slots>>,
 }
 
 impl Remembered {
@@ -93,14 +94,15 @@ impl Remembered {
     /// When there is a file that cannot be read.
     pub(super) fn open(state_dir: &Path) -> Result<Self, RememberedError> {
         let path = state_dir.join(FILE);
-        let written = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
+        let (slots, bytes) =
+            Slots::open(path.clone()).map_err(|error| RememberedError::Io { path: path.clone(), error })?;
+        let written = match bytes {
+            Some(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|error| RememberedError::Content { path: path.clone(), error })?,
             // A store of before this file was kept has nothing to be held against but its evidence.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Committed::default(),
-            Err(error) => return Err(RememberedError::Io { path, error }),
+            None => Committed::default(),
         };
-        Ok(Self(Arc::new(Inner { path: Some(path), written: Mutex::new(written) })))
+        Ok(Self(Arc::new(Inner { path, written: Mutex::new(written), slots: Mutex::new(Some(slots)) })))
     }
 
     /// A store is never behind what was told of it.
@@ -117,29 +119,25 @@ impl Remembered {
     /// # Errors
     /// What the file system says: then nobody may hear of the commit.
     pub(super) async fn write(&self, committed: Committed) -> Result<(), RememberedError> {
-        let Some(path) = self.0.path.clone() else { return Ok(()) };
         if *self.0.written.lock() >= committed {
             return Ok(());
         }
         let inner = self.0.clone();
-        let writing = tokio::task::spawn_blocking({
-            let path = path.clone();
-            move || inner.write(&path, committed)
-        });
-        let written = writing.await.map_err(io::Error::other);
-        written.flatten().map_err(|error| RememberedError::Io { path, error })
+        let written = tokio::task::spawn_blocking(move || inner.write(committed)).await.map_err(io::Error::other);
+        written.flatten().map_err(|error| RememberedError::Io { path: self.0.path.clone(), error })
     }
 }
 
 impl Inner {
-    fn write(&self, path: &Path, committed: Committed) -> io::Result<()> {
-        let mut written = self.written.lock();
-        if *written >= committed {
+    fn write(&self, committed: Committed) -> io::Result<()> {
+        let mut slots = self.slots.lock();
+        if *self.written.lock() >= committed {
             return Ok(());
         }
-        let text = serde_json::to_vec(&committed).map_err(io::Error::other)?;
-        files::write(path, &text, files::PRIVATE)?;
-        *written = committed;
+        if let Some(slots) = &mut *slots {
+            slots.write(&serde_json::to_vec(&committed).map_err(io::Error::other)?)?;
+        }
+        *self.written.lock() = committed;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@
 //! | `cosigned` | the last one stands | the new one stands | the same | `durability::steps`: rename |
 //! | `log.json` | the log does not open; the next try makes it | the same | the same | – |
 //! | index | read past, or made anew | the same | – | `query::index::tests` |
-//! | `highest.json` (what a gateway remembers of authority) | nothing is acknowledged until it is written | the same | – | `durability::steps`: rename |
+//! | `highest.json` (what a gateway remembers of authority) | nothing is acknowledged until it is written | the same | `files::slots::tests` | `durability::steps`: pwrite64, fdatasync |
 //! | a segment deleted, replaced or cut while it is written | every call is refused, and no restart covers it up | | `journal::tests::a_segment_that_is_…`, `tests::a_deleted_segment_…`, `a_segment_that_was_cut_…` | `durability::disk` |
 //! | a directory that cannot be written | the gateway does not start | | – | `durability::steps` |
 //! | two writers | the second does not start; after `kill -9` of the first it does | | `tests::a_log_that_is_being_written_…` | `durability::steps` |

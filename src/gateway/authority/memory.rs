@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
+use crate::files::Slots;
 
 const FILE: &str = "highest.json";
 
@@ -48,11 +49,18 @@ impl fmt::Display for Highest {
 /// The memory, and the file that it survives in.
 #[derive(Debug)]
 pub struct Memory {
-    path: Option<PathBuf>,
     /// Of this process.
     highest: Mutex<Highest>,
-    /// What the file has; held while it is written.
-    written: Mutex<Highest>,
+    /// Held while the file is written.
+    file: Mutex<Written>,
+}
+
+/// The file, and what it has.
+#[derive(Debug, Default)]
+struct Written {
+    /// `None`: the memory ends with the process.
+    slots: Option<Slots>,
+    highest: Highest,
 }
 
 /// Why the memory could not be read.
@@ -83,19 +91,18 @@ impl Memory {
     /// When there is one and it cannot be read.
     pub fn open(state_dir: &Path) -> Result<Self, MemoryError> {
         let path = state_dir.join(FILE);
-        let highest = match std::fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|error| MemoryError::Content { path: path.clone(), error })?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Highest::default(),
-            Err(error) => return Err(MemoryError::Io { path, error }),
+        let (slots, bytes) =
+            Slots::open(path.clone()).map_err(|error| MemoryError::Io { path: path.clone(), error })?;
+        let highest = match bytes {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| MemoryError::Content { path, error })?,
+            None => Highest::default(),
         };
-        Ok(Self { path: Some(path), highest: Mutex::new(highest), written: Mutex::new(highest) })
+        Ok(Self { highest: Mutex::new(highest), file: Mutex::new(Written { slots: Some(slots), highest }) })
     }
 
     /// A memory that ends with the process.
     pub fn volatile() -> Self {
-        Self { path: None, highest: Mutex::default(), written: Mutex::default() }
+        Self { highest: Mutex::default(), file: Mutex::default() }
     }
 
     /// What was seen.
@@ -129,20 +136,19 @@ impl Memory {
     /// # Errors
     /// What the file system says.
     pub fn write(&self, wall: Timestamp) -> io::Result<()> {
-        let mut written = self.written.lock();
+        let mut file = self.file.lock();
         let highest = {
             let mut highest = self.highest.lock();
             highest.wall = highest.wall.max(wall);
             *highest
         };
-        if *written == highest {
+        if file.highest == highest {
             return Ok(());
         }
-        if let Some(path) = &self.path {
-            let text = serde_json::to_vec(&highest).map_err(io::Error::other)?;
-            crate::files::write(path, &text, crate::files::PRIVATE)?;
+        if let Some(slots) = &mut file.slots {
+            slots.write(&serde_json::to_vec(&highest).map_err(io::Error::other)?)?;
         }
-        *written = highest;
+        file.highest = highest;
         Ok(())
     }
 }

@@ -1,0 +1,240 @@
+//! A small value that changes often and must never go back: one file with two slots, written by turns and in place.
+//!
+//! To replace a file makes two names and flushes two files; to write a slot flushes one that is there. Each slot is a
+//! line of text: checksum, number, value, and spaces up to [`SLOT_BYTES`]. A write goes over the older one, so a crash
+//! in the midst of it leaves the newer one; after `Ok` the new value survives a power cut. A slot that is not whole is
+//! one whose write was not done, and counts for nothing.
+//!
+//! A file that holds the value alone, as older versions wrote it, is read, and made anew by the next write.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
+
+/// A block of every file system that matters: no two slots share one.
+const SLOT_BYTES: usize = 4096;
+const FILE_BYTES: u64 = 2 * SLOT_BYTES as u64;
+
+/// The file, and where it stands.
+#[derive(Debug)]
+pub struct Slots {
+    path: PathBuf,
+    /// `None`: the file is to be made.
+    last: Option<Last>,
+}
+
+/// What was written last: the next one goes to the other slot.
+#[derive(Debug)]
+struct Last {
+    number: u64,
+    /// Of the file. Another one that took its name has numbers of its own.
+    inode: u64,
+}
+
+impl Slots {
+    /// Opens the file at `path` and reads the newest value in it; `None` when there is no file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] when neither slot is whole, or what the file system says.
+    pub fn open(path: PathBuf) -> io::Result<(Self, Option<Vec<u8>>)> {
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Self { path, last: None }, None)),
+            Err(error) => return Err(error),
+        };
+        if bytes.starts_with(b"{") {
+            return Ok((Self { path, last: None }, Some(bytes)));
+        }
+        let newest = bytes.chunks(SLOT_BYTES).take(2).filter_map(read_slot).max_by_key(|(number, _)| *number);
+        let Some((number, value)) = newest else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "neither of its two lines is whole"));
+        };
+        let inode = fs::metadata(&path)?.ino();
+        Ok((Self { path, last: Some(Last { number, inode }) }, Some(value.to_vec())))
+    }
+
+    /// Writes `value`, JSON in one line. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::FileTooLarge`] when it does not fit a slot, or what the file system says: then the value before
+    /// it still stands, or this one does.
+    pub fn write(&mut self, value: &[u8]) -> io::Result<()> {
+        // INVARIANT: `None` until it is done. After a write that failed nobody knows what the slots hold: the file is made anew.
+        let last = self.last.take();
+        let number = last.as_ref().map_or(0, |last| last.number.wrapping_add(1));
+        let slot = slot(number, value)?;
+        let inode = match last.map(|last| self.write_in_place(&last, number, &slot)).transpose()? {
+            Some(Some(inode)) => inode,
+            Some(None) | None => {
+                // The other slot is one that nothing was written to.
+                let blank = vec![b' '; SLOT_BYTES];
+                let whole = if is_first(number) { [slot, blank] } else { [blank, slot] };
+                super::write(&self.path, &whole.concat(), super::PRIVATE)?;
+                fs::metadata(&self.path)?.ino()
+            }
+        };
+        self.last = Some(Last { number, inode });
+        Ok(())
+    }
+
+    /// `None` when the file is not there as it was left. Returns its inode.
+    fn write_in_place(&self, last: &Last, number: u64, slot: &[u8]) -> io::Result<Option<u64>> {
+        let file = match OpenOptions::new().write(true).open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let about = file.metadata()?;
+        if about.len() != FILE_BYTES || about.ino() != last.inode {
+            return Ok(None);
+        }
+        file.write_all_at(slot, if is_first(number) { 0 } else { FILE_BYTES / 2 })?;
+        file.sync_data()?;
+        Ok(Some(last.inode))
+    }
+}
+
+const fn is_first(number: u64) -> bool {
+    number.is_multiple_of(2)
+}
+
+fn slot(number: u64, value: &[u8]) -> io::Result<Vec<u8>> {
+    let mut covered = format!("{number} ").into_bytes();
+    covered.extend_from_slice(value);
+    let mut line = format!("{:08x} ", crc32c::crc32c(&covered)).into_bytes();
+    line.append(&mut covered);
+    if line.len() >= SLOT_BYTES || value.contains(&b'\n') {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a value that does not fit its line"));
+    }
+    line.resize(SLOT_BYTES - 1, b' ');
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Number and value of a slot that is whole.
+fn read_slot(slot: &[u8]) -> Option<(u64, &[u8])> {
+    let (sum, rest) = slot.strip_suffix(b"\n")?.split_at_checked(8)?;
+    let covered = rest.strip_prefix(b" ")?.trim_ascii_end();
+    let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
+    if slot.len() != SLOT_BYTES || crc32c::crc32c(covered) != sum {
+        return None;
+    }
+    let end = covered.iter().position(|byte| *byte == b' ')?;
+    let (number, value) = covered.split_at_checked(end)?;
+    let number = std::str::from_utf8(number).ok()?.parse().ok()?;
+    Some((number, value.strip_prefix(b" ")?))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files that are torn on purpose")]
+mod tests {
+    use super::*;
+
+    fn path(dir: &tempfile::TempDir) -> PathBuf {
+        dir.path().join("value.json")
+    }
+
+    fn read(dir: &tempfile::TempDir) -> Option<String> {
+        let value = Slots::open(path(dir)).unwrap().1;
+        value.map(|value| String::from_utf8(value).unwrap())
+    }
+
+    /// A file to which `{"n":0}` and so on up to `most` were written.
+    fn written(dir: &tempfile::TempDir, most: u64) -> Slots {
+        let (mut slots, before) = Slots::open(path(dir)).unwrap();
+        assert_eq!(before, None);
+        for n in 0..=most {
+            slots.write(format!(r#"{{"n":{n}}}"#).as_bytes()).unwrap();
+        }
+        slots
+    }
+
+    #[test]
+    fn the_last_value_is_read_and_the_file_stays_the_same_one() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = written(&dir, 0);
+        let file = || fs::metadata(path(&dir)).unwrap();
+        let first = file().ino();
+        for n in 1..=9 {
+            slots.write(format!(r#"{{"n":{n}}}"#).as_bytes()).unwrap();
+            assert_eq!(read(&dir), Some(format!(r#"{{"n":{n}}}"#)));
+        }
+        // Another process goes on with it.
+        Slots::open(path(&dir)).unwrap().0.write(br#"{"n":10}"#).unwrap();
+        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":10}"#));
+        let now = file();
+        assert_eq!((now.ino(), now.len(), now.permissions().mode() & 0o777), (first, FILE_BYTES, 0o600));
+    }
+
+    #[test]
+    fn a_write_that_stopped_at_any_byte_leaves_the_value_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(written(&dir, 4));
+        let before = fs::read(path(&dir)).unwrap();
+        Slots::open(path(&dir)).unwrap().0.write(br#"{"n":5}"#).unwrap();
+        let after = fs::read(path(&dir)).unwrap();
+        let changed: Vec<_> = (0..after.len()).filter(|at| before[*at] != after[*at]).collect();
+        assert!(changed.iter().all(|at| *at >= SLOT_BYTES), "the newer one is not touched");
+        for cut in &changed {
+            // The bytes before `cut` came to the disk, in their order.
+            let mut torn = before.clone();
+            torn[SLOT_BYTES..*cut].copy_from_slice(&after[SLOT_BYTES..*cut]);
+            fs::write(path(&dir), &torn).unwrap();
+            assert_eq!(read(&dir).as_deref(), Some(r#"{"n":4}"#), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_flipped_is_not_taken_for_a_value() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(written(&dir, 1));
+        let good = fs::read(path(&dir)).unwrap();
+        for at in [0, 3, 8, 9, 10, 12, 16] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            bad[SLOT_BYTES + at] ^= 1;
+            fs::write(path(&dir), &bad).unwrap();
+            assert_eq!(Slots::open(path(&dir)).unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
+            fs::write(path(&dir), [&good[..SLOT_BYTES], &bad[SLOT_BYTES..]].concat()).unwrap();
+            assert_eq!(read(&dir).as_deref(), Some(r#"{"n":0}"#), "{at}");
+        }
+        for length in [0, 1, SLOT_BYTES - 1] {
+            fs::write(path(&dir), &good[..length]).unwrap();
+            assert!(Slots::open(path(&dir)).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_before_one_that_is_gone_and_one_that_was_cut_are_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(path(&dir), br#"{"n":7}"#).unwrap();
+        let (mut slots, value) = Slots::open(path(&dir)).unwrap();
+        assert_eq!(value.as_deref(), Some(&br#"{"n":7}"#[..]));
+        slots.write(br#"{"n":8}"#).unwrap();
+        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":8}"#));
+        fs::remove_file(path(&dir)).unwrap();
+        slots.write(br#"{"n":9}"#).unwrap();
+        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":9}"#));
+        OpenOptions::new().write(true).open(path(&dir)).unwrap().set_len(100).unwrap();
+        slots.write(br#"{"n":10}"#).unwrap();
+        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":10}"#));
+        // Another one in its place, with higher numbers.
+        let other = tempfile::tempdir().unwrap();
+        drop(written(&other, 99));
+        fs::rename(path(&other), path(&dir)).unwrap();
+        slots.write(br#"{"n":11}"#).unwrap();
+        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":11}"#));
+    }
+
+    #[test]
+    fn after_a_write_that_failed_the_next_one_makes_the_file_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = written(&dir, 3);
+        assert_eq!(slots.write(&[b'x'; SLOT_BYTES]).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(slots.write(b"a\nb").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        slots.write(br#"{"n":4}"#).unwrap();
+        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":4}"#));
+    }
+}
