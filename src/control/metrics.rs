@@ -263,7 +263,7 @@ impl Metrics {
     fn read_grants(&self, model: &Model, now: Timestamp) {
         // Ends are sorted; those past now that are not noted yet count as expired.
         let over = model.ends.iter().take_while(|(ends, _)| *ends <= now).count();
-        let scheduled = model.grants.values().filter(|kept| kept.value.window.starts > now).count();
+        let scheduled = model.ahead.iter().rev().take_while(|(starts, _)| *starts > now).count();
         let active = model.grants.len().saturating_sub(over).saturating_sub(scheduled);
         let expired = model.ended.expired.saturating_add(over as u64);
         self.grants.with_label_values(&["scheduled"]).set(int(scheduled));

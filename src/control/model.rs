@@ -155,6 +155,10 @@ pub struct Model {
     pub grants: OrdMap<GrantId, Kept<Grant>>,
     /// The same by whose they are.
     pub grants_of: OrdMap<IdentityName, OrdSet<GrantId>>,
+    /// The same by the resource that they are on.
+    pub grants_by_resource: OrdMap<ResourceName, OrdSet<GrantId>>,
+    /// Those that were made before their time, by when it comes.
+    pub ahead: OrdSet<(Timestamp, GrantId)>,
     /// What of them the identities of each owner hold together.
     pub held: Held,
     /// Those of them that end when nothing uses them.
@@ -308,11 +312,15 @@ impl Model {
             return;
         }
         self.ends.insert((grant.window.ends, grant.id));
+        if grant.window.starts > grant.lineage.created {
+            self.ahead.insert((grant.window.starts, grant.id));
+        }
         if grant.limits.unused.is_some() {
             self.watched.insert(grant.id);
         }
         self.tickets.bind(grant);
         self.grants_of.entry(grant.identity.clone()).or_default().insert(grant.id);
+        self.grants_by_resource.entry(grant.resource.clone()).or_default().insert(grant.id);
         if let Some(identity) = self.identities.get(&grant.identity) {
             self.held.add(&identity.value.spec.owner, grant);
         }
@@ -338,19 +346,14 @@ impl Model {
         self.idle_ledgers.remove(&grant);
         let Some(old) = self.ledgers.remove(&grant) else { return };
         for open in &old.value.open {
-            let emptied = self.allotted.get_mut(&open.gateway).is_some_and(|grants| {
-                grants.remove(&grant);
-                grants.is_empty()
-            });
-            if emptied {
-                self.allotted.remove(&open.gateway);
-            }
+            leave(&mut self.allotted, &open.gateway, grant);
         }
     }
 
     fn forget_grant(&mut self, id: GrantId) {
         let Some(old) = self.grants.remove(&id) else { return };
         self.ends.remove(&(old.value.window.ends, id));
+        self.ahead.remove(&(old.value.window.starts, id));
         self.watched.remove(&id);
         self.tickets.unbind(&old.value);
         let name = &old.value.identity;
@@ -361,13 +364,8 @@ impl Model {
             one_less(&mut self.unapproved_of, name);
             one_less(&mut self.unapproved_by, &old.value.lineage.created_by);
         }
-        let emptied = self.grants_of.get_mut(name).is_some_and(|grants| {
-            grants.remove(&id);
-            grants.is_empty()
-        });
-        if emptied {
-            self.grants_of.remove(name);
-        }
+        leave(&mut self.grants_of, name, id);
+        leave(&mut self.grants_by_resource, &old.value.resource, id);
     }
 
     fn delete(&mut self, record: &Record) {
@@ -415,6 +413,17 @@ impl Model {
     ) -> impl Iterator<Item = &'m Kept<Grant>> + 'm {
         let ids = self.grants_of.get(identity).into_iter().flat_map(OrdSet::iter);
         ids.filter_map(|id| self.grants.get(id)).filter(move |kept| kept.value.resource == *resource)
+    }
+}
+
+/// Takes a grant out of an index; what holds none any more is gone.
+fn leave<K: Ord + Clone>(index: &mut OrdMap<K, OrdSet<GrantId>>, key: &K, grant: GrantId) {
+    let emptied = index.get_mut(key).is_some_and(|grants| {
+        grants.remove(&grant);
+        grants.is_empty()
+    });
+    if emptied {
+        index.remove(key);
     }
 }
 

@@ -79,8 +79,8 @@ impl View {
             model.identities.keys().cloned().collect()
         } else {
             let set_aside = model.identities.values().filter(|kept| is_set_aside(&kept.value));
-            let holders = model.grants.values().filter(|kept| view.resources.contains(&kept.value.resource));
-            let holders = holders.map(|kept| &kept.value.identity).filter(|name| model.identities.contains_key(*name));
+            let holders = grants(&model, &view.resources).map(|kept| &kept.value.identity);
+            let holders = holders.filter(|name| model.identities.contains_key(*name));
             set_aside.map(|kept| &kept.value.name).chain(holders).cloned().collect()
         };
         view
@@ -120,10 +120,10 @@ impl View {
 
     /// Its grants.
     pub(super) fn grants(&self) -> impl Iterator<Item = v1::Grant> + Send + use<> {
-        let resources = self.resources.clone();
-        let grants = self.model.grants.clone().into_iter().map(|(_, kept)| kept);
-        let grants = grants.filter(move |kept| resources.contains(&kept.value.resource));
-        grants.map(|kept| encode::grant(&kept.value, kept.revision))
+        let model = self.model.clone();
+        let ids = self.resources.iter().filter_map(|name| model.grants_by_resource.get(name)).cloned();
+        let ids = ids.collect::<Vec<_>>().into_iter().flatten();
+        ids.filter_map(move |id| model.grants.get(&id).map(|kept| encode::grant(&kept.value, kept.revision)))
     }
 
     fn has_route(&self, route: &Route) -> bool {
@@ -284,6 +284,12 @@ impl View {
             self.identities.insert(grant.identity.clone());
         }
     }
+}
+
+/// Grants on any of these.
+fn grants<'m>(model: &'m Model, resources: &'m BTreeSet<ResourceName>) -> impl Iterator<Item = &'m Kept<Grant>> {
+    let ids = resources.iter().filter_map(|name| model.grants_by_resource.get(name)).flatten();
+    ids.filter_map(|id| model.grants.get(id))
 }
 
 /// Rules of routes outside of a scope to which calls belong that a rule in it would take.

@@ -153,7 +153,8 @@ fn opened(before: &Model, after: &Model, resource: &ResourceName, found: &mut BT
         rules
     };
     let (old, new, none) = (rules(before), rules(after), BTreeSet::new());
-    for kept in after.grants.values().filter(|kept| kept.value.resource == *resource) {
+    let on_it = after.grants_by_resource.get(resource).into_iter().flatten();
+    for kept in on_it.filter_map(|id| after.grants.get(id)) {
         let grant = &kept.value;
         for action in &grant.actions {
             let of = |rules: &BTreeMap<String, BTreeSet<String>>| {

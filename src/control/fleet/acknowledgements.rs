@@ -61,6 +61,8 @@ pub(super) struct Acknowledgements {
     cuts: usize,
     bytes: usize,
     residuals: usize,
+    /// Of those that are kept: how many have calls that they do not list.
+    with_unlisted: usize,
     /// Of those that are not kept.
     counted: VecDeque<Counted>,
 }
@@ -74,6 +76,7 @@ impl Acknowledgements {
         self.cuts += cut.len();
         self.bytes += statement.payload.len();
         self.residuals += residual.len();
+        self.with_unlisted += usize::from(unlisted > 0);
         let said =
             Acknowledgement { revision, took_us, cut, residual, residual_unlisted, unlisted, at, statement, key };
         self.kept.push_back(said);
@@ -95,6 +98,7 @@ impl Acknowledgements {
         self.cuts -= oldest.cut.len();
         self.bytes -= oldest.statement.payload.len();
         self.residuals -= oldest.residual.len();
+        self.with_unlisted -= usize::from(oldest.unlisted > 0);
         let calls = oldest.unlisted.saturating_add(count(oldest.cut.len()));
         let residuals = oldest.residual_unlisted.saturating_add(count(oldest.residual.len()));
         if (calls, residuals) == (0, 0) {
@@ -116,8 +120,19 @@ impl Acknowledgements {
         self.kept.iter().filter(move |kept| kept.revision >= revision)
     }
 
-    /// Calls that were cut for `revision` and later, and are not in those that are kept.
+    /// Calls that were cut for `revision` and later. Most have cut none: every receipt asks every gateway, so that is told
+    /// without a look at what is kept.
+    pub(super) fn cut_since(&self, revision: u64) -> impl Iterator<Item = &v1::CutCall> {
+        let looked_at = if self.cuts > 0 { self.kept.len() } else { 0 };
+        let kept = self.kept.iter().take(looked_at).filter(move |kept| kept.revision >= revision);
+        kept.flat_map(|kept| &kept.cut)
+    }
+
+    /// Those that are not in what is kept.
     pub(super) fn unlisted_since(&self, revision: u64) -> u64 {
+        if self.with_unlisted == 0 && self.counted.is_empty() {
+            return 0;
+        }
         let counted = self.counted.iter().filter(|it| it.revision >= revision).map(|it| it.calls);
         self.since(revision).map(|kept| kept.unlisted).chain(counted).fold(0, u64::saturating_add)
     }
@@ -152,8 +167,20 @@ mod tests {
         assert!(all.cuts <= MAX_CUTS && all.kept.len() <= MAX_KEPT && all.bytes <= MAX_BYTES);
         assert_eq!(all.cuts, all.kept.iter().map(|kept| kept.cut.len()).sum::<usize>());
         assert_eq!(all.bytes, all.kept.iter().map(|kept| kept.statement.payload.len()).sum::<usize>());
-        let calls = |from| count(all.since(from).map(|kept| kept.cut.len()).sum()) + all.unlisted_since(from);
+        let calls = |from| count(all.cut_since(from).count()) + all.unlisted_since(from);
         assert_eq!((calls(1), calls(500), calls(999), calls(1000)), (99_900, 50_000, 100, 0));
+    }
+
+    #[test]
+    fn a_statement_of_more_calls_than_are_kept_counts_the_others() {
+        let mut all = Acknowledgements::default();
+        all.push(stated(1, 0, 1), Duration::ZERO);
+        assert_eq!((all.cut_since(0).count(), all.unlisted_since(0)), (0, 0));
+        all.push(stated(2, MAX_CUTS + 3, 1), Duration::ZERO);
+        assert_eq!((all.cut_since(2).count(), all.unlisted_since(2), all.unlisted_since(3)), (MAX_CUTS, 3, 0));
+        all.forget();
+        assert_eq!((all.cut_since(0).count(), all.unlisted_since(2)), (0, count(MAX_CUTS + 3)));
+        assert_eq!(all.with_unlisted, 0);
     }
 
     #[test]

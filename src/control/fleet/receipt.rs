@@ -109,7 +109,7 @@ impl Gateway {
     pub(super) fn is_concerned(&self, wanted: &Wanted) -> bool {
         let Some(about) = &wanted.about else { return true };
         let from = wanted.cuts_from.min(wanted.revision);
-        let mut cut = self.acknowledgements.since(from).flat_map(|said| &said.cut);
+        let mut cut = self.acknowledgements.cut_since(from);
         self.displaced.is_some()
             || self.holding.may_have(about, self.applied)
             || self.acknowledgements.unlisted_since(from) > 0
@@ -136,7 +136,7 @@ impl Gateway {
         }
         let from = wanted.cuts_from.min(wanted.revision);
         receipt.unlisted = self.acknowledgements.unlisted_since(from);
-        let cut = self.acknowledgements.since(from).flat_map(|said| &said.cut).filter(|cut| wanted.concerns(cut));
+        let cut = self.acknowledgements.cut_since(from).filter(|cut| wanted.concerns(cut));
         receipt.cut = cut.map(info).collect();
         let residual = self.acknowledgements.since(from).flat_map(|said| &said.residual);
         // Of a grant that was told of more than once the last word counts.

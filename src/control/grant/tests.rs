@@ -151,6 +151,7 @@ fn an_end_by_the_clock_is_noted_once_and_leaves_the_live_model() {
     let model = carried_out(&model, &plan);
     assert!(plan_expiry(&model, end).is_empty());
     assert!(model.grants.is_empty() && model.grants_of.is_empty() && model.ends.is_empty());
+    assert!(model.grants_by_resource.is_empty() && model.ahead.is_empty());
     assert_eq!(model.ended.expired, 1);
 }
 

@@ -50,6 +50,10 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use imbl::OrdSet;
+
     use super::super::Model;
     use super::*;
     use crate::control::catalog::plan_apply;
@@ -57,6 +61,7 @@ mod tests {
     use crate::control::identity::plan_state;
     use crate::control::record::{Change, GrantRecord, Record};
     use crate::control::sample::{NOW, carried_out, context, document, model, request};
+    use crate::domain::Timestamp;
     use crate::domain::identity::IdentityState;
     use crate::domain::name::{GrantId, IdentityName};
 
@@ -68,6 +73,18 @@ mod tests {
             }
         }
         held
+    }
+
+    /// Grants by resource, and those whose time has yet to come.
+    fn indexed(model: &Model) -> (OrdMap<ResourceName, OrdSet<GrantId>>, OrdSet<(Timestamp, GrantId)>) {
+        let (mut on, mut ahead) = (OrdMap::<_, OrdSet<_>>::new(), OrdSet::new());
+        for grant in model.grants.values().map(|kept| &kept.value) {
+            on.entry(grant.resource.clone()).or_default().insert(grant.id);
+            if grant.window.starts > NOW {
+                ahead.insert((grant.window.starts, grant.id));
+            }
+        }
+        (on, ahead)
     }
 
     /// What is read at a start, where grants come before identities.
@@ -95,6 +112,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % below
         };
+        let mut were_ahead = 0;
         let names = ["billing", "two", "three"];
         for step in 0..400u128 {
             let name = names[draw(3) as usize];
@@ -107,7 +125,9 @@ mod tests {
                     let actions = [vec!["read"], vec!["write"], vec!["read", "write"]][draw(3) as usize].clone();
                     let actions = actions.into_iter().map(|name| name.parse().unwrap()).collect();
                     let access = Access::Actions("api/orders".parse().unwrap(), actions);
-                    let asked = GrantRequest { identity: name.parse().unwrap(), access, ..request() };
+                    let starts =
+                        [None, Some(NOW.saturating_add(Duration::from_secs(60 * (1 + draw(9)))))][draw(2) as usize];
+                    let asked = GrantRequest { identity: name.parse().unwrap(), access, starts, ..request() };
                     let id = || GrantId::new(NOW, step);
                     plan_create(&model, &context(NOW), &asked, id)
                         .map_or(model.clone(), |plan| carried_out(&model, &plan))
@@ -133,8 +153,10 @@ mod tests {
                 }
             };
             assert_eq!(model.held, counted(&model), "step {step}");
+            assert_eq!((model.grants_by_resource.clone(), model.ahead.clone()), indexed(&model), "step {step}");
+            were_ahead += usize::from(!model.ahead.is_empty());
         }
-        assert!(!model.grants.is_empty());
+        assert!(!model.grants.is_empty() && were_ahead > 20, "{were_ahead}");
         assert_eq!(reloaded(&model).held, counted(&model));
     }
 }
