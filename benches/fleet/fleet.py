@@ -2,7 +2,7 @@
 
 All traffic stays on 127.0.0.1; everything is bounded in time. Processes end with `end()`.
 """
-import base64, json, os, pathlib, socket, subprocess, threading, time
+import base64, json, os, pathlib, re, socket, subprocess, threading, time, urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -104,13 +104,24 @@ class Fleet:
             self.ports.append(port)
 
     def settled(self):
-        status = self.json("fleet", "status")
+        asked = self.cli("fleet", "status", check=False)
+        if asked.returncode:
+            return False  # too busy with those that come back
+        status = json.loads(asked.stdout)
         good = [g for g in status["gateways"] if g["connected"] and g["applied_revision"] >= status["revision"]]
         return len(good) == self.count
 
     def lag(self):
         status = self.json("fleet", "status")
         return max(status["revision"] - g["applied_revision"] for g in status["gateways"])
+
+    def lags(self):
+        """The newest revision, and by how many each gateway lags: of the metrics, which cost less than a command."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=120) as answer:
+            text = answer.read().decode()
+        lags = re.findall(r'^portcullis_control_gateway_lag_revisions\{gateway="([^"]+)"\} (\d+)', text, re.M)
+        revision = re.search(r"^portcullis_control_revision (\S+)", text, re.M)
+        return int(float(revision[1])), {name: int(lag) for name, lag in lags}
 
     def cpu(self):
         fields = pathlib.Path(f"/proc/{self.control.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -150,14 +161,14 @@ def issue(home, jwks):
     return f"{signed}.{plain(fixed)}"
 
 
-def catalog(port):
+def catalog(port, identities=("billing",)):
     """The catalog in parts: one command may change 120 objects."""
     many = [f"bench/r{number}" for number in range(100)]
-    first = ["""kind: Identity
-name: billing
-spec: { kind: service, owner: payments, purpose: bench, environment: test,
-        authenticate: [ { issuer: 'https://issuer.bench', subject: billing } ] }""",
-             "kind: Resource\nname: api/orders\nspec: { owner: orders, authority: 10s }",
+    who = [f"""kind: Identity
+name: {name}
+spec: {{ kind: service, owner: payments, purpose: bench, environment: test,
+        authenticate: [ {{ issuer: 'https://issuer.bench', subject: {name} }} ] }}""" for name in identities]
+    first = ["kind: Resource\nname: api/orders\nspec: { owner: orders, authority: 10s }",
              f"""kind: Route
 name: orders
 spec:
@@ -170,7 +181,7 @@ spec:
               for number, name in enumerate(many)]
     permissions = "\n".join(f"    - {{ resource: {name}, actions: [read] }}" for name in many)
     role = f"kind: Role\nname: many\nspec:\n  permissions:\n{permissions}"
-    return ["\n---\n".join(part) for part in (first, resources, routes, [role])]
+    return ["\n---\n".join(part) for part in (who, first, resources, routes, [role])]
 
 
 def end():

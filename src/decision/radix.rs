@@ -109,6 +109,31 @@ impl<K: RadixKey, V: Clone> RadixMap<K, V> {
         old
     }
 
+    /// Changes the value of a key where it is. `false`: there is none.
+    pub fn update(&mut self, key: K, with: impl FnOnce(&mut V)) -> bool {
+        let bits = key.mixed();
+        // Nothing is copied for a key that is not there.
+        if self.get(key).is_none() {
+            return false;
+        }
+        let mut slot = self.root.as_mut();
+        let mut level = 0;
+        while let Some(node) = slot.take() {
+            match Arc::make_mut(node) {
+                Node::Branch(children) => {
+                    slot = children.get_mut(child(bits, level)).and_then(Option::as_mut);
+                    level += 1;
+                }
+                Node::Twig(leaves) => {
+                    let leaf = leaves.get_mut(child(bits, level)).and_then(Option::as_mut);
+                    let entry = leaf.and_then(|leaf| Arc::make_mut(leaf).iter_mut().find(|(k, _)| *k == key));
+                    return entry.map(|(_, value)| with(value)).is_some();
+                }
+            }
+        }
+        false
+    }
+
     /// Every entry, in no order.
     pub fn for_each(&self, mut visit: impl FnMut(K, &V)) {
         fn walk<K: Copy, V>(node: &Node<K, V>, visit: &mut impl FnMut(K, &V)) {
@@ -174,13 +199,17 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn agrees_with_a_hash_map(steps in proptest::collection::vec((0u64..300, 0u8..3), 0..2_000)) {
+        fn agrees_with_a_hash_map(steps in proptest::collection::vec((0u64..300, 0u8..4), 0..2_000)) {
             let mut map = RadixMap::default();
             let mut model = HashMap::new();
             let mut kept: Vec<(RadixMap<u64, usize>, HashMap<u64, usize>)> = Vec::new();
             for (at, (key, what)) in steps.into_iter().enumerate() {
                 match what {
                     0 => assert_eq!(map.remove(key), model.remove(&key)),
+                    1 => {
+                        let there = model.get_mut(&key).map(|value| *value += 1).is_some();
+                        assert_eq!(map.update(key, |value| *value += 1), there);
+                    }
                     _ => assert_eq!(map.insert(key, at), model.insert(key, at)),
                 }
                 assert_eq!(map.len(), model.len());

@@ -117,6 +117,28 @@ impl GrantSet {
             Self::Many(grants) => grants,
         }
     }
+
+    /// One more. Where nobody else holds the set that is no copy: a machine may have thousands on one resource.
+    fn add(&mut self, grant: Arc<LiveGrant>) {
+        match self {
+            Self::One(first) => *self = Self::Many(Arc::new(vec![first.clone(), grant])),
+            Self::Many(grants) => Arc::make_mut(grants).push(grant),
+        }
+    }
+
+    /// One less. `true`: it was the only one, and the set is to go.
+    fn remove(&mut self, grant: &Arc<LiveGrant>) -> bool {
+        let Self::Many(grants) = self else { return true };
+        let grants = Arc::make_mut(grants);
+        // The same allocation: none of the others is looked at.
+        if let Some(place) = grants.iter().position(|one| Arc::ptr_eq(one, grant)) {
+            grants.swap_remove(place);
+        }
+        if let [one] = grants.as_slice() {
+            *self = Self::One(one.clone());
+        }
+        false
+    }
 }
 
 /// The picture.

@@ -303,6 +303,42 @@ fn old_snapshots_stay_as_they_were() {
     assert_eq!(ask(&before, &READ).unwrap().revision(), 7);
 }
 
+proptest::proptest! {
+    #[test]
+    fn one_identitys_grants_on_one_resource_are_those_that_were_put_and_not_removed(
+        steps in proptest::collection::vec((0u128..12, 0u8..5), 0..200),
+    ) {
+        use std::collections::BTreeSet;
+        let held = |snapshot: &Snapshot| -> Vec<u128> {
+            let resource = snapshot.resource_place(&"api/orders".parse().unwrap()).unwrap();
+            let identity = snapshot.identity_place(&"billing".parse().unwrap()).unwrap();
+            let mut ids: Vec<_> = snapshot.grants(identity, resource).iter().map(|grant| grant.id.bits()).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let (mut snapshot, mut model) = (with(&[]), BTreeSet::new());
+        let mut kept = Vec::new();
+        for batch in steps.chunks(7) {
+            let mut builder = snapshot.edit();
+            for (id, what) in batch {
+                if *what < 3 {
+                    builder.put_grant(&grant(*id));
+                    model.insert(*id);
+                } else {
+                    assert_eq!(builder.remove_grant(GrantId::from_bits(*id)), model.remove(id));
+                }
+            }
+            snapshot = builder.build(1, 7).unwrap();
+            kept.push((snapshot.clone(), model.clone()));
+        }
+        // Those of before, too: what is changed in place is nobody else's.
+        for (snapshot, model) in kept {
+            assert_eq!(snapshot.grant_count(), model.len());
+            assert_eq!(held(&snapshot), model.into_iter().collect::<Vec<_>>());
+        }
+    }
+}
+
 #[test]
 fn a_question_about_an_action_is_asked_of_every_route_that_leads_to_it() {
     let mut builder = catalog();

@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub(super) use self::access::{RevokeError, TokenRevoker};
+use self::connect::{MAX_PING_PATIENCE, PING_PATIENCE};
 pub(super) use self::copy::{CopyParts, run as keep_copy};
 use self::enforce::{Enforcer, Follower};
 use self::outbox::Outbox;
@@ -132,9 +133,11 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     let mut follower = Follower::new(&parts, enforcements);
     let follow = async {
         let (mut backoff, mut is_refused) = (MIN_BACKOFF, false);
+        let mut patience = PING_PATIENCE;
         loop {
-            let end = attach(&parts, &mut follower, &outbox).await;
+            let end = attach(&parts, &mut follower, &outbox, patience).await;
             parts.metrics.stream(false);
+            patience = next_patience(patience, &end);
             if end.renewed {
                 backoff = MIN_BACKOFF;
             }
@@ -164,11 +167,21 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
     heartbeat::remember(&parts.clock).await;
 }
 
-async fn attach(parts: &Parts, follower: &mut Follower, outbox: &Outbox) -> SessionEnd {
-    let connected = async { Ok((connect::keys(&parts.endpoint).await?, connect::connect(&parts.endpoint).await?)) };
+async fn attach(parts: &Parts, follower: &mut Follower, outbox: &Outbox, patience: Duration) -> SessionEnd {
+    let connected =
+        async { Ok((connect::keys(&parts.endpoint).await?, connect::connect(&parts.endpoint, patience).await?)) };
     match connected.await {
         Ok((keys, mut client)) => Session::new(parts, follower, outbox, keys).run(&mut client).await,
-        Err::<_, connect::ConnectError>(error) => SessionEnd { renewed: false, cause: error.into() },
+        Err::<_, connect::ConnectError>(error) => SessionEnd { connected: false, renewed: false, cause: error.into() },
+    }
+}
+
+/// Twice as long after each connection that ended before it brought authority; as ever after one that did.
+fn next_patience(patience: Duration, end: &SessionEnd) -> Duration {
+    match (end.renewed, end.connected) {
+        (true, _) => PING_PATIENCE,
+        (false, true) => patience.saturating_mul(2).min(MAX_PING_PATIENCE),
+        (false, false) => patience,
     }
 }
 

@@ -180,30 +180,19 @@ impl SnapshotBuilder {
         });
         self.snapshot.by_id.insert(grant.id.bits(), live.clone());
         let key = pair(identity, resource);
-        let set = match self.snapshot.grants.get(key) {
-            None => GrantSet::One(live),
-            Some(set) => GrantSet::Many(Arc::new(set.as_slice().iter().cloned().chain([live]).collect())),
-        };
-        self.snapshot.grants.insert(key, set);
+        if !self.snapshot.grants.update(key, |set| set.add(live.clone())) {
+            self.snapshot.grants.insert(key, GrantSet::One(live));
+        }
     }
 
     /// Removes a grant. `false`: there was none.
     pub fn remove_grant(&mut self, id: GrantId) -> bool {
         let Some(gone) = self.snapshot.by_id.remove(id.bits()) else { return false };
         let key = pair(gone.identity, gone.resource);
-        let left: Vec<_> = self
-            .snapshot
-            .grants
-            .get(key)
-            .into_iter()
-            .flat_map(GrantSet::as_slice)
-            .filter(|g| g.id != id)
-            .cloned()
-            .collect();
-        match <[_; 1]>::try_from(left) {
-            Ok([one]) => drop(self.snapshot.grants.insert(key, GrantSet::One(one))),
-            Err(left) if left.is_empty() => drop(self.snapshot.grants.remove(key)),
-            Err(left) => drop(self.snapshot.grants.insert(key, GrantSet::Many(left.into()))),
+        let mut was_last = false;
+        self.snapshot.grants.update(key, |set| was_last = set.remove(&gone));
+        if was_last {
+            self.snapshot.grants.remove(key);
         }
         true
     }

@@ -26,7 +26,10 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 /// A connection that answers no ping for this long is gone. A network that comes back finds a new connection tried, and not
 /// an old one that waits for its turn to send a lost packet again: with the time before the ping, this is well within a
 /// second of when the least age of authority (5 s) is over, less what of it is gone before the next renewal (3 s).
-const PING_PATIENCE: Duration = Duration::from_millis(1_500);
+pub(super) const PING_PATIENCE: Duration = Duration::from_millis(1_500);
+/// Longest that it is waited for where streams end before they bring anything: a control plane to which a whole fleet comes
+/// back at once is slow, and who gives it up makes it slower.
+pub(super) const MAX_PING_PATIENCE: Duration = Duration::from_secs(12);
 /// How much of a snapshot may be on its way unread.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -92,9 +95,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Opens a connection for the stream. Certificates are read each time: they are renewed beneath us.
-pub(super) async fn connect(endpoint: &ControlEndpoint) -> Result<GrantStreamClient<Channel>, ConnectError> {
-    let endpoint = channel(endpoint).await?;
+/// Opens a connection for the stream, one that is gone when it answers no ping for `patience`. Certificates are read each
+/// time: they are renewed beneath us.
+pub(super) async fn connect(
+    endpoint: &ControlEndpoint,
+    patience: Duration,
+) -> Result<GrantStreamClient<Channel>, ConnectError> {
+    let endpoint = channel(endpoint).await?.keep_alive_timeout(patience);
     let channel = first(|| endpoint.connect()).await?;
     Ok(GrantStreamClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }

@@ -103,6 +103,8 @@ impl From<tonic::Status> for Cause {
 /// How a stream ended.
 #[derive(Debug)]
 pub(super) struct SessionEnd {
+    /// Whether there was a connection.
+    pub(super) connected: bool,
     /// Whether it brought authority.
     pub(super) renewed: bool,
     pub(super) cause: Cause,
@@ -172,7 +174,7 @@ impl<'f> Session<'f> {
             Ok(never) => match never {},
             Err(cause) => cause,
         };
-        SessionEnd { renewed: self.renewed, cause }
+        SessionEnd { connected: true, renewed: self.renewed, cause }
     }
 
     async fn follow(&mut self, client: &mut GrantStreamClient<Channel>) -> Result<std::convert::Infallible, Cause> {

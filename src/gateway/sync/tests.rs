@@ -16,6 +16,7 @@ use v1::control_message::Message as Down;
 use v1::gateway_message::Message as Up;
 
 use super::fixture::{catalog, delta, ended, grant, part, running};
+use super::session::Cause;
 use super::*;
 use crate::clock::SystemClock;
 use crate::decision::Authority;
@@ -391,7 +392,7 @@ async fn a_control_plane_of_another_authority_is_not_followed() {
     let house = house().await;
     let other = Certificates::new();
     write(house._dir.path(), "ca.pem", &other.issuer.pem());
-    let error = connect::connect(&house.parts.endpoint).await.unwrap_err();
+    let error = connect::connect(&house.parts.endpoint, PING_PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 
@@ -399,8 +400,22 @@ async fn a_control_plane_of_another_authority_is_not_followed() {
 async fn a_server_with_a_gateways_certificate_is_not_followed() {
     // The right authority and the right address: what a gateway's certificate has, too.
     let house = house_of("localhost").await;
-    let error = connect::connect(&house.parts.endpoint).await.unwrap_err();
+    let error = connect::connect(&house.parts.endpoint, PING_PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[test]
+fn who_comes_back_with_everybody_waits_longer_each_time_until_there_is_authority() {
+    let end = |connected, renewed| SessionEnd { connected, renewed, cause: Cause::Closed };
+    let (without, with) = (end(true, false), end(true, true));
+    let mut patience = PING_PATIENCE;
+    for expected in [3_000, 6_000, 12_000, 12_000] {
+        patience = next_patience(patience, &without);
+        assert_eq!(patience.as_millis(), expected);
+    }
+    // Where nobody is there is nothing to be patient with.
+    assert_eq!(next_patience(patience, &end(false, false)), patience);
+    assert_eq!(next_patience(patience, &with), PING_PATIENCE);
 }
 
 #[tokio::test(flavor = "multi_thread")]
