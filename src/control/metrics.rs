@@ -3,20 +3,19 @@
 //! What can be read off the model and the fleet is read when somebody asks; only what passes is counted here.
 
 mod copies;
+mod maker;
 
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
-    Opts, Registry, TextEncoder, core::Collector,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 use self::copies::CopyMetrics;
+use self::maker::Maker;
 use super::fleet::GatewayStatus;
 use super::model::Model;
 use crate::domain::Timestamp;
 use crate::domain::breakglass::BreakGlassState;
-
-/// Seconds, from a commit on fast storage to a command that waited for its whole patience.
-const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// What is counted as it passes, and a place for what is read on demand.
 #[derive(Clone, Debug)]
@@ -58,172 +57,95 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new() -> Self {
         let registry = Registry::new();
-        let opts = |name: &str, help: &str| Opts::new(format!("portcullis_control_{name}"), help);
-        let timed = |name: &str, help: &str| HistogramOpts::from(opts(name, help)).buckets(BUCKETS.to_vec());
+        let made = Maker { registry: &registry, prefix: "portcullis_control" };
         Self {
-            command_seconds: keep(
-                &registry,
-                HistogramVec::new(
-                    timed(
-                        "command_duration_seconds",
-                        "Time from handing a command to the writer until its answer, refusals included.",
-                    ),
-                    &["command"],
-                ),
+            command_seconds: made.timed_by(
+                "command_duration_seconds",
+                "Time from handing a command to the writer until its answer, refusals included.",
+                &["command"],
             ),
-            commit_seconds: keep(
-                &registry,
-                Histogram::with_opts(timed(
-                    "store_commit_duration_seconds",
-                    "Time of one store transaction; commands that waited together share one.",
-                )),
+            commit_seconds: made.timed(
+                "store_commit_duration_seconds",
+                "Time of one store transaction; commands that waited together share one.",
             ),
-            resyncs: keep(
-                &registry,
-                IntCounterVec::new(
-                    opts(
-                        "stream_resyncs_total",
-                        "Whole snapshots sent to gateways: new ones, ones that were away for too long, ones too slow to keep up, ones whose scope changed.",
-                    ),
-                    &["cause"],
-                ),
+            resyncs: made.counts(
+                "stream_resyncs_total",
+                "Whole snapshots sent to gateways: new ones, ones that were away for too long, ones too slow \
+                 to keep up, ones whose scope changed.",
+                &["cause"],
             ),
-            drill_seconds: keep(
-                &registry,
-                HistogramVec::new(
-                    timed(
-                        "drill_duration_seconds",
-                        "From a drill's change until a gateway said that it is enforced: cut, or allow.",
-                    ),
-                    &["step"],
-                ),
+            drill_seconds: made.timed_by(
+                "drill_duration_seconds",
+                "From a drill's change until a gateway said that it is enforced: cut, or allow.",
+                &["step"],
             ),
-            renewals: keep(
-                &registry,
-                IntCounterVec::new(
-                    opts(
-                        "renewals_total",
-                        "Renewals of authority that gateways asked for: answered, or withheld because the gateway lags.",
-                    ),
-                    &["result"],
-                ),
+            renewals: made.counts(
+                "renewals_total",
+                "Renewals of authority that gateways asked for: answered, or withheld because the gateway lags.",
+                &["result"],
             ),
-            notices: keep(
-                &registry,
-                IntCounterVec::new(
-                    opts(
-                        "notices_total",
-                        "Notices to webhooks: sent, failed after the last try, dropped because too many wait.",
-                    ),
-                    &["result"],
-                ),
+            notices: made.counts(
+                "notices_total",
+                "Notices to webhooks: sent, failed after the last try, dropped because too many wait.",
+                &["result"],
             ),
-            webhooks: keep(
-                &registry,
-                IntCounterVec::new(
-                    opts(
-                        "webhooks_total",
-                        "Webhooks of ticket sources: closed, reopened, known, ignored, later (unsigned, of a ticket that was read a moment ago: what came of reading it again is counted then); refused as unknown, unsigned, stale, malformed, oversized, busy, unreadable, failed.",
-                    ),
-                    &["result"],
-                ),
+            webhooks: made.counts(
+                "webhooks_total",
+                "Webhooks of ticket sources: closed, reopened, known, ignored, later (unsigned, of a ticket \
+                 that was read a moment ago: what came of reading it again is counted then); refused as \
+                 unknown, unsigned, stale, malformed, oversized, busy, unreadable, failed.",
+                &["result"],
             ),
-            denied: keep(
-                &registry,
-                IntCounter::with_opts(opts("denied_total", "Requests of known callers that their roles do not allow.")),
-            ),
-            unauthenticated: keep(
-                &registry,
-                IntCounter::with_opts(opts(
-                    "unauthenticated_total",
-                    "Requests without a credential that is known here.",
-                )),
-            ),
-            witness_failures: keep(
-                &registry,
-                IntCounterVec::new(
-                    opts(
-                        "witness_failures_total",
-                        "Times that a witness did not cosign the control plane's log, by why; behind and forked are alarms.",
-                    ),
-                    &["witness", "kind"],
-                ),
+            denied: made.count("denied_total", "Requests of known callers that their roles do not allow."),
+            unauthenticated: made.count("unauthenticated_total", "Requests without a credential that is known here."),
+            witness_failures: made.counts(
+                "witness_failures_total",
+                "Times that a witness did not cosign the control plane's log, by why; behind and forked are alarms.",
+                &["witness", "kind"],
             ),
             witness_gauges: (
-                keep(
-                    &registry,
-                    GaugeVec::new(
-                        opts(
-                            "witness_cosignature_age_seconds",
-                            "Time since a witness last cosigned the control plane's log; at a start, since the start.",
-                        ),
-                        &["witness"],
-                    ),
+                made.gauges(
+                    "witness_cosignature_age_seconds",
+                    "Time since a witness last cosigned the control plane's log; at a start, since the start.",
+                    &["witness"],
                 ),
-                keep(
-                    &registry,
-                    GaugeVec::new(
-                        opts(
-                            "witness_alarm",
-                            "1 while a witness remembers another log than the control plane's, 0 since it cosigned again.",
-                        ),
-                        &["witness"],
-                    ),
+                made.gauges(
+                    "witness_alarm",
+                    "1 while a witness remembers another log than the control plane's, 0 since it cosigned again.",
+                    &["witness"],
                 ),
             ),
             copies: CopyMetrics::new(&registry),
-            grants: keep(
-                &registry,
-                IntGaugeVec::new(
-                    opts(
-                        "grants",
-                        "Grants by state, at this moment's clock; expired and revoked ones are all there ever were.",
-                    ),
-                    &["state"],
-                ),
+            grants: made.int_gauges(
+                "grants",
+                "Grants by state, at this moment's clock; expired and revoked ones are all there ever were.",
+                &["state"],
             ),
-            break_glass: keep(
-                &registry,
-                IntGaugeVec::new(
-                    opts("break_glass", "Break-glass whose review is open: access that lives, unreviewed, overdue."),
-                    &["state"],
-                ),
+            break_glass: made.int_gauges(
+                "break_glass",
+                "Break-glass whose review is open: access that lives, unreviewed, overdue.",
+                &["state"],
             ),
-            gateways: keep(
-                &registry,
-                IntGaugeVec::new(
-                    opts("gateways", "Recorded gateways, by whether a stream of theirs lives."),
-                    &["state"],
-                ),
+            gateways: made.int_gauges(
+                "gateways",
+                "Recorded gateways, by whether a stream of theirs lives.",
+                &["state"],
             ),
-            lag: keep(
-                &registry,
-                IntGaugeVec::new(
-                    opts(
-                        "gateway_lag_revisions",
-                        "Newest revision less the one that the gateway said is enforced; revisions have gaps.",
-                    ),
-                    &["gateway"],
-                ),
+            lag: made.int_gauges(
+                "gateway_lag_revisions",
+                "Newest revision less the one that the gateway said is enforced; revisions have gaps.",
+                &["gateway"],
             ),
-            answered: keep(
-                &registry,
-                GaugeVec::new(
-                    opts(
-                        "gateway_answered_timestamp_seconds",
-                        "When the gateway's last renewal was answered; at a start, the start.",
-                    ),
-                    &["gateway"],
-                ),
+            answered: made.gauges(
+                "gateway_answered_timestamp_seconds",
+                "When the gateway's last renewal was answered; at a start, the start.",
+                &["gateway"],
             ),
-            revision: keep(&registry, Gauge::with_opts(opts("revision", "Newest revision that gateways hear of."))),
-            epoch: keep(&registry, Gauge::with_opts(opts("epoch", "Which life of the store this is."))),
-            backlog: keep(
-                &registry,
-                Gauge::with_opts(opts(
-                    "outbox_backlog",
-                    "Commits whose events are not in the evidence yet, when last looked; counted up to 120.",
-                )),
+            revision: made.gauge("revision", "Newest revision that gateways hear of."),
+            epoch: made.gauge("epoch", "Which life of the store this is."),
+            backlog: made.gauge(
+                "outbox_backlog",
+                "Commits whose events are not in the evidence yet, when last looked; counted up to 120.",
             ),
             registry,
         }
@@ -280,18 +202,4 @@ fn int(count: usize) -> i64 {
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point; 2^53 revisions are centuries")]
 const fn float(count: u64) -> f64 {
     count as f64
-}
-
-/// Registers a metric. The names above are constants and differ, so neither step fails; were one to, the metric would
-/// be missing from the output, and the golden test with it.
-fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
-    match metric {
-        Ok(metric) => {
-            if let Err(error) = registry.register(Box::new(metric.clone())) {
-                tracing::error!(%error, "a metric cannot be registered");
-            }
-            metric
-        }
-        Err(error) => unreachable!("a metric's name is not one: {error}"),
-    }
 }

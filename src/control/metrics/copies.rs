@@ -1,9 +1,10 @@
 //! What the copies of gateways' logs tell of themselves.
 
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Registry};
 
 use super::super::copies::Copies;
-use super::{float, keep};
+use super::float;
+use super::maker::Maker;
 
 /// Copies of gateways' logs, where any are kept.
 #[derive(Clone, Debug)]
@@ -17,38 +18,24 @@ pub(in super::super) struct CopyMetrics {
 
 impl CopyMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
-        let opts = |name: &str, help: &str| Opts::new(format!("portcullis_control_copy_{name}"), help);
+        let made = Maker { registry, prefix: "portcullis_control_copy" };
         Self {
-            bytes: keep(
-                registry,
-                GaugeVec::new(
-                    opts("bytes", "Bytes of the copies of a gateway's logs, as of its last records."),
-                    &["gateway"],
-                ),
+            bytes: made.gauges(
+                "bytes",
+                "Bytes of the copies of a gateway's logs, as of its last records.",
+                &["gateway"],
             ),
-            records: keep(
-                registry,
-                IntGaugeVec::new(
-                    opts("records", "Records of a gateway's log that are in its copy, on this machine's disk."),
-                    &["gateway"],
-                ),
+            records: made.int_gauges(
+                "records",
+                "Records of a gateway's log that are in its copy, on this machine's disk.",
+                &["gateway"],
             ),
-            limit: keep(
-                registry,
-                Gauge::with_opts(opts(
-                    "limit_bytes",
-                    "Most bytes of the copies of one gateway's logs; past it its calls are refused.",
-                )),
-            ),
-            refused: keep(
-                registry,
-                IntCounterVec::new(
-                    opts(
-                        "refused_total",
-                        "Times that the copy of a gateway's log did not go on, by why; cut, fork and rewrite are alarms.",
-                    ),
-                    &["reason"],
-                ),
+            limit: made
+                .gauge("limit_bytes", "Most bytes of the copies of one gateway's logs; past it its calls are refused."),
+            refused: made.counts(
+                "refused_total",
+                "Times that the copy of a gateway's log did not go on, by why; cut, fork and rewrite are alarms.",
+                &["reason"],
             ),
         }
     }
