@@ -114,8 +114,7 @@ impl Core {
     /// # Errors
     /// When the store or its key cannot be used, it holds what is not ours, or it is older than what was told of it.
     pub async fn open(settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let remembered = Remembered::open(&settings.state_dir)?;
-        let (actor, handle) = Self::opened(settings, clock, remembered.clone()).await?;
+        let (actor, handle, remembered) = Self::opened(settings, clock).await?;
         // Before anything is written to it: with every commit it would look less like an old copy.
         remembered.check(actor::heard(&handle.model()))?;
         Ok(Self::work(actor, handle))
@@ -126,16 +125,14 @@ impl Core {
     /// # Errors
     /// When the store or its key cannot be used, or it holds what is not ours.
     pub async fn open_restored(settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let remembered = Remembered::open(&settings.state_dir)?;
-        let (actor, handle) = Self::opened(settings, clock, remembered).await?;
+        let (actor, handle, _) = Self::opened(settings, clock).await?;
         Ok(Self::work(actor, handle))
     }
 
     async fn opened(
         settings: &ControlSettings,
         clock: Arc<dyn Clock>,
-        remembered: Remembered,
-    ) -> Result<(Actor, ControlHandle), StartError> {
+    ) -> Result<(Actor, ControlHandle, Remembered), StartError> {
         let file = |path: &std::path::Path, source| StartError::File { path: path.to_owned(), source };
         crate::files::private_dir(&settings.state_dir).map_err(|e| file(&settings.state_dir, e))?;
         let StoreSettings::Sqlite { file: database } = &settings.store;
@@ -147,7 +144,10 @@ impl Core {
         };
         // A crash here leaves a key and no store, which the next start takes up.
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(database, clock.clone())?);
-        Ok(Actor::open(Vault::new(store, seal), clock, remembered).await?)
+        // Behind the store's lock: whoever had it has written what there is to remember.
+        let remembered = Remembered::open(&settings.state_dir)?;
+        let (actor, handle) = Actor::open(Vault::new(store, seal), clock, remembered.clone()).await?;
+        Ok((actor, handle, remembered))
     }
 
     /// Starts the writer over a store that is open already, beside which nothing is remembered.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
 use super::store::StoreError;
@@ -94,11 +95,18 @@ impl Remembered {
     /// When there is a file that cannot be read.
     pub(super) fn open(state_dir: &Path) -> Result<Self, RememberedError> {
         let path = state_dir.join(FILE);
-        let (slots, bytes) =
-            Slots::open(path.clone()).map_err(|error| RememberedError::Io { path: path.clone(), error })?;
+        let fault = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => RememberedError::Content { path: path.clone(), error: Error::custom(error) },
+            _ => RememberedError::Io { path: path.clone(), error },
+        };
+        let (mut slots, bytes) = Slots::open(path.clone()).map_err(fault)?;
         let written = match bytes {
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| RememberedError::Content { path: path.clone(), error })?,
+            Some(bytes) => {
+                let content = |error| RememberedError::Content { path: path.clone(), error };
+                let written = serde_json::from_slice(&bytes).map_err(content)?;
+                slots.write(&serde_json::to_vec(&written).map_err(content)?).map_err(fault)?;
+                written
+            }
             // A store of before this file was kept has nothing to be held against but its evidence.
             None => Committed::default(),
         };

@@ -130,8 +130,9 @@ impl GrantSet {
     fn remove(&mut self, grant: &Arc<LiveGrant>) -> bool {
         let Self::Many(grants) = self else { return true };
         let grants = Arc::make_mut(grants);
-        // The same allocation: none of the others is looked at.
-        if let Some(place) = grants.iter().position(|one| Arc::ptr_eq(one, grant)) {
+        // It is the same allocation: none of the others need be looked into.
+        let same = grants.iter().position(|one| Arc::ptr_eq(one, grant));
+        if let Some(place) = same.or_else(|| grants.iter().position(|one| one.id == grant.id)) {
             grants.swap_remove(place);
         }
         if let [one] = grants.as_slice() {

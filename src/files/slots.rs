@@ -3,12 +3,15 @@
 //! To replace a file makes two names and flushes two files; to write a slot flushes one that is there. Each slot is a
 //! line of text: checksum, number, value, and spaces up to [`SLOT_BYTES`]. A write goes over the older one, so a crash
 //! in the midst of it leaves the newer one; after `Ok` the new value survives a power cut. A slot that is not whole is
-//! one whose write was not done, and counts for nothing.
+//! taken for one whose write was not done: what a disk damages later in the newest slot is lost with it.
 //!
-//! A file that holds the value alone, as older versions wrote it, is read, and made anew by the next write.
+//! What is read may be in memory alone, of a process that was killed before it had it on disk: it counts once it was
+//! written again, which makes the file anew. So is one that holds the value alone, as older versions wrote it.
+//!
+//! Nobody else may write the file: that is for a lock of the caller's.
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 
@@ -33,25 +36,22 @@ struct Last {
 }
 
 impl Slots {
-    /// Opens the file at `path` and reads the newest value in it; `None` when there is no file.
+    /// Opens the file at `path` and reads the newest value in it; `None` when there is no file. The value is to be written
+    /// before anybody goes by it.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] when neither slot is whole, or what the file system says.
+    /// [`io::ErrorKind::InvalidData`] when it is no such file or neither slot is whole, or what the file system says.
     pub fn open(path: PathBuf) -> io::Result<(Self, Option<Vec<u8>>)> {
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Self { path, last: None }, None)),
+        let value = match fs::read(&path) {
+            Ok(bytes) if bytes.starts_with(b"{") => Some(bytes),
+            Ok(bytes) => match newest(&bytes) {
+                Some((_, value)) => Some(value.to_vec()),
+                None => return Err(io::Error::new(io::ErrorKind::InvalidData, "neither of its two lines is whole")),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        if bytes.starts_with(b"{") {
-            return Ok((Self { path, last: None }, Some(bytes)));
-        }
-        let newest = bytes.chunks(SLOT_BYTES).take(2).filter_map(read_slot).max_by_key(|(number, _)| *number);
-        let Some((number, value)) = newest else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "neither of its two lines is whole"));
-        };
-        let inode = fs::metadata(&path)?.ino();
-        Ok((Self { path, last: Some(Last { number, inode }) }, Some(value.to_vec())))
+        Ok((Self { path, last: None }, value))
     }
 
     /// Writes `value`, JSON in one line. Blocks on the disk.
@@ -62,41 +62,46 @@ impl Slots {
     pub fn write(&mut self, value: &[u8]) -> io::Result<()> {
         // INVARIANT: `None` until it is done. After a write that failed nobody knows what the slots hold: the file is made anew.
         let last = self.last.take();
-        let number = last.as_ref().map_or(0, |last| last.number.wrapping_add(1));
-        let slot = slot(number, value)?;
-        let inode = match last.map(|last| self.write_in_place(&last, number, &slot)).transpose()? {
-            Some(Some(inode)) => inode,
-            Some(None) | None => {
-                // The other slot is one that nothing was written to.
-                let blank = vec![b' '; SLOT_BYTES];
-                let whole = if is_first(number) { [slot, blank] } else { [blank, slot] };
-                super::write(&self.path, &whole.concat(), super::PRIVATE)?;
-                fs::metadata(&self.path)?.ino()
-            }
-        };
-        self.last = Some(Last { number, inode });
+        let next = last.and_then(|last| Some((last.number.checked_add(1)?, last)));
+        let in_place = next.map(|(number, last)| self.write_in_place(&last, number, value)).transpose()?;
+        self.last = Some(match in_place.flatten() {
+            Some(last) => last,
+            None => self.make(value)?,
+        });
         Ok(())
     }
 
-    /// `None` when the file is not there as it was left. Returns its inode.
-    fn write_in_place(&self, last: &Last, number: u64, slot: &[u8]) -> io::Result<Option<u64>> {
-        let file = match OpenOptions::new().write(true).open(&self.path) {
+    /// Makes the file anew: its other slot is one that nothing was written to.
+    fn make(&self, value: &[u8]) -> io::Result<Last> {
+        let whole = [slot(0, value)?, vec![b' '; SLOT_BYTES]].concat();
+        super::write(&self.path, &whole, super::PRIVATE)?;
+        Ok(Last { number: 0, inode: fs::metadata(&self.path)?.ino() })
+    }
+
+    /// `None` when the file is not there as it was left.
+    fn write_in_place(&self, last: &Last, number: u64, value: &[u8]) -> io::Result<Option<Last>> {
+        let slot = slot(number, value)?;
+        let mut file = match OpenOptions::new().read(true).write(true).open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let about = file.metadata()?;
-        if about.len() != FILE_BYTES || about.ino() != last.inode {
+        let mut bytes = Vec::new();
+        file.by_ref().take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        let is_ours = newest(&bytes).is_some_and(|(newest, _)| newest == last.number);
+        if file.metadata()?.ino() != last.inode || !is_ours {
             return Ok(None);
         }
-        file.write_all_at(slot, if is_first(number) { 0 } else { FILE_BYTES / 2 })?;
+        file.write_all_at(&slot, if number.is_multiple_of(2) { 0 } else { FILE_BYTES / 2 })?;
         file.sync_data()?;
-        Ok(Some(last.inode))
+        Ok(Some(Last { number, inode: last.inode }))
     }
 }
 
-const fn is_first(number: u64) -> bool {
-    number.is_multiple_of(2)
+/// Number and value of the newest slot of a whole file.
+fn newest(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (first, second) = bytes.split_at_checked(SLOT_BYTES).filter(|_| bytes.len() == 2 * SLOT_BYTES)?;
+    [first, second].into_iter().filter_map(read_slot).max_by_key(|(number, _)| *number)
 }
 
 fn slot(number: u64, value: &[u8]) -> io::Result<Vec<u8>> {
@@ -161,19 +166,20 @@ mod tests {
             slots.write(format!(r#"{{"n":{n}}}"#).as_bytes()).unwrap();
             assert_eq!(read(&dir), Some(format!(r#"{{"n":{n}}}"#)));
         }
-        // Another process goes on with it.
-        Slots::open(path(&dir)).unwrap().0.write(br#"{"n":10}"#).unwrap();
-        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":10}"#));
         let now = file();
         assert_eq!((now.ino(), now.len(), now.permissions().mode() & 0o777), (first, FILE_BYTES, 0o600));
+        // What another process finds may not be on disk yet: its first write makes the file anew.
+        Slots::open(path(&dir)).unwrap().0.write(br#"{"n":10}"#).unwrap();
+        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":10}"#));
+        assert_ne!(file().ino(), first);
     }
 
     #[test]
     fn a_write_that_stopped_at_any_byte_leaves_the_value_before_it() {
         let dir = tempfile::tempdir().unwrap();
-        drop(written(&dir, 4));
+        let mut slots = written(&dir, 4);
         let before = fs::read(path(&dir)).unwrap();
-        Slots::open(path(&dir)).unwrap().0.write(br#"{"n":5}"#).unwrap();
+        slots.write(br#"{"n":5}"#).unwrap();
         let after = fs::read(path(&dir)).unwrap();
         let changed: Vec<_> = (0..after.len()).filter(|at| before[*at] != after[*at]).collect();
         assert!(changed.iter().all(|at| *at >= SLOT_BYTES), "the newer one is not touched");
@@ -200,9 +206,11 @@ mod tests {
             fs::write(path(&dir), [&good[..SLOT_BYTES], &bad[SLOT_BYTES..]].concat()).unwrap();
             assert_eq!(read(&dir).as_deref(), Some(r#"{"n":0}"#), "{at}");
         }
-        for length in [0, 1, SLOT_BYTES - 1] {
-            fs::write(path(&dir), &good[..length]).unwrap();
-            assert!(Slots::open(path(&dir)).is_err(), "{length}");
+        for length in [0, 1, SLOT_BYTES - 1, SLOT_BYTES, 2 * SLOT_BYTES - 1, 2 * SLOT_BYTES + 1] {
+            let mut bytes = good.clone();
+            bytes.resize(length, b' ');
+            fs::write(path(&dir), &bytes).unwrap();
+            assert_eq!(Slots::open(path(&dir)).unwrap_err().kind(), io::ErrorKind::InvalidData, "{length}");
         }
     }
 
@@ -226,6 +234,11 @@ mod tests {
         fs::rename(path(&other), path(&dir)).unwrap();
         slots.write(br#"{"n":11}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":11}"#));
+        // The same file, with what another process wrote.
+        drop(written(&other, 9));
+        fs::write(path(&dir), fs::read(path(&other)).unwrap()).unwrap();
+        slots.write(br#"{"n":12}"#).unwrap();
+        assert_eq!(read(&dir).as_deref(), Some(r#"{"n":12}"#));
     }
 
     #[test]

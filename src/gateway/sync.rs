@@ -171,14 +171,14 @@ async fn attach(parts: &Parts, follower: &mut Follower, outbox: &Outbox, patienc
     let connected =
         async { Ok((connect::keys(&parts.endpoint).await?, connect::connect(&parts.endpoint, patience).await?)) };
     match connected.await {
-        Ok((keys, mut client)) => Session::new(parts, follower, outbox, keys).run(&mut client).await,
-        Err::<_, connect::ConnectError>(error) => SessionEnd { connected: false, renewed: false, cause: error.into() },
+        Ok((keys, mut client)) => Session::new(parts, follower, outbox, (keys, patience)).run(&mut client).await,
+        Err::<_, connect::ConnectError>(error) => SessionEnd { failed: false, renewed: false, cause: error.into() },
     }
 }
 
-/// Twice as long after each connection that ended before it brought authority; as ever after one that did.
+/// Twice as long after each connection that failed before it brought authority; as ever after one that did.
 fn next_patience(patience: Duration, end: &SessionEnd) -> Duration {
-    match (end.renewed, end.connected) {
+    match (end.renewed, end.failed) {
         (true, _) => PING_PATIENCE,
         (false, true) => patience.saturating_mul(2).min(MAX_PING_PATIENCE),
         (false, false) => patience,

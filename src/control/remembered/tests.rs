@@ -184,6 +184,9 @@ async fn it_never_goes_back_and_what_is_not_ours_stops_the_start() {
     let again = Remembered::open(dir.path()).unwrap();
     assert_eq!(again.check(at(1, 901)), Err(Forgetful { told: at(2, 7), current: at(1, 901) }));
     again.check(at(2, 7)).unwrap();
+    crate::files::write(&dir.path().join(FILE), b"", crate::files::PRIVATE).unwrap();
+    let empty = Remembered::open(dir.path()).unwrap_err();
+    assert!(empty.to_string().contains("remove it only when"), "{empty}");
     crate::files::write(&dir.path().join(FILE), b"{", crate::files::PRIVATE).unwrap();
     assert!(matches!(Remembered::open(dir.path()), Err(RememberedError::Content { .. })));
 }

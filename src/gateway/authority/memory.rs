@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
@@ -91,13 +92,22 @@ impl Memory {
     /// When there is one and it cannot be read.
     pub fn open(state_dir: &Path) -> Result<Self, MemoryError> {
         let path = state_dir.join(FILE);
-        let (slots, bytes) =
-            Slots::open(path.clone()).map_err(|error| MemoryError::Io { path: path.clone(), error })?;
+        let fault = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => MemoryError::Content { path: path.clone(), error: Error::custom(error) },
+            _ => MemoryError::Io { path: path.clone(), error },
+        };
+        let (mut slots, bytes) = Slots::open(path.clone()).map_err(fault)?;
         let highest = match bytes {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| MemoryError::Content { path, error })?,
+            Some(bytes) => {
+                let content = |error| MemoryError::Content { path: path.clone(), error };
+                let highest = serde_json::from_slice(&bytes).map_err(content)?;
+                slots.write(&serde_json::to_vec(&highest).map_err(content)?).map_err(fault)?;
+                highest
+            }
             None => Highest::default(),
         };
-        Ok(Self { highest: Mutex::new(highest), file: Mutex::new(Written { slots: Some(slots), highest }) })
+        let file = Written { slots: Some(slots), highest };
+        Ok(Self { highest: Mutex::new(highest), file: Mutex::new(file) })
     }
 
     /// A memory that ends with the process.

@@ -215,8 +215,27 @@ fn a_store_that_forgot_what_no_revision_tells_is_known_for_one_also_after_a_rest
 #[test]
 fn a_memory_that_cannot_be_read_is_not_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    crate::files::write(&dir.path().join("highest.json"), b"{", crate::files::PRIVATE).unwrap();
-    assert!(matches!(Memory::open(dir.path()), Err(memory::MemoryError::Content { .. })));
+    for bad in [&b"{"[..], b"", b"0", &[b' '; 8192]] {
+        crate::files::write(&dir.path().join("highest.json"), bad, crate::files::PRIVATE).unwrap();
+        let error = Memory::open(dir.path()).unwrap_err();
+        assert!(matches!(error, memory::MemoryError::Content { .. }), "{bad:?}: {error}");
+        assert!(error.to_string().contains("remove it only when"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_read_is_written_before_it_counts() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let inode = || std::fs::metadata(dir.path().join("highest.json")).unwrap().ino();
+    let memory = Memory::open(dir.path()).unwrap();
+    memory.saw(1, 7);
+    memory.write(START).unwrap();
+    let before = inode();
+    // The process was killed before its disk had it: only the kernel knows.
+    drop(memory);
+    let memory = Memory::open(dir.path()).unwrap();
+    assert_eq!((memory.highest().revision, inode() == before), (7, false), "made anew");
 }
 
 #[tokio::test]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::connect::ConnectError;
+use super::connect::{ConnectError, PING_PATIENCE};
 use super::enforce::{FollowError, Follower};
 use super::log::LogShown;
 use super::outbox::Outbox;
@@ -41,6 +41,9 @@ const MAX_UNANSWERED: usize = 3;
 
 /// How long an answer may take before more uses are asked for without it.
 const ANSWER_EXPECTED: Duration = Duration::from_millis(500);
+
+/// How long a stream lasts whose connection is missed later than others.
+const ANEW_WITHIN: Duration = Duration::from_secs(30);
 
 /// Time for a disk to take what this gateway has seen, before uses are taken that hang on it.
 const REMEMBERED_WITHIN: Duration = Duration::from_millis(500);
@@ -74,6 +77,8 @@ pub(super) enum Cause {
     Random,
     #[error("this gateway has another certificate")]
     Renewed,
+    #[error("it was made while the control plane was slow, and would be missed too late")]
+    Patient,
 }
 
 impl Cause {
@@ -84,7 +89,12 @@ impl Cause {
 
     /// Whether it is this gateway's own will, and nothing is wrong.
     pub(super) const fn is_own(&self) -> bool {
-        matches!(self, Self::Renewed)
+        matches!(self, Self::Renewed | Self::Patient)
+    }
+
+    /// Whether the connection failed, and nobody said why.
+    fn is_transport(&self) -> bool {
+        matches!(self, Self::Status(status) if std::error::Error::source(&**status).is_some())
     }
 }
 
@@ -103,8 +113,8 @@ impl From<tonic::Status> for Cause {
 /// How a stream ended.
 #[derive(Debug)]
 pub(super) struct SessionEnd {
-    /// Whether there was a connection.
-    pub(super) connected: bool,
+    /// Whether there was a connection that failed.
+    pub(super) failed: bool,
     /// Whether it brought authority.
     pub(super) renewed: bool,
     pub(super) cause: Cause,
@@ -133,6 +143,10 @@ pub(super) struct Session<'f> {
     /// Renewals of this stream, counted.
     renewals: u64,
     renewed: bool,
+    /// Of the connection, to a ping.
+    patience: Duration,
+    /// When the stream is to be opened anew, with the usual patience.
+    anew: Option<Instant>,
 }
 
 /// A renewal that waits for its answer.
@@ -148,7 +162,12 @@ struct Asked {
 }
 
 impl<'f> Session<'f> {
-    pub(super) fn new(parts: &Parts, follower: &'f mut Follower, outbox: &'f Outbox, keys: Vec<CosignerKey>) -> Self {
+    pub(super) fn new(
+        parts: &Parts,
+        follower: &'f mut Follower,
+        outbox: &'f Outbox,
+        (keys, patience): (Vec<CosignerKey>, Duration),
+    ) -> Self {
         Self {
             clock: parts.clock.clone(),
             metrics: parts.metrics.clone(),
@@ -166,6 +185,8 @@ impl<'f> Session<'f> {
             trust: parts.trust.clone(),
             renewals: 0,
             renewed: false,
+            patience,
+            anew: None,
         }
     }
 
@@ -174,7 +195,7 @@ impl<'f> Session<'f> {
             Ok(never) => match never {},
             Err(cause) => cause,
         };
-        SessionEnd { connected: true, renewed: self.renewed, cause }
+        SessionEnd { failed: cause.is_transport(), renewed: self.renewed, cause }
     }
 
     async fn follow(&mut self, client: &mut GrantStreamClient<Channel>) -> Result<std::convert::Infallible, Cause> {
@@ -194,6 +215,7 @@ impl<'f> Session<'f> {
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (clock, trust) = (self.clock.clone(), self.trust.clone());
         loop {
+            let anew = self.anew;
             tokio::select! {
                 message = incoming.message() => match message? {
                     Some(v1::ControlMessage { message: Some(Down::Welcome(welcome)) }) => {
@@ -206,6 +228,7 @@ impl<'f> Session<'f> {
                 _ = renewals.tick() => self.renew(&up)?,
                 () = clock.due() => self.renew(&up)?,
                 () = trust.renewed.notified() => return Err(Cause::Renewed),
+                () = until(anew) => return Err(Cause::Patient),
                 () = self.shown.read() => self.renew(&up)?,
                 () = meter.wanted() => self.ask_for_uses(&up)?,
                 () = self.outbox.changed.notified() => self.acknowledge(&up)?,
@@ -280,7 +303,9 @@ impl<'f> Session<'f> {
             }
             Err(error @ AnswerError::Behind(..)) => return Err(Cause::Refused(error)),
         }
-        self.renewed = true;
+        if !std::mem::replace(&mut self.renewed, true) {
+            self.anew = lasts(self.patience).map(|lasts| Instant::now() + lasts);
+        }
         self.metrics.renewed();
         self.follower.govern(authority.policy_in_force);
         self.trust.tell(&authority.trust);
@@ -363,6 +388,20 @@ async fn remembered(clock: &Arc<AuthorityClock>) -> bool {
             tracing::error!("what this gateway has seen is not written in time: uses are not taken");
             false
         }
+    }
+}
+
+/// For how long a stream is good over a connection that is given this long for a ping, once it brought authority: without end
+/// where that is no longer than ever.
+pub(super) fn lasts(patience: Duration) -> Option<Duration> {
+    (patience > PING_PATIENCE).then(|| super::jittered(ANEW_WITHIN))
+}
+
+/// Until a moment; where there is none, without end.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

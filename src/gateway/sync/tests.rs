@@ -16,7 +16,7 @@ use v1::control_message::Message as Down;
 use v1::gateway_message::Message as Up;
 
 use super::fixture::{catalog, delta, ended, grant, part, running};
-use super::session::Cause;
+use super::session::{Cause, lasts};
 use super::*;
 use crate::clock::SystemClock;
 use crate::decision::Authority;
@@ -406,16 +406,20 @@ async fn a_server_with_a_gateways_certificate_is_not_followed() {
 
 #[test]
 fn who_comes_back_with_everybody_waits_longer_each_time_until_there_is_authority() {
-    let end = |connected, renewed| SessionEnd { connected, renewed, cause: Cause::Closed };
+    let end = |failed, renewed| SessionEnd { failed, renewed, cause: Cause::Closed };
     let (without, with) = (end(true, false), end(true, true));
     let mut patience = PING_PATIENCE;
     for expected in [3_000, 6_000, 12_000, 12_000] {
         patience = next_patience(patience, &without);
         assert_eq!(patience.as_millis(), expected);
     }
-    // Where nobody is there is nothing to be patient with.
+    // Who is told why, or finds nobody, need not be more patient.
     assert_eq!(next_patience(patience, &end(false, false)), patience);
     assert_eq!(next_patience(patience, &with), PING_PATIENCE);
+    // What is missed later than others is not kept for long.
+    assert_eq!(lasts(PING_PATIENCE), None);
+    assert!(lasts(patience).is_some_and(|lasts| (15..=30).contains(&lasts.as_secs())));
+    assert!(Cause::Patient.is_own(), "and that is no fault");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,13 +119,17 @@ impl Driver {
         let uses = (random.below(3) == 0).then(|| 1 + random.below(20) as usize);
         let trial = format!("t{seed:x}");
         let path = format!("/g{}/{trial}", self.place);
-        self.back();
-        self.house.give(self.place, uses);
-        let stream = uses.is_none().then(|| self.stream(&path));
-        let (over, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         // A grant that counts is used at two gateways.
         let other = (self.place + 1) % self.house.gateways.len();
         let concerned: Vec<usize> = [Some(self.place), uses.map(|_| other)].into_iter().flatten().collect();
+        self.back();
+        if uses.is_some() {
+            // A trial before this one asked its own gateway alone: the other may go by that grant for a while yet.
+            self.enforced(&concerned, seed);
+        }
+        self.house.give(self.place, uses);
+        let stream = uses.is_none().then(|| self.stream(&path));
+        let (over, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let caller = |place: &usize| self.caller(*place, format!("{path}/call"), over.clone(), calls.clone());
         let callers: Vec<_> = concerned.iter().map(caller).collect();
         std::thread::sleep(random.millis(0..300));
@@ -147,21 +151,8 @@ impl Driver {
                 latest(&self.process)
             );
         }
-        let (mut limits, mut last) = (vec![first], None);
-        let from = Instant::now();
-        // A gateway that said so once enforces it from then on. That all are heard in one answer is more than is promised:
-        // the control plane has faults of its own meanwhile.
-        let mut left = concerned.clone();
-        while !left.is_empty() {
-            let (receipts, at) = self.house.revoke(self.place, Duration::from_secs(2));
-            left.retain(|place| {
-                let (limit, is_enforced) = self.limit(&[*place], &receipts, at);
-                last = is_enforced.then_some(limit).or(last);
-                !is_enforced
-            });
-            assert!(from.elapsed() < PATIENCE, "FAULTS_TRIAL={seed}: it is never enforced by {left:?}: {receipts:#?}");
-        }
-        limits.extend(last);
+        let mut limits = vec![first];
+        limits.extend(self.enforced(&concerned, seed));
         std::thread::sleep(IN_FLIGHT * 2);
         over.store(true, SeqCst);
         callers.into_iter().for_each(|caller| caller.join().unwrap());
@@ -173,9 +164,30 @@ impl Driver {
             stream: stream.map(|stream| stream.told()),
             limits,
         };
+        if !history.faults().is_empty() {
+            eprintln!("{}", self.house.told_of(&path));
+        }
         history.check();
         report.calls += calls.load(SeqCst);
         report.take(fault.name(), &history, was_enforced, is_told.then_some(healed));
+    }
+
+    /// Waits until each of these gateways said that it enforces the end of the grant: the last word of them.
+    fn enforced(&self, gateways: &[usize], seed: u64) -> Option<Limit> {
+        let (from, mut last) = (Instant::now(), None);
+        // A gateway that said so once enforces it from then on. That all are heard in one answer is more than is promised:
+        // the control plane has faults of its own meanwhile.
+        let mut left = gateways.to_vec();
+        while !left.is_empty() {
+            let (receipts, at) = self.house.revoke(self.place, Duration::from_secs(2));
+            left.retain(|place| {
+                let (limit, is_enforced) = self.limit(&[*place], &receipts, at);
+                last = is_enforced.then_some(limit).or(last);
+                !is_enforced
+            });
+            assert!(from.elapsed() < PATIENCE, "FAULTS_TRIAL={seed}: it is never enforced by {left:?}: {receipts:#?}");
+        }
+        last
     }
 
     /// From when on these gateways allow nothing under the grant any more, as their receipts say; whether all enforce it.

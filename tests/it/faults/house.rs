@@ -1,5 +1,6 @@
 //! A control plane, its gateways' settings and the command line, each in a namespace of its own.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -153,6 +154,35 @@ impl House {
         command.env("PORTCULLIS_ADDRESS", format!("https://{}:{PORT}", self.control));
         command.env("PORTCULLIS_TOKEN", &self.token).env("PORTCULLIS_CA", self.at("control/ca/ca.pem"));
         Done::of(command.output().unwrap())
+    }
+
+    /// What the logs of gateways and of the control plane tell of calls on a path, and of the grants that they went under.
+    pub(crate) fn told_of(&self, path: &str) -> String {
+        let records = |of: &str, kind: &[&str]| -> Vec<Value> {
+            let log = format!("{of}/evidence");
+            let query = [&["-o", "json", "evidence", "query", &log][..], kind].concat();
+            let done = Done::of(self.ground.command(OPERATOR, &query).output().unwrap());
+            done.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        };
+        let (mut told, mut grants) = (String::new(), BTreeSet::new());
+        for gateway in &self.gateways {
+            for record in records(gateway, &["--kind", "intent"]) {
+                let data = &record["data"];
+                if data["path"].as_str().is_some_and(|it| it.starts_with(path)) {
+                    grants.insert(data["basis"]["grant"].as_str().unwrap_or_default().to_owned());
+                    let (time, basis) = (&record["time"], &data["basis"]);
+                    let (epoch, revision, allotment) = (&data["epoch"], &data["revision"], &data["allotment"]);
+                    told += &format!("{gateway} {time} {basis} {epoch}/{revision} {allotment}\n");
+                }
+            }
+        }
+        let of_them = |record: &&Value| {
+            let text = record.to_string();
+            grants.iter().any(|grant| !grant.is_empty() && text.contains(grant))
+                || ["restored", "incarnation"].iter().any(|word| text.contains(word))
+        };
+        let control = records(CONTROL, &[]);
+        control.iter().filter(of_them).fold(told, |told, record| told + &record.to_string() + "\n")
     }
 
     pub(crate) fn bearer(&self, place: usize) -> String {
