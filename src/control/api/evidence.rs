@@ -163,7 +163,12 @@ async fn ask(
         after: request.after.get(name.as_str()).copied(),
         last: request.last,
     };
-    let key = || shared.model.load().logs.get(name).map(|kept| kept.value.key.clone()).unwrap_or_default();
+    // Of a log that has just begun it is not known yet: that of the one before is not its.
+    let key_of = |log: &str| {
+        let model = shared.model.load();
+        let known = model.logs.get(name).map(|kept| kept.value.key.clone());
+        known.filter(|key| key.starts_with(&format!("{log}+"))).unwrap_or_default()
+    };
     let after = request.after.get(name.as_str()).copied().unwrap_or_default();
     let mut under_way = match shared.standing_by.ask(name, question.clone()) {
         Ok(under_way) => under_way,
@@ -191,13 +196,13 @@ async fn ask(
             gateway: name.to_string(),
             missing: String::new(),
             heard_unix_us,
+            key: key_of(&under_way.log),
             log: under_way.log.clone(),
             records: answer.records,
             reached: answer.reached,
             size: answer.size,
             copy: false,
             present_from: answer.present_from,
-            key: key(),
         },
     }
 }

@@ -49,13 +49,12 @@ impl Followed {
     /// the one that was followed, which is to be asked from its beginning, and what was answered is not shown before.
     pub fn take(&mut self, standing: &GatewayStanding) -> Option<u64> {
         let place = self.0.entry(standing.gateway.clone()).or_default();
-        let is_same = place.is_of(standing);
-        place.log = standing.log.clone().or_else(|| place.log.take());
-        place.key = standing.key.clone().or_else(|| place.key.take());
-        if !is_same {
-            place.reached = Some(0);
+        if !place.is_of(standing) {
+            *place = Place { log: standing.log.clone(), key: standing.key.clone(), reached: Some(0) };
             return None;
         }
+        place.log = standing.log.clone().or_else(|| place.log.take());
+        place.key = standing.key.clone().or_else(|| place.key.take());
         let before = place.reached;
         place.reached = before.max(standing.reached);
         Some(before.unwrap_or_default())
@@ -95,6 +94,13 @@ mod tests {
             assert_eq!(followed.take(&standing("a", "k", 900, copy)), Some(1000));
             assert_eq!(followed.reached("edge"), Some(1000));
         }
+        // A new log whose key is not known yet: that of the one before says nothing of it.
+        let mut renamed = Followed::default();
+        let _ = renamed.take(&standing("a", "k", 1000, false));
+        assert_eq!(renamed.take(&standing("b", "", 20, false)), None);
+        assert_eq!(renamed.take(&standing("b", "", 20, false)), Some(0));
+        assert_eq!(renamed.take(&standing("b", "l", 30, false)), Some(20));
+        assert_eq!(renamed.take(&standing("b", "k", 30, false)), None, "and a key that it has counts");
         // Who is missing says nothing of it.
         let missing = v1::GatewayEvidence { gateway: "edge".into(), missing: "away".into(), ..Default::default() };
         assert_eq!(followed.take(&GatewayStanding::of(&missing)), Some(1000));
