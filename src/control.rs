@@ -57,8 +57,9 @@ pub mod witnessed;
 pub use actor::{ControlHandle, Done};
 pub use api::ApiStartError;
 pub use plane::{ControlPlane, Core, StartError};
+pub use remembered::Untold;
 
 use crate::serve::stopped;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;

@@ -22,7 +22,7 @@ use super::metrics::Metrics;
 use super::model::Model;
 use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
-use super::remembered::{Committed as Heard, Remembered};
+use super::remembered::{Committed as Heard, Remembered, RememberedError, Untold};
 use super::ring::{Head, Ring};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
 use super::{logs, request, store::StoreError};
@@ -35,6 +35,8 @@ const MAX_QUEUE: usize = 1_024;
 const MAX_GROUP: usize = 64;
 /// How often ends by the clock are looked for. Gateways end grants by themselves; this is the record of it.
 const TICK: Duration = Duration::from_millis(200);
+/// How long an end waits for the evidence to tell of those before it, where more wait than can be remembered.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the writer and the readers share.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub(super) struct Shared {
     pub(super) budgets: super::api::Budgets,
     /// Counts commits with events: the outbox's drain looks again.
     pub(super) outbox: watch::Sender<u64>,
+    /// The last revision of which the evidence tells, as far as this process knows.
+    pub(super) told: watch::Sender<u64>,
 }
 
 /// What planning a command came to: its part of a commit, and whom to tell.
@@ -143,6 +147,7 @@ impl Actor {
             copies: std::sync::OnceLock::new(),
             budgets: super::api::Budgets::default(),
             outbox: watch::Sender::new(0),
+            told: watch::Sender::new(0),
         });
         let (sender, jobs) = mpsc::channel(MAX_QUEUE);
         let handle = ControlHandle::new(sender, shared.clone());
@@ -250,7 +255,7 @@ impl Actor {
         // A crash here leaves a commit that nobody heard of, and nobody misses in an older copy of the store.
         if let Ok((revision, audience)) = committed
             && (audience == Audience::Gateways || group.changes.iter().any(is_of_uses))
-            && let Err(error) = self.remembered.write(Heard { epoch: group.model.epoch, revision }).await
+            && let Err(error) = self.remember(Heard { epoch: group.model.epoch, revision }, &group.changes).await
         {
             committed = Err(error.into());
         }
@@ -287,6 +292,16 @@ impl Actor {
                 Committed::No
             }
         }
+    }
+
+    /// Remembers a commit, and what it ended until the evidence tells of that. Where much ends at once the evidence is waited
+    /// for, and not without end: an end that nobody hears of is worse.
+    async fn remember(&self, heard: Heard, changes: &[Change]) -> Result<(), RememberedError> {
+        self.remembered.note(changes.iter().filter_map(|change| Untold::of(change, heard.revision)));
+        let mut told = self.shared.told.subscribe();
+        let room = told.wait_for(|told| self.remembered.is_told(*told));
+        let _ = tokio::time::timeout(TOLD_WITHIN, room).await;
+        self.remembered.write(heard).await
     }
 
     fn publish(&self, revision: u64, audience: Audience, changes: &[Change]) {

@@ -150,6 +150,7 @@ async fn drain(shared: &Shared, sink: &dyn Sink, reached: &mut Option<Reached>) 
         sink.append(&told).await?;
         // A crash here leaves the events in both: the next drain finds them in the log's tail and only deletes.
         *reached = Some(after);
+        shared.told.send_replace(after.revision);
         let delete = kvs.iter().fold(Txn::new(), |txn, kv| txn.then(Op::delete(KeyRange::key(&kv.key))));
         shared.vault.store().txn(delete).await.map_err(VaultError::from)?;
         if !page.more {

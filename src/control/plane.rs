@@ -21,7 +21,7 @@ use super::enrol::{EnrolError, Issuing};
 use super::http::Http;
 use super::notify::{NotifyError, Notifying};
 use super::outbox::{self, Sink};
-use super::remembered::{Forgetful, Remembered, RememberedError};
+use super::remembered::{Forgetful, Remembered, RememberedError, Untold};
 use super::sign_in::{SignInError, Tokens};
 use super::store::sealed::{SealError, SealKey};
 use super::store::{SqliteStore, Store, StoreError};
@@ -122,11 +122,16 @@ impl Core {
 
     /// The same of a store that was put back from a backup, as is about to be declared.
     ///
+    /// Also what ended in commits that somebody may have heard of, and that the evidence may not tell of.
+    ///
     /// # Errors
     /// When the store or its key cannot be used, or it holds what is not ours.
-    pub async fn open_restored(settings: &ControlSettings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let (actor, handle, _) = Self::opened(settings, clock).await?;
-        Ok(Self::work(actor, handle))
+    pub async fn open_restored(
+        settings: &ControlSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Vec<Untold>), StartError> {
+        let (actor, handle, remembered) = Self::opened(settings, clock).await?;
+        Ok((Self::work(actor, handle), remembered.ended()))
     }
 
     async fn opened(

@@ -5,8 +5,11 @@
 //! that is given uses above all, hears of it once it is remembered here, in a file of its own: a store that has not come
 //! so far is a copy from before, and nobody is served from it until that is declared.
 //!
+//! What commits ended that the evidence may not tell of yet is remembered with it, for when that is declared.
+//!
 //! INVARIANT: it never goes back, and is never ahead of a store that nobody put back: it is written after the commit.
-//! Knows nothing of what a commit says.
+
+mod untold;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,11 +19,16 @@ use parking_lot::Mutex;
 use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
+pub use self::untold::Untold;
 use super::store::StoreError;
 use super::vault::VaultError;
 use crate::files::Slots;
 
 const FILE: &str = "committed.json";
+/// Bytes of one slot of the file.
+const SLOT_BYTES: usize = 16 * 1024;
+/// What is left of it for what ended, in JSON.
+const ENDED_BYTES: usize = SLOT_BYTES - 256;
 
 /// A commit of the store: later ones are greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,11 +87,23 @@ impl From<RememberedError> for VaultError {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Remembered(Arc<Inner>);
 
+/// What the file holds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    epoch: u64,
+    revision: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ended: Vec<Untold>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     path: PathBuf,
     /// What the file has.
     written: Mutex<Committed>,
+    /// What goes with it: what ended and may not be told yet, the oldest first.
+    ended: Mutex<Vec<Untold>>,
     /// Held while it is written. `None`: the memory ends with the process.
     slots: Mutex<Option<Slots>>,
 }
@@ -99,18 +119,37 @@ impl Remembered {
             io::ErrorKind::InvalidData => RememberedError::Content { path: path.clone(), error: Error::custom(error) },
             _ => RememberedError::Io { path: path.clone(), error },
         };
-        let (mut slots, bytes) = Slots::open(path.clone()).map_err(fault)?;
-        let written = match bytes {
+        let (mut slots, bytes) = Slots::open(path.clone(), SLOT_BYTES).map_err(fault)?;
+        let told: Told = match bytes {
             Some(bytes) => {
                 let content = |error| RememberedError::Content { path: path.clone(), error };
-                let written = serde_json::from_slice(&bytes).map_err(content)?;
-                slots.write(&serde_json::to_vec(&written).map_err(content)?).map_err(fault)?;
-                written
+                let told = serde_json::from_slice(&bytes).map_err(content)?;
+                slots.write(&serde_json::to_vec(&told).map_err(content)?).map_err(fault)?;
+                told
             }
             // A store of before this file was kept has nothing to be held against but its evidence.
-            None => Committed::default(),
+            None => Told::default(),
         };
-        Ok(Self(Arc::new(Inner { path, written: Mutex::new(written), slots: Mutex::new(Some(slots)) })))
+        let written = Mutex::new(Committed { epoch: told.epoch, revision: told.revision });
+        let (ended, slots) = (Mutex::new(told.ended), Mutex::new(Some(slots)));
+        Ok(Self(Arc::new(Inner { path, written, ended, slots })))
+    }
+
+    /// What ended in commits that somebody may have heard of, and of which the evidence may not tell.
+    pub(super) fn ended(&self) -> Vec<Untold> {
+        self.0.ended()
+    }
+
+    /// What a commit ended. It is on disk with the next [`Remembered::write`].
+    pub(super) fn note(&self, ended: impl IntoIterator<Item = Untold>) {
+        self.0.ended.lock().extend(ended);
+    }
+
+    /// The evidence tells of all commits up to `revision`. Whether what is left finds room.
+    pub(super) fn is_told(&self, revision: u64) -> bool {
+        let mut ended = self.0.ended.lock();
+        ended.retain(|one| one.revision > revision);
+        bytes(&ended) <= ENDED_BYTES
     }
 
     /// A store is never behind what was told of it.
@@ -143,11 +182,26 @@ impl Inner {
             return Ok(());
         }
         if let Some(slots) = &mut *slots {
-            slots.write(&serde_json::to_vec(&committed).map_err(io::Error::other)?)?;
+            let mut ended = self.ended();
+            // The store and everybody who hears of it have it; an older copy of the store alone would not.
+            while bytes(&ended) > ENDED_BYTES {
+                let lost = ended.remove(0);
+                tracing::error!(?lost, "the evidence is far behind: what ended is remembered by the store alone");
+            }
+            let told = Told { epoch: committed.epoch, revision: committed.revision, ended };
+            slots.write(&serde_json::to_vec(&told).map_err(io::Error::other)?)?;
         }
         *self.written.lock() = committed;
         Ok(())
     }
+
+    fn ended(&self) -> Vec<Untold> {
+        self.ended.lock().clone()
+    }
+}
+
+fn bytes(ended: &[Untold]) -> usize {
+    ended.iter().map(|one| serde_json::to_vec(one).map_or(0, |json| json.len() + 1)).sum()
 }
 
 #[cfg(test)]

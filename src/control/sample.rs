@@ -39,7 +39,7 @@ pub(super) fn document(kind: &str, name: &str, spec: &str) -> Document {
     Document { kind: kind.to_owned(), name: name.to_owned(), spec_json: spec.to_owned() }
 }
 
-pub(super) fn documents() -> Vec<Document> {
+pub(crate) fn documents() -> Vec<Document> {
     CATALOG.iter().map(|(kind, name, spec)| document(kind, name, spec)).collect()
 }
 
@@ -74,7 +74,7 @@ pub(super) fn speaking(model: &Model, one: &str, others: &[&str]) -> Model {
 }
 
 /// Billing reads orders for an hour.
-pub(super) fn request() -> GrantRequest {
+pub(crate) fn request() -> GrantRequest {
     GrantRequest {
         identity: "billing".parse().unwrap(),
         access: Access::Role("orders-reader".parse().unwrap()),

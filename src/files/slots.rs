@@ -1,7 +1,7 @@
 //! A small value that changes often and must never go back: one file with two slots, written by turns and in place.
 //!
 //! To replace a file makes two names and flushes two files; to write a slot flushes one that is there. Each slot is a
-//! line of text: checksum, number, value, and spaces up to [`SLOT_BYTES`]. A write goes over the older one, so a crash
+//! line of text: checksum, number, value, and spaces up to its end. A write goes over the older one, so a crash
 //! in the midst of it leaves the newer one; after `Ok` the new value survives a power cut. A slot that is not whole is
 //! taken for one whose write was not done: what a disk damages later in the newest slot is lost with it.
 //!
@@ -15,14 +15,15 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 
-/// A block of every file system that matters: no two slots share one.
-const SLOT_BYTES: usize = 4096;
-const FILE_BYTES: u64 = 2 * SLOT_BYTES as u64;
+/// A block of every file system that matters: of these a slot is a multiple, so that no two share one.
+pub const BLOCK_BYTES: usize = 4096;
 
 /// The file, and where it stands.
 #[derive(Debug)]
 pub struct Slots {
     path: PathBuf,
+    /// Of each slot.
+    bytes: usize,
     /// `None`: the file is to be made.
     last: Option<Last>,
 }
@@ -36,22 +37,22 @@ struct Last {
 }
 
 impl Slots {
-    /// Opens the file at `path` and reads the newest value in it; `None` when there is no file. The value is to be written
-    /// before anybody goes by it.
+    /// Opens the file at `path`, of slots of `bytes`, and reads the newest value in it; `None` when there is no file. The
+    /// value is to be written before anybody goes by it.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] when it is no such file or neither slot is whole, or what the file system says.
-    pub fn open(path: PathBuf) -> io::Result<(Self, Option<Vec<u8>>)> {
+    pub fn open(path: PathBuf, bytes: usize) -> io::Result<(Self, Option<Vec<u8>>)> {
         let value = match fs::read(&path) {
-            Ok(bytes) if bytes.starts_with(b"{") => Some(bytes),
-            Ok(bytes) => match newest(&bytes) {
+            Ok(text) if text.starts_with(b"{") => Some(text),
+            Ok(text) => match newest(&text, bytes) {
                 Some((_, value)) => Some(value.to_vec()),
                 None => return Err(io::Error::new(io::ErrorKind::InvalidData, "neither of its two lines is whole")),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        Ok((Self { path, last: None }, value))
+        Ok((Self { path, bytes, last: None }, value))
     }
 
     /// Writes `value`, JSON in one line. Blocks on the disk.
@@ -73,46 +74,47 @@ impl Slots {
 
     /// Makes the file anew: its other slot is one that nothing was written to.
     fn make(&self, value: &[u8]) -> io::Result<Last> {
-        let whole = [slot(0, value)?, vec![b' '; SLOT_BYTES]].concat();
+        let whole = [slot(0, value, self.bytes)?, vec![b' '; self.bytes]].concat();
         super::write(&self.path, &whole, super::PRIVATE)?;
         Ok(Last { number: 0, inode: fs::metadata(&self.path)?.ino() })
     }
 
     /// `None` when the file is not there as it was left.
     fn write_in_place(&self, last: &Last, number: u64, value: &[u8]) -> io::Result<Option<Last>> {
-        let slot = slot(number, value)?;
+        let slot = slot(number, value, self.bytes)?;
         let mut file = match OpenOptions::new().read(true).write(true).open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut bytes = Vec::new();
-        file.by_ref().take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
-        let is_ours = newest(&bytes).is_some_and(|(newest, _)| newest == last.number);
+        let mut text = Vec::new();
+        let half = self.bytes as u64;
+        file.by_ref().take(2 * half + 1).read_to_end(&mut text)?;
+        let is_ours = newest(&text, self.bytes).is_some_and(|(newest, _)| newest == last.number);
         if file.metadata()?.ino() != last.inode || !is_ours {
             return Ok(None);
         }
-        file.write_all_at(&slot, if number.is_multiple_of(2) { 0 } else { FILE_BYTES / 2 })?;
+        file.write_all_at(&slot, if number.is_multiple_of(2) { 0 } else { half })?;
         file.sync_data()?;
         Ok(Some(Last { number, inode: last.inode }))
     }
 }
 
-/// Number and value of the newest slot of a whole file.
-fn newest(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (first, second) = bytes.split_at_checked(SLOT_BYTES).filter(|_| bytes.len() == 2 * SLOT_BYTES)?;
+/// Number and value of the newest slot of a whole file of two slots of `bytes`.
+fn newest(text: &[u8], bytes: usize) -> Option<(u64, &[u8])> {
+    let (first, second) = text.split_at_checked(bytes).filter(|_| text.len() == 2 * bytes)?;
     [first, second].into_iter().filter_map(read_slot).max_by_key(|(number, _)| *number)
 }
 
-fn slot(number: u64, value: &[u8]) -> io::Result<Vec<u8>> {
+fn slot(number: u64, value: &[u8], bytes: usize) -> io::Result<Vec<u8>> {
     let mut covered = format!("{number} ").into_bytes();
     covered.extend_from_slice(value);
     let mut line = format!("{:08x} ", crc32c::crc32c(&covered)).into_bytes();
     line.append(&mut covered);
-    if line.len() >= SLOT_BYTES || value.contains(&b'\n') {
+    if line.len() >= bytes || value.contains(&b'\n') {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a value that does not fit its line"));
     }
-    line.resize(SLOT_BYTES - 1, b' ');
+    line.resize(bytes - 1, b' ');
     line.push(b'\n');
     Ok(line)
 }
@@ -122,7 +124,7 @@ fn read_slot(slot: &[u8]) -> Option<(u64, &[u8])> {
     let (sum, rest) = slot.strip_suffix(b"\n")?.split_at_checked(8)?;
     let covered = rest.strip_prefix(b" ")?.trim_ascii_end();
     let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
-    if slot.len() != SLOT_BYTES || crc32c::crc32c(covered) != sum {
+    if crc32c::crc32c(covered) != sum {
         return None;
     }
     let end = covered.iter().position(|byte| *byte == b' ')?;
@@ -136,18 +138,21 @@ fn read_slot(slot: &[u8]) -> Option<(u64, &[u8])> {
 mod tests {
     use super::*;
 
+    const SLOT_BYTES: usize = BLOCK_BYTES;
+    const FILE_BYTES: u64 = 2 * SLOT_BYTES as u64;
+
     fn path(dir: &tempfile::TempDir) -> PathBuf {
         dir.path().join("value.json")
     }
 
     fn read(dir: &tempfile::TempDir) -> Option<String> {
-        let value = Slots::open(path(dir)).unwrap().1;
+        let value = Slots::open(path(dir), SLOT_BYTES).unwrap().1;
         value.map(|value| String::from_utf8(value).unwrap())
     }
 
     /// A file to which `{"n":0}` and so on up to `most` were written.
     fn written(dir: &tempfile::TempDir, most: u64) -> Slots {
-        let (mut slots, before) = Slots::open(path(dir)).unwrap();
+        let (mut slots, before) = Slots::open(path(dir), SLOT_BYTES).unwrap();
         assert_eq!(before, None);
         for n in 0..=most {
             slots.write(format!(r#"{{"n":{n}}}"#).as_bytes()).unwrap();
@@ -169,7 +174,7 @@ mod tests {
         let now = file();
         assert_eq!((now.ino(), now.len(), now.permissions().mode() & 0o777), (first, FILE_BYTES, 0o600));
         // What another process finds may not be on disk yet: its first write makes the file anew.
-        Slots::open(path(&dir)).unwrap().0.write(br#"{"n":10}"#).unwrap();
+        Slots::open(path(&dir), SLOT_BYTES).unwrap().0.write(br#"{"n":10}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":10}"#));
         assert_ne!(file().ino(), first);
     }
@@ -202,7 +207,7 @@ mod tests {
             bad[at] ^= 1;
             bad[SLOT_BYTES + at] ^= 1;
             fs::write(path(&dir), &bad).unwrap();
-            assert_eq!(Slots::open(path(&dir)).unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
+            assert_eq!(Slots::open(path(&dir), SLOT_BYTES).unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
             fs::write(path(&dir), [&good[..SLOT_BYTES], &bad[SLOT_BYTES..]].concat()).unwrap();
             assert_eq!(read(&dir).as_deref(), Some(r#"{"n":0}"#), "{at}");
         }
@@ -210,7 +215,7 @@ mod tests {
             let mut bytes = good.clone();
             bytes.resize(length, b' ');
             fs::write(path(&dir), &bytes).unwrap();
-            assert_eq!(Slots::open(path(&dir)).unwrap_err().kind(), io::ErrorKind::InvalidData, "{length}");
+            assert_eq!(Slots::open(path(&dir), SLOT_BYTES).unwrap_err().kind(), io::ErrorKind::InvalidData, "{length}");
         }
     }
 
@@ -218,7 +223,7 @@ mod tests {
     fn a_file_of_before_one_that_is_gone_and_one_that_was_cut_are_made_anew() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(path(&dir), br#"{"n":7}"#).unwrap();
-        let (mut slots, value) = Slots::open(path(&dir)).unwrap();
+        let (mut slots, value) = Slots::open(path(&dir), SLOT_BYTES).unwrap();
         assert_eq!(value.as_deref(), Some(&br#"{"n":7}"#[..]));
         slots.write(br#"{"n":8}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":8}"#));

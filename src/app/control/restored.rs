@@ -14,7 +14,7 @@ use crate::clock::SystemClock;
 use crate::control::authorize::Caller;
 use crate::control::plan::Refused;
 use crate::control::record::RevokedToken;
-use crate::control::{ControlHandle, Core};
+use crate::control::{ControlHandle, Core, Untold};
 use crate::domain::Timestamp;
 use crate::domain::identity::IdentityState;
 use crate::evidence::entry::{Change, Event, Kind};
@@ -64,8 +64,8 @@ pub fn restored(config: &Path, reason: &str) -> Result<RestoredStore, AppError> 
         Err(error) => return Err(AppError::io(format!("cannot read {}", file.display()))(error)),
     };
     on_runtime(async {
-        let core = Core::open_restored(&settings, Arc::new(SystemClock)).await.map_err(part)?;
-        let done = go_on(&settings, core.handle(), &file, begun, reason).await;
+        let (core, untold) = Core::open_restored(&settings, Arc::new(SystemClock)).await.map_err(part)?;
+        let done = go_on(&settings, (core.handle(), untold), (&file, begun), reason).await;
         core.shutdown().await;
         done
     })
@@ -73,17 +73,17 @@ pub fn restored(config: &Path, reason: &str) -> Result<RestoredStore, AppError> 
 
 async fn go_on(
     settings: &ControlSettings,
-    handle: &ControlHandle,
-    file: &Path,
-    begun: u64,
+    (handle, untold): (&ControlHandle, Vec<Untold>),
+    (file, begun): (&Path, u64),
     reason: &str,
 ) -> Result<RestoredStore, AppError> {
     let (revision, epoch) = (handle.model().revision, handle.model().epoch.max(begun).saturating_add(1));
     let none = (Vec::new(), Timestamp::UNIX_EPOCH);
     let (later, latest) = if settings.evidence.dir.exists() { later(&settings.evidence.dir, revision)? } else { none };
     let mut ended_again = 0;
-    for change in &later {
-        ended_again += u64::from(end_again(handle, change).await?);
+    // What the evidence had yet to be told of is remembered beside the store.
+    for change in later.into_iter().chain(untold.iter().map(Untold::told)) {
+        ended_again += u64::from(end_again(handle, &change).await?);
     }
     // A crash before this leaves a store that the evidence is ahead of, or what was told of it, which no control plane
     // starts on.
@@ -218,5 +218,41 @@ mod tests {
     fn what_came_after_a_backup_is_read_once() {
         let (some, more) = (reads(100), reads(400));
         assert!(some > 10 && more <= some * 5, "{some} reads of 100 changes, {more} of 400");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_revoked_a_moment_before_is_ended_again_though_no_evidence_tells_of_it() {
+        use crate::control::sample::{documents, request};
+        let home = tempfile::tempdir().unwrap();
+        let text = format!(
+            "role: control\ntrust_domain: example.org\nstate_dir: {0}\ngrpc_address: 127.0.0.1:0\n\
+             http_address: 127.0.0.1:0\ntls: {{certificate_file: x, key_file: x, client_ca_file: x}}\n",
+            home.path().join("state").display()
+        );
+        let config = home.path().join("control.yaml");
+        files::write(&config, text.as_bytes(), files::PRIVATE).unwrap();
+        let settings = ControlSettings::parse("control.yaml", &text).unwrap();
+        // Without whoever takes its outbox to the evidence, as with one that is behind.
+        let open = async || Core::open(&settings, Arc::new(SystemClock)).await.unwrap();
+        let core = open().await;
+        core.handle().apply(&Caller::System, documents(), false).await.unwrap();
+        let grant = core.handle().create_grants(&Caller::System, request()).await.unwrap().answer[0].id;
+        core.shutdown().await;
+        let store = ["control.db", "control.db-wal"].map(|name| home.path().join("state").join(name));
+        let copies: Vec<_> = store.iter().map(|file| std::fs::read(file).ok()).collect();
+        let core = open().await;
+        core.handle().revoke_grant(&Caller::System, grant, "leaked".into()).await.unwrap();
+        core.shutdown().await;
+        for (file, copy) in store.iter().zip(copies) {
+            match copy {
+                Some(bytes) => files::write(file, &bytes, files::PRIVATE).unwrap(),
+                None => drop(std::fs::remove_file(file)),
+            }
+        }
+        let done = tokio::task::spawn_blocking(move || restored(&config, "the disk broke")).await.unwrap().unwrap();
+        assert_eq!(done.ended_again, 1, "{done:?}");
+        let core = open().await;
+        assert!(!core.handle().model().grants.contains_key(&grant), "it does not live again");
+        core.shutdown().await;
     }
 }

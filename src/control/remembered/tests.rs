@@ -6,12 +6,14 @@ use std::sync::Arc;
 use super::super::actor::ControlHandle;
 use super::super::authorize::Caller;
 use super::super::plan::Refused;
+use super::super::record::{Change, Record};
 use super::super::sample::{NOW, documents, request};
 use super::super::uses::{Allotted, Claim};
 use super::super::{Core, StartError};
 use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::grant::Limits;
+use crate::domain::halt::Halt;
 use crate::domain::name::{AllotmentId, GatewayName, GrantId};
 use crate::settings::ControlSettings;
 
@@ -129,6 +131,56 @@ async fn a_revocation_that_was_told_is_missed_also_before_the_evidence_tells_of_
 }
 
 #[tokio::test]
+async fn what_ended_is_remembered_until_the_evidence_tells_of_it() {
+    let (mut house, grant) = House::new().await;
+    let other = house.handle().create_grants(&Caller::System, request()).await.unwrap().answer[0].id;
+    house.back_up().await;
+    // Nothing takes the outbox to the evidence here.
+    house.handle().revoke_grant(&Caller::System, grant, "leaked".into()).await.unwrap();
+    let told = house.handle().revoke_grant(&Caller::System, other, "over".into()).await.unwrap().revision;
+    let untold = || {
+        let ended = Remembered::open(house.dir.path()).unwrap().ended();
+        ended.iter().map(|one| one.told().object.into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(untold(), [grant.to_string(), other.to_string()]);
+    // The evidence has come to it: with the next commit it is forgotten.
+    house.handle().shared().told.send_replace(told);
+    let next = house.handle().create_grants(&Caller::System, request()).await.unwrap().answer[0].id;
+    assert_eq!(untold(), [] as [String; 0]);
+    house.handle().revoke_grant(&Caller::System, next, "leaked".into()).await.unwrap();
+    house.put_back().await;
+    assert!(matches!(house.start().await, Err(StartError::Forgetful(_))));
+    let clock = Arc::new(ManualClock::at(NOW));
+    let (core, ended) = Core::open_restored(&settings(house.dir.path()), clock).await.unwrap();
+    let ended: Vec<_> = ended.iter().map(Untold::told).collect();
+    assert_eq!(ended.len(), 1);
+    assert_eq!((&*ended[0].operation, &*ended[0].object), ("grant.revoked", &*next.to_string()));
+    core.shutdown().await;
+}
+
+#[tokio::test]
+async fn more_that_ended_than_finds_room_waits_for_the_evidence_and_not_without_end() {
+    let (house, _) = House::new().await;
+    let remembered = Remembered::open(house.dir.path()).unwrap();
+    let ended = |n: u64| {
+        let record = Record::Halt(Halt {
+            scope: format!("resource/api/{n:0>50}").parse().unwrap(),
+            reason: "x".into(),
+            by: "a".parse().unwrap(),
+            since: NOW,
+        });
+        Untold::of(&Change::Put(record), n).unwrap()
+    };
+    remembered.note((1..=200).map(ended));
+    assert!(!remembered.is_told(0), "more than a slot holds");
+    remembered.write(Committed { epoch: 9, revision: 200 }).await.unwrap();
+    let kept = Remembered::open(house.dir.path()).unwrap().ended();
+    assert!(kept.len() > 30 && kept.last() == Some(&ended(200)), "the latest are kept: {}", kept.len());
+    assert!(remembered.is_told(190));
+    assert_eq!(remembered.ended(), (191..=200).map(ended).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_store_that_nobody_put_back_starts_again_and_a_copy_that_forgot_nothing_does() {
     let (mut house, grant) = House::new().await;
     house.claim(wanting(grant, 2)).await.unwrap();
@@ -147,7 +199,7 @@ async fn a_declared_copy_goes_on_in_a_new_epoch_and_one_of_the_old_epoch_does_no
     house.claim(wanting(grant, USES)).await.unwrap();
     house.put_back().await;
     let clock = Arc::new(ManualClock::at(NOW));
-    house.core = Some(Core::open_restored(&settings(house.dir.path()), clock).await.unwrap());
+    house.core = Some(Core::open_restored(&settings(house.dir.path()), clock).await.unwrap().0);
     let begun = house.handle().begin_epoch(&Caller::System, 2, NOW, "the disk broke".into());
     begun.await.unwrap();
     house.stop().await;

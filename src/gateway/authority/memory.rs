@@ -12,7 +12,7 @@ use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
-use crate::files::Slots;
+use crate::files::{BLOCK_BYTES, Slots};
 
 const FILE: &str = "highest.json";
 
@@ -96,7 +96,7 @@ impl Memory {
             io::ErrorKind::InvalidData => MemoryError::Content { path: path.clone(), error: Error::custom(error) },
             _ => MemoryError::Io { path: path.clone(), error },
         };
-        let (mut slots, bytes) = Slots::open(path.clone()).map_err(fault)?;
+        let (mut slots, bytes) = Slots::open(path.clone(), BLOCK_BYTES).map_err(fault)?;
         let highest = match bytes {
             Some(bytes) => {
                 let content = |error| MemoryError::Content { path: path.clone(), error };
