@@ -107,6 +107,8 @@ pub(super) struct Actor {
     judged: request::Judged,
     /// The latest commit that anybody may have heard of.
     remembered: Remembered,
+    /// How far the evidence had come when it was waited for in vain.
+    waited_in_vain: Option<u64>,
 }
 
 impl Actor {
@@ -153,7 +155,20 @@ impl Actor {
         let handle = ControlHandle::new(sender, shared.clone());
         let identifiers = Identifiers { last };
         let judged = request::Judged::default();
-        Ok((Self { shared, jobs, identifiers, now, stale: false, interrupted: true, judged, remembered }, handle))
+        Ok((
+            Self {
+                shared,
+                jobs,
+                identifiers,
+                now,
+                stale: false,
+                interrupted: true,
+                judged,
+                remembered,
+                waited_in_vain: None,
+            },
+            handle,
+        ))
     }
 
     /// Works until every handle is gone or `stop` says so.
@@ -296,11 +311,16 @@ impl Actor {
 
     /// Remembers a commit, and what it ended until the evidence tells of that. Where much ends at once the evidence is waited
     /// for, and not without end: an end that nobody hears of is worse.
-    async fn remember(&self, heard: Heard, changes: &[Change]) -> Result<(), RememberedError> {
+    async fn remember(&mut self, heard: Heard, changes: &[Change]) -> Result<(), RememberedError> {
         self.remembered.note(changes.iter().filter_map(|change| Untold::of(change, heard.revision)));
         let mut told = self.shared.told.subscribe();
-        let room = told.wait_for(|told| self.remembered.is_told(*told));
-        let _ = tokio::time::timeout(TOLD_WITHIN, room).await;
+        let now = *told.borrow();
+        // Evidence that did not come further since it was waited for in vain is not waited for again.
+        if !self.remembered.is_told(now) && self.waited_in_vain != Some(now) {
+            let room = told.wait_for(|told| self.remembered.is_told(*told));
+            let is_late = tokio::time::timeout(TOLD_WITHIN, room).await.is_err();
+            self.waited_in_vain = is_late.then(|| *self.shared.told.borrow());
+        }
         self.remembered.write(heard).await
     }
 
