@@ -182,12 +182,7 @@ impl Inner {
             return Ok(());
         }
         if let Some(slots) = &mut *slots {
-            let mut ended = self.ended();
-            // The store and everybody who hears of it have it; an older copy of the store alone would not.
-            while bytes(&ended) > ENDED_BYTES {
-                let lost = ended.remove(0);
-                tracing::error!(?lost, "the evidence is far behind: what ended is remembered by the store alone");
-            }
+            let ended = self.fitting();
             let told = Told { epoch: committed.epoch, revision: committed.revision, ended };
             slots.write(&serde_json::to_vec(&told).map_err(io::Error::other)?)?;
         }
@@ -197,6 +192,25 @@ impl Inner {
 
     fn ended(&self) -> Vec<Untold> {
         self.ended.lock().clone()
+    }
+
+    /// The latest of what ended, as many as find room. The store and everybody who heard of the others have them; an older
+    /// copy of the store would not.
+    fn fitting(&self) -> Vec<Untold> {
+        let mut ended = self.ended.lock();
+        let (mut left, mut lost) = (bytes(&ended), 0);
+        for one in ended.iter() {
+            if left <= ENDED_BYTES {
+                break;
+            }
+            left -= bytes(std::slice::from_ref(one));
+            lost += 1;
+        }
+        if lost > 0 {
+            tracing::error!(lost, "the evidence is far behind: what ended is remembered by the store alone");
+            ended.drain(..lost);
+        }
+        ended.clone()
     }
 }
 
