@@ -24,8 +24,9 @@ use super::plan::{Audience, ChangeEvent, Context, Plan, Refused};
 use super::record::{Change, GatewayRecord, OUTBOX, Record, Standing};
 use super::remembered::{Committed as Heard, Remembered, RememberedError, Untold};
 use super::ring::{Head, Ring};
+use super::store::{KeyRange, RangeResult, StoreError};
 use super::vault::{OutboxRecord, Part, Vault, VaultError};
-use super::{logs, request, store::StoreError};
+use super::{logs, request};
 use crate::domain::name::{GatewayName, GrantId};
 use crate::domain::{Clock, Timestamp};
 
@@ -127,10 +128,10 @@ impl Actor {
             // A crash here leaves a store with an epoch and nothing else, which is what the next start expects.
             model = vault.load().await?;
         }
+        let pending = note_untold(&vault, &remembered).await?;
         // What a crash left committed and not remembered, before anybody hears of it.
         remembered.write(heard(&model)).await?;
         // Identifiers go on above those that are waiting in the outbox, also when the clock was set back.
-        let pending = vault.store().range(super::store::KeyRange::prefix(OUTBOX), None, None).await?;
         let last = pending.kvs.last().and_then(|kv| outbox_id(&kv.key)).map_or(0, GrantId::bits);
         let fleet = Fleet::new(clock.clone());
         for name in model.gateways.keys() {
@@ -238,6 +239,7 @@ impl Actor {
             return Ok(());
         }
         let model = self.shared.vault.load().await?;
+        note_untold(&self.shared.vault, &self.remembered).await?;
         self.remembered.write(heard(&model)).await?;
         let head = Head { epoch: model.epoch, revision: model.revision };
         for (name, gateway) in &model.gateways {
@@ -269,8 +271,8 @@ impl Actor {
         let mut committed = self.shared.vault.commit(group.draft).await;
         // A crash here leaves a commit that nobody heard of, and nobody misses in an older copy of the store.
         if let Ok((revision, audience)) = committed
-            && (audience == Audience::Gateways || group.changes.iter().any(is_of_uses))
-            && let Err(error) = self.remember(Heard { epoch: group.model.epoch, revision }, &group.changes).await
+            && (audience == Audience::Gateways || !group.ends.is_empty() || group.changes.iter().any(is_of_uses))
+            && let Err(error) = self.remember(Heard { epoch: group.model.epoch, revision }, &group.ends).await
         {
             committed = Err(error.into());
         }
@@ -311,12 +313,14 @@ impl Actor {
 
     /// Remembers a commit, and what it ended until the evidence tells of that. Where much ends at once the evidence is waited
     /// for, and not without end: an end that nobody hears of is worse.
-    async fn remember(&mut self, heard: Heard, changes: &[Change]) -> Result<(), RememberedError> {
-        self.remembered.note(changes.iter().filter_map(|change| Untold::of(change, heard.revision)));
+    async fn remember(&mut self, heard: Heard, ends: &[Untold]) -> Result<(), RememberedError> {
+        self.remembered.note(ends.iter().map(|end| end.at(heard.revision)));
         let mut told = self.shared.told.subscribe();
         let now = *told.borrow();
         // Evidence that did not come further since it was waited for in vain is not waited for again.
         if !self.remembered.is_told(now) && self.waited_in_vain != Some(now) {
+            // The commit is in the store: whoever takes it to the evidence may begin.
+            self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
             let room = told.wait_for(|told| self.remembered.is_told(*told));
             let is_late = tokio::time::timeout(TOLD_WITHIN, room).await.is_err();
             self.waited_in_vain = is_late.then(|| *self.shared.told.borrow());
@@ -350,6 +354,22 @@ impl Actor {
         }
         self.shared.outbox.send_modify(|count| *count = count.wrapping_add(1));
     }
+}
+
+/// Remembers what ended and waits in the outbox: also of a commit whose fate nobody knew, or that nobody had remembered when the
+/// process was killed. Returns what waits.
+async fn note_untold(vault: &Vault, remembered: &Remembered) -> Result<RangeResult, VaultError> {
+    let pending = vault.store().range(KeyRange::prefix(OUTBOX), None, None).await?;
+    for kv in &pending.kvs {
+        match super::outbox::record(vault, kv) {
+            Ok(record) => {
+                remembered.note(record.events.iter().filter_map(|event| Untold::of(event, kv.create_revision)));
+            }
+            // Whoever takes it to the evidence says so, again and again.
+            Err(error) => tracing::error!(%error, "an event cannot be read"),
+        }
+    }
+    Ok(pending)
 }
 
 /// Whether it gives out uses of a counted grant, or takes them back: no event tells of that, and nothing else remembers it.
@@ -400,6 +420,8 @@ struct Group {
     keys: BTreeSet<String>,
     changes: Vec<Change>,
     events: usize,
+    /// What it ends, of a revision that is not known yet.
+    ends: Vec<Untold>,
     waiting: Vec<Waiting>,
 }
 
@@ -420,6 +442,7 @@ impl Group {
             keys: BTreeSet::new(),
             changes: Vec::new(),
             events: 0,
+            ends: Vec::new(),
             waiting: Vec::new(),
         }
     }
@@ -451,6 +474,8 @@ impl Group {
         self.keys.extend(keys);
         self.changes.extend(planned.part.changes);
         self.events += usize::from(planned.part.outbox.is_some());
+        let events = planned.part.outbox.iter().flat_map(|(_, record)| &record.events);
+        self.ends.extend(events.filter_map(|event| Untold::of(event, 0)));
         self.waiting.push(Waiting { is_told, done: planned.done });
         Ok(())
     }

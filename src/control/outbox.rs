@@ -14,7 +14,7 @@ use super::actor::Shared;
 use super::plan::ChangeEvent;
 use super::record::{OUTBOX, RecordError};
 use super::store::{KeyRange, KeyValue, Op, Txn};
-use super::vault::{OutboxRecord, VaultError};
+use super::vault::{OutboxRecord, Vault, VaultError};
 use crate::domain::Timestamp;
 
 /// Keys read and deleted at once: within a transaction's 128 operations, and more than the commands that can share one
@@ -139,6 +139,8 @@ async fn drain(shared: &Shared, sink: &dyn Sink, reached: &mut Option<Reached>) 
             kvs.retain(|kv| kv.create_revision != last);
         }
         if kvs.is_empty() {
+            // All that was committed up to here was taken.
+            shared.told.send_replace(page.revision);
             return Ok(());
         }
         let before = match *reached {
@@ -164,14 +166,18 @@ fn count(keys: usize) -> f64 {
     keys as f64
 }
 
+/// What waits under a key of the outbox.
+pub(super) fn record(vault: &Vault, kv: &KeyValue) -> Result<OutboxRecord, VaultError> {
+    let (key, value) = vault.open(kv)?;
+    Ok(serde_json::from_slice(&value).map_err(|source| RecordError::Unreadable { key, source })?)
+}
+
 /// The events of `kvs` that are not in the log, and how far it comes with them.
 fn untold(shared: &Shared, kvs: &[KeyValue], mut reached: Reached) -> Result<(Vec<Told>, Reached), VaultError> {
     let mut told = Vec::new();
     let mut at = Reached::default();
     for kv in kvs {
-        let (key, value) = shared.vault.open(kv)?;
-        let record: OutboxRecord =
-            serde_json::from_slice(&value).map_err(|source| RecordError::Unreadable { key, source })?;
+        let record = record(&shared.vault, kv)?;
         if at.revision != kv.create_revision {
             at = Reached { revision: kv.create_revision, events: 0 };
         }

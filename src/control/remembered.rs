@@ -140,9 +140,14 @@ impl Remembered {
         self.0.ended()
     }
 
-    /// What a commit ended. It is on disk with the next [`Remembered::write`].
+    /// What a commit ended, once. It is on disk with the next [`Remembered::write`].
     pub(super) fn note(&self, ended: impl IntoIterator<Item = Untold>) {
-        self.0.ended.lock().extend(ended);
+        let mut known = self.0.ended.lock();
+        for one in ended {
+            if !known.contains(&one) {
+                known.push(one);
+            }
+        }
     }
 
     /// The evidence tells of all commits up to `revision`. Whether what is left finds room.
@@ -182,6 +187,10 @@ impl Inner {
             return Ok(());
         }
         if let Some(slots) = &mut *slots {
+            if committed.epoch > self.written.lock().epoch {
+                // What ended in a life of the store that is over was ended again in this one.
+                self.ended.lock().retain(|one| one.revision <= committed.revision);
+            }
             let ended = self.fitting();
             let told = Told { epoch: committed.epoch, revision: committed.revision, ended };
             slots.write(&serde_json::to_vec(&told).map_err(io::Error::other)?)?;

@@ -143,7 +143,8 @@ fn reached(storage: &Arc<dyn Storage>, durable: u64) -> Result<Reached, SinkErro
     Ok(last.map_or_else(Reached::default, |last| Reached { revision: last.revision, events: last.events }))
 }
 
-fn change(told: &Told) -> Change<'static> {
+/// A change as a record tells it.
+pub(super) fn change(told: &Told) -> Change<'static> {
     let (kind, object) = told.event.object.split_once('/').unwrap_or(("", &told.event.object));
     Change {
         revision: told.revision,

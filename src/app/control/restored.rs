@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::part;
+use super::{log, part};
 use crate::app::{AppError, on_runtime};
 use crate::clock::SystemClock;
 use crate::control::authorize::Caller;
@@ -82,7 +82,7 @@ async fn go_on(
     let (later, latest) = if settings.evidence.dir.exists() { later(&settings.evidence.dir, revision)? } else { none };
     let mut ended_again = 0;
     // What the evidence had yet to be told of is remembered beside the store.
-    for change in later.into_iter().chain(untold.iter().map(Untold::told)) {
+    for change in later.into_iter().chain(untold.iter().map(|one| log::change(&one.told()))) {
         ended_again += u64::from(end_again(handle, &change).await?);
     }
     // A crash before this leaves a store that the evidence is ahead of, or what was told of it, which no control plane

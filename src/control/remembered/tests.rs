@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use super::super::actor::ControlHandle;
 use super::super::authorize::Caller;
-use super::super::plan::Refused;
-use super::super::record::{Change, Record};
+use super::super::plan::{ChangeEvent, Refused};
+use super::super::record::{GatewayRecord, Standing};
 use super::super::sample::{NOW, documents, request};
 use super::super::uses::{Allotted, Claim};
 use super::super::{Core, StartError};
 use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::grant::Limits;
-use crate::domain::halt::Halt;
 use crate::domain::name::{AllotmentId, GatewayName, GrantId};
 use crate::settings::ControlSettings;
 
@@ -140,9 +139,9 @@ async fn what_ended_is_remembered_until_the_evidence_tells_of_it() {
     let told = house.handle().revoke_grant(&Caller::System, other, "over".into()).await.unwrap().revision;
     let untold = || {
         let ended = Remembered::open(house.dir.path()).unwrap().ended();
-        ended.iter().map(|one| one.told().object.into_owned()).collect::<Vec<_>>()
+        ended.iter().map(|one| one.told().event.object).collect::<Vec<_>>()
     };
-    assert_eq!(untold(), [grant.to_string(), other.to_string()]);
+    assert_eq!(untold(), [grant, other].map(|id| format!("grant/{id}")));
     // The evidence has come to it: with the next commit it is forgotten.
     house.handle().shared().told.send_replace(told);
     let next = house.handle().create_grants(&Caller::System, request()).await.unwrap().answer[0].id;
@@ -154,8 +153,64 @@ async fn what_ended_is_remembered_until_the_evidence_tells_of_it() {
     let (core, ended) = Core::open_restored(&settings(house.dir.path()), clock).await.unwrap();
     let ended: Vec<_> = ended.iter().map(Untold::told).collect();
     assert_eq!(ended.len(), 1);
-    assert_eq!((&*ended[0].operation, &*ended[0].object), ("grant.revoked", &*next.to_string()));
+    let event = &ended[0].event;
+    assert_eq!((event.operation.as_str(), event.object.clone()), ("grant.revoked", format!("grant/{next}")));
     core.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_expulsion_is_remembered_though_no_gateway_is_told_of_it() {
+    let (mut house, _) = House::new().await;
+    let gateway: GatewayName = "one".parse().unwrap();
+    let record = GatewayRecord {
+        name: gateway.clone(),
+        standing: Standing::Good,
+        registered: NOW,
+        hosts: Vec::new(),
+        token: None,
+        client_key: None,
+        scope: Default::default(),
+        attested: None,
+    };
+    house.handle().put_gateway(&Caller::System, record).await.unwrap();
+    house.handle().expel(&Caller::System, gateway.clone(), "stolen".into()).await.unwrap();
+    let ended = Remembered::open(house.dir.path()).unwrap().ended();
+    assert_eq!(ended.last().map(|one| one.told().event.object), Some(format!("gateway/{gateway}")));
+    // And an older copy is known for one.
+    house.stop().await;
+    let at = Remembered::open(house.dir.path()).unwrap();
+    let heard = *at.0.written.lock();
+    assert!(at.check(Committed { revision: heard.revision - 1, ..heard }).is_err());
+}
+
+#[tokio::test]
+async fn what_a_killed_process_committed_and_did_not_remember_is_in_the_outbox() {
+    let (mut house, grant) = House::new().await;
+    let before = std::fs::read(house.dir.path().join(FILE)).unwrap();
+    house.handle().revoke_grant(&Caller::System, grant, "leaked".into()).await.unwrap();
+    house.stop().await;
+    // It was killed between the two.
+    crate::files::write(&house.dir.path().join(FILE), &before, crate::files::PRIVATE).unwrap();
+    house.start().await.unwrap();
+    let ended = Remembered::open(house.dir.path()).unwrap().ended();
+    assert_eq!(ended.iter().map(|one| one.told().event.object).collect::<Vec<_>>(), [format!("grant/{grant}")]);
+}
+
+#[tokio::test]
+async fn what_ended_in_a_life_that_is_over_is_forgotten_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let remembered = Remembered::open(dir.path()).unwrap();
+    let halt = |revision| {
+        let (operation, object) = ("halt.begun".to_owned(), format!("halt/resource/api/{revision}"));
+        Untold::of(&ChangeEvent { operation, object, before: None, after: None, reason: None }, revision).unwrap()
+    };
+    remembered.note([halt(105)]);
+    remembered.write(Committed { epoch: 1, revision: 105 }).await.unwrap();
+    // Put back to 50, and what had ended was ended again in 51.
+    let remembered = Remembered::open(dir.path()).unwrap();
+    remembered.note([halt(51), halt(51)]);
+    remembered.write(Committed { epoch: 2, revision: 52 }).await.unwrap();
+    assert_eq!(Remembered::open(dir.path()).unwrap().ended(), [halt(51)], "once");
 }
 
 #[tokio::test]
@@ -163,13 +218,8 @@ async fn more_that_ended_than_finds_room_waits_for_the_evidence_and_not_without_
     let (house, _) = House::new().await;
     let remembered = Remembered::open(house.dir.path()).unwrap();
     let ended = |n: u64| {
-        let record = Record::Halt(Halt {
-            scope: format!("resource/api/{n:0>50}").parse().unwrap(),
-            reason: "x".into(),
-            by: "a".parse().unwrap(),
-            since: NOW,
-        });
-        Untold::of(&Change::Put(record), n).unwrap()
+        let (operation, object) = ("halt.begun".to_owned(), format!("halt/resource/api/{n:0>50}"));
+        Untold::of(&ChangeEvent { operation, object, before: None, after: None, reason: None }, n).unwrap()
     };
     remembered.note((1..=200).map(ended));
     assert!(!remembered.is_told(0), "more than a slot holds");

@@ -3,86 +3,48 @@
 //! The evidence tells of a commit a moment after gateways heard of it. Where the machine stops in between and an older copy
 //! of the store is put back, that moment is all that is known of: what ended in it is remembered until the evidence has it.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
-use super::super::record::{Change, Record, RevokedToken, Standing};
-use crate::domain::halt::HaltScope;
-use crate::domain::identity::IdentityState;
-use crate::domain::name::{GatewayName, GrantId, IdentityName};
-use crate::evidence::entry;
+use super::super::outbox::Told;
+use super::super::plan::ChangeEvent;
+use crate::domain::Timestamp;
+
+/// What ends something, as the evidence names it; the same that a restored store is made to end again.
+const ENDS: [&str; 6] =
+    ["grant.revoked", "identity.quarantined", "identity.offboarded", "gateway.expelled", "halt.begun", "token.revoked"];
+/// Of a token its record says which it is.
+const TOKEN: &str = "token.revoked";
 
 /// One thing that ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Untold {
     /// The commit.
-    pub revision: u64,
-    #[serde(flatten)]
-    what: What,
-}
-
-/// Named as the evidence names what was done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "operation", content = "object")]
-enum What {
-    #[serde(rename = "grant.revoked")]
-    Grant(GrantId),
-    #[serde(rename = "identity.quarantined")]
-    Quarantined(IdentityName),
-    #[serde(rename = "identity.offboarded")]
-    Offboarded(IdentityName),
-    #[serde(rename = "gateway.expelled")]
-    Gateway(GatewayName),
-    #[serde(rename = "halt.begun")]
-    Halt(HaltScope),
-    #[serde(rename = "token.revoked")]
-    Token(RevokedToken),
+    pub(super) revision: u64,
+    event: ChangeEvent,
 }
 
 impl Untold {
-    /// What a change ends, if it ends anything.
-    pub(in super::super) fn of(change: &Change, revision: u64) -> Option<Self> {
-        let Change::Put(record) = change else { return None };
-        let what = match record {
-            Record::Grant(it) if it.grant.revoked.is_some() => What::Grant(it.grant.id),
-            Record::Identity(it) => match it.state {
-                IdentityState::Active => return None,
-                IdentityState::Quarantined => What::Quarantined(it.name.clone()),
-                IdentityState::Offboarded => What::Offboarded(it.name.clone()),
-            },
-            Record::Gateway(it) if it.standing == Standing::Expelled => What::Gateway(it.name.clone()),
-            Record::Halt(it) => What::Halt(it.scope.clone()),
-            Record::Token(it) => What::Token(it.clone()),
-            _ => return None,
-        };
-        Some(Self { revision, what })
+    /// What is to be remembered of an event; nothing of one that ends nothing.
+    pub(in super::super) fn of(event: &ChangeEvent, revision: u64) -> Option<Self> {
+        let (operation, object) = (event.operation.clone(), event.object.clone());
+        let after = event.after.clone().filter(|_| operation == TOKEN);
+        let event = ChangeEvent { operation, object, before: None, after, reason: None };
+        ENDS.contains(&event.operation.as_str()).then_some(Self { revision, event })
     }
 
-    /// The same as the evidence would have told it.
-    pub fn told(&self) -> entry::Change<'static> {
-        let (operation, object) = match &self.what {
-            What::Grant(id) => ("grant.revoked", id.to_string()),
-            What::Quarantined(name) => ("identity.quarantined", name.to_string()),
-            What::Offboarded(name) => ("identity.offboarded", name.to_string()),
-            What::Gateway(name) => ("gateway.expelled", name.to_string()),
-            What::Halt(scope) => ("halt.begun", scope.to_string()),
-            What::Token(token) => ("token.revoked", format!("{}/{}", token.issuer, token.jti)),
-        };
-        let after = match &self.what {
-            What::Token(token) => serde_json::to_value(token).ok().map(Cow::Owned),
-            _ => None,
-        };
-        let (object_kind, _) = operation.split_once('.').unwrap_or((operation, ""));
-        entry::Change {
+    /// The same, of the commit that it came with.
+    pub(in super::super) fn at(&self, revision: u64) -> Self {
+        Self { revision, event: self.event.clone() }
+    }
+
+    /// As the evidence would have been told.
+    pub fn told(&self) -> Told {
+        Told {
             revision: self.revision,
-            actor: "portcullis".into(),
-            operation: operation.into(),
-            object_kind: object_kind.into(),
-            object: object.into(),
-            before_digest: None,
-            after,
-            reason: None,
+            at: Timestamp::UNIX_EPOCH,
+            actor: "portcullis".to_owned(),
+            event: self.event.clone(),
         }
     }
 }
