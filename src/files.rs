@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use slots::{BLOCK_BYTES, Slots};
+pub use slots::{BLOCK_BYTES, Slots, SlotsError};
 
 /// Mode of what only this user may read: keys, tokens, the store.
 pub const PRIVATE: u32 = 0o600;

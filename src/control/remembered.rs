@@ -16,13 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
 pub use self::untold::Untold;
 use super::store::StoreError;
 use super::vault::VaultError;
-use crate::files::Slots;
+use crate::files::{Slots, SlotsError};
 
 const FILE: &str = "committed.json";
 /// Bytes of one slot of the file.
@@ -115,21 +114,12 @@ impl Remembered {
     /// When there is a file that cannot be read.
     pub(super) fn open(state_dir: &Path) -> Result<Self, RememberedError> {
         let path = state_dir.join(FILE);
-        let fault = |error: io::Error| match error.kind() {
-            io::ErrorKind::InvalidData => RememberedError::Content { path: path.clone(), error: Error::custom(error) },
-            _ => RememberedError::Io { path: path.clone(), error },
-        };
-        let (mut slots, bytes) = Slots::open(path.clone(), SLOT_BYTES).map_err(fault)?;
-        let told: Told = match bytes {
-            Some(bytes) => {
-                let content = |error| RememberedError::Content { path: path.clone(), error };
-                let told = serde_json::from_slice(&bytes).map_err(content)?;
-                slots.write(&serde_json::to_vec(&told).map_err(content)?).map_err(fault)?;
-                told
-            }
-            // A store of before this file was kept has nothing to be held against but its evidence.
-            None => Told::default(),
-        };
+        let (slots, told) = Slots::read(path.clone(), SLOT_BYTES).map_err(|error| match error {
+            SlotsError::Io(error) => RememberedError::Io { path: path.clone(), error },
+            SlotsError::Content(error) => RememberedError::Content { path: path.clone(), error },
+        })?;
+        // A store of before this file was kept has nothing to be held against but its evidence.
+        let told: Told = told.unwrap_or_default();
         let written = Mutex::new(Committed { epoch: told.epoch, revision: told.revision });
         let (ended, slots) = (Mutex::new(told.ended), Mutex::new(Some(slots)));
         Ok(Self(Arc::new(Inner { path, written, ended, slots })))
@@ -193,7 +183,7 @@ impl Inner {
             }
             let ended = self.fitting();
             let told = Told { epoch: committed.epoch, revision: committed.revision, ended };
-            slots.write(&serde_json::to_vec(&told).map_err(io::Error::other)?)?;
+            slots.write(&told)?;
         }
         *self.written.lock() = committed;
         Ok(())

@@ -15,6 +15,9 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Error};
+
 /// A block of every file system that matters: of these a slot is a multiple, so that no two share one.
 pub const BLOCK_BYTES: usize = 4096;
 
@@ -36,31 +39,55 @@ struct Last {
     inode: u64,
 }
 
+/// Why a value cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotsError {
+    /// The file system says so.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The content is not one that was written here.
+    #[error(transparent)]
+    Content(serde_json::Error),
+}
+
 impl Slots {
-    /// Opens the file at `path`, of slots of `bytes`, and reads the newest value in it; `None` when there is no file. The
-    /// value is to be written before anybody goes by it.
+    /// Reads the newest value in the file at `path`, of slots of `bytes`, and makes it durable; `None` when there is no file.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] when it is no such file or neither slot is whole, or what the file system says.
-    pub fn open(path: PathBuf, bytes: usize) -> io::Result<(Self, Option<Vec<u8>>)> {
-        let value = match fs::read(&path) {
-            Ok(text) if text.starts_with(b"{") => Some(text),
-            Ok(text) => match newest(&text, bytes) {
-                Some((_, value)) => Some(value.to_vec()),
-                None => return Err(io::Error::new(io::ErrorKind::InvalidData, "neither of its two lines is whole")),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        Ok((Self { path, bytes, last: None }, value))
+    /// When it is no such file, neither slot is whole, or what the file system says.
+    pub fn read<T: Serialize + DeserializeOwned>(path: PathBuf, bytes: usize) -> Result<(Self, Option<T>), SlotsError> {
+        let (mut slots, text) = Self::open(path, bytes)?;
+        let value = text.map(|text| serde_json::from_slice(&text)).transpose().map_err(SlotsError::Content)?;
+        if let Some(value) = &value {
+            slots.write(value)?;
+        }
+        Ok((slots, value))
     }
 
-    /// Writes `value`, JSON in one line. Blocks on the disk.
+    /// Writes a value. Blocks on the disk.
     ///
     /// # Errors
     /// [`io::ErrorKind::FileTooLarge`] when it does not fit a slot, or what the file system says: then the value before
     /// it still stands, or this one does.
-    pub fn write(&mut self, value: &[u8]) -> io::Result<()> {
+    pub fn write(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.write_text(&serde_json::to_vec(value).map_err(io::Error::other)?)
+    }
+
+    fn open(path: PathBuf, bytes: usize) -> Result<(Self, Option<Vec<u8>>), SlotsError> {
+        let value = match fs::read(&path) {
+            Ok(text) if text.starts_with(b"{") => Some(text),
+            Ok(text) => match newest(&text, bytes) {
+                Some((_, value)) => Some(value.to_vec()),
+                None => return Err(SlotsError::Content(Error::custom("neither of its two lines is whole"))),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok((Self { path, bytes, last: None }, value))
+    }
+
+    /// Writes JSON in one line.
+    fn write_text(&mut self, value: &[u8]) -> io::Result<()> {
         // INVARIANT: `None` until it is done. After a write that failed nobody knows what the slots hold: the file is made anew.
         let last = self.last.take();
         let next = last.and_then(|last| Some((last.number.checked_add(1)?, last)));
@@ -155,7 +182,7 @@ mod tests {
         let (mut slots, before) = Slots::open(path(dir), SLOT_BYTES).unwrap();
         assert_eq!(before, None);
         for n in 0..=most {
-            slots.write(format!(r#"{{"n":{n}}}"#).as_bytes()).unwrap();
+            slots.write_text(format!(r#"{{"n":{n}}}"#).as_bytes()).unwrap();
         }
         slots
     }
@@ -168,13 +195,13 @@ mod tests {
         let file = || fs::metadata(path(&dir)).unwrap();
         let first = file().ino();
         for n in 1..=9 {
-            slots.write(format!(r#"{{"n":{n}}}"#).as_bytes()).unwrap();
+            slots.write_text(format!(r#"{{"n":{n}}}"#).as_bytes()).unwrap();
             assert_eq!(read(&dir), Some(format!(r#"{{"n":{n}}}"#)));
         }
         let now = file();
         assert_eq!((now.ino(), now.len(), now.permissions().mode() & 0o777), (first, FILE_BYTES, 0o600));
         // What another process finds may not be on disk yet: its first write makes the file anew.
-        Slots::open(path(&dir), SLOT_BYTES).unwrap().0.write(br#"{"n":10}"#).unwrap();
+        Slots::open(path(&dir), SLOT_BYTES).unwrap().0.write_text(br#"{"n":10}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":10}"#));
         assert_ne!(file().ino(), first);
     }
@@ -184,7 +211,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut slots = written(&dir, 4);
         let before = fs::read(path(&dir)).unwrap();
-        slots.write(br#"{"n":5}"#).unwrap();
+        slots.write_text(br#"{"n":5}"#).unwrap();
         let after = fs::read(path(&dir)).unwrap();
         let changed: Vec<_> = (0..after.len()).filter(|at| before[*at] != after[*at]).collect();
         assert!(changed.iter().all(|at| *at >= SLOT_BYTES), "the newer one is not touched");
@@ -207,7 +234,7 @@ mod tests {
             bad[at] ^= 1;
             bad[SLOT_BYTES + at] ^= 1;
             fs::write(path(&dir), &bad).unwrap();
-            assert_eq!(Slots::open(path(&dir), SLOT_BYTES).unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
+            assert!(matches!(Slots::open(path(&dir), SLOT_BYTES), Err(SlotsError::Content(_))), "{at}");
             fs::write(path(&dir), [&good[..SLOT_BYTES], &bad[SLOT_BYTES..]].concat()).unwrap();
             assert_eq!(read(&dir).as_deref(), Some(r#"{"n":0}"#), "{at}");
         }
@@ -215,7 +242,7 @@ mod tests {
             let mut bytes = good.clone();
             bytes.resize(length, b' ');
             fs::write(path(&dir), &bytes).unwrap();
-            assert_eq!(Slots::open(path(&dir), SLOT_BYTES).unwrap_err().kind(), io::ErrorKind::InvalidData, "{length}");
+            assert!(matches!(Slots::open(path(&dir), SLOT_BYTES), Err(SlotsError::Content(_))), "{length}");
         }
     }
 
@@ -225,24 +252,24 @@ mod tests {
         fs::write(path(&dir), br#"{"n":7}"#).unwrap();
         let (mut slots, value) = Slots::open(path(&dir), SLOT_BYTES).unwrap();
         assert_eq!(value.as_deref(), Some(&br#"{"n":7}"#[..]));
-        slots.write(br#"{"n":8}"#).unwrap();
+        slots.write_text(br#"{"n":8}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":8}"#));
         fs::remove_file(path(&dir)).unwrap();
-        slots.write(br#"{"n":9}"#).unwrap();
+        slots.write_text(br#"{"n":9}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":9}"#));
         OpenOptions::new().write(true).open(path(&dir)).unwrap().set_len(100).unwrap();
-        slots.write(br#"{"n":10}"#).unwrap();
+        slots.write_text(br#"{"n":10}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":10}"#));
         // Another one in its place, with higher numbers.
         let other = tempfile::tempdir().unwrap();
         drop(written(&other, 99));
         fs::rename(path(&other), path(&dir)).unwrap();
-        slots.write(br#"{"n":11}"#).unwrap();
+        slots.write_text(br#"{"n":11}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":11}"#));
         // The same file, with what another process wrote.
         drop(written(&other, 9));
         fs::write(path(&dir), fs::read(path(&other)).unwrap()).unwrap();
-        slots.write(br#"{"n":12}"#).unwrap();
+        slots.write_text(br#"{"n":12}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":12}"#));
     }
 
@@ -250,9 +277,9 @@ mod tests {
     fn after_a_write_that_failed_the_next_one_makes_the_file_anew() {
         let dir = tempfile::tempdir().unwrap();
         let mut slots = written(&dir, 3);
-        assert_eq!(slots.write(&[b'x'; SLOT_BYTES]).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        assert_eq!(slots.write(b"a\nb").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        slots.write(br#"{"n":4}"#).unwrap();
+        assert_eq!(slots.write_text(&[b'x'; SLOT_BYTES]).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(slots.write_text(b"a\nb").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        slots.write_text(br#"{"n":4}"#).unwrap();
         assert_eq!(read(&dir).as_deref(), Some(r#"{"n":4}"#));
     }
 }

@@ -163,12 +163,6 @@ async fn ask(
         after: request.after.get(name.as_str()).copied(),
         last: request.last,
     };
-    // Of a log that has just begun it is not known yet: that of the one before is not its.
-    let key_of = |log: &str| {
-        let model = shared.model.load();
-        let known = model.logs.get(name).map(|kept| kept.value.key.clone());
-        known.filter(|key| key.starts_with(&format!("{log}+"))).unwrap_or_default()
-    };
     let after = request.after.get(name.as_str()).copied().unwrap_or_default();
     let mut under_way = match shared.standing_by.ask(name, question.clone()) {
         Ok(under_way) => under_way,
@@ -196,7 +190,7 @@ async fn ask(
             gateway: name.to_string(),
             missing: String::new(),
             heard_unix_us,
-            key: key_of(&under_way.log),
+            key: key_of(shared, name, &under_way.log),
             log: under_way.log.clone(),
             records: answer.records,
             reached: answer.reached,
@@ -205,6 +199,13 @@ async fn ask(
             present_from: answer.present_from,
         },
     }
+}
+
+/// The key of a gateway's log. Of one that has just begun it is not known yet: that of the one before is not its.
+fn key_of(shared: &Shared, gateway: &GatewayName, log: &str) -> String {
+    let model = shared.model.load();
+    let known = model.logs.get(gateway).map(|kept| kept.value.key.clone());
+    known.filter(|key| key.starts_with(&format!("{log}+"))).unwrap_or_default()
 }
 
 /// What the copy of its latest log has, where one is kept.

@@ -8,11 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
-use crate::files::{BLOCK_BYTES, Slots};
+use crate::files::{BLOCK_BYTES, Slots, SlotsError};
 
 const FILE: &str = "highest.json";
 
@@ -92,20 +91,11 @@ impl Memory {
     /// When there is one and it cannot be read.
     pub fn open(state_dir: &Path) -> Result<Self, MemoryError> {
         let path = state_dir.join(FILE);
-        let fault = |error: io::Error| match error.kind() {
-            io::ErrorKind::InvalidData => MemoryError::Content { path: path.clone(), error: Error::custom(error) },
-            _ => MemoryError::Io { path: path.clone(), error },
-        };
-        let (mut slots, bytes) = Slots::open(path.clone(), BLOCK_BYTES).map_err(fault)?;
-        let highest = match bytes {
-            Some(bytes) => {
-                let content = |error| MemoryError::Content { path: path.clone(), error };
-                let highest = serde_json::from_slice(&bytes).map_err(content)?;
-                slots.write(&serde_json::to_vec(&highest).map_err(content)?).map_err(fault)?;
-                highest
-            }
-            None => Highest::default(),
-        };
+        let (slots, highest) = Slots::read(path.clone(), BLOCK_BYTES).map_err(|error| match error {
+            SlotsError::Io(error) => MemoryError::Io { path, error },
+            SlotsError::Content(error) => MemoryError::Content { path, error },
+        })?;
+        let highest = highest.unwrap_or_default();
         let file = Written { slots: Some(slots), highest };
         Ok(Self { highest: Mutex::new(highest), file: Mutex::new(file) })
     }
@@ -156,7 +146,7 @@ impl Memory {
             return Ok(());
         }
         if let Some(slots) = &mut file.slots {
-            slots.write(&serde_json::to_vec(&highest).map_err(io::Error::other)?)?;
+            slots.write(&highest)?;
         }
         file.highest = highest;
         Ok(())
