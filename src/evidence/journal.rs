@@ -14,6 +14,7 @@ pub(super) mod recovery;
 mod remote;
 mod room;
 pub(crate) mod segment;
+mod segments;
 mod status;
 mod waiters;
 mod writer;
@@ -168,6 +169,7 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
+    files: Arc<Mutex<segments::SegmentWriter>>,
     thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
 
@@ -217,8 +219,14 @@ impl Journal {
         Ok((ticket, OutcomeRoom::new(self.shared.clone(), intent.call, ticket, None)))
     }
 
-    /// Calls the writer's thread for what was queued with [`Call::Later`].
-    fn call_writer(&self) {
+    /// Writes what was queued with [`Call::Later`], or calls the writer's thread for it. For a worker's thread: it does not
+    /// wait for the disk. Where records count once the kernel has them, two threads would wake each other for each batch,
+    /// which costs several times what the write does.
+    fn write_or_call(&self) {
+        let written = self.files.try_lock().is_some_and(|mut files| files.write_queue_quickly());
+        if written {
+            return;
+        }
         let mut state = self.shared.state.lock();
         if !state.queue.is_empty() {
             let urgent = state.urgent;
@@ -470,6 +478,12 @@ impl Shared {
             Some(failure) => Err(failure.error),
             None => Err(JournalError::Unavailable),
         })
+    }
+
+    /// Nobody may wait for anything any more.
+    fn close_for_good(&self) {
+        self.state.lock().closed = true;
+        self.announce();
     }
 
     /// Tells everybody who waits that there is news. Each worker is woken at most once.

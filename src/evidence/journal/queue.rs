@@ -55,6 +55,11 @@ impl Queue {
         self.bytes.len()
     }
 
+    /// The same, for sums with what is on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::try_from(self.bytes.len()).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn records(&self) -> u64 {
         u64::try_from(self.records.len()).unwrap_or(u64::MAX)
     }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::queue::Queue;
 use super::remote::Remote;
 use super::segment::{self, SegmentHeader};
+use super::segments::SegmentWriter;
 use super::writer::WriterThread;
 use super::{
     Activity, Durability, Journal, JournalError, JournalOptions, OUTCOME_ROOM_BYTES, Shared, State, Writer, status,
@@ -129,10 +130,12 @@ pub(super) fn open(
         status: status::Shared::default(),
     });
     let size = u64::try_from(header.encode().len()).unwrap_or(0);
-    let thread = WriterThread::new(shared.clone(), storage, incarnation, file, found.records, size, size + room);
+    let files = SegmentWriter::new(shared.clone(), storage, incarnation, file, found.records, size, size + room);
+    let files = Arc::new(Mutex::new(files));
+    let thread = WriterThread::new(shared.clone(), files.clone());
     let thread =
         std::thread::Builder::new().name("journal".into()).spawn(move || thread.run()).map_err(OpenError::Thread)?;
-    let journal = Journal { shared, thread: Arc::new(Mutex::new(Some(thread))) };
+    let journal = Journal { shared, files, thread: Arc::new(Mutex::new(Some(thread))) };
     let report = RecoveryReport { resumed_from: found.records, incarnation, discarded_bytes: discarded };
     if let Err(error) = begin(&journal, writer, &report) {
         journal.close();

@@ -14,6 +14,8 @@ use crate::evidence::entry::{
 use crate::evidence::read::{JournalReader, Next};
 use crate::evidence::storage::{FakeStorage, Fault, Operation};
 
+#[path = "tests/by_itself.rs"]
+mod by_itself;
 #[path = "tests/company.rs"]
 mod company;
 

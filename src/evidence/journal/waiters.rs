@@ -77,7 +77,7 @@ impl WorkerWaiters {
         journal.shared.workers.lock().push(Arc::downgrade(&slot));
         let (looking, calling) = (journal.clone(), journal.clone());
         let driver =
-            drive(slot.clone(), move || calling.call_writer(), move |ticket| looking.outcome_of(ticket).is_some());
+            drive(slot.clone(), move || calling.write_or_call(), move |ticket| looking.outcome_of(ticket).is_some());
         (Self { journal: journal.clone(), slot: slot.clone(), _end: Arc::new(End(slot)) }, driver)
     }
 

@@ -1,0 +1,401 @@
+//! The journal's files: what is queued goes into them, in order.
+//!
+//! One write and one `fdatasync` for everything that is queued. After a failure of write or sync the segment is never
+//! used again: what the kernel says about it afterwards would be a lie. The next segment begins at the first record
+//! that is not durable, and what the old one holds from there on counts for nobody.
+//!
+//! Whoever holds the [`SegmentWriter`] takes the queue and writes it: the journal's thread, or a worker where that cannot
+//! take long. Refuses to know when that is due.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::queue::{Class, Queue};
+use super::segment::{self, SegmentHeader};
+use super::{Durability, Failure, JournalError, MAX_FAILURES_KEPT, OUTCOME_ROOM_BYTES, Shared, State};
+use crate::evidence::entry::{Recovered, encode_body};
+use crate::evidence::storage::{SegmentFile, Storage};
+
+/// Free room that a full disk must have again before intents are taken: less would only flap.
+const HEALTHY_ROOM_BYTES: u64 = 64 << 10;
+/// Room for the note that the journal writes about its own failure.
+const NOTE_ROOM_BYTES: u64 = 1024;
+/// A write into the kernel's memory that takes longer waited for the disk.
+const QUICK: Duration = Duration::from_millis(10);
+/// For so long after such a one no worker writes by itself: its other calls would stand still meanwhile.
+const CAUTIOUS: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Segment {
+    file: Box<dyn SegmentFile>,
+    path: String,
+    written: u64,
+    /// Up to where room is reserved.
+    allocated: u64,
+}
+
+/// The files, for whoever writes. One at a time does.
+#[derive(Debug)]
+pub(super) struct SegmentWriter {
+    shared: Arc<Shared>,
+    storage: Arc<dyn Storage>,
+    incarnation: u64,
+    /// None after a failure, until a new one could be made.
+    segment: Option<Segment>,
+    /// The file was deleted or replaced: promised records are gone, and there is nothing to recover to.
+    stolen: bool,
+    /// The segment that failed, and up to where it counts.
+    failed: Option<(String, u64)>,
+    discarded: u64,
+    spare: Queue,
+    /// Until when, since boot, no worker writes.
+    cautious_until: Duration,
+}
+
+impl SegmentWriter {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        storage: Arc<dyn Storage>,
+        incarnation: u64,
+        file: Box<dyn SegmentFile>,
+        first: u64,
+        written: u64,
+        allocated: u64,
+    ) -> Self {
+        let segment = Some(Segment { file, path: segment::path(first), written, allocated });
+        Self {
+            shared,
+            storage,
+            incarnation,
+            segment,
+            stolen: false,
+            failed: None,
+            discarded: 0,
+            spare: Queue::new(),
+            cautious_until: Duration::ZERO,
+        }
+    }
+
+    /// Writes everything that is queued. Blocks on the disk.
+    pub(super) fn write_queue(&mut self) {
+        if let Some((batch, rooms)) = self.take(|_| true) {
+            let durable = self.shared.durable.load(Ordering::SeqCst);
+            self.spare = self.commit(batch, durable, rooms, Room::Ensure);
+        }
+    }
+
+    /// The same for a worker's own thread, which must not stand still: only what the kernel takes into its memory, into
+    /// room that is reserved, and while that was quick of late. Says whether it was done.
+    pub(super) fn write_queue_quickly(&mut self) -> bool {
+        let begun = self.shared.clock.since_boot();
+        if self.shared.options.durability == Durability::Disk || begun < self.cautious_until {
+            return false;
+        }
+        let Some(segment) = &self.segment else { return false };
+        let (written, allocated) = (segment.written, segment.allocated);
+        let turns = self.shared.turn.load(Ordering::SeqCst);
+        let limit = self.shared.options.segment_bytes;
+        let is_quick = |state: &State| {
+            let bytes = state.queue.bytes();
+            let is_due = state.urgent && !state.closing && !turns;
+            is_due && written + bytes <= limit && written + wanted_room(bytes, state.rooms) <= allocated
+        };
+        let Some((batch, rooms)) = self.take(is_quick) else { return false };
+        // Nobody may wait for a batch that a panic has taken along.
+        let _closed = CloseOnPanic(self.shared.clone());
+        let durable = self.shared.durable.load(Ordering::SeqCst);
+        self.spare = self.commit(batch, durable, rooms, Room::Reserved);
+        let now = self.shared.clock.since_boot();
+        if now.saturating_sub(begun) > QUICK {
+            self.cautious_until = now + CAUTIOUS;
+        }
+        true
+    }
+
+    /// Takes the queue out, with the number of outcomes that are owed beyond it. Nothing while the disk is broken, where
+    /// nothing is queued, and where `suits` says no.
+    fn take(&mut self, suits: impl FnOnce(&State) -> bool) -> Option<(Queue, u64)> {
+        let mut state = self.shared.state.lock();
+        if state.broken.is_some() || state.queue.is_empty() || !suits(&state) {
+            return None;
+        }
+        (state.urgent, state.awaited) = (false, 0);
+        let empty = std::mem::replace(&mut self.spare, Queue::new());
+        Some((std::mem::replace(&mut state.queue, empty), state.rooms))
+    }
+
+    /// Only room is lost if this fails.
+    pub(super) fn finish(&mut self) {
+        if let Some(segment) = &mut self.segment {
+            drop(segment.file.finish());
+        }
+    }
+
+    /// Writes a batch and tells everybody. Gives its buffer back.
+    fn commit(&mut self, mut batch: Queue, durable: u64, rooms: u64, room: Room) -> Queue {
+        match self.write(&mut batch, durable, rooms, room) {
+            Ok(()) => {
+                let records = batch.records();
+                let state = self.shared.state.lock();
+                // A crash here leaves the batch on disk, promised to nobody yet: recovery keeps it.
+                self.shared.durable.store(durable + records, Ordering::SeqCst);
+                if let Some(remote) = &self.shared.remote {
+                    remote.written(durable + records, self.shared.clock.since_boot());
+                }
+                drop(state);
+                self.shared.announce();
+            }
+            Err(failure) => self.fail(&batch, failure),
+        }
+        batch.clear();
+        batch
+    }
+
+    fn write(&mut self, batch: &mut Queue, durable: u64, rooms: u64, room: Room) -> Result<(), WriteError> {
+        let bytes = batch.bytes();
+        if room == Room::Ensure {
+            // Every intent in the batch finds room for its outcome here, or fails here.
+            self.ensure_room(bytes, wanted_room(bytes, rooms), durable).map_err(WriteError::Room)?;
+        }
+        let disk = self.shared.options.durability == Durability::Disk;
+        let Some(segment) = &mut self.segment else {
+            return Err(WriteError::Room(io::Error::other("no segment")));
+        };
+        // Written behind a cut, the batch would stand behind a hole.
+        if !segment.file.in_place().map_err(WriteError::Poisoned)? {
+            return Err(WriteError::Stolen);
+        }
+        // Without fdatasync nothing is known to be on disk, and recovery must take every tear for one.
+        segment.file.append(batch.sealed(if disk { durable } else { 0 })).map_err(WriteError::Poisoned)?;
+        segment.written += bytes;
+        // A crash here leaves any part of the batch. Nobody was promised any of it.
+        if disk {
+            let begun = self.shared.clock.since_boot();
+            segment.file.sync().map_err(WriteError::Poisoned)?;
+            self.shared.status.synced(self.shared.clock.since_boot().saturating_sub(begun));
+        }
+        if !segment.file.in_place().map_err(WriteError::Poisoned)? {
+            return Err(WriteError::Stolen);
+        }
+        self.shared.status.batch(batch.len());
+        Ok(())
+    }
+
+    /// Room for `now` bytes and for what is promised, in this segment or in a new one.
+    fn ensure_room(&mut self, now: u64, all: u64, first: u64) -> io::Result<()> {
+        let options = &self.shared.options;
+        let Some(segment) = &mut self.segment else { return Err(io::Error::other("no segment")) };
+        let due = segment.written + now > options.segment_bytes || self.shared.turn.swap(false, Ordering::SeqCst);
+        if due && segment.written > MIN_SEGMENT_BYTES {
+            match self.next_segment(first, all) {
+                Ok(()) => return Ok(()),
+                // The old one serves on as long as there is room in it.
+                Err(error) => self.shared.status.failed(&error),
+            }
+        }
+        let Some(segment) = &mut self.segment else { return Err(io::Error::other("no segment")) };
+        if segment.written + all <= segment.allocated {
+            return Ok(());
+        }
+        let ahead = all + self.shared.options.allocate_bytes;
+        let (got, room) = match segment.file.allocate(ahead) {
+            Ok(()) => (Ok(()), ahead),
+            Err(_) => (segment.file.allocate(all), all),
+        };
+        got?;
+        segment.allocated = segment.allocated.max(segment.written + room);
+        Ok(())
+    }
+
+    /// Goes on in a new segment that begins with record `first` and has room for `room` bytes.
+    fn next_segment(&mut self, first: u64, room: u64) -> io::Result<()> {
+        let path = segment::path(first);
+        let origin = self.shared.origin.as_str().to_owned();
+        let header = SegmentHeader { incarnation: self.incarnation, first, origin }.encode();
+        let ahead = room + self.shared.options.allocate_bytes;
+        let (file, room) = match self.storage.create_segment(&path, &header, ahead) {
+            Ok(file) => (file, ahead),
+            Err(_) => (self.storage.create_segment(&path, &header, room)?, room),
+        };
+        // A crash here leaves an empty segment behind the old one; recovery goes on behind it.
+        let written = u64::try_from(header.len()).unwrap_or(0);
+        let new = Segment { file, path, written, allocated: written + room };
+        if let Some(mut old) = self.segment.replace(new) {
+            // Only room is lost if this fails.
+            drop(old.file.finish());
+        }
+        Ok(())
+    }
+
+    /// Whatever was not durable has failed. Outcomes of calls that were allowed are kept.
+    fn fail(&mut self, batch: &Queue, failure: WriteError) {
+        let (error, disk) = match &failure {
+            WriteError::Room(disk) | WriteError::Poisoned(disk) => (journal_error(disk), disk),
+            WriteError::Stolen => {
+                (JournalError::Unavailable, &io::Error::other("the segment was deleted, replaced or cut"))
+            }
+        };
+        self.shared.status.failed(disk);
+        let durable = self.shared.durable.load(Ordering::SeqCst);
+        match failure {
+            WriteError::Room(_) => {}
+            WriteError::Poisoned(_) => {
+                if let Some(old) = self.segment.take() {
+                    self.failed = Some((old.path, durable));
+                }
+            }
+            WriteError::Stolen => {
+                self.segment = None;
+                self.stolen = true;
+            }
+        }
+        let mut state = self.shared.state.lock();
+        let epoch = self.shared.epoch.load(Ordering::SeqCst);
+        if state.failures.len() >= MAX_FAILURES_KEPT {
+            state.failures.pop_front();
+        }
+        state.failures.push_back(Failure { epoch, durable, error });
+        self.shared.epoch.store(epoch + 1, Ordering::SeqCst);
+        let queued = std::mem::replace(&mut state.queue, Queue::new());
+        state.next_seq = durable;
+        (state.urgent, state.awaited) = (false, 0);
+        state.broken = Some(error);
+        for (class, body) in batch.iter().chain(queued.iter()) {
+            let keep = match class {
+                Class::Promise | Class::Intent | Class::Here => false,
+                Class::Outcome { intent } => intent.epoch != epoch || intent.seq < durable,
+                Class::Note => true,
+            };
+            if keep {
+                let last = state.last_time;
+                state.push(body, crc32c::crc32c(body), class, last);
+            } else {
+                self.discarded += 1;
+            }
+        }
+        // It sleeps where a worker wrote, and nobody else tries the disk again.
+        self.shared.wake_writer(&mut state, true);
+        drop(state);
+        self.shared.announce();
+    }
+
+    /// Tries whether the disk is well again.
+    pub(super) fn heal(&mut self) {
+        if self.stolen {
+            return;
+        }
+        let durable = self.shared.durable.load(Ordering::SeqCst);
+        if self.segment.is_some() {
+            self.write_outcomes(durable);
+        }
+        let (rooms, queued) = {
+            let state = self.shared.state.lock();
+            (state.rooms, state.queue.bytes())
+        };
+        let all = wanted_room(queued, rooms) + HEALTHY_ROOM_BYTES;
+        let well = match &mut self.segment {
+            None => self.next_segment(durable, all),
+            Some(segment) => segment.file.allocate(all).map(|()| {
+                segment.allocated = segment.allocated.max(segment.written + all);
+            }),
+        };
+        match well {
+            Ok(()) => self.healed(),
+            Err(error) => {
+                self.shared.status.failed(&error);
+                self.shared.state.lock().broken = Some(journal_error(&error));
+            }
+        }
+    }
+
+    /// On a full disk: outcomes go where their room is.
+    fn write_outcomes(&mut self, durable: u64) {
+        let batch = {
+            let mut state = self.shared.state.lock();
+            if state.queue.is_empty() {
+                return;
+            }
+            std::mem::replace(&mut state.queue, Queue::new())
+        };
+        self.spare = self.commit(batch, durable, 0, Room::Reserved);
+    }
+
+    fn healed(&mut self) {
+        if let Some((path, seq)) = self.failed.take() {
+            self.cut_failed(&path);
+            let note = format!("writing failed and was resumed in a new segment: {}", self.last_error());
+            let record = Recovered { lost_from: seq, discarded_frames: self.discarded, note: note.as_str().into() };
+            let mut body = Vec::new();
+            encode_body(&record, self.shared.origin.as_str(), &mut body);
+            let mut state = self.shared.state.lock();
+            let now = self.shared.clock.now().unix_micros();
+            state.push(&body, crc32c::crc32c(&body), Class::Note, now);
+        }
+        self.discarded = 0;
+        let mut state = self.shared.state.lock();
+        state.broken = None;
+        state.urgent = !state.queue.is_empty();
+        drop(state);
+        self.shared.announce();
+    }
+
+    /// Readers ignore what the failed segment holds from the next one's first record on. That it is also cut off is
+    /// tidiness: nothing depends on it.
+    fn cut_failed(&self, path: &str) {
+        let current = self.segment.as_ref().map(|segment| segment.path.as_str());
+        if current != Some(path)
+            && let Ok(Some(end)) = crate::evidence::read::end_of_superseded(&self.storage, path)
+        {
+            drop(self.storage.truncate(path, end));
+        }
+    }
+
+    fn last_error(&self) -> String {
+        self.shared.status().last_error.unwrap_or_default()
+    }
+}
+
+/// Room for `bytes` that are written now, and for what will be owed then.
+const fn wanted_room(bytes: u64, rooms: u64) -> u64 {
+    bytes + rooms * OUTCOME_ROOM_BYTES + NOTE_ROOM_BYTES
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// Ask for it.
+    Ensure,
+    /// It is there.
+    Reserved,
+}
+
+enum WriteError {
+    /// No room, and nothing was written.
+    Room(io::Error),
+    /// Nobody knows what is on disk.
+    Poisoned(io::Error),
+    /// The file is gone.
+    Stolen,
+}
+
+/// A segment with less in it is not worth a next one.
+const MIN_SEGMENT_BYTES: u64 = 1024;
+
+fn journal_error(error: &io::Error) -> JournalError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => JournalError::Full,
+        _ => JournalError::Unavailable,
+    }
+}
+
+/// Closes the journal for good when its holder panics.
+struct CloseOnPanic(Arc<Shared>);
+
+impl Drop for CloseOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close_for_good();
+        }
+    }
+}
