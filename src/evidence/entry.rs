@@ -97,20 +97,24 @@ impl Entry {
 
     /// Position and time of a canonical entry, without reading the rest.
     pub fn place(bytes: &[u8]) -> Option<(u64, Timestamp)> {
-        // The last three members have fixed keys; none of them holds a quotation mark.
-        let from = bytes.len().saturating_sub(MAX_SUFFIX_BYTES);
-        let tail = bytes.get(from..)?;
-        let at = tail.windows(SEQ_KEY.len()).rposition(|window| window == SEQ_KEY)?;
-        let text = std::str::from_utf8(tail.get(at + SEQ_KEY.len()..)?).ok()?;
-        let (seq, rest) = text.split_once(",\"time\":")?;
-        let time = rest.strip_suffix(",\"v\":1}")?;
+        // The last three members have fixed keys, and numbers for values.
+        let (rest, time) = last_member(bytes.strip_suffix(b",\"v\":1}")?, b",\"time\":")?;
+        let (_, seq) = last_member(rest, b",\"seq\":")?;
         Some((seq.parse().ok()?, Timestamp::from_unix_micros(time.parse().ok()?)))
     }
 }
 
-const SEQ_KEY: &[u8] = b",\"seq\":";
+/// The number that stands last behind `key`, and what comes before both.
+fn last_member<'b>(bytes: &'b [u8], key: &[u8]) -> Option<(&'b [u8], &'b str)> {
+    let digits = bytes.iter().rev().take(MAX_DIGITS).take_while(|byte| byte.is_ascii_digit() || **byte == b'-').count();
+    let (rest, number) = bytes.split_at_checked(bytes.len() - digits)?;
+    Some((rest.strip_suffix(key)?, std::str::from_utf8(number).ok()?))
+}
+
+/// Of a number, with its sign.
+const MAX_DIGITS: usize = 20;
 /// `,"seq":` 20 digits `,"time":` sign and 19 digits `,"v":1}`
-pub(crate) const MAX_SUFFIX_BYTES: usize = 7 + 20 + 8 + 20 + 7;
+pub(crate) const MAX_SUFFIX_BYTES: usize = 7 + MAX_DIGITS + 8 + MAX_DIGITS + 7;
 
 #[cfg(test)]
 #[path = "entry/tests.rs"]

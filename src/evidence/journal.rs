@@ -1,10 +1,11 @@
 //! The journal: the truth of a gateway. Append, group commit, `fdatasync`.
 //!
-//! Callers encode their record, take its position under a short lock and wait. One thread owns the files: it writes
-//! everything queued with one write and one `fdatasync`, moves `durable`, and wakes each worker once. An intent
-//! reserves room for its outcome, so that an outcome never fails for want of space. When the disk fails, what was not
-//! yet durable fails with it, outcomes wait in memory, and the thread goes on by itself in a new segment once the disk
-//! is well again.
+//! Callers encode their record, take its position under a short lock and wait. A thread of the journal's own writes
+//! everything queued with one write and one `fdatasync`, moves `durable`, and wakes each worker once. Where a record
+//! counts as soon as the kernel has it, a worker writes what its calls queued by itself, as long as that is quick. An
+//! intent reserves room for its outcome, so that an outcome never fails for want of space. When the disk fails, what was
+//! not yet durable fails with it, outcomes wait in memory, and the thread goes on by itself in a new segment once the
+//! disk is well again.
 //!
 //! Refuses to know what a record means, the Merkle tree, and any runtime.
 
@@ -129,10 +130,10 @@ struct State {
     failures: VecDeque<Failure>,
 }
 
-/// When the writer's thread is called for a record.
+/// When a record is seen to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
-    /// At once.
+    /// The writer's thread is called at once.
     Now,
     /// By whoever appended, once for several records.
     Later,
@@ -152,7 +153,7 @@ struct Shared {
     /// Tasks that wait for a commit, other than a worker's.
     committed_async: Notify,
     workers: Mutex<Vec<std::sync::Weak<waiters::Slot>>>,
-    /// Records before this one are promised. Written by the writer's thread alone, with the lock held.
+    /// Records before this one are promised. Written by whoever holds the files, with the lock held.
     durable: AtomicU64,
     /// The current epoch. Written with the lock held.
     epoch: AtomicU64,
@@ -162,14 +163,29 @@ struct Shared {
     remote: Option<Remote>,
     /// Somebody wants the next batch to begin a new segment.
     turn: AtomicBool,
+    /// What the kernel has is being written to the disk: a write may have to wait for that.
+    syncing: AtomicBool,
     status: status::Shared,
 }
+
+/// Somebody syncs segments.
+#[derive(Debug)]
+pub(crate) struct Syncing<'j>(&'j AtomicBool);
+
+impl Drop for Syncing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+/// The files, for one at a time. Nothing behind the journal's end.
+type Files = Arc<Mutex<Option<segments::SegmentWriter>>>;
 
 /// A handle to the journal. Cheap to clone; [`close`](Self::close) ends the thread.
 #[derive(Clone, Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
-    files: Arc<Mutex<segments::SegmentWriter>>,
+    files: Files,
     thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
 
@@ -219,12 +235,13 @@ impl Journal {
         Ok((ticket, OutcomeRoom::new(self.shared.clone(), intent.call, ticket, None)))
     }
 
-    /// Writes what was queued with [`Call::Later`], or calls the writer's thread for it. For a worker's thread: it does not
-    /// wait for the disk. Where records count once the kernel has them, two threads would wake each other for each batch,
-    /// which costs several times what the write does.
+    /// Writes what was queued with [`Call::Later`] where that is quick, or calls the writer's thread for it. For a worker's
+    /// thread. Where records count once the kernel has them, two threads would wake each other for each batch, which costs
+    /// more than the write does.
     fn write_or_call(&self) {
-        let written = self.files.try_lock().is_some_and(|mut files| files.write_queue_quickly());
-        if written {
+        let is_written =
+            |files: &mut Option<_>| files.as_mut().is_some_and(segments::SegmentWriter::write_queue_quickly);
+        if self.files.try_lock().is_some_and(|mut files| is_written(&mut files)) {
             return;
         }
         let mut state = self.shared.state.lock();
@@ -316,6 +333,12 @@ impl Journal {
         let now = self.shared.clock.now();
         let refuses = self.shared.lag.get().is_some_and(|lag| lag.refuses(self.durable_seq(), now));
         if refuses { Err(JournalError::Behind) } else { Ok(()) }
+    }
+
+    /// Says for how long segments are synced by somebody else: as long as the answer lives.
+    pub(crate) fn syncing(&self) -> Syncing<'_> {
+        self.shared.syncing.store(true, Ordering::SeqCst);
+        Syncing(&self.shared.syncing)
     }
 
     /// Has the next batch begin a new segment, so that the one that is being written can be pruned in time.
@@ -482,8 +505,25 @@ impl Shared {
 
     /// Nobody may wait for anything any more.
     fn close_for_good(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        let durable = self.durable.load(Ordering::SeqCst);
+        if state.next_seq != durable {
+            self.end_epoch(&mut state, durable, JournalError::Unavailable);
+        }
+        drop(state);
         self.announce();
+    }
+
+    /// What is not durable never will be: whoever waits for it is told by `error`.
+    fn end_epoch(&self, state: &mut State, durable: u64, error: JournalError) {
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        if state.failures.len() >= MAX_FAILURES_KEPT {
+            state.failures.pop_front();
+        }
+        state.failures.push_back(Failure { epoch, durable, error });
+        self.epoch.store(epoch + 1, Ordering::SeqCst);
+        state.next_seq = durable;
     }
 
     /// Tells everybody who waits that there is news. Each worker is woken at most once.

@@ -195,9 +195,11 @@ impl Sequencer {
     fn publish(&mut self) -> Result<(), SequencerError> {
         let head = TreeHead { size: self.edge.size(), root: self.edge.root() };
         // INVARIANT: the tree only grows from what was signed last, so the two are consistent.
+        let syncing = self.journal.syncing();
         for segment in &self.unsynced {
             self.storage.sync_file(segment)?;
         }
+        drop(syncing);
         self.unsynced.clear();
         for (tile, hashes) in self.edge.partial() {
             // One that did not grow since the last checkpoint is there.

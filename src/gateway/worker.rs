@@ -1,6 +1,7 @@
 //! Workers: a thread each, with its own runtime, its own listeners and its own pool of upstream connections.
 //!
-//! Nothing is stolen and nothing waits for a neighbour. What workers share is read without locks or written elsewhere.
+//! Nothing is stolen and nothing waits for a neighbour. What workers share is read without locks, or written under one that
+//! nobody holds for long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use super::metrics::WorkerMetrics;
 use super::tls::TlsListener;
 use super::upstream::{Links, Resolver, Targets};
 use super::{GatewayError, Shared};
-use crate::domain::Reason;
 use crate::domain::name::CallId;
+use crate::domain::{Reason, Timestamp};
 use crate::evidence::journal::WorkerWaiters;
 
 /// Connections that may wait to be accepted, per listener.
@@ -49,11 +50,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A new call's identifier: the time, and 80 bits that no other worker or process uses.
-    pub(crate) fn next_call(&self) -> CallId {
+    /// The identifier of a call that begins now: the time, and 80 bits that no other worker or process uses.
+    pub(crate) fn next_call(&self, now: Timestamp) -> CallId {
         let count = self.call_count.fetch_add(1, Ordering::Relaxed);
         let random = (u128::from(self.call_base) << 24) ^ u128::from(count);
-        CallId::new(self.shared.clock.now(), random)
+        CallId::new(now, random)
     }
 }
 

@@ -127,11 +127,12 @@ pub(super) fn open(
         lag: OnceLock::new(),
         remote,
         turn: AtomicBool::new(false),
+        syncing: AtomicBool::new(false),
         status: status::Shared::default(),
     });
     let size = u64::try_from(header.encode().len()).unwrap_or(0);
     let files = SegmentWriter::new(shared.clone(), storage, incarnation, file, found.records, size, size + room);
-    let files = Arc::new(Mutex::new(files));
+    let files = Arc::new(Mutex::new(Some(files)));
     let thread = WriterThread::new(shared.clone(), files.clone());
     let thread =
         std::thread::Builder::new().name("journal".into()).spawn(move || thread.run()).map_err(OpenError::Thread)?;

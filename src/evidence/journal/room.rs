@@ -19,7 +19,7 @@ pub struct OutcomeRoom {
     shared: Arc<Shared>,
     call: CallId,
     ticket: Ticket,
-    /// The worker that calls the writer for it, with whatever else it queues in the same turn.
+    /// The worker that sees to it, with whatever else it queues in the same turn.
     worker: Option<Arc<Slot>>,
     used: bool,
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::queue::{Class, Queue};
 use super::segment::{self, SegmentHeader};
-use super::{Durability, Failure, JournalError, MAX_FAILURES_KEPT, OUTCOME_ROOM_BYTES, Shared, State};
+use super::{Durability, JournalError, OUTCOME_ROOM_BYTES, Shared, State};
 use crate::evidence::entry::{Recovered, encode_body};
 use crate::evidence::storage::{SegmentFile, Storage};
 
@@ -24,8 +24,10 @@ const HEALTHY_ROOM_BYTES: u64 = 64 << 10;
 const NOTE_ROOM_BYTES: u64 = 1024;
 /// A write into the kernel's memory that takes longer waited for the disk.
 const QUICK: Duration = Duration::from_millis(10);
-/// For so long after such a one no worker writes by itself: its other calls would stand still meanwhile.
+/// For so long after the last of those no worker writes by itself: its other calls would stand still meanwhile.
 const CAUTIOUS: Duration = Duration::from_secs(1);
+/// What a worker writes at most: more takes the kernel as long as a call.
+const MAX_QUICK_BYTES: u64 = 128 << 10;
 
 #[derive(Debug)]
 struct Segment {
@@ -50,7 +52,7 @@ pub(super) struct SegmentWriter {
     failed: Option<(String, u64)>,
     discarded: u64,
     spare: Queue,
-    /// Until when, since boot, no worker writes.
+    /// Until when, since boot, no worker writes: a write was slow.
     cautious_until: Duration,
 }
 
@@ -81,44 +83,39 @@ impl SegmentWriter {
     /// Writes everything that is queued. Blocks on the disk.
     pub(super) fn write_queue(&mut self) {
         if let Some((batch, rooms)) = self.take(|_| true) {
-            let durable = self.shared.durable.load(Ordering::SeqCst);
-            self.spare = self.commit(batch, durable, rooms, Room::Ensure);
+            self.commit(batch, rooms, Room::Ensure);
         }
     }
 
-    /// The same for a worker's own thread, which must not stand still: only what the kernel takes into its memory, into
-    /// room that is reserved, and while that was quick of late. Says whether it was done.
+    /// The same for a worker's own thread, which must not stand still: a little that the kernel takes into its memory, into
+    /// room that is reserved, while nothing is written back and no write was slow of late. Says whether it was done.
+    ///
+    /// The kernel can make any write wait for the disk; then this worker's other calls wait too, once.
     pub(super) fn write_queue_quickly(&mut self) -> bool {
-        let begun = self.shared.clock.since_boot();
-        if self.shared.options.durability == Durability::Disk || begun < self.cautious_until {
+        let shared = self.shared.clone();
+        let waits = shared.options.durability != Durability::Process || shared.syncing.load(Ordering::SeqCst);
+        if waits || shared.clock.since_boot() < self.cautious_until {
             return false;
         }
         let Some(segment) = &self.segment else { return false };
         let (written, allocated) = (segment.written, segment.allocated);
-        let turns = self.shared.turn.load(Ordering::SeqCst);
-        let limit = self.shared.options.segment_bytes;
         let is_quick = |state: &State| {
             let bytes = state.queue.bytes();
-            let is_due = state.urgent && !state.closing && !turns;
-            is_due && written + bytes <= limit && written + wanted_room(bytes, state.rooms) <= allocated
+            let end = written + bytes;
+            let is_whole = end <= shared.options.segment_bytes && !shared.turn.load(Ordering::SeqCst);
+            let has_room = written + wanted_room(bytes, state.rooms) <= allocated;
+            state.urgent && !state.closing && bytes <= MAX_QUICK_BYTES && is_whole && has_room
         };
         let Some((batch, rooms)) = self.take(is_quick) else { return false };
-        // Nobody may wait for a batch that a panic has taken along.
-        let _closed = CloseOnPanic(self.shared.clone());
-        let durable = self.shared.durable.load(Ordering::SeqCst);
-        self.spare = self.commit(batch, durable, rooms, Room::Reserved);
-        let now = self.shared.clock.since_boot();
-        if now.saturating_sub(begun) > QUICK {
-            self.cautious_until = now + CAUTIOUS;
-        }
+        self.commit(batch, rooms, Room::Reserved);
         true
     }
 
-    /// Takes the queue out, with the number of outcomes that are owed beyond it. Nothing while the disk is broken, where
-    /// nothing is queued, and where `suits` says no.
+    /// Takes the queue out, with the number of outcomes that are owed beyond it. Nothing while the disk is broken, behind
+    /// the journal's end, where nothing is queued, and where `suits` says no.
     fn take(&mut self, suits: impl FnOnce(&State) -> bool) -> Option<(Queue, u64)> {
         let mut state = self.shared.state.lock();
-        if state.broken.is_some() || state.queue.is_empty() || !suits(&state) {
+        if state.closed || state.broken.is_some() || state.queue.is_empty() || !suits(&state) {
             return None;
         }
         (state.urgent, state.awaited) = (false, 0);
@@ -133,8 +130,11 @@ impl SegmentWriter {
         }
     }
 
-    /// Writes a batch and tells everybody. Gives its buffer back.
-    fn commit(&mut self, mut batch: Queue, durable: u64, rooms: u64, room: Room) -> Queue {
+    /// Writes a batch and tells everybody.
+    fn commit(&mut self, mut batch: Queue, rooms: u64, room: Room) {
+        // INVARIANT: nobody waits for a batch that a panic has taken along, and nobody writes behind the hole that it left.
+        let _closing = CloseOnPanic(self.shared.clone());
+        let durable = self.shared.durable.load(Ordering::SeqCst);
         match self.write(&mut batch, durable, rooms, room) {
             Ok(()) => {
                 let records = batch.records();
@@ -150,7 +150,7 @@ impl SegmentWriter {
             Err(failure) => self.fail(&batch, failure),
         }
         batch.clear();
-        batch
+        self.spare = batch;
     }
 
     fn write(&mut self, batch: &mut Queue, durable: u64, rooms: u64, room: Room) -> Result<(), WriteError> {
@@ -160,6 +160,7 @@ impl SegmentWriter {
             self.ensure_room(bytes, wanted_room(bytes, rooms), durable).map_err(WriteError::Room)?;
         }
         let disk = self.shared.options.durability == Durability::Disk;
+        let begun = self.shared.clock.since_boot();
         let Some(segment) = &mut self.segment else {
             return Err(WriteError::Room(io::Error::other("no segment")));
         };
@@ -170,11 +171,14 @@ impl SegmentWriter {
         // Without fdatasync nothing is known to be on disk, and recovery must take every tear for one.
         segment.file.append(batch.sealed(if disk { durable } else { 0 })).map_err(WriteError::Poisoned)?;
         segment.written += bytes;
+        let taken = self.shared.clock.since_boot();
+        if taken.saturating_sub(begun) > QUICK {
+            self.cautious_until = taken + CAUTIOUS;
+        }
         // A crash here leaves any part of the batch. Nobody was promised any of it.
         if disk {
-            let begun = self.shared.clock.since_boot();
             segment.file.sync().map_err(WriteError::Poisoned)?;
-            self.shared.status.synced(self.shared.clock.since_boot().saturating_sub(begun));
+            self.shared.status.synced(self.shared.clock.since_boot().saturating_sub(taken));
         }
         if !segment.file.in_place().map_err(WriteError::Poisoned)? {
             return Err(WriteError::Stolen);
@@ -253,13 +257,8 @@ impl SegmentWriter {
         }
         let mut state = self.shared.state.lock();
         let epoch = self.shared.epoch.load(Ordering::SeqCst);
-        if state.failures.len() >= MAX_FAILURES_KEPT {
-            state.failures.pop_front();
-        }
-        state.failures.push_back(Failure { epoch, durable, error });
-        self.shared.epoch.store(epoch + 1, Ordering::SeqCst);
+        self.shared.end_epoch(&mut state, durable, error);
         let queued = std::mem::replace(&mut state.queue, Queue::new());
-        state.next_seq = durable;
         (state.urgent, state.awaited) = (false, 0);
         state.broken = Some(error);
         for (class, body) in batch.iter().chain(queued.iter()) {
@@ -286,9 +285,10 @@ impl SegmentWriter {
         if self.stolen {
             return;
         }
+        let _closing = CloseOnPanic(self.shared.clone());
         let durable = self.shared.durable.load(Ordering::SeqCst);
         if self.segment.is_some() {
-            self.write_outcomes(durable);
+            self.write_outcomes();
         }
         let (rooms, queued) = {
             let state = self.shared.state.lock();
@@ -311,7 +311,7 @@ impl SegmentWriter {
     }
 
     /// On a full disk: outcomes go where their room is.
-    fn write_outcomes(&mut self, durable: u64) {
+    fn write_outcomes(&mut self) {
         let batch = {
             let mut state = self.shared.state.lock();
             if state.queue.is_empty() {
@@ -319,7 +319,7 @@ impl SegmentWriter {
             }
             std::mem::replace(&mut state.queue, Queue::new())
         };
-        self.spare = self.commit(batch, durable, 0, Room::Reserved);
+        self.commit(batch, 0, Room::Reserved);
     }
 
     fn healed(&mut self) {

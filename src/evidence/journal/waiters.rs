@@ -1,7 +1,7 @@
 //! The calls of one worker that wait for their record: woken with one wake per batch.
 //!
-//! A worker is a thread with its own runtime. The journal's thread wakes one task there; that task wakes the calls
-//! whose records are decided, which costs no system call on the same thread.
+//! A worker is a thread with its own runtime. One task there sees to what the worker's calls queue in a turn, and is woken
+//! when a batch is done; it wakes the calls whose records are decided, which costs no system call on the same thread.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::evidence::entry::{Encode, Intent};
 pub(super) struct Slot {
     /// Whether anybody waits here.
     armed: AtomicBool,
-    /// Whether something was queued that the writer has not been called for.
+    /// Whether something was queued that nobody has seen to.
     queued: AtomicBool,
     notify: Notify,
     waiting: Mutex<Vec<(Ticket, Waker)>>,
@@ -28,7 +28,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The task that runs behind those that are ready now calls the writer.
+    /// The task that runs behind those that are ready now sees to it.
     pub(super) fn call_soon(&self) {
         if !self.queued.swap(true, Ordering::SeqCst) {
             self.notify.notify_one();
@@ -75,9 +75,9 @@ impl WorkerWaiters {
     pub fn new(journal: &Journal) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let slot = Arc::new(Slot::default());
         journal.shared.workers.lock().push(Arc::downgrade(&slot));
-        let (looking, calling) = (journal.clone(), journal.clone());
+        let (looking, writing) = (journal.clone(), journal.clone());
         let driver =
-            drive(slot.clone(), move || calling.write_or_call(), move |ticket| looking.outcome_of(ticket).is_some());
+            drive(slot.clone(), move || writing.write_or_call(), move |ticket| looking.outcome_of(ticket).is_some());
         (Self { journal: journal.clone(), slot: slot.clone(), _end: Arc::new(End(slot)) }, driver)
     }
 
@@ -86,8 +86,8 @@ impl WorkerWaiters {
         &self.journal
     }
 
-    /// As [`Journal::append`]. The writer's thread is called once for all that the worker's calls queue in one turn:
-    /// waking a thread costs more than a record.
+    /// As [`Journal::append`]. What the worker's calls queue in one turn is seen to once: waking a thread costs more than a
+    /// record.
     ///
     /// # Errors
     /// As there.
@@ -97,7 +97,7 @@ impl WorkerWaiters {
         Ok(ticket)
     }
 
-    /// As [`Journal::intent`], with the writer called as by [`append`](Self::append).
+    /// As [`Journal::intent`], seen to as by [`append`](Self::append).
     ///
     /// # Errors
     /// As there.
@@ -117,6 +117,10 @@ impl WorkerWaiters {
             if let Some(outcome) = self.journal.outcome_of(ticket) {
                 return Poll::Ready(outcome);
             }
+            if !self.slot.is_there() {
+                // The task ended in a panic: nobody would wake this one.
+                return Poll::Ready(Err(JournalError::Unavailable));
+            }
             self.slot.waiting.lock().push((ticket, context.waker().clone()));
             self.slot.armed.store(true, Ordering::SeqCst);
             // The batch may have been done between the look and the arming: look again.
@@ -131,14 +135,26 @@ impl WorkerWaiters {
     }
 }
 
-/// Calls the writer for what the worker's calls queued, and wakes the calls whose record is decided, each time that the
+/// However the task ends, also by a panic: nobody waits for it any more, and all who do look again.
+struct Gone(Arc<Slot>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        let waiting = std::mem::take(&mut *self.0.waiting.lock());
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+/// Sees to what the worker's calls queued, and wakes those whose record is decided, each time that one of them or the
 /// journal calls.
-async fn drive(slot: Arc<Slot>, call_writer: impl Fn(), is_decided: impl Fn(Ticket) -> bool) {
+async fn drive(slot: Arc<Slot>, see_to_queue: impl Fn(), is_decided: impl Fn(Ticket) -> bool) {
     let mut decided: Vec<Waker> = Vec::new();
+    let _gone = Gone(slot.clone());
     loop {
         slot.notify.notified().await;
         if slot.queued.swap(false, Ordering::SeqCst) {
-            call_writer();
+            see_to_queue();
         }
         if slot.closed.load(Ordering::SeqCst) {
             return;
@@ -213,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_writer_is_called_once_for_all_that_is_queued_in_a_turn() {
+    fn what_is_queued_in_a_turn_is_seen_to_once() {
         let slot = Arc::new(Slot::default());
         let calls = AtomicU64::new(0);
         let mut driver = pin!(drive(

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::segments::SegmentWriter;
-use super::{Activity, Durability, GATHER_ENOUGH, Shared, State};
+use super::{Activity, Durability, Files, GATHER_ENOUGH, Shared, State};
 
 #[derive(Debug)]
 pub(super) struct WriterThread {
     shared: Arc<Shared>,
-    files: Arc<Mutex<SegmentWriter>>,
+    files: Files,
     /// Whether a broken disk has been tried again since closing began.
     last_try: bool,
     /// When the last batch was due, since boot.
@@ -25,23 +23,43 @@ enum Work {
 }
 
 impl WriterThread {
-    pub(super) fn new(shared: Arc<Shared>, files: Arc<Mutex<SegmentWriter>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, files: Files) -> Self {
         Self { shared, files, last_try: false, taken: Duration::ZERO }
     }
 
     pub(super) fn run(mut self) {
-        let shared = self.shared.clone();
         // However this thread ends, also by a panic, nobody may wait for it any more.
-        let _closed = Closed(shared);
+        let _closed = Closed(self.shared.clone());
         loop {
             match self.wait() {
-                Work::Write => self.files.lock().write_queue(),
-                Work::Heal => self.files.lock().heal(),
-                Work::End => break,
+                Work::Write => self.with_files(SegmentWriter::write_queue),
+                Work::Heal => self.with_files(SegmentWriter::heal),
+                Work::End if self.end() => break,
+                Work::End => {}
             }
         }
-        self.shared.state.lock().queue.iter().for_each(|_| self.shared.status.outcome_lost());
-        self.files.lock().finish();
+    }
+
+    fn with_files(&self, work: impl FnOnce(&mut SegmentWriter)) {
+        if let Some(files) = &mut *self.files.lock() {
+            work(files);
+        }
+    }
+
+    /// Ends the journal, unless a worker that was still writing has left something to do.
+    fn end(&mut self) -> bool {
+        let mut files = self.files.lock();
+        let mut state = self.shared.state.lock();
+        if !state.queue.is_empty() && !state.closed && !self.last_try {
+            return false;
+        }
+        state.queue.iter().for_each(|_| self.shared.status.outcome_lost());
+        state.closed = true;
+        drop(state);
+        if let Some(mut files) = files.take() {
+            files.finish();
+        }
+        true
     }
 
     /// Sleeps until there is something to do.
@@ -52,6 +70,9 @@ impl WriterThread {
         let mut tried = false;
         loop {
             state.activity = Activity::Awake;
+            if state.closed {
+                return Work::End;
+            }
             if state.broken.is_some() {
                 if state.closing {
                     // One more try, and no more: somebody waits for the process to end.
@@ -86,6 +107,7 @@ impl WriterThread {
                 return Work::End;
             }
             state.activity = Activity::Idle;
+            lingered = false;
             shared.work.wait(&mut state);
         }
     }

@@ -101,6 +101,8 @@ struct State {
     nth: Option<(u64, Fault)>,
     /// What every operation does, until mended.
     standing: Option<Fault>,
+    /// The next operation of this kind panics.
+    panics: Option<Operation>,
     /// The operation that waits until it is released.
     held: Option<Operation>,
     /// Operations until the power goes.
@@ -127,6 +129,9 @@ impl State {
                 return Err(io::Error::other("no power"));
             }
             *left -= 1;
+        }
+        if self.panics.take_if(|kind| *kind == operation).is_some() {
+            std::panic::panic_any("an injected panic");
         }
         if let Some(fault) = self.standing {
             return Ok(Some(fault));
@@ -177,6 +182,11 @@ impl FakeStorage {
     /// Lets everything but reading fail until [`mend`](Self::mend).
     pub fn fail_everything(&self, fault: Fault) {
         self.state.lock().standing = Some(fault);
+    }
+
+    /// The next such operation does nothing and panics, on whichever thread.
+    pub fn panic_at(&self, operation: Operation) {
+        self.state.lock().panics = Some(operation);
     }
 
     /// Ends every fault, standing or planned.

@@ -211,10 +211,11 @@ impl ProxyHttp for Hooks {
     type CTX = CallContext;
 
     fn new_ctx(&self) -> CallContext {
+        let started = self.worker.shared.clock.now();
         CallContext {
             slot: CallSlot::current(),
-            call: self.worker.next_call(),
-            started: self.worker.shared.clock.now(),
+            call: self.worker.next_call(started),
+            started,
             dialect: Dialect::Http,
             refusal: None,
             replies: Replies::default(),

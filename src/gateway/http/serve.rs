@@ -335,7 +335,7 @@ impl Engine {
         connection: &Connection,
         fault: Fault,
     ) {
-        let call = self.worker.next_call();
+        let call = self.worker.next_call(self.worker.shared.clock.now());
         tracing::debug!(peer = %connection.peer, reason = %fault.reason, detail = fault.detail, "a request was refused");
         self.worker.metrics.refused(fault.reason);
         if fault.reason == Reason::HeadTooLarge {

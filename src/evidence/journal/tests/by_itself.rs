@@ -41,9 +41,9 @@ fn written_by_the_thread(journal: &Journal, ticket: Ticket) {
     at_rest(journal);
 }
 
-/// Waits until the thread has let go of the files: it does so just after its word.
+/// Waits until the thread sleeps: it has let go of the files then, which it does just after its word.
 fn at_rest(journal: &Journal) {
-    eventually("nobody writes", || journal.files.try_lock().is_some());
+    eventually("at rest", || journal.shared.state.lock().activity == super::super::Activity::Idle);
 }
 
 #[test]
@@ -85,17 +85,21 @@ fn room_and_new_segments_are_left_to_the_thread_and_nothing_is_lost_or_reordered
     let disk = FakeStorage::new();
     let (journal, _) = open(&disk, JournalOptions { durability: Durability::Process, ..small() }).unwrap();
     let mut worker = Turns::of(&journal);
-    let mut at_once = 0;
+    let (mut at_once, mut left_to_thread) = (0, 0);
     for n in 0..300 {
+        // Whoever asks the disk for room or for a new file stands still here.
+        disk.hold(if n % 2 == 0 { Operation::Allocate } else { Operation::Create });
         let (ticket, outcome) = worker.append(n);
+        disk.release();
         at_once += usize::from(outcome.is_some());
+        left_to_thread += usize::from(outcome.is_none());
         written_by_the_thread(&journal, ticket);
         let (ticket, room) = worker.waiters.intent(&intent(1000 + n)).unwrap();
         worker.turn();
         written_by_the_thread(&journal, ticket);
         room.record(completed());
     }
-    assert!(at_once > 50, "{at_once} of 300");
+    assert!(at_once > 50 && left_to_thread > 20, "{at_once} at once, {left_to_thread} not");
     journal.flush().unwrap();
     assert_eq!(journal.status().open_intents, 0);
     let left = disk.kill();
@@ -108,6 +112,73 @@ fn room_and_new_segments_are_left_to_the_thread_and_nothing_is_lost_or_reordered
     });
     assert!(told.eq(0..300));
     assert_eq!(count(&left, Kind::Outcome), 300);
+}
+
+#[test]
+fn a_full_disk_has_room_for_the_outcome_of_each_intent_that_a_worker_wrote() {
+    let disk = FakeStorage::new();
+    let options =
+        JournalOptions { durability: Durability::Process, allocate_bytes: 1 << 16, ..JournalOptions::default() };
+    let (journal, _) = open(&disk, options).unwrap();
+    let mut worker = Turns::of(&journal);
+    disk.limit(Some(0));
+    let mut rooms = Vec::new();
+    // What was reserved before is used up, and then nothing more is promised.
+    let refused = (0..1_000).find_map(|n| {
+        let (ticket, room) = worker.waiters.intent(&intent(n)).map_err(Some).ok()?;
+        worker.turn();
+        eventually("known", || journal.outcome_of(ticket).is_some());
+        match journal.outcome_of(ticket) {
+            Some(Ok(())) => rooms.push(room),
+            outcome => return Some(outcome),
+        }
+        None
+    });
+    assert_eq!(refused, Some(Some(Err(JournalError::Full))));
+    let promised = rooms.len();
+    assert!(promised > 20, "{promised}");
+    rooms.into_iter().for_each(|room| room.record(completed()));
+    eventually("all outcomes are written", || count(&disk, Kind::Outcome) == promised);
+    assert_eq!(journal.status().outcomes_lost, 0);
+}
+
+#[test]
+fn many_workers_write_what_all_of_them_queue_and_every_promise_is_kept() {
+    let disk = FakeStorage::new();
+    let options = JournalOptions { durability: Durability::Process, segment_bytes: 1 << 16, ..small() };
+    let (journal, _) = open(&disk, options).unwrap();
+    std::thread::scope(|scope| {
+        for worker in 0..4u64 {
+            let journal = &journal;
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(async {
+                    let (waiters, driver) = WorkerWaiters::new(journal);
+                    tokio::spawn(driver);
+                    let calls: Vec<_> = (0..200)
+                        .map(|n| {
+                            let waiters = waiters.clone();
+                            tokio::spawn(async move {
+                                let (ticket, mut room) = waiters.intent(&intent(worker * 1000 + n)).unwrap();
+                                waiters.durable(ticket).await.unwrap();
+                                room.promised();
+                                tokio::task::yield_now().await;
+                                room.record(completed());
+                            })
+                        })
+                        .collect();
+                    for call in calls {
+                        call.await.unwrap();
+                    }
+                });
+            });
+        }
+    });
+    journal.close();
+    let found = entries(&disk.kill());
+    assert!(found.iter().enumerate().all(|(seq, entry)| entry.seq == seq as u64));
+    assert_eq!((count(&disk, Kind::Intent), count(&disk, Kind::Outcome)), (800, 800));
+    assert_eq!(journal.status().outcomes_lost, 0);
 }
 
 #[test]
@@ -145,7 +216,7 @@ fn nobody_waits_for_a_worker_that_is_writing_nor_writes_past_it() {
     disk.hold(Operation::Append);
     std::thread::scope(|scope| {
         let slow = scope.spawn(move || one.append(1));
-        eventually("writing", || journal.files.try_lock().is_none());
+        eventually("writing", || journal.files.is_locked());
         // Its turn ends at once, though the file is taken.
         let (ticket, outcome) = other.append(2);
         assert_eq!(outcome, None);
@@ -167,7 +238,7 @@ fn behind_a_slow_write_the_thread_writes_until_it_may_be_well_again() {
     disk.hold(Operation::Append);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            eventually("writing", || journal.files.try_lock().is_none());
+            eventually("writing", || journal.files.is_locked());
             time.advance(Duration::from_millis(50));
             disk.release();
         });
@@ -194,10 +265,87 @@ fn outcomes_alone_still_wait_for_company() {
         room.record(completed());
         worker.turn();
     }
+    eventually("lingering", || journal.shared.state.lock().activity == super::super::Activity::Lingering);
     assert_eq!(journal.status().batches, before);
     assert_eq!(worker.append(9).1, Some(Ok(())));
     assert_eq!((journal.status().batches, count(&disk, Kind::Outcome)), (before + 1, 20));
     let mut unused = pin!(worker.driver);
     drop(worker.waiters);
     assert!(unused.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready(), "it ends with the worker");
+}
+
+#[test]
+fn while_segments_are_synced_and_when_a_new_one_is_wanted_the_thread_writes() {
+    let disk = FakeStorage::new();
+    let (journal, _) = open(&disk, process()).unwrap();
+    let mut worker = Turns::of(&journal);
+    assert!((0..20).all(|n| worker.append(n).1.is_some()));
+    let syncing = journal.syncing();
+    disk.hold(Operation::Append);
+    let (ticket, outcome) = worker.append(20);
+    assert_eq!(outcome, None);
+    disk.release();
+    written_by_the_thread(&journal, ticket);
+    drop(syncing);
+    assert!(worker.append(21).1.is_some());
+    journal.turn();
+    disk.hold(Operation::Create);
+    let (ticket, outcome) = worker.append(22);
+    assert_eq!(outcome, None);
+    disk.release();
+    written_by_the_thread(&journal, ticket);
+    assert!(worker.append(23).1.is_some());
+}
+
+#[test]
+fn a_batch_that_a_panic_took_along_is_promised_to_nobody_and_nothing_is_written_behind_it() {
+    // Whoever it is that panics: the worker here, the journal's thread there.
+    for durability in [Durability::Process, Durability::Disk] {
+        let disk = FakeStorage::new();
+        let (journal, _) = open(&disk, JournalOptions { durability, ..JournalOptions::default() }).unwrap();
+        let mut worker = Turns::of(&journal);
+        let ticket = worker.append(1).0;
+        written_by_the_thread(&journal, ticket);
+        let lost = worker.waiters.append(&note(2)).unwrap();
+        let waiters = worker.waiters.clone();
+        let mut wait = pin!(waiters.durable(lost));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(wait.as_mut().poll(&mut context).is_pending());
+        disk.panic_at(Operation::Append);
+        let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.turn()));
+        assert_eq!(turn.is_err(), durability == Durability::Process);
+        eventually("closed", || journal.shared.state.lock().closed);
+        assert_eq!(wait.as_mut().poll(&mut context), Poll::Ready(Err(JournalError::Unavailable)));
+        assert_eq!(journal.append(&note(3)).map(drop), Err(JournalError::Unavailable));
+        journal.close();
+        assert_eq!(count(&disk.kill(), Kind::TokenRevoked), 1, "{durability:?}");
+    }
+}
+
+#[test]
+fn the_end_waits_for_a_worker_that_writes_and_for_what_it_leaves() {
+    for fault in [None, Some(Fault::Error)] {
+        let disk = FakeStorage::new();
+        let (journal, _) = open(&disk, JournalOptions { retry: Duration::from_millis(2), ..process() }).unwrap();
+        let mut worker = Turns::of(&journal);
+        let (promised, mut room) = worker.waiters.intent(&intent(1)).unwrap();
+        worker.turn();
+        assert_eq!(journal.outcome_of(promised), Some(Ok(())));
+        room.promised();
+        disk.hold(Operation::Append);
+        if let Some(fault) = fault {
+            disk.fail(Operation::Append, 0, fault);
+        }
+        room.record(completed());
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || worker.append(2));
+            eventually("writing", || journal.files.is_locked());
+            let closing = scope.spawn(|| journal.close());
+            eventually("closing", || journal.shared.state.lock().closing);
+            disk.release();
+            assert_eq!(writing.join().unwrap().1.map(|outcome| outcome.is_ok()), Some(fault.is_none()));
+            closing.join().unwrap();
+        });
+        assert_eq!((count(&disk, Kind::Outcome), journal.status().outcomes_lost), (1, 0), "{fault:?}");
+    }
 }
