@@ -16,39 +16,33 @@ mod remote;
 mod room;
 pub(crate) mod segment;
 mod segments;
+mod shared;
 mod status;
 mod waiters;
 mod writer;
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::Notify;
+use parking_lot::Mutex;
 
 pub use self::options::{Durability, JournalOptions, Writer};
-use self::queue::{Class, Queue};
+use self::queue::Class;
 pub use self::recovery::{OpenError, RecoveryReport};
-use self::remote::Remote;
 pub use self::remote::RemoteStatus;
 pub use self::room::OutcomeRoom;
+use self::shared::{Call, Shared};
 pub use self::status::{JournalStatus, SYNC_BUCKETS_US, SyncLatency};
 pub use self::waiters::WorkerWaiters;
 use super::archive::Lag;
 use super::checkpoint::Origin;
-use super::entry::{Encode, Intent, MAX_ENTRY_BYTES, MAX_SUFFIX_BYTES, encode_body};
+use super::entry::{Encode, Intent};
 use super::storage::Storage;
-use crate::domain::{Clock, Reason, Timestamp};
+use crate::domain::{Clock, Reason};
 
 /// Room that an intent reserves for its outcome: the longest outcome, its frame, and a mark if it is written alone.
 pub const OUTCOME_ROOM_BYTES: u64 = 768;
-/// With so many together, a sync costs each of them little: nothing is gained by waiting for more.
-const GATHER_ENOUGH: usize = 32;
-/// Failures of the disk that tickets can still be told apart by; an older ticket is told that its record failed.
-const MAX_FAILURES_KEPT: usize = 1024;
 
 /// Why a record was not written. Nothing that it stands for may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,84 +84,6 @@ pub struct Ticket {
 
 /// In place of an epoch: the record is known to be durable, whatever ended since.
 const PROMISED: u64 = u64::MAX;
-
-/// The end of an epoch: what was not durable then never became so.
-#[derive(Clone, Copy, Debug)]
-struct Failure {
-    epoch: u64,
-    durable: u64,
-    error: JournalError,
-}
-
-/// What the writer's thread is doing, as far as those who append must know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Activity {
-    /// It looks at the queue before it sleeps again.
-    Awake,
-    /// It sleeps until something comes.
-    Idle,
-    /// It waits for company for records that somebody waits for.
-    Gathering,
-    /// It waits for company for an outcome.
-    Lingering,
-}
-
-#[derive(Debug)]
-struct State {
-    queue: Queue,
-    /// Whether somebody waits for something in the queue.
-    urgent: bool,
-    /// How many records of the queue somebody waits for.
-    awaited: usize,
-    next_seq: u64,
-    last_time: i64,
-    /// Intents whose outcome is not yet in the queue.
-    rooms: u64,
-    broken: Option<JournalError>,
-    closing: bool,
-    closed: bool,
-    activity: Activity,
-    failures: VecDeque<Failure>,
-}
-
-/// When a record is seen to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    /// The writer's thread is called at once.
-    Now,
-    /// By whoever appended, once for several records.
-    Later,
-}
-
-/// What those who append and the writer's thread have in common.
-#[derive(Debug)]
-struct Shared {
-    origin: Origin,
-    clock: Arc<dyn Clock>,
-    options: JournalOptions,
-    state: Mutex<State>,
-    /// The writer's thread sleeps here.
-    work: Condvar,
-    /// Threads that wait for a commit sleep here.
-    committed: Condvar,
-    /// Tasks that wait for a commit, other than a worker's.
-    committed_async: Notify,
-    workers: Mutex<Vec<std::sync::Weak<waiters::Slot>>>,
-    /// Records before this one are promised. Written by whoever holds the files, with the lock held.
-    durable: AtomicU64,
-    /// The current epoch. Written with the lock held.
-    epoch: AtomicU64,
-    /// How far the archive may be behind before intents are refused.
-    lag: OnceLock<Arc<Lag>>,
-    /// What another machine has of it, where records wait for that.
-    remote: Option<Remote>,
-    /// Somebody wants the next batch to begin a new segment.
-    turn: AtomicBool,
-    /// What the kernel has is being written to the disk: a write may have to wait for that.
-    syncing: AtomicBool,
-    status: status::Shared,
-}
-
 /// Somebody syncs segments.
 #[derive(Debug)]
 pub(crate) struct Syncing<'j>(&'j AtomicBool);
@@ -187,11 +103,6 @@ pub struct Journal {
     shared: Arc<Shared>,
     files: Files,
     thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
-}
-
-thread_local! {
-    /// Where records are encoded, before the lock.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Journal {
@@ -385,161 +296,6 @@ impl Journal {
             // A panic in there has closed the journal, which is all that matters here.
             drop(thread.join());
         }
-    }
-}
-
-impl Shared {
-    fn append(&self, record: &impl Encode, class: Class, call: Call) -> Result<Ticket, JournalError> {
-        SCRATCH.with_borrow_mut(|body| {
-            body.clear();
-            encode_body(record, self.origin.as_str(), body);
-            if body.len() + MAX_SUFFIX_BYTES > MAX_ENTRY_BYTES {
-                return Err(JournalError::TooLarge);
-            }
-            let crc = crc32c::crc32c(body);
-            let now = self.clock.now().unix_micros();
-            let mut state = self.state.lock();
-            if let Class::Outcome { intent } = class {
-                state.rooms = state.rooms.saturating_sub(1);
-                // Asked with the lock held: after a failure the intent's position belongs to another record.
-                if let Some(Err(error)) = self.outcome_with(&state, intent) {
-                    return Err(error);
-                }
-            }
-            self.admit(&state, class, now)?;
-            let ticket = Ticket { seq: state.next_seq, epoch: self.epoch.load(Ordering::Relaxed) };
-            state.push(body, crc, class, now);
-            let urgent = !matches!(class, Class::Outcome { .. });
-            if class == Class::Intent {
-                state.rooms += 1;
-            }
-            state.urgent |= urgent;
-            state.awaited += usize::from(urgent);
-            if call == Call::Now {
-                self.wake_writer(&mut state, urgent);
-            }
-            Ok(ticket)
-        })
-    }
-
-    fn admit(&self, state: &State, class: Class, now: i64) -> Result<(), JournalError> {
-        if state.closed {
-            return Err(JournalError::Unavailable);
-        }
-        if matches!(class, Class::Outcome { .. } | Class::Note) {
-            return Ok(());
-        }
-        if let Some(error) = state.broken {
-            return Err(error);
-        }
-        if class != Class::Here
-            && let Some(error) = self.remote.as_ref().and_then(Remote::broken)
-        {
-            return Err(error);
-        }
-        if class == Class::Intent
-            && let Some(lag) = self.lag.get()
-            && lag.refuses(self.durable.load(Ordering::SeqCst), Timestamp::from_unix_micros(now))
-        {
-            return Err(JournalError::Behind);
-        }
-        if state.closing || state.queue.len() > self.options.queue_bytes {
-            return Err(JournalError::Unavailable);
-        }
-        Ok(())
-    }
-
-    /// Wakes the writer if it sleeps; for what nobody waits for, only to let it linger.
-    fn wake_writer(&self, state: &mut State, urgent: bool) {
-        let asleep = match state.activity {
-            Activity::Awake => false,
-            Activity::Idle => true,
-            Activity::Gathering => state.awaited >= GATHER_ENOUGH || state.closing,
-            Activity::Lingering => urgent,
-        };
-        if asleep {
-            state.activity = Activity::Awake;
-            self.work.notify_one();
-        }
-    }
-
-    /// What became of a record: it counts once it is on this disk, and on another machine's where it waits for that.
-    fn promise_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
-        match (self.outcome_of(ticket), &self.remote) {
-            (Some(Ok(())), Some(remote)) if ticket.epoch != PROMISED => remote.outcome(ticket.seq),
-            (outcome, _) => outcome,
-        }
-    }
-
-    /// What became of it on this disk.
-    fn outcome_of(&self, ticket: Ticket) -> Option<Result<(), JournalError>> {
-        // The epoch is read on both sides: positions are given anew when it changes.
-        let before = self.epoch.load(Ordering::SeqCst);
-        let durable = self.durable.load(Ordering::SeqCst);
-        let after = self.epoch.load(Ordering::SeqCst);
-        if (before, after) == (ticket.epoch, ticket.epoch) {
-            return (ticket.seq < durable).then_some(Ok(()));
-        }
-        self.outcome_with(&self.state.lock(), ticket)
-    }
-
-    fn outcome_with(&self, state: &State, ticket: Ticket) -> Option<Result<(), JournalError>> {
-        if ticket.epoch == PROMISED {
-            return Some(Ok(()));
-        }
-        if ticket.epoch == self.epoch.load(Ordering::SeqCst) {
-            let durable = ticket.seq < self.durable.load(Ordering::SeqCst);
-            return match durable {
-                true => Some(Ok(())),
-                false if state.closed => Some(Err(JournalError::Unavailable)),
-                false => None,
-            };
-        }
-        let failure = state.failures.iter().find(|failure| failure.epoch == ticket.epoch);
-        Some(match failure {
-            Some(failure) if ticket.seq < failure.durable => Ok(()),
-            Some(failure) => Err(failure.error),
-            None => Err(JournalError::Unavailable),
-        })
-    }
-
-    /// Nobody may wait for anything any more.
-    fn close_for_good(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        let durable = self.durable.load(Ordering::SeqCst);
-        if state.next_seq != durable {
-            self.end_epoch(&mut state, durable, JournalError::Unavailable);
-        }
-        drop(state);
-        self.announce();
-    }
-
-    /// What is not durable never will be: whoever waits for it is told by `error`.
-    fn end_epoch(&self, state: &mut State, durable: u64, error: JournalError) {
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        if state.failures.len() >= MAX_FAILURES_KEPT {
-            state.failures.pop_front();
-        }
-        state.failures.push_back(Failure { epoch, durable, error });
-        self.epoch.store(epoch + 1, Ordering::SeqCst);
-        state.next_seq = durable;
-    }
-
-    /// Tells everybody who waits that there is news. Each worker is woken at most once.
-    fn announce(&self) {
-        self.committed.notify_all();
-        self.committed_async.notify_waiters();
-        self.workers.lock().retain(|worker| worker.upgrade().is_some_and(|slot| slot.wake()));
-    }
-}
-
-impl State {
-    fn push(&mut self, body: &[u8], crc: u32, class: Class, now: i64) {
-        // Time never goes back in a log.
-        self.last_time = self.last_time.max(now);
-        self.queue.push(body, crc, class, self.next_seq, self.last_time);
-        self.next_seq += 1;
     }
 }
 

@@ -24,8 +24,9 @@ pub const CHECKPOINT: &str = "checkpoint";
 pub const SIGNED: &str = "signed";
 /// Checkpoints are at least this far apart, except when somebody asks.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// How often new records are looked for.
-const INTEGRATE_EVERY: Duration = Duration::from_millis(100);
+/// How often new records are looked for while there are some: seldom, and what came meanwhile keeps a processor from calls for
+/// as long as several of them take.
+const INTEGRATE_EVERY: Duration = Duration::from_millis(20);
 
 /// Why tiles and checkpoints cannot go on.
 #[derive(Debug, thiserror::Error)]

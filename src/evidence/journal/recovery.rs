@@ -15,10 +15,9 @@ use super::queue::Queue;
 use super::remote::Remote;
 use super::segment::{self, SegmentHeader};
 use super::segments::SegmentWriter;
+use super::shared::{Activity, Shared, State};
 use super::writer::WriterThread;
-use super::{
-    Activity, Durability, Journal, JournalError, JournalOptions, OUTCOME_ROOM_BYTES, Shared, State, Writer, status,
-};
+use super::{Durability, Journal, JournalError, JournalOptions, OUTCOME_ROOM_BYTES, Writer, status};
 use crate::domain::{Clock, Timestamp};
 use crate::evidence::checkpoint::Origin;
 use crate::evidence::entry::{Entry, LogOpened, Recovered};

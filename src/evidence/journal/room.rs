@@ -6,8 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::queue::Class;
+use super::shared::{Call, Shared};
 use super::waiters::Slot;
-use super::{Call, PROMISED, Shared, Ticket};
+use super::{PROMISED, Ticket};
 use crate::domain::name::CallId;
 use crate::evidence::entry::{Ended, Ending, Outcome};
 
@@ -133,7 +134,7 @@ mod tests {
         room.promised();
         // More than are remembered, each after something was written.
         let mut failed = 0;
-        while failed < crate::evidence::journal::MAX_FAILURES_KEPT + 10 {
+        while failed < crate::evidence::journal::shared::MAX_FAILURES_KEPT + 10 {
             disk.fail(Operation::Append, 0, Fault::Error);
             let done = journal.append(&note(7)).and_then(|ticket| journal.durable_blocking(ticket));
             failed += usize::from(done.is_err());

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use super::queue::{Class, Queue};
 use super::segment::{self, SegmentHeader};
-use super::{Durability, JournalError, OUTCOME_ROOM_BYTES, Shared, State};
+use super::shared::{Shared, State};
+use super::{Durability, JournalError, OUTCOME_ROOM_BYTES};
 use crate::evidence::entry::{Recovered, encode_body};
 use crate::evidence::storage::{SegmentFile, Storage};
 

@@ -87,11 +87,11 @@ impl Shared {
     }
 }
 
-impl super::Shared {
+impl super::shared::Shared {
     pub(super) fn status(&self) -> JournalStatus {
         let state = self.state.lock();
         let own = &self.status;
-        let remote = self.remote.as_ref().and_then(super::Remote::broken);
+        let remote = self.remote.as_ref().and_then(super::remote::Remote::broken);
         JournalStatus {
             durable: self.durable.load(Ordering::SeqCst),
             next: state.next_seq,

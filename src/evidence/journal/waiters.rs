@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::queue::Class;
-use super::{Call, Journal, JournalError, OutcomeRoom, Ticket};
+use super::shared::Call;
+use super::{Journal, JournalError, OutcomeRoom, Ticket};
 use crate::evidence::entry::{Encode, Intent};
 
 #[derive(Debug, Default)]

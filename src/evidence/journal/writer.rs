@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::segments::SegmentWriter;
-use super::{Activity, Durability, Files, GATHER_ENOUGH, Shared, State};
+use super::shared::{Activity, GATHER_ENOUGH, Shared, State};
+use super::{Durability, Files};
 
 #[derive(Debug)]
 pub(super) struct WriterThread {

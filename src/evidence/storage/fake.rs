@@ -131,6 +131,7 @@ impl State {
             *left -= 1;
         }
         if self.panics.take_if(|kind| *kind == operation).is_some() {
+            #[expect(clippy::panic, reason = "it is what was asked for")]
             std::panic::panic_any("an injected panic");
         }
         if let Some(fault) = self.standing {

@@ -43,7 +43,7 @@ fn written_by_the_thread(journal: &Journal, ticket: Ticket) {
 
 /// Waits until the thread sleeps: it has let go of the files then, which it does just after its word.
 fn at_rest(journal: &Journal) {
-    eventually("at rest", || journal.shared.state.lock().activity == super::super::Activity::Idle);
+    eventually("at rest", || journal.shared.state.lock().activity == super::super::shared::Activity::Idle);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn outcomes_alone_still_wait_for_company() {
         room.record(completed());
         worker.turn();
     }
-    eventually("lingering", || journal.shared.state.lock().activity == super::super::Activity::Lingering);
+    eventually("lingering", || journal.shared.state.lock().activity == super::super::shared::Activity::Lingering);
     assert_eq!(journal.status().batches, before);
     assert_eq!(worker.append(9).1, Some(Ok(())));
     assert_eq!((journal.status().batches, count(&disk, Kind::Outcome)), (before + 1, 20));

@@ -47,7 +47,7 @@ fn records_that_follow_each_other_share_a_sync_and_a_lone_one_never_waits() {
     let disk = FakeStorage::new();
     let options = JournalOptions { gather: Duration::from_secs(3_600), ..JournalOptions::default() };
     let (journal, _) = open(&disk, options).unwrap();
-    let gathering = || journal.shared.state.lock().activity == super::super::Activity::Gathering;
+    let gathering = || journal.shared.state.lock().activity == super::super::shared::Activity::Gathering;
     for n in 0..3 {
         let alone = journal.append(&note(n)).unwrap();
         journal.durable_blocking(alone).unwrap();
@@ -62,7 +62,7 @@ fn records_that_follow_each_other_share_a_sync_and_a_lone_one_never_waits() {
     eventually("gathering", gathering);
     assert_eq!(two.map(|ticket| journal.outcome_of(ticket)), [None; 2]);
     let more: Vec<_> =
-        (13..13 + super::super::GATHER_ENOUGH as u64 - 2).map(|n| journal.append(&note(n)).unwrap()).collect();
+        (13..13 + super::super::shared::GATHER_ENOUGH as u64 - 2).map(|n| journal.append(&note(n)).unwrap()).collect();
     for ticket in two.into_iter().chain(more) {
         journal.durable_blocking(ticket).unwrap();
     }
