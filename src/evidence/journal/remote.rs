@@ -150,6 +150,8 @@ impl Remote {
             state.failures += 1;
         }
         state.broken = Some(error);
+        // A batch that came behind the look at what is here: nobody would give it up before the next one.
+        let here = state.waiting.back().map_or(here, |(end, _)| here.max(*end));
         self.given_up.fetch_max(here, Ordering::SeqCst);
     }
 
