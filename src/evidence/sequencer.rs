@@ -24,8 +24,8 @@ pub const CHECKPOINT: &str = "checkpoint";
 pub const SIGNED: &str = "signed";
 /// Checkpoints are at least this far apart, except when somebody asks.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// How often new records are looked for while there are some: seldom, and what came meanwhile keeps a processor from calls for
-/// as long as several of them take.
+/// How often new records are looked for while there are some. Were it seldom, what came meanwhile would keep calls from their
+/// processor for as long as dozens of them take.
 const INTEGRATE_EVERY: Duration = Duration::from_millis(20);
 
 /// Why tiles and checkpoints cannot go on.
@@ -439,16 +439,20 @@ impl SequencerHandle {
 fn run(mut sequencer: Sequencer, shared: &(Mutex<Control>, Condvar, Condvar), clock: &dyn Clock) {
     let (control, wake, answered) = shared;
     let mut lock = control.lock();
+    // Whether the last step found records: others follow, though there may be none at this moment.
+    let mut came = false;
     loop {
         let idle = lock.asked == lock.answered && !lock.stop;
         if idle {
-            let behind = sequencer.journal.durable_seq() > sequencer.edge.size();
-            wake.wait_for(&mut lock, if behind { INTEGRATE_EVERY } else { CHECKPOINT_EVERY / 2 });
+            let is_busy = came || sequencer.journal.durable_seq() > sequencer.edge.size();
+            wake.wait_for(&mut lock, if is_busy { INTEGRATE_EVERY } else { CHECKPOINT_EVERY / 2 });
         }
         let (stop, asked) = (lock.stop, lock.asked);
         let now = if stop || asked > lock.answered { Asked::Now } else { Asked::No };
         drop(lock);
+        let before = sequencer.edge.size();
         let result = sequencer.step(clock.since_boot(), now);
+        came = sequencer.edge.size() > before;
         lock = control.lock();
         lock.answered = asked;
         lock.note = sequencer.signed.map(|head| (head, sequencer.note.clone()));
