@@ -125,14 +125,13 @@ fn a_copy_that_lost_its_disk_promises_nothing_before_it_has_all_again() {
 
 #[test]
 fn what_was_written_while_somebody_looked_is_given_up_with_the_rest() {
-    let refuse = |remote: &Remote, now| remote.refused(JournalError::Full, "no room".into(), 3, now);
-    let look = |remote: &Remote, now| assert!(remote.look(3, now));
-    let give_up: [&dyn Fn(&Remote, Duration); 2] = [&refuse, &look];
-    for give_up in give_up {
+    let refuse = |remote: &Remote| remote.refused(JournalError::Full, "no room".into(), 3, WITHIN);
+    let look = |remote: &Remote| assert!(remote.look(3, WITHIN));
+    for give_up in [&refuse as &dyn Fn(&Remote), &look] {
         let remote = Remote::new(WITHIN, 3, Duration::ZERO);
         // The batch came behind the look at what is here, and before the word.
         remote.written(5, WITHIN);
-        give_up(&remote, WITHIN);
+        give_up(&remote);
         assert!(matches!(remote.outcome(4), Some(Err(_))), "nobody looks again before the next batch");
         assert_eq!(remote.outcome(5), None);
     }
