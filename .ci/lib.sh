@@ -38,6 +38,8 @@ files_apart() {
         return 0
     fi
     place="$cache/tmp"
+    # Some files there are sockets, whose paths are short.
+    [ "${#place}" -le 60 ] || return 0
     mkdir -p "$place" && chattr +T "$place" 2>/dev/null || return 0
     # What runs that were killed have left.
     find "$place" -mindepth 1 -maxdepth 1 -mmin +300 -exec rm -rf {} + 2>/dev/null || true

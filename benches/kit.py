@@ -38,7 +38,7 @@ def spread(parent):
 
 
 # On the disk of the build, if nothing else is said: /tmp may be memory, where a sync costs nothing.
-directory = pathlib.Path(tempfile.mkdtemp(dir=spread(pathlib.Path(os.environ.get("TMPDIR", TARGET)) / "portcullis-bench")))
+directory = pathlib.Path(tempfile.mkdtemp(dir=spread(pathlib.Path(os.environ.get("TMPDIR") or TARGET) / f"portcullis-bench-{os.getuid()}")))
 log = open(directory / "log", "ab")
 running = []
 

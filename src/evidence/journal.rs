@@ -264,6 +264,9 @@ impl Journal {
     pub fn flush(&self) -> Result<(), JournalError> {
         let last = {
             let mut state = self.shared.state.lock();
+            if state.closed && !state.queue.is_empty() {
+                return Err(JournalError::Unavailable);
+            }
             if state.queue.is_empty() && state.next_seq == self.durable_seq() {
                 return state.broken.map_or(Ok(()), Err);
             }

@@ -200,7 +200,6 @@ impl Sequencer {
         for segment in &self.unsynced {
             self.storage.sync_file(segment)?;
         }
-        drop(syncing);
         self.unsynced.clear();
         for (tile, hashes) in self.edge.partial() {
             // One that did not grow since the last checkpoint is there.
@@ -214,6 +213,7 @@ impl Sequencer {
             self.signed = Some(head);
             self.note = note;
         }
+        drop(syncing);
         // A crash here leaves a signed checkpoint that nobody has seen; the next opening publishes it.
         self.storage.write_file(CHECKPOINT, self.note.as_bytes(), Persist::Later)?;
         self.remove_stale();
@@ -235,7 +235,10 @@ impl Sequencer {
 
     /// Everything durable into the tree; a checkpoint when one is due or `asked` for.
     fn step(&mut self, now: Duration, asked: Asked) -> Result<(), SequencerError> {
-        self.integrate_to(self.journal.durable_seq())?;
+        let end = self.journal.durable_seq();
+        if self.edge.size() < end {
+            self.integrate_to(end)?;
+        }
         let due = match self.published_at {
             None => true,
             Some(at) => now.saturating_sub(at) >= CHECKPOINT_EVERY || asked == Asked::Now,
@@ -441,10 +444,12 @@ fn run(mut sequencer: Sequencer, shared: &(Mutex<Control>, Condvar, Condvar), cl
     let mut lock = control.lock();
     // Whether the last step found records: others follow, though there may be none at this moment.
     let mut came = false;
+    // Whether it could not go on: trying again costs as much as a step that does much.
+    let mut failed = false;
     loop {
         let idle = lock.asked == lock.answered && !lock.stop;
         if idle {
-            let is_busy = came || sequencer.journal.durable_seq() > sequencer.edge.size();
+            let is_busy = !failed && (came || sequencer.journal.durable_seq() > sequencer.edge.size());
             wake.wait_for(&mut lock, if is_busy { INTEGRATE_EVERY } else { CHECKPOINT_EVERY / 2 });
         }
         let (stop, asked) = (lock.stop, lock.asked);
@@ -452,7 +457,7 @@ fn run(mut sequencer: Sequencer, shared: &(Mutex<Control>, Condvar, Condvar), cl
         drop(lock);
         let before = sequencer.edge.size();
         let result = sequencer.step(clock.since_boot(), now);
-        came = sequencer.edge.size() > before;
+        (came, failed) = (sequencer.edge.size() > before, result.is_err());
         lock = control.lock();
         lock.answered = asked;
         lock.note = sequencer.signed.map(|head| (head, sequencer.note.clone()));

@@ -141,11 +141,11 @@ impl Remote {
     fn refused(&self, error: JournalError, why: String, here: u64, now: Duration) {
         self.lost(why, now);
         let mut state = self.state.lock();
-        state.refused = here;
-        self.give_up(&mut state, error, here);
+        state.refused = self.give_up(&mut state, error, here);
     }
 
-    fn give_up(&self, state: &mut State, error: JournalError, here: u64) {
+    /// Says up to where.
+    fn give_up(&self, state: &mut State, error: JournalError, here: u64) -> u64 {
         if state.broken.is_none() {
             state.failures += 1;
         }
@@ -153,6 +153,7 @@ impl Remote {
         // A batch that came behind the look at what is here: nobody would give it up before the next one.
         let here = state.waiting.back().map_or(here, |(end, _)| here.max(*end));
         self.given_up.fetch_max(here, Ordering::SeqCst);
+        here
     }
 
     /// Gives up what waits for too long, and what would: nobody is there. Says whether anybody is to be told.

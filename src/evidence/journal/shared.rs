@@ -225,9 +225,11 @@ impl Shared {
         state.closed = true;
         let durable = self.durable.load(Ordering::SeqCst);
         if state.next_seq != durable {
+            state.broken.get_or_insert(JournalError::Unavailable);
             self.end_epoch(&mut state, durable, JournalError::Unavailable);
         }
         drop(state);
+        self.work.notify_one();
         self.announce();
     }
 

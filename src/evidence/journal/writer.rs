@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::queue::Class;
 use super::segments::SegmentWriter;
 use super::shared::{Activity, GATHER_ENOUGH, Shared, State};
 use super::{Durability, Files};
@@ -51,10 +52,12 @@ impl WriterThread {
     fn end(&mut self) -> bool {
         let mut files = self.files.lock();
         let mut state = self.shared.state.lock();
-        if !state.queue.is_empty() && !state.closed && !self.last_try {
+        let is_hopeless = state.closed || (self.last_try && state.broken.is_some());
+        if !state.queue.is_empty() && !is_hopeless {
             return false;
         }
-        state.queue.iter().for_each(|_| self.shared.status.outcome_lost());
+        let outcomes = state.queue.iter().filter(|(class, _)| matches!(class, Class::Outcome { .. }));
+        outcomes.for_each(|_| self.shared.status.outcome_lost());
         state.closed = true;
         drop(state);
         if let Some(mut files) = files.take() {

@@ -103,6 +103,8 @@ struct State {
     standing: Option<Fault>,
     /// The next operation of this kind panics.
     panics: Option<Operation>,
+    /// How many wait now.
+    waiting: usize,
     /// The operation that waits until it is released.
     held: Option<Operation>,
     /// Operations until the power goes.
@@ -214,6 +216,11 @@ impl FakeStorage {
         self.released.notify_all();
     }
 
+    /// Whether somebody waits for that.
+    pub fn is_held_up(&self) -> bool {
+        self.state.lock().waiting > 0
+    }
+
     /// The power goes after that many more operations: each later one fails, and nothing changes any more.
     pub fn crash_after(&self, operations: u64) {
         self.state.lock().left = Some(operations);
@@ -289,7 +296,9 @@ impl FakeStorage {
     fn enter(&self, operation: Operation) -> io::Result<(parking_lot::MutexGuard<'_, State>, Option<Fault>)> {
         let mut state = self.state.lock();
         while state.held == Some(operation) {
+            state.waiting += 1;
             self.released.wait(&mut state);
+            state.waiting -= 1;
         }
         let fault = state.enter(operation)?;
         Ok((state, fault))

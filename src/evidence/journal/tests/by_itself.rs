@@ -216,7 +216,7 @@ fn nobody_waits_for_a_worker_that_is_writing_nor_writes_past_it() {
     disk.hold(Operation::Append);
     std::thread::scope(|scope| {
         let slow = scope.spawn(move || one.append(1));
-        eventually("writing", || journal.files.is_locked());
+        eventually("writing", || disk.is_held_up());
         // Its turn ends at once, though the file is taken.
         let (ticket, outcome) = other.append(2);
         assert_eq!(outcome, None);
@@ -238,7 +238,7 @@ fn behind_a_slow_write_the_thread_writes_until_it_may_be_well_again() {
     disk.hold(Operation::Append);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            eventually("writing", || journal.files.is_locked());
+            eventually("writing", || disk.is_held_up());
             time.advance(Duration::from_millis(50));
             disk.release();
         });
@@ -317,6 +317,7 @@ fn a_batch_that_a_panic_took_along_is_promised_to_nobody_and_nothing_is_written_
         eventually("closed", || journal.shared.state.lock().closed);
         assert_eq!(wait.as_mut().poll(&mut context), Poll::Ready(Err(JournalError::Unavailable)));
         assert_eq!(journal.append(&note(3)).map(drop), Err(JournalError::Unavailable));
+        assert_eq!(journal.flush(), Err(JournalError::Unavailable), "not everything is written");
         journal.close();
         assert_eq!(count(&disk.kill(), Kind::TokenRevoked), 1, "{durability:?}");
     }
@@ -339,7 +340,7 @@ fn the_end_waits_for_a_worker_that_writes_and_for_what_it_leaves() {
         room.record(completed());
         std::thread::scope(|scope| {
             let writing = scope.spawn(move || worker.append(2));
-            eventually("writing", || journal.files.is_locked());
+            eventually("writing", || disk.is_held_up());
             let closing = scope.spawn(|| journal.close());
             eventually("closing", || journal.shared.state.lock().closing);
             disk.release();
