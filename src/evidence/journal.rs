@@ -84,6 +84,7 @@ pub struct Ticket {
 
 /// In place of an epoch: the record is known to be durable, whatever ended since.
 const PROMISED: u64 = u64::MAX;
+
 /// Somebody syncs segments.
 #[derive(Debug)]
 pub(crate) struct Syncing<'j>(&'j AtomicBool);

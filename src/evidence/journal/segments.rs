@@ -124,7 +124,7 @@ impl SegmentWriter {
         Some((std::mem::replace(&mut state.queue, empty), state.rooms))
     }
 
-    /// Only room is lost if this fails.
+    /// Gives back the room that nothing was written to. Only that is lost if it fails.
     pub(super) fn finish(&mut self) {
         if let Some(segment) = &mut self.segment {
             drop(segment.file.finish());
