@@ -9,6 +9,7 @@
 //!
 //! Refuses to know what a record means, the Merkle tree, and any runtime.
 
+mod company;
 mod options;
 mod queue;
 pub(super) mod recovery;

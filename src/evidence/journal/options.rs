@@ -26,8 +26,9 @@ pub struct JournalOptions {
     /// Bytes that may wait to be written; beyond them appending fails. Outcomes are beyond this limit: reserved room
     /// bounds them.
     pub queue_bytes: usize,
-    /// How long a record that somebody waits for may wait for company, on a disk that is synced for it, while more are
-    /// coming: a sync costs as much processor time as several calls. A lone caller never waits.
+    /// How long a record that somebody waits for may wait for company, on a disk that is synced for it, while as many as
+    /// came together of late have not come again: a sync costs as much processor time as several calls. A lone caller
+    /// never waits.
     pub gather: Duration,
     /// How long an outcome may wait for company: nobody waits for it, and the next intent takes it along.
     pub linger: Duration,
@@ -44,7 +45,7 @@ impl Default for JournalOptions {
             segment_bytes: 64 << 20,
             allocate_bytes: 4 << 20,
             queue_bytes: 16 << 20,
-            gather: Duration::from_micros(500),
+            gather: Duration::from_millis(1),
             linger: Duration::from_millis(10),
             retry: Duration::from_millis(250),
             remote_within: Duration::from_secs(2),

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
+use super::company::Company;
 use super::queue::Queue;
 use super::remote::Remote;
 use super::segment::{self, SegmentHeader};
@@ -108,6 +109,7 @@ pub(super) fn open(
             queue: Queue::new(),
             urgent: false,
             awaited: 0,
+            company: Company::new(here.1),
             next_seq: found.records,
             last_time: found.last_time,
             rooms: 0,

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
+use super::company::Company;
 use super::options::JournalOptions;
 use super::queue::{Class, Queue};
 use super::remote::Remote;
@@ -17,8 +18,6 @@ use crate::evidence::archive::Lag;
 use crate::evidence::checkpoint::Origin;
 use crate::evidence::entry::{Encode, MAX_ENTRY_BYTES, MAX_SUFFIX_BYTES, encode_body};
 
-/// With so many together, a sync costs each of them little: nothing is gained by waiting for more.
-pub(super) const GATHER_ENOUGH: usize = 32;
 /// Failures of the disk that tickets can still be told apart by; an older ticket is told that its record failed.
 pub(super) const MAX_FAILURES_KEPT: usize = 1024;
 
@@ -50,6 +49,8 @@ pub(super) struct State {
     pub(super) urgent: bool,
     /// How many records of the queue somebody waits for.
     pub(super) awaited: usize,
+    /// How many of those came together of late.
+    pub(super) company: Company,
     pub(super) next_seq: u64,
     pub(super) last_time: i64,
     /// Intents whose outcome is not yet in the queue.
@@ -170,7 +171,7 @@ impl Shared {
         let asleep = match state.activity {
             Activity::Awake => false,
             Activity::Idle => true,
-            Activity::Gathering => state.awaited >= GATHER_ENOUGH || state.closing,
+            Activity::Gathering => state.company.is_whole(state.awaited) || state.closing,
             Activity::Lingering => urgent,
         };
         if asleep {

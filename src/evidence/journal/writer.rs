@@ -1,11 +1,10 @@
 //! The thread that sees to it that what is queued is written, and that a disk that failed is tried again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::queue::Class;
 use super::segments::SegmentWriter;
-use super::shared::{Activity, GATHER_ENOUGH, Shared, State};
+use super::shared::{Activity, Shared, State};
 use super::{Durability, Files};
 
 #[derive(Debug)]
@@ -14,8 +13,6 @@ pub(super) struct WriterThread {
     files: Files,
     /// Whether a broken disk has been tried again since closing began.
     last_try: bool,
-    /// When the last batch was due, since boot.
-    taken: Duration,
 }
 
 enum Work {
@@ -26,7 +23,7 @@ enum Work {
 
 impl WriterThread {
     pub(super) fn new(shared: Arc<Shared>, files: Files) -> Self {
-        Self { shared, files, last_try: false, taken: Duration::ZERO }
+        Self { shared, files, last_try: false }
     }
 
     pub(super) fn run(mut self) {
@@ -100,7 +97,8 @@ impl WriterThread {
                         shared.work.wait_for(&mut state, shared.options.gather);
                         continue;
                     }
-                    self.taken = shared.clock.since_boot();
+                    let awaited = state.awaited;
+                    state.company.take(awaited, shared.clock.since_boot());
                     return Work::Write;
                 }
                 state.activity = Activity::Lingering;
@@ -116,16 +114,11 @@ impl WriterThread {
         }
     }
 
-    /// Whether waiting would spare the disk a sync. What was queued since the last batch says how fast records come;
-    /// a single one is a lone caller, which nothing follows before it is answered.
+    /// Whether waiting would spare the disk a sync.
     fn more_are_coming(&self, state: &State) -> bool {
         let options = &self.shared.options;
-        if options.durability != Durability::Disk || state.closing || !(2..GATHER_ENOUGH).contains(&state.awaited) {
-            return false;
-        }
-        let since = self.shared.clock.since_boot().saturating_sub(self.taken);
-        let coming = options.gather.as_micros().saturating_mul(state.awaited as u128);
-        coming >= 2 * since.as_micros()
+        let syncs = options.durability == Durability::Disk;
+        syncs && !state.closing && state.company.is_worth_waiting(state.awaited, options.gather)
     }
 }
 
