@@ -14,6 +14,8 @@ use super::storage::Storage;
 
 /// Bytes asked of the disk at once.
 const READ_BYTES: usize = 256 * 1024;
+/// Bytes behind a place that cannot be read that are looked at: more than a writer fills ahead.
+const TAIL_BYTES: usize = 2 * READ_BYTES;
 /// The same where a few records are wanted.
 const FEW_BYTES: usize = 16 * 1024;
 
@@ -114,6 +116,32 @@ impl OpenSegment {
         let end = self.buffer_at + u64::try_from(self.buffer.len()).unwrap_or(0);
         Ok(storage.read_at(&self.path, end, READ_BYTES.max(MAX_FRAME_BYTES), &mut self.buffer)? > 0)
     }
+
+    /// Reads what is not consumed once more, with what follows; says whether it is another now. The writer may have been
+    /// writing it: what is read the same twice it has not, or not gone on with.
+    fn read_anew(&mut self, storage: &dyn Storage) -> io::Result<bool> {
+        let mut fresh = Vec::new();
+        while fresh.len() < TAIL_BYTES {
+            let at = self.offset() + u64::try_from(fresh.len()).unwrap_or(0);
+            if storage.read_at(&self.path, at, TAIL_BYTES - fresh.len(), &mut fresh)? == 0 {
+                break;
+            }
+        }
+        let is_other = fresh != self.rest();
+        self.buffer_at = self.offset();
+        (self.buffer, self.start) = (fresh, 0);
+        Ok(is_other)
+    }
+
+    /// Whether there is nothing but zeros from within this frame on: the writer fills ahead, and has not written it whole.
+    fn is_cut_off(&self) -> bool {
+        written(self.rest()) < Frame::told_bytes(self.rest())
+    }
+}
+
+/// Bytes before the zeros at the end.
+pub(crate) fn written(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 /// The first records of all segments, ascending.
@@ -234,20 +262,13 @@ impl JournalReader {
                         return Ok(step);
                     }
                 }
-                Frame::Blank => {
-                    let why = "the record is blank";
-                    while at.refill(&*self.storage)? {
-                        if at.buffer.len() > READ_BYTES * 2 {
-                            break;
-                        }
+                Frame::Blank | Frame::Bad(_) => {
+                    let why = if let Frame::Bad(why) = frame { why } else { "the record is blank" };
+                    if at.read_anew(&*self.storage)? {
+                        continue;
                     }
-                    let blank = at.rest().iter().all(|byte| *byte == 0);
-                    if let Some(step) = if blank { self.end(why)? } else { self.damaged(why)? } {
-                        return Ok(step);
-                    }
-                }
-                Frame::Bad(why) => {
-                    if let Some(step) = self.damaged(why)? {
+                    let step = if at.is_cut_off() { self.end(why)? } else { self.damaged(why)? };
+                    if let Some(step) = step {
                         return Ok(step);
                     }
                 }
@@ -284,9 +305,14 @@ impl JournalReader {
     /// At a place where no whole record stands and nothing follows in this segment.
     fn end(&mut self, why: &'static str) -> io::Result<Option<Step>> {
         self.look_for_following()?;
-        let Some(at) = &self.at else { return Ok(None) };
+        let Some(at) = &mut self.at else { return Ok(None) };
         match at.following {
-            None => Ok(Some(Step::CaughtUp { torn: u64::try_from(at.rest().len()).unwrap_or(0) })),
+            None => {
+                let torn = u64::try_from(written(at.rest())).unwrap_or(0);
+                // It is read again when somebody asks again: other bytes may stand there then.
+                at.buffer.truncate(at.start);
+                Ok(Some(Step::CaughtUp { torn }))
+            }
             Some(first) if first == at.seq => Ok(None),
             Some(_) => Ok(Some(Step::Damaged { place: at.place(), why })),
         }

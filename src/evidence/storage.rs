@@ -91,8 +91,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn remove(&self, path: &str) -> io::Result<()>;
 }
 
-/// The segment that is being written. After an error of [`append`](Self::append) or [`sync`](Self::sync) nothing is
-/// known about what is on disk, and asking again would lie: it must not be used any more.
+/// The segment that is being written. After an error of [`append`](Self::append), [`fill`](Self::fill) or
+/// [`sync`](Self::sync) nothing is known about what is on disk, and asking again would lie: it must not be used any more.
 pub trait SegmentFile: Send + fmt::Debug {
     /// Writes at the end.
     ///
@@ -106,14 +106,22 @@ pub trait SegmentFile: Send + fmt::Debug {
     /// Those of the disk; what was written before stands.
     fn allocate(&mut self, room: u64) -> io::Result<()>;
 
+    /// Writes `room` zeros behind the end, which what is appended then takes the place of: a sync of what lies in them has
+    /// no bookkeeping of the filesystem to write, which is most of its work. A matter of speed alone: where there is no
+    /// space, nothing is done.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn fill(&mut self, room: u64) -> io::Result<()>;
+
     /// `fdatasync`: what was written is on disk when it returns.
     ///
     /// # Errors
     /// Those of the disk.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Whether the file still stands under its name, as long as it was written: somebody may have deleted, replaced or cut
-    /// it.
+    /// Whether the file still stands under its name, as long as it was written or filled: somebody may have deleted,
+    /// replaced or cut it.
     ///
     /// # Errors
     /// Those of the disk.

@@ -22,7 +22,7 @@ use super::{Durability, Journal, JournalError, JournalOptions, OUTCOME_ROOM_BYTE
 use crate::domain::{Clock, Timestamp};
 use crate::evidence::checkpoint::Origin;
 use crate::evidence::entry::{Entry, LogOpened, Recovered};
-use crate::evidence::read::{JournalReader, Next, Place, remainder, segments};
+use crate::evidence::read::{JournalReader, Next, Place, remainder, segments, written};
 use crate::evidence::storage::Storage;
 
 /// Why a journal cannot be opened for writing.
@@ -72,7 +72,7 @@ struct Found {
     records: u64,
     last_time: i64,
     incarnation: u64,
-    /// The segment that is torn, where, and how many bytes.
+    /// The segment with something behind its last record, where, and how many bytes before the zeros at the end.
     torn: Option<(String, u64, u64)>,
 }
 
@@ -199,30 +199,28 @@ fn survey(storage: &Arc<dyn Storage>, origin: &Origin) -> Result<Found, OpenErro
 fn survey_from(storage: &Arc<dyn Storage>, origin: &Origin, first: u64) -> Result<Found, OpenError> {
     let mut reader = JournalReader::new(storage.clone(), first);
     let mut found = Found { records: first, last_time: i64::MIN, ..Found::default() };
-    let end = loop {
+    let damage = loop {
         match reader.next()? {
             Next::Record(record) => {
                 found.records = record.place.seq + 1;
                 let time = Entry::place(record.bytes).map_or(Timestamp::default(), |(_, time)| time);
                 found.last_time = time.unix_micros();
             }
-            Next::CaughtUp { torn } => break (torn > 0).then_some(None),
-            Next::Damaged { place, why } => break Some(Some((place, why))),
+            Next::CaughtUp { .. } => break None,
+            Next::Damaged { place, why } => break Some((place, why)),
         }
     };
     let Some(header) = reader.header() else {
-        return match end {
-            Some(Some((place, why))) => Err(OpenError::Damaged { place, why }),
-            Some(None) | None => Ok(found),
+        return match damage {
+            Some((place, why)) => Err(OpenError::Damaged { place, why }),
+            None => Ok(found),
         };
     };
     if header.origin != origin.as_str() {
         return Err(OpenError::OtherLog { found: header.origin.clone(), expected: origin.to_string() });
     }
     found.incarnation = header.incarnation;
-    if let Some(damage) = end
-        && let Some((path, offset)) = reader.unread()
-    {
+    if let Some((path, offset)) = reader.unread() {
         let rest = remainder(&**storage, path, offset)?;
         if let Some((place, why)) = damage {
             let promised = segment::highest_mark(&rest).is_some_and(|synced| synced > place.seq);
@@ -231,7 +229,9 @@ fn survey_from(storage: &Arc<dyn Storage>, origin: &Origin, first: u64) -> Resul
                 return Err(OpenError::Damaged { place, why });
             }
         }
-        found.torn = Some((path.to_owned(), offset, u64::try_from(rest.len()).unwrap_or(0)));
+        if !rest.is_empty() {
+            found.torn = Some((path.to_owned(), offset, u64::try_from(written(&rest)).unwrap_or(0)));
+        }
     }
     Ok(found)
 }

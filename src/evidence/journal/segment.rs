@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Numbers are little-endian. The length stands there twice, once inverted: a changed length is told from a frame that
-//! the writer has not finished. A payload is an entry, or a mark: byte 1 and the seq before which everything was
+//! the writer has not finished. Behind the last frame of a segment that is being written there may be zeros, which the
+//! next frames take the place of: no frame begins with eight of them, and no entry ends with one. A payload is an entry, or a mark: byte 1 and the seq before which everything was
 //! synced when the frames that follow were written. One write begins with one mark, so that recovery can tell what a
 //! crash may have torn from what somebody damaged.
 
@@ -142,6 +143,17 @@ impl Frame<'_> {
                 Err(_) => Frame::Bad("a mark of another length"),
             },
             _ => Frame::Bad("neither an entry nor a mark"),
+        }
+    }
+
+    /// Bytes of the frame at the beginning of `bytes`, by its own word; of its header where that does not hold.
+    pub(crate) fn told_bytes(bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        match (take::<2>(&mut rest), take::<2>(&mut rest)) {
+            (Some(length), Some(inverse)) if u16::from_le_bytes(length) == !u16::from_le_bytes(inverse) => {
+                FRAME_HEADER_BYTES + usize::from(u16::from_le_bytes(length))
+            }
+            _ => FRAME_HEADER_BYTES,
         }
     }
 

@@ -27,6 +27,8 @@ const NOTE_ROOM_BYTES: u64 = 1024;
 const QUICK: Duration = Duration::from_millis(10);
 /// For so long after the last of those no worker writes by itself: its other calls would stand still meanwhile.
 const CAUTIOUS: Duration = Duration::from_secs(1);
+/// Zeros that are written ahead, where each batch is synced. Every so many bytes a sync is a long one.
+const FILL_BYTES: u64 = 256 << 10;
 /// What a worker writes at most: more takes the kernel as long as a call.
 const MAX_QUICK_BYTES: u64 = 128 << 10;
 
@@ -37,6 +39,26 @@ struct Segment {
     written: u64,
     /// Up to where room is reserved.
     allocated: u64,
+    /// Up to where it was filled with zeros.
+    filled: u64,
+}
+
+impl Segment {
+    fn new(file: Box<dyn SegmentFile>, path: String, written: u64, allocated: u64) -> Self {
+        Self { file, path, written, allocated, filled: written }
+    }
+
+    /// Writes `bytes`, and zeros ahead of what comes next where syncs are to be `quick`.
+    fn append(&mut self, bytes: &[u8], quick: bool) -> io::Result<()> {
+        self.file.append(bytes)?;
+        self.written += u64::try_from(bytes.len()).unwrap_or(0);
+        if quick && self.written > self.filled {
+            let room = FILL_BYTES.min(self.allocated.saturating_sub(self.written));
+            self.file.fill(room)?;
+            self.filled = self.written + room;
+        }
+        Ok(())
+    }
 }
 
 /// The files, for whoever writes. One at a time does.
@@ -67,7 +89,7 @@ impl SegmentWriter {
         written: u64,
         allocated: u64,
     ) -> Self {
-        let segment = Some(Segment { file, path: segment::path(first), written, allocated });
+        let segment = Some(Segment::new(file, segment::path(first), written, allocated));
         Self {
             shared,
             storage,
@@ -170,8 +192,7 @@ impl SegmentWriter {
             return Err(WriteError::Stolen);
         }
         // Without fdatasync nothing is known to be on disk, and recovery must take every tear for one.
-        segment.file.append(batch.sealed(if disk { durable } else { 0 })).map_err(WriteError::Poisoned)?;
-        segment.written += bytes;
+        segment.append(batch.sealed(if disk { durable } else { 0 }), disk).map_err(WriteError::Poisoned)?;
         let taken = self.shared.clock.since_boot();
         if taken.saturating_sub(begun) > QUICK {
             self.cautious_until = taken + CAUTIOUS;
@@ -226,7 +247,7 @@ impl SegmentWriter {
         };
         // A crash here leaves an empty segment behind the old one; recovery goes on behind it.
         let written = u64::try_from(header.len()).unwrap_or(0);
-        let new = Segment { file, path, written, allocated: written + room };
+        let new = Segment::new(file, path, written, written + room);
         if let Some(mut old) = self.segment.replace(new) {
             // Only room is lost if this fails.
             drop(old.file.finish());

@@ -18,6 +18,8 @@ use crate::evidence::storage::{FakeStorage, Fault, Operation};
 mod by_itself;
 #[path = "tests/company.rs"]
 mod company;
+#[path = "tests/filled.rs"]
+mod filled;
 
 pub(crate) fn origin() -> Origin {
     "gate.example/log".parse().unwrap()

@@ -165,7 +165,7 @@ fn what_is_signed_is_on_disk_before_it_is_published() {
 
 /// Appends without waiting, until the records stand in the file; their sync is held.
 fn hang(disk: &FakeStorage, journal: &Journal, records: u64) -> Vec<crate::evidence::journal::Ticket> {
-    let length = || disk.files().iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let length = || disk.files().iter().map(|(_, bytes)| crate::evidence::read::written(bytes)).sum::<usize>();
     let before = length();
     disk.hold(Operation::Sync);
     let tickets = (0..records).map(|n| journal.append(&note(7000 + n)).unwrap()).collect();

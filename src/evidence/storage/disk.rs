@@ -104,7 +104,7 @@ impl Storage for DiskStorage {
             sync_parent(&path)?;
             let inode = file.metadata()?;
             let inode = (inode.dev(), inode.ino());
-            Ok(DiskSegment { file, path, inode, written, allocated: written + room, name, synced })
+            Ok(DiskSegment { file, path, inode, written, size: written, allocated: written + room, name, synced })
         })();
         if made.is_err() {
             // It holds space; that it cannot be removed either changes nothing about the error.
@@ -207,7 +207,7 @@ impl Storage for DiskStorage {
 }
 
 /// Writes what a file holds over itself, as far as it reaches now: so that a sync has all of it to write. Somebody may be
-/// appending.
+/// appending, to a file that is not [filled](SegmentFile::fill).
 fn write_again(file: &File) -> io::Result<()> {
     let length = file.metadata()?.len();
     let mut buffer = vec![0; 256 * 1024];
@@ -235,6 +235,10 @@ fn allocate(file: &File, written: u64, room: u64) -> io::Result<()> {
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 #[derive(Debug)]
 struct DiskSegment {
     file: File,
@@ -242,6 +246,8 @@ struct DiskSegment {
     /// Device and inode that were opened.
     inode: (u64, u64),
     written: u64,
+    /// As long as the file is: behind what was written stand zeros.
+    size: u64,
     /// Up to where space is reserved.
     allocated: u64,
     /// Its name in the storage.
@@ -254,6 +260,19 @@ impl SegmentFile for DiskSegment {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.written)?;
         self.written += u64::try_from(bytes.len()).unwrap_or(0);
+        self.size = self.size.max(self.written);
+        Ok(())
+    }
+
+    fn fill(&mut self, room: u64) -> io::Result<()> {
+        let end = self.written + room;
+        let zeros = vec![0; usize::try_from(end.saturating_sub(self.size)).unwrap_or(0)];
+        match self.file.write_all_at(&zeros, self.size) {
+            Ok(()) => self.size = self.size.max(end),
+            // Of a file whose space is reserved this is not heard; elsewhere the records alone may still fit.
+            Err(error) if is_full(&error) => self.file.set_len(self.size)?,
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -277,14 +296,16 @@ impl SegmentFile for DiskSegment {
 
     fn in_place(&self) -> io::Result<bool> {
         match std::fs::symlink_metadata(&self.path) {
-            Ok(now) => Ok((now.dev(), now.ino(), now.len()) == (self.inode.0, self.inode.1, self.written)),
+            Ok(now) => Ok((now.dev(), now.ino(), now.len()) == (self.inode.0, self.inode.1, self.size)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.file.set_len(self.written)
+        self.file.set_len(self.written)?;
+        self.size = self.written;
+        Ok(())
     }
 }
 
@@ -307,6 +328,7 @@ mod tests {
             path: home.path().join(path),
             inode: (0, 0),
             written: 6,
+            size: 6,
             allocated: 6,
             name: path.to_owned(),
             synced: disk.synced.clone(),

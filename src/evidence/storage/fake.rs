@@ -1,6 +1,7 @@
 //! A disk in memory that keeps synced and unsynced bytes apart, fails when told, fills up, lies, and can lose power.
 //!
-//! For tests here and elsewhere. What it does not model: bytes of one unsynced write that survive out of order.
+//! For tests here and elsewhere. Of what was written into zeros and not synced, blocks survive in any order; of what made a
+//! file longer, a prefix does.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +18,8 @@ pub enum Operation {
     Create,
     /// Appending to a segment.
     Append,
+    /// Writing zeros behind the end of one.
+    Fill,
     /// Reserving room.
     Allocate,
     /// `fdatasync`.
@@ -71,11 +74,18 @@ impl Fault {
     }
 }
 
+/// What a disk writes at once: little, so that records are torn in many ways.
+const BLOCK_BYTES: usize = 64;
+
 #[derive(Clone, Debug, Default)]
 struct FakeFile {
     bytes: Vec<u8>,
     /// How many of them are on disk.
     synced: usize,
+    /// Zeros behind them, as the file is read.
+    zeros: usize,
+    /// As long as the file is on disk at least: where nothing else is, zeros are.
+    synced_size: usize,
     /// What is on disk under this name instead, while the whole file is not.
     before: Option<Vec<u8>>,
     /// Bytes reserved, written ones included.
@@ -85,8 +95,40 @@ struct FakeFile {
 }
 
 impl FakeFile {
+    fn new(bytes: Vec<u8>, id: u64) -> Self {
+        Self { synced: bytes.len(), bytes, id, ..Self::default() }
+    }
+
     fn space(&self) -> u64 {
-        self.reserved.max(self.bytes.len() as u64)
+        self.reserved.max(self.size() as u64)
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len() + self.zeros
+    }
+
+    /// As it is read.
+    fn read(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes.resize(self.size(), 0);
+        bytes
+    }
+
+    /// What of it is found after a loss of power, by what `next` draws from 0 to a bound.
+    fn survives(&self, mut next: impl FnMut(usize) -> usize) -> Vec<u8> {
+        let kept = self.synced + next(self.bytes.len().saturating_sub(self.synced));
+        let mut found = self.bytes.get(..kept).unwrap_or_default().to_vec();
+        if self.synced_size <= self.synced || next(1) == 0 {
+            found.resize(kept.max(self.synced_size), 0);
+            return found;
+        }
+        // The disk wrote blocks in any order.
+        found = self.read();
+        found.truncate(self.synced_size.max(kept));
+        let written = self.bytes.len().min(found.len());
+        let unsynced = found.get_mut(self.synced..written).unwrap_or_default();
+        unsynced.chunks_mut(BLOCK_BYTES).filter(|_| next(1) == 0).for_each(|block| block.fill(0));
+        found
     }
 }
 
@@ -253,16 +295,12 @@ impl FakeStorage {
         let files = state.files.iter().filter_map(|(path, file)| {
             let bytes = match &file.before {
                 Some(before) if next(1) == 0 => before.clone(),
-                Some(_) | None => {
-                    let kept = file.synced + next(file.bytes.len().saturating_sub(file.synced));
-                    file.bytes.get(..kept).unwrap_or_default().to_vec()
-                }
+                Some(_) | None => file.survives(&mut next),
             };
             if bytes.is_empty() && file.before.is_some() {
                 return None;
             }
-            let synced = bytes.len();
-            Some((path.clone(), FakeFile { bytes, synced, before: None, reserved: 0, id: file.id }))
+            Some((path.clone(), FakeFile::new(bytes, file.id)))
         });
         let state = State { files: files.collect(), next_id: state.next_id, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)), released: Arc::default() }
@@ -277,14 +315,19 @@ impl FakeStorage {
 
     /// Every file with its bytes, as a reader sees them.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
-        self.state.lock().files.iter().map(|(path, file)| (path.clone(), file.bytes.clone())).collect()
+        self.state.lock().files.iter().map(|(path, file)| (path.clone(), file.read())).collect()
     }
 
     /// Changes a file behind everybody's back: the way of an attacker.
     pub fn alter(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
         if let Some(file) = self.state.lock().files.get_mut(path) {
-            change(&mut file.bytes);
-            file.synced = file.bytes.len();
+            let (mut bytes, written) = (file.read(), file.bytes.len());
+            change(&mut bytes);
+            // The writer goes on where it was, in what are still zeros.
+            let blank = bytes.get(written..).filter(|rest| rest.iter().all(|byte| *byte == 0)).map_or(0, <[u8]>::len);
+            bytes.truncate(bytes.len() - blank);
+            (file.synced, file.synced_size, file.zeros) = (bytes.len(), bytes.len() + blank, blank);
+            file.bytes = bytes;
         }
     }
 
@@ -324,7 +367,7 @@ impl Storage for FakeStorage {
         let id = state.next_id;
         let old = state.files.remove(path);
         let before = (!named).then(|| old.map(|old| old.before.unwrap_or(old.bytes)).unwrap_or_default());
-        let file = FakeFile { bytes: header.to_vec(), synced: header.len(), before, reserved: size, id };
+        let file = FakeFile { before, reserved: size, ..FakeFile::new(header.to_vec(), id) };
         state.files.insert(path.to_owned(), file);
         Fault::said(fault)?;
         Ok(Box::new(FakeSegment { disk: self.clone(), path: path.to_owned(), id }))
@@ -346,7 +389,7 @@ impl Storage for FakeStorage {
             Persist::Now if named => None,
             Persist::Now | Persist::Later => Some(old.map(|old| old.before.unwrap_or(old.bytes)).unwrap_or_default()),
         };
-        let file = FakeFile { bytes: bytes.to_vec(), synced: bytes.len(), before, reserved: 0, id };
+        let file = FakeFile { before, ..FakeFile::new(bytes.to_vec(), id) };
         state.files.insert(path.to_owned(), file);
         Fault::said(fault)
     }
@@ -354,10 +397,12 @@ impl Storage for FakeStorage {
     fn read_at(&self, path: &str, offset: u64, max: usize, into: &mut Vec<u8>) -> io::Result<usize> {
         let state = self.state.lock();
         let file = state.files.get(path).ok_or_else(|| not_found(path))?;
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(file.bytes.len());
-        let part = file.bytes.get(from..from.saturating_add(max).min(file.bytes.len())).unwrap_or_default();
-        into.extend_from_slice(part);
-        Ok(part.len())
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(file.size());
+        let end = from.saturating_add(max).min(file.size());
+        let written = file.bytes.get(from.min(file.bytes.len())..end.min(file.bytes.len())).unwrap_or_default();
+        into.extend_from_slice(written);
+        into.resize(into.len() + (end - from - written.len()), 0);
+        Ok(end - from)
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<Item>> {
@@ -370,7 +415,7 @@ impl Storage for FakeStorage {
             };
             let Some(rest) = rest else { continue };
             let (name, directory) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
-            let bytes = if directory { 0 } else { file.bytes.len() as u64 };
+            let bytes = if directory { 0 } else { file.size() as u64 };
             items.insert(name.to_owned(), Item { name: name.to_owned(), bytes, directory });
         }
         Ok(items.into_values().collect())
@@ -382,9 +427,9 @@ impl Storage for FakeStorage {
             return Err(fault.error());
         }
         let file = state.files.get_mut(path).ok_or_else(|| not_found(path))?;
-        file.bytes.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
-        file.synced = file.bytes.len();
-        file.reserved = 0;
+        let mut left = file.read();
+        left.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        *file = FakeFile { before: file.before.take(), ..FakeFile::new(left, file.id) };
         Fault::said(fault)
     }
 
@@ -392,7 +437,7 @@ impl Storage for FakeStorage {
         let (mut state, fault) = self.enter(Operation::Sync)?;
         let file = state.files.get_mut(path).ok_or_else(|| not_found(path))?;
         if fault.is_none_or(|fault| fault == Fault::Done) {
-            (file.synced, file.before) = (file.bytes.len(), None);
+            (file.synced, file.synced_size, file.before) = (file.bytes.len(), file.size(), None);
         }
         Fault::said(fault)
     }
@@ -418,7 +463,7 @@ impl SegmentFile for FakeSegment {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let (mut state, fault) = self.disk.enter(Operation::Append)?;
         let more = match state.files.get(&self.path) {
-            Some(file) => (file.bytes.len() as u64 + bytes.len() as u64).saturating_sub(file.space()),
+            Some(file) => ((file.bytes.len() + bytes.len()) as u64).saturating_sub(file.space()),
             None => 0,
         };
         if fault.is_none() && more > 0 && !state.has_room(more) {
@@ -432,6 +477,25 @@ impl SegmentFile for FakeSegment {
         // A file without a name takes writes all the same.
         if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
             file.bytes.extend_from_slice(part);
+            file.zeros = file.zeros.saturating_sub(part.len());
+        }
+        Fault::said(fault)
+    }
+
+    fn fill(&mut self, room: u64) -> io::Result<()> {
+        let (mut state, fault) = self.disk.enter(Operation::Fill)?;
+        let Some(file) = state.files.get(&self.path) else { return Fault::said(fault) };
+        let more = (file.bytes.len() as u64 + room).saturating_sub(file.space());
+        if fault == Some(Fault::Full) || !state.has_room(more) {
+            return Ok(());
+        }
+        let room = match fault {
+            None | Some(Fault::Done | Fault::Lie) => usize::try_from(room).unwrap_or(usize::MAX),
+            Some(Fault::Half) => usize::try_from(room / 2).unwrap_or(usize::MAX),
+            Some(Fault::Error | Fault::Full | Fault::Lost) => 0,
+        };
+        if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
+            file.zeros = file.zeros.max(room);
         }
         Fault::said(fault)
     }
@@ -458,8 +522,11 @@ impl SegmentFile for FakeSegment {
         let file = state.files.get_mut(&self.path).filter(|file| file.id == self.id);
         if let Some(file) = file {
             match fault {
-                None | Some(Fault::Done) => file.synced = file.bytes.len(),
-                Some(Fault::Lost) => file.bytes.truncate(file.synced),
+                None | Some(Fault::Done) => (file.synced, file.synced_size) = (file.bytes.len(), file.size()),
+                Some(Fault::Lost) => {
+                    file.bytes.truncate(file.synced);
+                    file.zeros = file.synced_size.saturating_sub(file.synced);
+                }
                 Some(Fault::Half) => file.synced += (file.bytes.len() - file.synced) / 2,
                 Some(Fault::Error | Fault::Full | Fault::Lie) => {}
             }
@@ -480,7 +547,8 @@ impl SegmentFile for FakeSegment {
             return Err(fault.error());
         }
         if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
-            file.reserved = 0;
+            (file.reserved, file.zeros) = (0, 0);
+            file.synced_size = file.synced_size.min(file.bytes.len());
         }
         Fault::said(fault)
     }
