@@ -21,6 +21,9 @@ pub enum Persist {
     Now,
     /// No: it can be derived again. It is still replaced as a whole.
     Later,
+    /// As [`Later`](Self::Later), and nobody reads what has a new name before hearing of it elsewhere: then it need not be
+    /// whole as soon as it is there, which spares a rename.
+    Unheard,
 }
 
 /// An entry of a directory.

@@ -225,7 +225,8 @@ pub(crate) fn partial_files(storage: &dyn Storage) -> io::Result<Vec<String>> {
 
 /// Writes a tile. It can be derived again, so it is not synced.
 pub(crate) fn write_tile(storage: &dyn Storage, tile: TileId, hashes: &[Hash]) -> io::Result<()> {
-    storage.write_file(&tile.path(hashes.len()), &encode(hashes), Persist::Later)
+    // Readers hear of a tile from the checkpoint that is published behind it.
+    storage.write_file(&tile.path(hashes.len()), &encode(hashes), Persist::Unheard)
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@
 //! [`Admitted`] call: a permit, its place in the register, what the upstream gets, and a record on disk. Nothing here
 //! knows the proxy library; nothing there forwards without an [`Admitted`].
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use http::HeaderValue;
 
 use super::Shared;
@@ -88,15 +91,20 @@ pub(crate) struct Admitted {
 /// Takes a request through every stage before forwarding.
 pub(crate) async fn admit(worker: &Worker, request: &Request<'_>) -> Result<Admission, Refusal> {
     let shared = &worker.shared;
-    let caller = identify(request.authorization, request.connection, &shared.verifier, shared.authority.wall())
-        .await
-        .map_err(|reason| stranger(worker, request, reason))?;
+    let begun = shared.authority.now();
+    let mut identifying = pin!(identify(request.authorization, request.connection, &shared.verifier, begun.wall));
+    let (caller, mut moment) = match poll!(identifying.as_mut()) {
+        Poll::Ready(caller) => (caller, Some(begun)),
+        // Keys have to be asked for, which takes time.
+        Poll::Pending => (identifying.await, None),
+    };
+    let caller = caller.map_err(|reason| stranger(worker, request, reason))?;
     // A call is held seldom, and never longer than this in all.
     let mut patience = None;
     let mut metered = Metered::default();
     loop {
         let snapshot = shared.published.load();
-        let now = shared.authority.now();
+        let now = moment.take().unwrap_or_else(|| shared.authority.now());
         let permit = match judge(&caller, request, &metered.used_up, &snapshot, &now) {
             Judged::Allow(identity, permit) => (identity, permit),
             Judged::Stranger(reason) => return Err(stranger(worker, request, reason)),
@@ -360,11 +368,8 @@ async fn prepare(
     if let Some(reason) = request.cut.reason() {
         return Err(Unready::Recorded(reason));
     }
-    // The disk took its time, and the process may have stood still: the last look before the first byte.
-    if let Some(reason) = lapsed(&permit, &worker.shared.authority.now()) {
-        outcome.end(crate::evidence::entry::Ended::Cut, Some(reason));
-        return Err(Unready::Recorded(reason));
-    }
+    // The disk took its time, and connecting will: whether the permit still holds is for the last look before the first
+    // byte (`lapsed`).
     match permit.grant() {
         Some(_) => worker.metrics.allowed(),
         None => worker.metrics.observed(),

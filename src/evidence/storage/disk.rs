@@ -80,6 +80,20 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Writes a file that must not be there yet; says whether it was not.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        file => file?,
+    };
+    let written = file.write_all(bytes);
+    if written.is_err() {
+        // A part of it is worse than nothing: it would be taken for the whole.
+        drop(std::fs::remove_file(path));
+    }
+    written.map(|()| true)
+}
+
 fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
     let beside = path.with_added_extension(TEMPORARY);
     let file = OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(&beside)?;
@@ -115,6 +129,9 @@ impl Storage for DiskStorage {
 
     fn write_file(&self, path: &str, bytes: &[u8], persist: Persist) -> io::Result<()> {
         let path = self.new_file(path, persist)?;
+        if persist == Persist::Unheard && write_new(&path, bytes)? {
+            return Ok(());
+        }
         let (beside, mut file) = temporary(&path)?;
         let written = (|| {
             file.write_all(bytes)?;
@@ -338,6 +355,21 @@ mod tests {
         disk.sync_file(path).unwrap();
         drop(disk.create_segment(path, b"another", 0).unwrap());
         assert!(!disk.synced.lock().contains(path), "that was another file of this name");
+    }
+
+    #[test]
+    fn a_file_that_nobody_has_heard_of_is_written_in_its_place_and_one_that_is_there_replaced() {
+        use std::os::unix::fs::MetadataExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let disk = DiskStorage::open(home.path()).unwrap();
+        let number = || std::fs::metadata(home.path().join("tile/0/000")).unwrap().ino();
+        disk.write_file("tile/0/000", b"first", Persist::Unheard).unwrap();
+        let before = (number(), File::open(home.path().join("tile/0/000")).unwrap());
+        disk.write_file("tile/0/000", b"second", Persist::Unheard).unwrap();
+        assert_ne!(number(), before.0, "whoever reads the old one reads all of it");
+        assert_eq!(std::io::read_to_string(before.1).unwrap(), "first");
+        assert_eq!(std::fs::read(home.path().join("tile/0/000")).unwrap(), b"second");
+        assert_eq!(disk.list("tile/0").unwrap().len(), 1);
     }
 
     #[test]

@@ -387,7 +387,9 @@ impl Storage for FakeStorage {
         let old = state.files.remove(path);
         let before = match persist {
             Persist::Now if named => None,
-            Persist::Now | Persist::Later => Some(old.map(|old| old.before.unwrap_or(old.bytes)).unwrap_or_default()),
+            Persist::Now | Persist::Later | Persist::Unheard => {
+                Some(old.map(|old| old.before.unwrap_or(old.bytes)).unwrap_or_default())
+            }
         };
         let file = FakeFile { before, ..FakeFile::new(bytes.to_vec(), id) };
         state.files.insert(path.to_owned(), file);

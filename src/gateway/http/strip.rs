@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HeaderName, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use pingora_error::Result;
 use pingora_http::RequestHeader;
+use smallvec::SmallVec;
 
 use crate::gateway::refusal::CALL_ID_HEADER;
 
@@ -86,10 +87,13 @@ const FRAMING: [&str; 5] = ["content-length", "content-encoding", "transfer-enco
 /// The shortest signature of a token that verifies here (64 bytes) is longer in base64.
 const MIN_SIGNATURE_BYTES: usize = 64;
 
+/// Names of headers; of most messages few go.
+pub(crate) type Names = SmallVec<[HeaderName; 2]>;
+
 /// Removes them: what `Connection` nominates first (else a caller could have the gate's own headers removed), then the
 /// fixed lists, each also in the spelling with underscores that some upstreams take for the same (`X_Forwarded_User`).
-pub(crate) fn strip(headers: &HeaderMap) -> Vec<HeaderName> {
-    let mut gone: Vec<HeaderName> = nominated(headers).collect();
+pub(crate) fn strip(headers: &HeaderMap) -> Names {
+    let mut gone: Names = nominated(headers).collect();
     for name in headers.keys() {
         if is_claim(name.as_str()) {
             gone.push(name.clone());
@@ -232,10 +236,9 @@ pub(crate) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
 }
 
 /// What of an upstream's answer ends at this hop.
-pub(crate) fn strip_response(headers: &HeaderMap) -> Vec<HeaderName> {
-    let between = |name: &HeaderName| {
-        HOP_BY_HOP.contains(&name.as_str()) || name == UPGRADE || is_spelling(name.as_str(), CALL_ID_HEADER)
-    };
+pub(crate) fn strip_response(headers: &HeaderMap) -> Names {
+    let listed = |name: &str| HOP_BY_HOP.contains(&name) || is_spelling(name, CALL_ID_HEADER);
+    let between = |name: &HeaderName| name == UPGRADE || may_be_claim(name.as_str()) && listed(name.as_str());
     nominated(headers).chain(headers.keys().filter(|name| between(name)).cloned()).collect()
 }
 
@@ -376,7 +379,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("connection", HeaderValue::from_bytes(b"close, X\x9c\xd9y,\tX-Secret , x y").unwrap());
         headers.insert("x-secret", HeaderValue::from_static("1"));
-        assert_eq!(strip(&headers), ["x-secret"]);
+        assert_eq!(strip(&headers).as_slice(), ["x-secret"]);
     }
 
     #[test]
