@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use self::company::Rounds;
 pub use self::options::{Durability, JournalOptions, Writer};
 use self::queue::Class;
 pub use self::recovery::{OpenError, RecoveryReport};
@@ -146,6 +147,22 @@ impl Journal {
     pub fn intent(&self, intent: &Intent<'_>) -> Result<(Ticket, OutcomeRoom), JournalError> {
         let ticket = self.shared.append(intent, Class::Intent, Call::Now)?;
         Ok((ticket, OutcomeRoom::new(self.shared.clone(), intent.call, ticket, None)))
+    }
+
+    /// Sees to what was queued with [`Call::Later`], for a worker's thread; says whether it did. It is to ask again when its
+    /// other tasks had their turn otherwise: what they queue is written with it, and calls that go on together cost less.
+    fn see_to_queue(&self, rounds: &mut Rounds) -> bool {
+        let options = &self.shared.options;
+        if options.durability != Durability::Remote {
+            let now = self.shared.clock.since_boot();
+            let state = self.shared.state.lock();
+            if !state.closing && rounds.go_on(&state.company, state.awaited, options.gather, now) {
+                return false;
+            }
+        }
+        *rounds = Rounds::default();
+        self.write_or_call();
+        true
     }
 
     /// Writes what was queued with [`Call::Later`] where that is quick, or calls the writer's thread for it. For a worker's

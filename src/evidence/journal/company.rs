@@ -11,6 +11,26 @@ const MOST: usize = 128;
 /// So many have to come in the time that one may wait for.
 const WORTH: u32 = 8;
 
+/// How a worker's calls gather while it has other calls to go on with.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// How many records were awaited when it looked last.
+    awaited: usize,
+    /// When it looked first, since boot.
+    since: Option<Duration>,
+}
+
+impl Rounds {
+    /// Whether more came since the last look, so that more may come until the next one. Costs nobody a rest: who looks goes on
+    /// with something else between, or looks for the last time.
+    pub(super) fn go_on(&mut self, company: &Company, awaited: usize, within: Duration, now: Duration) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let more = awaited > self.awaited && company.is_any() && awaited < MOST;
+        self.awaited = awaited;
+        more && now.saturating_sub(since) < within
+    }
+}
+
 /// What is known of how records come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Company {
@@ -25,6 +45,11 @@ pub(super) struct Company {
 impl Company {
     pub(super) const fn new(now: Duration) -> Self {
         Self { expected: 1, apart: Duration::from_secs(1), taken: now }
+    }
+
+    /// Whether records come together at all.
+    const fn is_any(&self) -> bool {
+        self.expected > 1
     }
 
     /// Whether `awaited` records are as many as are expected.
@@ -89,6 +114,21 @@ mod tests {
             company.take(1, company.taken + Duration::from_secs(60));
         }
         assert!(!company.is_worth_waiting(1, WITHIN));
+    }
+
+    #[test]
+    fn a_worker_looks_on_while_more_come_and_not_for_ever() {
+        let crowd = after(&[(8, 400); 20]);
+        let look =
+            |rounds: &mut Rounds, awaited, micros| rounds.go_on(&crowd, awaited, WITHIN, Duration::from_micros(micros));
+        let mut rounds = Rounds::default();
+        assert!(look(&mut rounds, 1, 5) && look(&mut rounds, 20, 300) && look(&mut rounds, 21, 900));
+        assert!(!look(&mut rounds, 30, 1_005), "longer than anybody may wait");
+        let mut rounds = Rounds::default();
+        assert!(look(&mut rounds, 3, 5) && !look(&mut rounds, 3, 6), "nobody came");
+        assert!(!look(&mut Rounds::default(), 0, 5), "nobody waits");
+        assert!(!look(&mut Rounds::default(), MOST, 5), "they are enough");
+        assert!(!Rounds::default().go_on(&after(&[(1, 100); 20]), 1, WITHIN, Duration::ZERO), "a lone caller");
     }
 
     #[test]

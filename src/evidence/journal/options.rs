@@ -26,9 +26,9 @@ pub struct JournalOptions {
     /// Bytes that may wait to be written; beyond them appending fails. Outcomes are beyond this limit: reserved room
     /// bounds them.
     pub queue_bytes: usize,
-    /// How long a record that somebody waits for may wait for company, on a disk that is synced for it, while as many as
-    /// came together of late have not come again: a sync costs as much processor time as several calls. A lone caller
-    /// never waits.
+    /// How long a record that somebody waits for may wait for company: on a disk that is synced for it, while as many as came
+    /// together of late have not come again (a sync costs as much processor time as several calls); where the kernel's word
+    /// is enough, only while its worker has other calls to go on with. A lone caller never waits.
     pub gather: Duration,
     /// How long an outcome may wait for company: nobody waits for it, and the next intent takes it along.
     pub linger: Duration,

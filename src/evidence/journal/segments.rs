@@ -141,7 +141,9 @@ impl SegmentWriter {
         if state.closed || state.broken.is_some() || state.queue.is_empty() || !suits(&state) {
             return None;
         }
-        (state.urgent, state.awaited) = (false, 0);
+        let awaited = std::mem::take(&mut state.awaited);
+        state.company.take(awaited, self.shared.clock.since_boot());
+        state.urgent = false;
         let empty = std::mem::replace(&mut self.spare, Queue::new());
         Some((std::mem::replace(&mut state.queue, empty), state.rooms))
     }

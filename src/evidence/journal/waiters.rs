@@ -11,6 +11,7 @@ use std::task::{Poll, Waker};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::company::Rounds;
 use super::queue::Class;
 use super::shared::Call;
 use super::{Journal, JournalError, OutcomeRoom, Ticket};
@@ -77,8 +78,9 @@ impl WorkerWaiters {
         let slot = Arc::new(Slot::default());
         journal.shared.workers.lock().push(Arc::downgrade(&slot));
         let (looking, writing) = (journal.clone(), journal.clone());
-        let driver =
-            drive(slot.clone(), move || writing.write_or_call(), move |ticket| looking.outcome_of(ticket).is_some());
+        let mut rounds = Rounds::default();
+        let see_to_queue = move || writing.see_to_queue(&mut rounds);
+        let driver = drive(slot.clone(), see_to_queue, move |ticket| looking.outcome_of(ticket).is_some());
         (Self { journal: journal.clone(), slot: slot.clone(), _end: Arc::new(End(slot)) }, driver)
     }
 
@@ -148,16 +150,25 @@ impl Drop for Gone {
 }
 
 /// Sees to what the worker's calls queued, and wakes those whose record is decided, each time that one of them or the
-/// journal calls.
-async fn drive(slot: Arc<Slot>, see_to_queue: impl Fn(), is_decided: impl Fn(Ticket) -> bool) {
+/// journal calls. `see_to_queue` says whether that was done, or is to be done when the worker's other tasks had their turn.
+async fn drive(slot: Arc<Slot>, mut see_to_queue: impl FnMut() -> bool, is_decided: impl Fn(Ticket) -> bool) {
     let mut decided: Vec<Waker> = Vec::new();
     let _gone = Gone(slot.clone());
+    let mut is_left = false;
     loop {
-        slot.notify.notified().await;
-        if slot.queued.swap(false, Ordering::SeqCst) {
-            see_to_queue();
+        if is_left {
+            tokio::task::yield_now().await;
+        } else {
+            slot.notify.notified().await;
+        }
+        if slot.queued.swap(false, Ordering::SeqCst) || is_left {
+            is_left = !see_to_queue();
         }
         if slot.closed.load(Ordering::SeqCst) {
+            // Nobody queues any more: it ends.
+            while is_left {
+                is_left = !see_to_queue();
+            }
             return;
         }
         let mut armed = false;
@@ -211,7 +222,7 @@ mod tests {
         let journal = slot.clone();
         let mut driver = pin!(drive(
             slot.clone(),
-            || (),
+            || true,
             |_| {
                 let now = looks.fetch_add(1, Ordering::SeqCst) + 1;
                 if now == look {
@@ -237,6 +248,7 @@ mod tests {
             slot.clone(),
             || {
                 calls.fetch_add(1, Ordering::SeqCst);
+                true
             },
             |_| true
         ));
@@ -249,6 +261,22 @@ mod tests {
         slot.wake();
         assert!(driver.as_mut().poll(&mut context).is_pending());
         assert_eq!(calls.load(Ordering::SeqCst), 3, "nothing was queued");
+    }
+
+    #[test]
+    fn what_is_to_be_seen_to_later_is_and_not_forgotten_at_the_end() {
+        let slot = Arc::new(Slot::default());
+        let calls = AtomicU64::new(0);
+        let mut driver = pin!(drive(slot.clone(), || calls.fetch_add(1, Ordering::SeqCst) % 3 == 2, |_| true));
+        let mut context = Context::from_waker(Waker::noop());
+        slot.call_soon();
+        (0..9).for_each(|_| assert!(driver.as_mut().poll(&mut context).is_pending()));
+        assert_eq!(calls.load(Ordering::SeqCst), 3, "until it is done, and not again");
+        slot.call_soon();
+        assert!(driver.as_mut().poll(&mut context).is_pending());
+        slot.closed.store(true, Ordering::SeqCst);
+        assert!(driver.as_mut().poll(&mut context).is_ready());
+        assert_eq!(calls.load(Ordering::SeqCst), 6);
     }
 
     #[test]

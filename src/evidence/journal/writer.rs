@@ -97,8 +97,6 @@ impl WriterThread {
                         shared.work.wait_for(&mut state, shared.options.gather);
                         continue;
                     }
-                    let awaited = state.awaited;
-                    state.company.take(awaited, shared.clock.since_boot());
                     return Work::Write;
                 }
                 state.activity = Activity::Lingering;
