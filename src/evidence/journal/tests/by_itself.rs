@@ -254,6 +254,28 @@ fn behind_a_slow_write_the_thread_writes_until_it_may_be_well_again() {
 }
 
 #[test]
+fn what_comes_while_a_worker_has_other_calls_is_written_together() {
+    let disk = FakeStorage::new();
+    let (journal, _) = open(&disk, process()).unwrap();
+    let mut worker = Turns::of(&journal);
+    let crowd: Vec<_> = (0..20).map(|n| worker.waiters.append(&note(n)).unwrap()).collect();
+    worker.turn();
+    assert!(crowd.iter().all(|ticket| journal.outcome_of(*ticket) == Some(Ok(()))), "nobody came together before");
+    let before = journal.status().batches;
+    let rounds: Vec<_> = (20..26).map(|n| worker.append(n)).collect();
+    assert!(rounds.iter().all(|(_, outcome)| outcome.is_none()));
+    worker.turn();
+    assert!(rounds.iter().all(|(ticket, _)| journal.outcome_of(*ticket) == Some(Ok(()))), "nobody else came");
+    assert_eq!(journal.status().batches, before + 1);
+    // Whoever ends waits for nobody.
+    let (last, outcome) = worker.append(30);
+    assert_eq!(outcome, None);
+    drop(worker.waiters);
+    assert!(worker.driver.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert_eq!(journal.outcome_of(last), Some(Ok(())));
+}
+
+#[test]
 fn outcomes_alone_still_wait_for_company() {
     let disk = FakeStorage::new();
     let (journal, _) = open(&disk, JournalOptions { linger: Duration::from_secs(3_600), ..process() }).unwrap();
@@ -267,7 +289,11 @@ fn outcomes_alone_still_wait_for_company() {
     }
     eventually("lingering", || journal.shared.state.lock().activity == super::super::shared::Activity::Lingering);
     assert_eq!(journal.status().batches, before);
-    assert_eq!(worker.append(9).1, Some(Ok(())));
+    // Behind a crowd the first looks once whether others come.
+    let (ticket, outcome) = worker.append(9);
+    assert_eq!(outcome, None);
+    worker.turn();
+    assert_eq!(journal.outcome_of(ticket), Some(Ok(())));
     assert_eq!((journal.status().batches, count(&disk, Kind::Outcome)), (before + 1, 20));
     let mut unused = pin!(worker.driver);
     drop(worker.waiters);
