@@ -146,12 +146,8 @@ pub(crate) fn written(bytes: &[u8]) -> usize {
 
 /// The first records of all segments, ascending.
 pub(crate) fn segments(storage: &dyn Storage) -> io::Result<Vec<u64>> {
-    let mut firsts: Vec<u64> = storage
-        .list(segment::DIRECTORY)?
-        .iter()
-        .filter(|item| !item.directory)
-        .filter_map(|item| segment::first_of_name(&item.name))
-        .collect();
+    let names = storage.files(segment::DIRECTORY)?;
+    let mut firsts: Vec<u64> = names.iter().filter_map(|name| segment::first_of_name(name)).collect();
     firsts.sort_unstable();
     Ok(firsts)
 }

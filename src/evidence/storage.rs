@@ -65,6 +65,15 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Those of the disk.
     fn list(&self, directory: &str) -> io::Result<Vec<Item>>;
 
+    /// The names of the files in a directory, in no order; in one that does not exist there are none. Spares asking the disk
+    /// for each of them.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn files(&self, directory: &str) -> io::Result<Vec<String>> {
+        Ok(self.list(directory)?.into_iter().filter(|item| !item.directory).map(|item| item.name).collect())
+    }
+
     /// Cuts a file to `bytes`, durably.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest;
+use smallvec::SmallVec;
 
 use super::entry::hex;
 
@@ -24,37 +25,32 @@ impl fmt::Debug for Hash {
     }
 }
 
-fn finish(context: digest::Context) -> [u8; 32] {
+/// SHA-256 of plain bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
-    let made = context.finish();
+    let made = digest::digest(&digest::SHA256, bytes);
     for (to, from) in out.iter_mut().zip(made.as_ref()) {
         *to = *from;
     }
     out
 }
 
-/// SHA-256 of plain bytes.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(bytes);
-    finish(context)
-}
-
 /// The hash of a leaf: `SHA-256(0x00 || entry)`.
 pub fn leaf_hash(entry: &[u8]) -> Hash {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&[0]);
-    context.update(entry);
-    Hash(finish(context))
+    // In one piece: to begin a digest that takes several costs more than a node's hash.
+    let mut leaf = SmallVec::<[u8; 2048]>::new();
+    leaf.push(0);
+    leaf.extend_from_slice(entry);
+    Hash(sha256(&leaf))
 }
 
 /// The hash of a node: `SHA-256(0x01 || left || right)`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&[1]);
-    context.update(&left.0);
-    context.update(&right.0);
-    Hash(finish(context))
+    let mut node = [1; 65];
+    for (to, from) in node.iter_mut().skip(1).zip(left.0.iter().chain(&right.0)) {
+        *to = *from;
+    }
+    Hash(sha256(&node))
 }
 
 /// The root of the tree with no leaves: `SHA-256("")`.

@@ -51,6 +51,10 @@ impl<S: Storage> Storage for BoundedStorage<S> {
         self.asked()?.list(directory)
     }
 
+    fn files(&self, directory: &str) -> io::Result<Vec<String>> {
+        self.asked()?.files(directory)
+    }
+
     fn truncate(&self, _: &str, _: u64) -> io::Result<()> {
         read_only()
     }

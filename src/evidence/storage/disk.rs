@@ -27,6 +27,8 @@ type Synced = Arc<Mutex<BTreeSet<String>>>;
 
 const LOCK: &str = "lock";
 const TEMPORARY: &str = "tmp";
+/// What a segment is filled with, in parts: fresh memory for all of it costs more than writing it.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl DiskStorage {
     /// Opens a directory for writing; creates it, readable by its owner alone, when it does not exist.
@@ -78,6 +80,22 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => Ok(()),
     }
+}
+
+/// Looks at what is in a directory, which need not be there.
+fn each_entry(directory: &Path, mut look: impl FnMut(&std::fs::DirEntry) -> io::Result<()>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        match look(&entry?) {
+            // It went between the listing and the look.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            looked => looked?,
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file that must not be there yet; says whether it was not.
@@ -172,23 +190,26 @@ impl Storage for DiskStorage {
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<Item>> {
-        let entries = match std::fs::read_dir(self.root.join(directory)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
         let mut items = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let meta = match entry.metadata() {
-                // It went between the listing and the look.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                meta => meta?,
-            };
+        each_entry(&self.root.join(directory), |entry| {
+            let meta = entry.metadata()?;
             let name = entry.file_name().to_string_lossy().into_owned();
             items.push(Item { name, bytes: if meta.is_dir() { 0 } else { meta.len() }, directory: meta.is_dir() });
-        }
+            Ok(())
+        })?;
         items.sort();
         Ok(items)
+    }
+
+    fn files(&self, directory: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        each_entry(&self.root.join(directory), |entry| {
+            if !entry.file_type()?.is_dir() {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+            Ok(())
+        })?;
+        Ok(names)
     }
 
     fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
@@ -283,12 +304,14 @@ impl SegmentFile for DiskSegment {
 
     fn fill(&mut self, room: u64) -> io::Result<()> {
         let end = self.written + room;
-        let zeros = vec![0; usize::try_from(end.saturating_sub(self.size)).unwrap_or(0)];
-        match self.file.write_all_at(&zeros, self.size) {
-            Ok(()) => self.size = self.size.max(end),
-            // Of a file whose space is reserved this is not heard; elsewhere the records alone may still fit.
-            Err(error) if is_full(&error) => self.file.set_len(self.size)?,
-            Err(error) => return Err(error),
+        while self.size < end {
+            let part = usize::try_from(end - self.size).unwrap_or(usize::MAX).min(ZEROS.len());
+            match self.file.write_all_at(ZEROS.get(..part).unwrap_or_default(), self.size) {
+                Ok(()) => self.size += part as u64,
+                // Of a file whose space is reserved this is not heard; elsewhere the records alone may still fit.
+                Err(error) if is_full(&error) => return self.file.set_len(self.size),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -3,134 +3,20 @@
 //! For tests here and elsewhere. Of what was written into zeros and not synced, blocks survive in any order; of what made a
 //! file longer, a prefix does.
 
+mod fault;
+mod file;
+mod segment;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
+pub use self::fault::{Fault, Operation};
+use self::file::FakeFile;
+use self::segment::FakeSegment;
 use super::{Item, Persist, SegmentFile, Storage};
-
-/// What can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Operation {
-    /// Creating a segment.
-    Create,
-    /// Appending to a segment.
-    Append,
-    /// Writing zeros behind the end of one.
-    Fill,
-    /// Reserving room.
-    Allocate,
-    /// `fdatasync`.
-    Sync,
-    /// Replacing a small file.
-    Write,
-    /// Truncating or removing.
-    Cut,
-}
-
-/// How it fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// `EIO`, and nothing was done.
-    Error,
-    /// `ENOSPC`, and nothing was done.
-    Full,
-    /// `EIO`, and half of it was done.
-    Half,
-    /// `EIO`, and it was done all the same.
-    Done,
-    /// `EIO`, and what was not synced before is gone (what Linux does to dirty pages after a failed `fsync`).
-    Lost,
-    /// No error, and nothing of it is on disk: what was synced, and each new name, goes with the power.
-    Lie,
-}
-
-impl Fault {
-    fn error(self) -> io::Error {
-        match self {
-            Self::Full => io::Error::from(io::ErrorKind::StorageFull),
-            Self::Error | Self::Half | Self::Done | Self::Lost | Self::Lie => io::Error::other("injected EIO"),
-        }
-    }
-
-    /// What a whole file that was to be put looks like then: whether it stands there, and whether its name is on disk.
-    fn put(fault: Option<Self>) -> (bool, bool) {
-        match fault {
-            None | Some(Self::Done) => (true, true),
-            // Renamed, and the directory was not synced.
-            Some(Self::Lost | Self::Lie) => (true, false),
-            Some(Self::Error | Self::Full | Self::Half) => (false, false),
-        }
-    }
-
-    /// What is said of it.
-    fn said(fault: Option<Self>) -> io::Result<()> {
-        match fault {
-            None | Some(Self::Lie) => Ok(()),
-            Some(fault) => Err(fault.error()),
-        }
-    }
-}
-
-/// What a disk writes at once: little, so that records are torn in many ways.
-const BLOCK_BYTES: usize = 64;
-
-#[derive(Clone, Debug, Default)]
-struct FakeFile {
-    bytes: Vec<u8>,
-    /// How many of them are on disk.
-    synced: usize,
-    /// Zeros behind them, as the file is read.
-    zeros: usize,
-    /// As long as the file is on disk at least: where nothing else is, zeros are.
-    synced_size: usize,
-    /// What is on disk under this name instead, while the whole file is not.
-    before: Option<Vec<u8>>,
-    /// Bytes reserved, written ones included.
-    reserved: u64,
-    /// Tells a file from a later one of the same name.
-    id: u64,
-}
-
-impl FakeFile {
-    fn new(bytes: Vec<u8>, id: u64) -> Self {
-        Self { synced: bytes.len(), bytes, id, ..Self::default() }
-    }
-
-    fn space(&self) -> u64 {
-        self.reserved.max(self.size() as u64)
-    }
-
-    fn size(&self) -> usize {
-        self.bytes.len() + self.zeros
-    }
-
-    /// As it is read.
-    fn read(&self) -> Vec<u8> {
-        let mut bytes = self.bytes.clone();
-        bytes.resize(self.size(), 0);
-        bytes
-    }
-
-    /// What of it is found after a loss of power, by what `next` draws from 0 to a bound.
-    fn survives(&self, mut next: impl FnMut(usize) -> usize) -> Vec<u8> {
-        let kept = self.synced + next(self.bytes.len().saturating_sub(self.synced));
-        let mut found = self.bytes.get(..kept).unwrap_or_default().to_vec();
-        if self.synced_size <= self.synced || next(1) == 0 {
-            found.resize(kept.max(self.synced_size), 0);
-            return found;
-        }
-        // The disk wrote blocks in any order.
-        found = self.read();
-        found.truncate(self.synced_size.max(kept));
-        let written = self.bytes.len().min(found.len());
-        let unsynced = found.get_mut(self.synced..written).unwrap_or_default();
-        unsynced.chunks_mut(BLOCK_BYTES).filter(|_| next(1) == 0).for_each(|block| block.fill(0));
-        found
-    }
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -450,108 +336,6 @@ impl Storage for FakeStorage {
             return Err(fault.error());
         }
         state.files.remove(path).map(drop).ok_or_else(|| not_found(path))?;
-        Fault::said(fault)
-    }
-}
-
-#[derive(Debug)]
-struct FakeSegment {
-    disk: FakeStorage,
-    path: String,
-    id: u64,
-}
-
-impl SegmentFile for FakeSegment {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let (mut state, fault) = self.disk.enter(Operation::Append)?;
-        let more = match state.files.get(&self.path) {
-            Some(file) => ((file.bytes.len() + bytes.len()) as u64).saturating_sub(file.space()),
-            None => 0,
-        };
-        if fault.is_none() && more > 0 && !state.has_room(more) {
-            return Err(Fault::Full.error());
-        }
-        let part = match fault {
-            None | Some(Fault::Done | Fault::Lie) => bytes,
-            Some(Fault::Half) => bytes.get(..bytes.len() / 2).unwrap_or_default(),
-            Some(Fault::Error | Fault::Full | Fault::Lost) => &[],
-        };
-        // A file without a name takes writes all the same.
-        if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
-            file.bytes.extend_from_slice(part);
-            file.zeros = file.zeros.saturating_sub(part.len());
-        }
-        Fault::said(fault)
-    }
-
-    fn fill(&mut self, room: u64) -> io::Result<()> {
-        let (mut state, fault) = self.disk.enter(Operation::Fill)?;
-        let Some(file) = state.files.get(&self.path) else { return Fault::said(fault) };
-        let more = (file.bytes.len() as u64 + room).saturating_sub(file.space());
-        if fault == Some(Fault::Full) || !state.has_room(more) {
-            return Ok(());
-        }
-        let room = match fault {
-            None | Some(Fault::Done | Fault::Lie) => usize::try_from(room).unwrap_or(usize::MAX),
-            Some(Fault::Half) => usize::try_from(room / 2).unwrap_or(usize::MAX),
-            Some(Fault::Error | Fault::Full | Fault::Lost) => 0,
-        };
-        if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
-            file.zeros = file.zeros.max(room);
-        }
-        Fault::said(fault)
-    }
-
-    fn allocate(&mut self, room: u64) -> io::Result<()> {
-        let (mut state, fault) = self.disk.enter(Operation::Allocate)?;
-        if let Some(fault) = fault.filter(|fault| !Fault::put(Some(*fault)).0) {
-            return Err(fault.error());
-        }
-        let Some(file) = state.files.get(&self.path) else { return Ok(()) };
-        let wanted = file.bytes.len() as u64 + room;
-        let more = wanted.saturating_sub(file.space());
-        if more > 0 && !state.has_room(more) {
-            return Err(Fault::Full.error());
-        }
-        if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
-            file.reserved = file.reserved.max(wanted);
-        }
-        Fault::said(fault)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        let (mut state, fault) = self.disk.enter(Operation::Sync)?;
-        let file = state.files.get_mut(&self.path).filter(|file| file.id == self.id);
-        if let Some(file) = file {
-            match fault {
-                None | Some(Fault::Done) => (file.synced, file.synced_size) = (file.bytes.len(), file.size()),
-                Some(Fault::Lost) => {
-                    file.bytes.truncate(file.synced);
-                    file.zeros = file.synced_size.saturating_sub(file.synced);
-                }
-                Some(Fault::Half) => file.synced += (file.bytes.len() - file.synced) / 2,
-                Some(Fault::Error | Fault::Full | Fault::Lie) => {}
-            }
-        }
-        if fault.is_none() {
-            state.syncs += 1;
-        }
-        Fault::said(fault)
-    }
-
-    fn in_place(&self) -> io::Result<bool> {
-        Ok(self.disk.state.lock().files.get(&self.path).is_some_and(|file| file.id == self.id))
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        let (mut state, fault) = self.disk.enter(Operation::Cut)?;
-        if let Some(fault) = fault.filter(|fault| !Fault::put(Some(*fault)).0) {
-            return Err(fault.error());
-        }
-        if let Some(file) = state.files.get_mut(&self.path).filter(|file| file.id == self.id) {
-            (file.reserved, file.zeros) = (0, 0);
-            file.synced_size = file.synced_size.min(file.bytes.len());
-        }
         Fault::said(fault)
     }
 }
