@@ -171,9 +171,13 @@ impl Journal {
     fn write_or_call(&self) {
         let is_written =
             |files: &mut Option<_>| files.as_mut().is_some_and(segments::SegmentWriter::write_queue_quickly);
-        if self.files.try_lock().is_some_and(|mut files| is_written(&mut files)) {
-            return;
+        if !self.files.try_lock().is_some_and(|mut files| is_written(&mut files)) {
+            self.call();
         }
+    }
+
+    /// Calls the writer's thread for what was queued with [`Call::Later`].
+    fn call(&self) {
         let mut state = self.shared.state.lock();
         if !state.queue.is_empty() {
             let urgent = state.urgent;

@@ -18,6 +18,8 @@ const READ_BYTES: usize = 256 * 1024;
 const TAIL_BYTES: usize = 2 * READ_BYTES;
 /// The same where a few records are wanted.
 const FEW_BYTES: usize = 16 * 1024;
+/// Every disk writes so many, or a multiple, as a whole.
+const LINE_BYTES: usize = 64;
 
 /// Where something stands in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +138,15 @@ impl OpenSegment {
     /// Whether there is nothing but zeros from within this frame on: the writer fills ahead, and has not written it whole.
     fn is_cut_off(&self) -> bool {
         written(self.rest()) < Frame::told_bytes(self.rest())
+    }
+
+    /// Whether a part of this frame that a disk writes as a whole is still zeros.
+    fn lacks_a_line(&self) -> bool {
+        let frame = self.rest().get(..Frame::told_bytes(self.rest())).unwrap_or(self.rest());
+        let begin = usize::try_from(self.offset() % LINE_BYTES as u64).unwrap_or(0);
+        let (first, others) = frame.split_at((LINE_BYTES - begin).min(frame.len()));
+        let is_blank = |line: &[u8]| !line.is_empty() && line.iter().all(|byte| *byte == 0);
+        is_blank(first) || others.chunks(LINE_BYTES).any(is_blank)
     }
 }
 
@@ -300,25 +311,44 @@ impl JournalReader {
 
     /// At a place where no whole record stands and nothing follows in this segment.
     fn end(&mut self, why: &'static str) -> io::Result<Option<Step>> {
-        self.look_for_following()?;
-        let Some(at) = &mut self.at else { return Ok(None) };
-        match at.following {
-            None => {
-                let torn = u64::try_from(written(at.rest())).unwrap_or(0);
-                // It is read again when somebody asks again: other bytes may stand there then.
-                at.buffer.truncate(at.start);
-                Ok(Some(Step::CaughtUp { torn }))
-            }
-            Some(first) if first == at.seq => Ok(None),
-            Some(_) => Ok(Some(Step::Damaged { place: at.place(), why })),
+        if self.has_been_followed()? {
+            return Ok(None);
         }
+        let Some(at) = &mut self.at else { return Ok(None) };
+        if at.following.is_some() {
+            return Ok(Some(Step::Damaged { place: at.place(), why }));
+        }
+        let torn = u64::try_from(written(at.rest())).unwrap_or(0);
+        // It is read again when somebody asks again: other bytes may stand there then.
+        at.buffer.truncate(at.start);
+        Ok(Some(Step::CaughtUp { torn }))
     }
 
     /// At a place where something else stands than a record.
     fn damaged(&mut self, why: &'static str) -> io::Result<Option<Step>> {
+        if self.has_been_followed()? {
+            return Ok(None);
+        }
+        let Some(at) = &mut self.at else { return Ok(None) };
+        if at.following.is_none() && at.lacks_a_line() {
+            let rest = remainder(&*self.storage, &at.path, at.offset())?;
+            if segment::highest_mark(&rest).is_none_or(|synced| synced <= at.seq) {
+                // What was being written when the power went: the disk had written later parts of it, and not this one.
+                at.buffer.truncate(at.start);
+                return Ok(Some(Step::CaughtUp { torn: u64::try_from(written(&rest)).unwrap_or(0) }));
+            }
+        }
+        Ok(Some(Step::Damaged { place: at.place(), why }))
+    }
+
+    /// Whether another segment follows that was not known when this place was read. The writer may have gone on here before it
+    /// began that one: the place is to be read again.
+    fn has_been_followed(&mut self) -> io::Result<bool> {
+        let known = self.at.as_ref().is_some_and(|at| at.following.is_some());
         self.look_for_following()?;
-        let Some(at) = &self.at else { return Ok(None) };
-        if at.following == Some(at.seq) { Ok(None) } else { Ok(Some(Step::Damaged { place: at.place(), why })) }
+        let Some(at) = self.at.as_mut().filter(|at| !known && at.following.is_some()) else { return Ok(false) };
+        at.buffer.truncate(at.start);
+        Ok(true)
     }
 
     fn look_for_following(&mut self) -> io::Result<()> {

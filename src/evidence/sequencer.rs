@@ -78,6 +78,8 @@ struct Sequencer {
     /// Segments written since the last checkpoint, to be synced first when the journal does not.
     unsynced: Vec<Arc<str>>,
     durability: Durability,
+    /// The first record of the segment that the journal began with: who wrote those before may not have synced them.
+    since: u64,
     /// Partial tiles of the last checkpoint but one: readers of it may still want them.
     stale: Vec<(TileId, usize)>,
     current: Vec<(TileId, usize)>,
@@ -109,6 +111,7 @@ impl Sequencer {
             None => before_the_first(&*storage)?,
         };
         let (signed, note) = signed.unzip();
+        let since = segments(&*storage)?.pop().unwrap_or(0);
         let mut sequencer = Self {
             reader: JournalReader::new(storage.clone(), edge.size()),
             storage,
@@ -122,6 +125,7 @@ impl Sequencer {
             published_at: None,
             unsynced: Vec::new(),
             durability,
+            since,
             stale: Vec::new(),
             current: Vec::new(),
         };
@@ -131,6 +135,8 @@ impl Sequencer {
             if sequencer.edge.root() != head.root {
                 return Err(SequencerError::Fork { size: head.size });
             }
+            // They were synced before they were signed.
+            sequencer.unsynced.clear();
         }
         sequencer.renew_partial()?;
         sequencer.current = sequencer.partial_tiles();
@@ -152,7 +158,8 @@ impl Sequencer {
         while self.edge.size() < end {
             match self.reader.next()? {
                 Next::Record(record) => {
-                    if self.durability != Durability::Disk && self.unsynced.last() != Some(&record.place.segment) {
+                    let is_synced = self.durability == Durability::Disk && record.place.seq >= self.since;
+                    if !is_synced && self.unsynced.last() != Some(&record.place.segment) {
                         self.unsynced.push(record.place.segment.clone());
                     }
                     let storage = &*self.storage;

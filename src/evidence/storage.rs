@@ -120,7 +120,7 @@ pub trait SegmentFile: Send + fmt::Debug {
 
     /// Writes `room` zeros behind the end, which what is appended then takes the place of: a sync of what lies in them has
     /// no bookkeeping of the filesystem to write, which is most of its work. A matter of speed alone: where there is no
-    /// space, nothing is done.
+    /// space, or zeros would take that of records, nothing is done.
     ///
     /// # Errors
     /// Those of the disk.
@@ -131,6 +131,12 @@ pub trait SegmentFile: Send + fmt::Debug {
     /// # Errors
     /// Those of the disk.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Whether the file is as long as it was written or filled. Asked before writing, which hides that somebody cut it.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn is_whole(&self) -> io::Result<bool>;
 
     /// Whether the file still stands under its name, as long as it was written or filled: somebody may have deleted,
     /// replaced or cut it.

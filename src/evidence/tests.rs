@@ -17,6 +17,8 @@ use crate::domain::name::CallId;
 
 #[path = "tests/faults.rs"]
 mod faults;
+#[path = "tests/meanwhile.rs"]
+mod meanwhile;
 #[path = "tests/tamper.rs"]
 mod tamper;
 
@@ -401,75 +403,4 @@ fn a_directory_opened_for_reading_is_not_written_to() {
     let storage = DiskStorage::read_only(directory.path());
     assert!(storage.write_file("x", b"y", storage::Persist::Now).is_err());
     assert_eq!(storage.list("").unwrap(), []);
-}
-
-/// A disk that fails under the writer when a reader comes to the end of the segment, once.
-#[derive(Debug)]
-struct FailsMeanwhile {
-    disk: FakeStorage,
-    journal: Journal,
-    /// The record that is being synced.
-    victim: parking_lot::Mutex<Option<Ticket>>,
-}
-
-impl Storage for FailsMeanwhile {
-    fn read_at(&self, path: &str, offset: u64, max: usize, into: &mut Vec<u8>) -> io::Result<usize> {
-        let at_the_end = path.starts_with("journal/") && offset > 0;
-        if let Some(victim) = at_the_end.then(|| self.victim.lock().take()).flatten() {
-            self.disk.fail(Operation::Sync, 0, Fault::Error);
-            // What failed stays in the file, as it does on a disk that fails altogether.
-            self.disk.fail(Operation::Cut, 0, Fault::Error);
-            self.disk.release();
-            assert_eq!(self.journal.durable_blocking(victim), Err(JournalError::Unavailable));
-            eventually("recovered", || self.journal.status().broken.is_none());
-            self.journal.flush().unwrap();
-        }
-        self.disk.read_at(path, offset, max, into)
-    }
-
-    fn list(&self, directory: &str) -> io::Result<Vec<storage::Item>> {
-        self.disk.list(directory)
-    }
-
-    fn create_segment(&self, _: &str, _: &[u8], _: u64) -> io::Result<Box<dyn storage::SegmentFile>> {
-        unreachable!("a reader does not write")
-    }
-
-    fn write_file(&self, _: &str, _: &[u8], _: storage::Persist) -> io::Result<()> {
-        unreachable!("a reader does not write")
-    }
-
-    fn truncate(&self, _: &str, _: u64) -> io::Result<()> {
-        unreachable!("a reader does not write")
-    }
-
-    fn sync_file(&self, _: &str) -> io::Result<()> {
-        unreachable!("a reader does not write")
-    }
-
-    fn remove(&self, _: &str) -> io::Result<()> {
-        unreachable!("a reader does not write")
-    }
-}
-
-#[test]
-fn a_segment_that_is_superseded_while_it_is_read_is_no_alarm() {
-    let disk = FakeStorage::new();
-    let log = open(&disk, &key()).unwrap();
-    calls(log.journal(), 0, 3);
-    log.checkpoint_now();
-    log.journal().flush().unwrap();
-    let durable = log.journal().durable_seq();
-    disk.hold(Operation::Sync);
-    let victims: Vec<_> = (10..13).map(|n| log.journal().append(&note(n)).unwrap()).collect();
-    let written = || disk.files().iter().any(|(_, bytes)| bytes.windows(11).any(|found| found == b"\"jti\":\"10\"}"));
-    eventually("written", written);
-    let reader = FailsMeanwhile {
-        disk: disk.clone(),
-        journal: log.journal().clone(),
-        victim: parking_lot::Mutex::new(victims.first().copied()),
-    };
-    let report = verify_in(Arc::new(reader), &VerifyOptions::default()).unwrap();
-    assert_eq!(report.records, durable + 1, "the note about the failure, and nothing that failed");
-    log.shutdown();
 }

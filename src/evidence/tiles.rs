@@ -225,8 +225,10 @@ pub(crate) fn partial_files(storage: &dyn Storage) -> io::Result<Vec<String>> {
 
 /// Writes a tile. It can be derived again, so it is not synced.
 pub(crate) fn write_tile(storage: &dyn Storage, tile: TileId, hashes: &[Hash]) -> io::Result<()> {
-    // Readers hear of a tile from the checkpoint that is published behind it.
-    storage.write_file(&tile.path(hashes.len()), &encode(hashes), Persist::Unheard)
+    // Readers hear of a full tile from the checkpoint that is published behind it, and pass over a short one before. One that
+    // is not full may be of a size that nobody writes again: a part of it would stay.
+    let persist = if hashes.len() == TILE_WIDTH { Persist::Unheard } else { Persist::Later };
+    storage.write_file(&tile.path(hashes.len()), &encode(hashes), persist)
 }
 
 #[cfg(test)]

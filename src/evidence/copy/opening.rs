@@ -145,17 +145,15 @@ fn beginning(storage: &dyn Storage, begun: Option<&Begun>) -> Result<Edge, CopyE
 fn behind(storage: &Arc<dyn Storage>, from: u64) -> Result<(VecDeque<Hash>, u64), CopyError> {
     let mut reader = JournalReader::new(storage.clone(), from);
     let mut tail = VecDeque::new();
-    let end = loop {
+    let damage = loop {
         match reader.next()? {
             Next::Record(record) => tail.push_back(leaf_hash(record.bytes)),
-            Next::CaughtUp { torn } => break (torn > 0).then_some(None),
-            Next::Damaged { place, why } => break Some(Some((place, why))),
+            Next::CaughtUp { .. } => break None,
+            Next::Damaged { place, why } => break Some((place, why)),
         }
     };
     let incarnation = reader.header().map_or(0, |header| header.incarnation);
-    if let Some(damage) = end {
-        cut(storage, &reader, damage)?;
-    }
+    cut(storage, &reader, damage)?;
     Ok((tail, incarnation))
 }
 
@@ -170,13 +168,16 @@ fn cut(
             None => Ok(()),
         };
     };
-    if let Some((place, why)) = damage {
-        let first = path.rsplit('/').next().and_then(segment::first_of_name);
-        let later = segments(&**storage)?.into_iter().any(|other| Some(other) > first);
-        let promised = segment::highest_mark(&remainder(&**storage, path, offset)?);
-        if later || promised.is_some_and(|synced| synced > place.seq) {
-            return Err(CopyError::Damaged { place, why });
-        }
+    let rest = remainder(&**storage, path, offset)?;
+    let first = path.rsplit('/').next().and_then(segment::first_of_name);
+    let is_followed = damage.is_some() && segments(&**storage)?.into_iter().any(|other| Some(other) > first);
+    let end = || (Place { seq: reader.position(), segment: path.into(), offset }, "what was promised is blank");
+    let (place, why) = damage.unwrap_or_else(end);
+    if is_followed || segment::highest_mark(&rest).is_some_and(|synced| synced > place.seq) {
+        return Err(CopyError::Damaged { place, why });
+    }
+    if rest.is_empty() {
+        return Ok(());
     }
     // What is cut off was never said to be kept. A crash here leaves it, or not; the next opening does the same.
     Ok(storage.truncate(path, offset)?)

@@ -222,12 +222,12 @@ fn survey_from(storage: &Arc<dyn Storage>, origin: &Origin, first: u64) -> Resul
     found.incarnation = header.incarnation;
     if let Some((path, offset)) = reader.unread() {
         let rest = remainder(&**storage, path, offset)?;
-        if let Some((place, why)) = damage {
-            let promised = segment::highest_mark(&rest).is_some_and(|synced| synced > place.seq);
-            let later = segments(&**storage)?.into_iter().any(|other| other > first);
-            if promised || later {
-                return Err(OpenError::Damaged { place, why });
-            }
+        let is_promised = segment::highest_mark(&rest).is_some_and(|synced| synced > found.records);
+        let is_followed = damage.is_some() && segments(&**storage)?.into_iter().any(|other| other > first);
+        if is_promised || is_followed {
+            let end = || (Place { seq: found.records, segment: path.into(), offset }, "what was promised is blank");
+            let (place, why) = damage.unwrap_or_else(end);
+            return Err(OpenError::Damaged { place, why });
         }
         if !rest.is_empty() {
             found.torn = Some((path.to_owned(), offset, u64::try_from(written(&rest)).unwrap_or(0)));

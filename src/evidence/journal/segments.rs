@@ -190,7 +190,7 @@ impl SegmentWriter {
             return Err(WriteError::Room(io::Error::other("no segment")));
         };
         // Written behind a cut, the batch would stand behind a hole.
-        if !segment.file.in_place().map_err(WriteError::Poisoned)? {
+        if !segment.file.is_whole().map_err(WriteError::Poisoned)? {
             return Err(WriteError::Stolen);
         }
         // Without fdatasync nothing is known to be on disk, and recovery must take every tear for one.
@@ -242,6 +242,10 @@ impl SegmentWriter {
         let path = segment::path(first);
         let origin = self.shared.origin.as_str().to_owned();
         let header = SegmentHeader { incarnation: self.incarnation, first, origin }.encode();
+        if let Some(old) = self.segment.as_mut().filter(|_| self.shared.options.durability != Durability::Disk) {
+            // What begins here stands behind all that was written: a loss of power must not take the end of that alone.
+            old.file.sync()?;
+        }
         let ahead = room + self.shared.options.allocate_bytes;
         let (file, room) = match self.storage.create_segment(&path, &header, ahead) {
             Ok(file) => (file, ahead),

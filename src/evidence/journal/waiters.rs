@@ -77,9 +77,9 @@ impl WorkerWaiters {
     pub fn new(journal: &Journal) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let slot = Arc::new(Slot::default());
         journal.shared.workers.lock().push(Arc::downgrade(&slot));
-        let (looking, writing) = (journal.clone(), journal.clone());
+        let (looking, left) = (journal.clone(), Left(journal.clone()));
         let mut rounds = Rounds::default();
-        let see_to_queue = move || writing.see_to_queue(&mut rounds);
+        let see_to_queue = move || left.0.see_to_queue(&mut rounds);
         let driver = drive(slot.clone(), see_to_queue, move |ticket| looking.outcome_of(ticket).is_some());
         (Self { journal: journal.clone(), slot: slot.clone(), _end: Arc::new(End(slot)) }, driver)
     }
@@ -135,6 +135,15 @@ impl WorkerWaiters {
     /// How often the worker has been woken.
     pub fn wakes(&self) -> u64 {
         self.slot.wakes.load(Ordering::Relaxed)
+    }
+}
+
+/// However the task ends, also by a panic: what it has not seen to is the journal's thread's.
+struct Left(Journal);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.call();
     }
 }
 

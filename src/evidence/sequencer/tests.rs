@@ -222,6 +222,69 @@ fn what_a_killed_process_had_not_synced_is_synced_before_anything_stands_behind_
 }
 
 #[test]
+fn what_a_process_that_did_not_sync_left_is_synced_before_it_is_signed_by_one_that_does() {
+    let (disk, (_, der)) = (FakeStorage::new(), key());
+    let loose = JournalOptions { durability: Durability::Process, ..small() };
+    let (journal, _) = open_journal(&disk, loose).unwrap();
+    (0..100).for_each(|_| append(&journal, 1));
+    let segments = |disk: &FakeStorage| disk.files().iter().filter(|(path, _)| path.starts_with("journal/")).count();
+    assert!(segments(&disk) > 3);
+    let killed = disk.kill();
+    let (journal, _) = open_journal(&killed, small()).unwrap();
+    sequencer(&killed, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
+    let signed = published(&killed, &der).size;
+    assert!(signed > 100);
+    let after = killed.reboot(None);
+    let (journal, _) = open_journal(&after, small()).unwrap();
+    assert!(journal.durable_seq() >= signed);
+    sequencer(&after, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
+    holds(&after, &der);
+}
+
+#[test]
+fn a_log_that_lost_power_behind_a_turn_opens_also_where_nothing_is_synced() {
+    let (disk, (_, der)) = (FakeStorage::new(), key());
+    let loose = || JournalOptions { durability: Durability::Process, ..small() };
+    let signs = |disk: &FakeStorage, journal: &Journal| {
+        let disk = Arc::new(disk.clone());
+        let mut sequencer = Sequencer::open(disk, journal.clone(), copy(&der), Durability::Process).unwrap();
+        sequencer.step(Duration::ZERO, Asked::Now).unwrap();
+    };
+    let (journal, _) = open_journal(&disk, loose()).unwrap();
+    signs(&disk, &journal);
+    for n in 0..60 {
+        append(&journal, 1);
+        let lost = disk.reboot((n % 3 > 0).then_some(n));
+        let (journal, _) = open_journal(&lost, loose()).unwrap();
+        signs(&lost, &journal);
+        holds(&lost, &der);
+        journal.close();
+    }
+    assert!(disk.files().iter().filter(|(path, _)| path.starts_with("journal/")).count() > 2);
+}
+
+#[test]
+fn a_tile_of_which_a_part_is_there_is_no_alarm_and_is_written_again() {
+    let (disk, (_, der)) = (FakeStorage::new(), key());
+    let (journal, _) = open_journal(&disk, small()).unwrap();
+    let mut sequencer = sequencer(&disk, &journal, &der).unwrap();
+    sequencer.step(Duration::ZERO, Asked::Now).unwrap();
+    for (records, tile) in [(300, "tile/0/000"), (10, "tile/0/001.p/55")] {
+        append(&journal, records);
+        disk.fail(Operation::Write, 0, Fault::Half);
+        sequencer.step(Duration::MAX, Asked::Now).unwrap_err();
+        let length = disk.files().into_iter().find(|(path, _)| path == tile).map(|(_, bytes)| bytes.len());
+        assert!(length.is_none_or(|length| length == TILE_WIDTH * tiles::HASH_BYTES / 2), "{tile}: {length:?}");
+        holds(&disk, &der);
+        sequencer.step(Duration::MAX, Asked::Now).unwrap();
+        holds(&disk, &der);
+    }
+    // One that a checkpoint speaks of must be whole.
+    disk.alter("tile/0/000", |bytes| bytes.truncate(TILE_WIDTH * tiles::HASH_BYTES / 2));
+    assert!(crate::evidence::verify::verify_in(Arc::new(disk), &Default::default()).is_err());
+}
+
+#[test]
 fn partial_tiles_that_lost_power_left_empty_do_not_stay() {
     let (disk, (_, der)) = (FakeStorage::new(), key());
     let (journal, _) = open_journal(&disk, small()).unwrap();

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, StatxFlags};
 
 use super::{Item, Persist, SegmentFile, Storage};
 
@@ -134,9 +135,10 @@ impl Storage for DiskStorage {
             // A crash here leaves a file that no reader looks at.
             std::fs::rename(&beside, &path)?;
             sync_parent(&path)?;
-            let inode = file.metadata()?;
-            let inode = (inode.dev(), inode.ino());
-            Ok(DiskSegment { file, path, inode, written, size: written, allocated: written + room, name, synced })
+            let is = Looked::at_file(&file)?.is;
+            let fills = overwrites_in_place(&file)?;
+            let allocated = written + room;
+            Ok(DiskSegment { file, path, is, written, size: written, fills, allocated, name, synced })
         })();
         if made.is_err() {
             // It holds space; that it cannot be removed either changes nothing about the error.
@@ -169,7 +171,7 @@ impl Storage for DiskStorage {
         let file = File::open(self.root.join(path))?;
         let start = into.len();
         // Not more than is there: `max` may be far more than the file.
-        let left = file.metadata()?.len().saturating_sub(offset);
+        let left = Looked::at_file(&file)?.bytes.saturating_sub(offset);
         let want = usize::try_from(left).unwrap_or(max).min(max);
         into.resize(start + want, 0);
         let mut filled = start;
@@ -273,6 +275,43 @@ fn allocate(file: &File, written: u64, room: u64) -> io::Result<()> {
     }
 }
 
+/// Whether what is written again is written to the same place, so that it takes no more space. Where it is not, zeros would
+/// take the space that was reserved for records.
+fn overwrites_in_place(file: &File) -> io::Result<bool> {
+    const EXT4: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const TMPFS: u64 = 0x0102_1994;
+    /// Of a container, over one of the others as a rule.
+    const OVERLAYFS: u64 = 0x794c_7630;
+    let kind = u64::try_from(rustix::fs::fstatfs(file)?.f_type).unwrap_or(0);
+    Ok(matches!(kind, EXT4 | XFS | TMPFS | OVERLAYFS))
+}
+
+/// What is asked of a file between two writes. Not its times: the kernel (from 6.13 on, multigrain timestamps) gives a file
+/// whose times were looked at new ones with its next bytes, and then has them to write with the next sync, which takes half
+/// as long again. Times that nobody looked at change every few milliseconds at most.
+struct Looked {
+    /// Device and inode.
+    is: (u32, u32, u64),
+    bytes: u64,
+}
+
+impl Looked {
+    fn at_file(file: &File) -> io::Result<Self> {
+        Self::at(file, "", AtFlags::EMPTY_PATH)
+    }
+
+    /// Not through a symbolic link.
+    fn at_path(path: &Path) -> io::Result<Self> {
+        Self::at(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn at(place: impl AsFd, path: impl rustix::path::Arg, flags: AtFlags) -> io::Result<Self> {
+        let found = rustix::fs::statx(place, path, flags, StatxFlags::INO | StatxFlags::SIZE)?;
+        Ok(Self { is: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino), bytes: found.stx_size })
+    }
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -282,10 +321,12 @@ struct DiskSegment {
     file: File,
     path: PathBuf,
     /// Device and inode that were opened.
-    inode: (u64, u64),
+    is: (u32, u32, u64),
     written: u64,
     /// As long as the file is: behind what was written stand zeros.
     size: u64,
+    /// Whether zeros ahead cost no space.
+    fills: bool,
     /// Up to where space is reserved.
     allocated: u64,
     /// Its name in the storage.
@@ -303,6 +344,9 @@ impl SegmentFile for DiskSegment {
     }
 
     fn fill(&mut self, room: u64) -> io::Result<()> {
+        if !self.fills {
+            return Ok(());
+        }
         let end = self.written + room;
         while self.size < end {
             let part = usize::try_from(end - self.size).unwrap_or(usize::MAX).min(ZEROS.len());
@@ -334,9 +378,13 @@ impl SegmentFile for DiskSegment {
         Ok(done?)
     }
 
+    fn is_whole(&self) -> io::Result<bool> {
+        Ok(Looked::at_file(&self.file)?.bytes == self.size)
+    }
+
     fn in_place(&self) -> io::Result<bool> {
-        match std::fs::symlink_metadata(&self.path) {
-            Ok(now) => Ok((now.dev(), now.ino(), now.len()) == (self.inode.0, self.inode.1, self.size)),
+        match Looked::at_path(&self.path) {
+            Ok(now) => Ok((now.is, now.bytes) == (self.is, self.size)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -366,9 +414,10 @@ mod tests {
         let mut failing = DiskSegment {
             file: std::os::fd::OwnedFd::from(pipe).into(),
             path: home.path().join(path),
-            inode: (0, 0),
+            is: (0, 0, 0),
             written: 6,
             size: 6,
+            fills: true,
             allocated: 6,
             name: path.to_owned(),
             synced: disk.synced.clone(),

@@ -262,6 +262,14 @@ impl Storage for FakeStorage {
     fn write_file(&self, path: &str, bytes: &[u8], persist: Persist) -> io::Result<()> {
         let (mut state, fault) = self.enter(Operation::Write)?;
         let (put, named) = Fault::put(fault);
+        let is_new = !state.files.contains_key(path);
+        if fault == Some(Fault::Half) && persist == Persist::Unheard && is_new {
+            // In its place already, as a process that is killed leaves it.
+            let part = bytes.get(..bytes.len() / 2).unwrap_or_default().to_vec();
+            state.next_id += 1;
+            let file = FakeFile { before: Some(Vec::new()), ..FakeFile::new(part, state.next_id) };
+            state.files.insert(path.to_owned(), file);
+        }
         if !put {
             return Err(fault.unwrap_or(Fault::Error).error());
         }

@@ -6,20 +6,20 @@ use std::task::{Context, Poll, Waker};
 use super::*;
 
 /// A worker whose turns are taken by hand.
-struct Turns {
-    waiters: WorkerWaiters,
+pub(super) struct Turns {
+    pub(super) waiters: WorkerWaiters,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Turns {
-    fn of(journal: &Journal) -> Self {
+    pub(super) fn of(journal: &Journal) -> Self {
         at_rest(journal);
         let (waiters, driver) = WorkerWaiters::new(journal);
         Self { waiters, driver: Box::pin(driver) }
     }
 
     /// One turn: whatever is queued is seen to.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         assert!(self.driver.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
 
@@ -375,4 +375,15 @@ fn the_end_waits_for_a_worker_that_writes_and_for_what_it_leaves() {
         });
         assert_eq!((count(&disk, Kind::Outcome), journal.status().outcomes_lost), (1, 0), "{fault:?}");
     }
+}
+
+#[test]
+fn what_a_worker_that_ends_has_not_seen_to_is_written_by_the_thread() {
+    let disk = FakeStorage::new();
+    let (journal, _) = open(&disk, JournalOptions { linger: Duration::from_secs(60), ..process() }).unwrap();
+    let Turns { waiters, driver } = Turns::of(&journal);
+    let ticket = waiters.append(&note(1)).unwrap();
+    assert_eq!(journal.outcome_of(ticket), None);
+    drop(driver);
+    written_by_the_thread(&journal, ticket);
 }

@@ -97,7 +97,7 @@ fn a_record_that_was_not_written_whole_is_torn_wherever_that_ended() {
 }
 
 #[test]
-fn what_was_changed_in_front_of_the_zeros_or_in_them_is_damage() {
+fn what_was_changed_in_front_of_the_zeros_is_damage_and_what_was_put_into_them_is_no_record() {
     let (left, path) = killed(3);
     let frame = last_frame(&left.files().pop().unwrap().1);
     for at in frame.clone() {
@@ -110,11 +110,56 @@ fn what_was_changed_in_front_of_the_zeros_or_in_them_is_damage() {
     for behind in [FRAME_HEADER_BYTES, 5_000, 200_000] {
         let damaged = left.kill();
         damaged.alter(&path, |bytes| bytes[frame.end + behind] = 7);
-        assert_eq!(read(Arc::new(damaged)).0, 4);
-        let damaged = left.kill();
-        damaged.alter(&path, |bytes| bytes[frame.end + behind] = 7);
-        assert!(read(Arc::new(damaged)).1.is_err(), "{behind} bytes behind the end");
+        assert_eq!(read(Arc::new(damaged)), (4, Ok(behind as u64 + 1)));
     }
+}
+
+#[test]
+fn whatever_a_loss_of_power_left_of_a_batch_is_torn_before_the_log_is_opened_again_and_after() {
+    let disk = FakeStorage::new();
+    let (journal, _) = open(&disk, roomy()).unwrap();
+    let first = journal.append(&note(0)).unwrap();
+    journal.durable_blocking(first).unwrap();
+    let durable = journal.durable_seq();
+    disk.hold(Operation::Sync);
+    let mut worker = by_itself::Turns::of(&journal);
+    let batch: Vec<_> = (0..20).map(|n| worker.waiters.append(&note(n)).unwrap()).collect();
+    worker.turn();
+    eventually("written", || disk.is_held_up());
+    let mut torn_ones = 0;
+    for seed in 0..400 {
+        let lost = disk.reboot(Some(seed));
+        let (records, end) = read(Arc::new(lost.clone()));
+        assert!((durable..=durable + batch.len() as u64).contains(&records), "seed {seed}: {records}");
+        let torn = end.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        let (again, report) = open(&lost, roomy()).unwrap();
+        assert_eq!((report.resumed_from, report.discarded_bytes), (records, torn), "seed {seed}");
+        torn_ones += u64::from(torn > 1_000);
+        again.close();
+    }
+    assert!(torn_ones > 100, "{torn_ones}: hardly anything was torn");
+    disk.release();
+    journal.close();
+}
+
+#[test]
+fn zeros_in_front_of_what_was_promised_are_damage_however_many_they_are() {
+    let disk = FakeStorage::new();
+    let (journal, _) = open(&disk, JournalOptions { segment_bytes: 4 << 20, ..roomy() }).unwrap();
+    for n in 0..5_000 {
+        let ticket = journal.append(&note(n)).unwrap();
+        journal.durable_blocking(ticket).unwrap();
+    }
+    let (path, bytes) = disk.files().pop().unwrap();
+    let third = bytes.windows(8).enumerate().filter(|(_, at)| at == b"{\"data\":").nth(2).unwrap().0;
+    for (from, zeros) in [(third + 100, 700_000), (third - FRAME_HEADER_BYTES, 700_000), (third + 100, 64)] {
+        let damaged = disk.kill();
+        damaged.alter(&path, |bytes| bytes[from..from + zeros].fill(0));
+        let opened = open(&damaged, roomy()).map(drop);
+        assert!(matches!(opened, Err(OpenError::Damaged { .. })), "{zeros} zeros: {opened:?}");
+        assert_eq!(damaged.files().len(), 1, "and nothing is cut or begun");
+    }
+    journal.close();
 }
 
 #[test]

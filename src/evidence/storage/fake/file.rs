@@ -53,7 +53,10 @@ impl FakeFile {
         found.truncate(self.synced_size.max(kept));
         let written = self.bytes.len().min(found.len());
         let unsynced = found.get_mut(self.synced..written).unwrap_or_default();
-        unsynced.chunks_mut(BLOCK_BYTES).filter(|_| next(1) == 0).for_each(|block| block.fill(0));
+        let first = (BLOCK_BYTES - self.synced % BLOCK_BYTES).min(unsynced.len());
+        let (first, others) = unsynced.split_at_mut(first);
+        let blocks = std::iter::once(first).chain(others.chunks_mut(BLOCK_BYTES));
+        blocks.filter(|_| next(1) == 0).for_each(|block| block.fill(0));
         found
     }
 }

@@ -90,6 +90,10 @@ impl SegmentFile for FakeSegment {
         Fault::said(fault)
     }
 
+    fn is_whole(&self) -> io::Result<bool> {
+        self.in_place()
+    }
+
     fn in_place(&self) -> io::Result<bool> {
         Ok(self.disk.state.lock().files.get(&self.path).is_some_and(|file| file.id == self.id))
     }
