@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::company::Rounds;
+use self::company::{Queued, Rounds};
 pub use self::options::{Durability, JournalOptions, Writer};
 use self::queue::Class;
 pub use self::recovery::{OpenError, RecoveryReport};
@@ -156,7 +156,8 @@ impl Journal {
         if options.durability != Durability::Remote {
             let now = self.shared.clock.since_boot();
             let state = self.shared.state.lock();
-            if !state.closing && rounds.go_on(&state.company, state.awaited, options.gather, now) {
+            let queued = Queued { records: state.queue.records(), awaited: state.awaited };
+            if !state.closing && rounds.go_on(&state.company, queued, options.gather, now) {
                 return false;
             }
         }

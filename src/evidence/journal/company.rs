@@ -14,21 +14,30 @@ const WORTH: u32 = 8;
 /// How a worker's calls gather while it has other calls to go on with.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
-    /// How many records were awaited when it looked last.
-    awaited: usize,
+    /// How many records were queued when it looked last.
+    queued: u64,
     /// When it looked first, since boot.
     since: Option<Duration>,
 }
 
 impl Rounds {
-    /// Whether more came since the last look, so that more may come until the next one. Costs nobody a rest: who looks goes on
-    /// with something else between, or looks for the last time.
-    pub(super) fn go_on(&mut self, company: &Company, awaited: usize, within: Duration, now: Duration) -> bool {
+    /// Whether more came since the last look, so that more may come until the next one: also where calls ended, since whoever
+    /// has an answer asks again. Costs nobody a rest: who looks goes on with something else between, or looks for the last
+    /// time.
+    pub(super) fn go_on(&mut self, company: &Company, queue: Queued, within: Duration, now: Duration) -> bool {
         let since = *self.since.get_or_insert(now);
-        let more = awaited > self.awaited && company.is_any() && awaited < MOST;
-        self.awaited = awaited;
+        let more = queue.records > self.queued && company.is_any() && queue.awaited < MOST;
+        self.queued = queue.records;
         more && now.saturating_sub(since) < within
     }
+}
+
+/// What is queued.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queued {
+    pub(super) records: u64,
+    /// Of those, how many somebody waits for.
+    pub(super) awaited: usize,
 }
 
 /// What is known of how records come.
@@ -119,8 +128,10 @@ mod tests {
     #[test]
     fn a_worker_looks_on_while_more_come_and_not_for_ever() {
         let crowd = after(&[(8, 400); 20]);
-        let look =
-            |rounds: &mut Rounds, awaited, micros| rounds.go_on(&crowd, awaited, WITHIN, Duration::from_micros(micros));
+        let of = |records, awaited| Queued { records, awaited };
+        let look = |rounds: &mut Rounds, awaited, micros| {
+            rounds.go_on(&crowd, of(awaited as u64, awaited), WITHIN, Duration::from_micros(micros))
+        };
         let mut rounds = Rounds::default();
         assert!(look(&mut rounds, 1, 5) && look(&mut rounds, 20, 300) && look(&mut rounds, 21, 900));
         assert!(!look(&mut rounds, 30, 1_005), "longer than anybody may wait");
@@ -128,7 +139,11 @@ mod tests {
         assert!(look(&mut rounds, 3, 5) && !look(&mut rounds, 3, 6), "nobody came");
         assert!(!look(&mut Rounds::default(), 0, 5), "nobody waits");
         assert!(!look(&mut Rounds::default(), MOST, 5), "they are enough");
-        assert!(!Rounds::default().go_on(&after(&[(1, 100); 20]), 1, WITHIN, Duration::ZERO), "a lone caller");
+        let lone = after(&[(1, 100); 20]);
+        assert!(!Rounds::default().go_on(&lone, of(1, 1), WITHIN, Duration::ZERO), "a lone caller");
+        let mut rounds = Rounds::default();
+        assert!(rounds.go_on(&crowd, of(5, 0), WITHIN, Duration::ZERO), "calls have ended, and others begin");
+        assert!(!rounds.go_on(&crowd, of(5, 0), WITHIN, Duration::ZERO), "none did");
     }
 
     #[test]
