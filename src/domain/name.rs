@@ -166,11 +166,18 @@ const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// 128 bits in Crockford's base32, as ULIDs are written.
 pub(crate) fn ulid_text(bits: u128) -> [u8; 26] {
     let mut text = [b'0'; 26];
-    let mut rest = bits;
-    for place in text.iter_mut().rev() {
-        let digit = usize::try_from(rest & 31).unwrap_or(0);
-        *place = CROCKFORD.get(digit).copied().unwrap_or(b'0');
-        rest >>= 5;
+    // Twelve digits fit into half of the bits: each step of the whole costs two.
+    let (last, rest) = (bits & (u128::MAX >> (128 - 60)), bits >> 60);
+    let parts = [(rest >> 60, 2), (rest & (u128::MAX >> (128 - 60)), 12), (last, 12)];
+    let mut places = text.as_mut_slice();
+    for (part, digits) in parts {
+        let (here, others) = std::mem::take(&mut places).split_at_mut(digits);
+        places = others;
+        let mut part = u64::try_from(part).unwrap_or(0);
+        for place in here.iter_mut().rev() {
+            *place = CROCKFORD.get(usize::try_from(part & 31).unwrap_or(0)).copied().unwrap_or(b'0');
+            part >>= 5;
+        }
     }
     text
 }
@@ -300,6 +307,17 @@ mod tests {
         for bad in ["/api", "api/", "api//orders", "api/../x", "api/."] {
             assert!(bad.parse::<ResourceName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn every_bit_of_an_identifier_has_its_place_in_its_text() {
+        let ends = [0, u128::MAX, 1, 1 << 59, 1 << 60, 1 << 119, 1 << 120, (1 << 120) - 1];
+        for bits in ends.into_iter().chain((0..128).map(|shift| 0x1b << shift)) {
+            let text = ulid_text(bits);
+            assert_eq!(parse_ulid(std::str::from_utf8(&text).unwrap()), Ok(bits));
+        }
+        assert_eq!(&ulid_text(u128::MAX), b"7ZZZZZZZZZZZZZZZZZZZZZZZZZ");
+        assert_eq!(&ulid_text(0x20), b"00000000000000000000000010");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What is known of a caller's connection before its first request.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::accept::{self, Fault};
 use super::live::ConnectionId;
 use super::tls::OpenClient;
 use crate::domain::principal::{CertificateThumbprint, SpiffeId};
@@ -21,12 +22,37 @@ pub(crate) struct Connection {
     pub(crate) certificate: Option<ClientCertificate>,
     /// Its place among those whose trust can be withdrawn.
     pub(crate) client: Option<Arc<OpenClient>>,
+    /// What its first request named as its host, and what that is: nearly every other one names the same.
+    first_host: OnceLock<(Box<[u8]>, Host)>,
 }
 
 impl Connection {
+    /// One from `peer`.
+    pub(crate) const fn of(
+        peer: SocketAddr,
+        name: Option<Host>,
+        certificate: Option<ClientCertificate>,
+        client: Option<Arc<OpenClient>>,
+    ) -> Self {
+        Self { peer, name, certificate, client, first_host: OnceLock::new() }
+    }
+
     /// One without a client certificate.
     pub(crate) const fn anonymous(peer: SocketAddr) -> Self {
-        Self { peer, name: None, certificate: None, client: None }
+        Self::of(peer, None, None, None)
+    }
+
+    /// The host that a request on it names.
+    ///
+    /// # Errors
+    /// Those of [`accept::host`].
+    pub(crate) fn host(&self, authority: &[u8]) -> Result<Host, Fault> {
+        if let Some((_, host)) = self.first_host.get().filter(|(first, _)| **first == *authority) {
+            return Ok(host.clone());
+        }
+        let host = accept::host(authority)?;
+        let _ = self.first_host.set((authority.into(), host.clone()));
+        Ok(host)
     }
 
     /// Whether it is still good for calls, whatever identifies them.
@@ -153,6 +179,21 @@ mod tests {
         edit(&mut params);
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         ClientCertificate::of_leaf(certificate.der())
+    }
+
+    #[test]
+    fn the_host_is_what_each_request_names_whatever_the_first_one_named() {
+        let connection = Connection::anonymous(([127, 0, 0, 1], 1).into());
+        for (authority, host) in
+            [("a.example:80", "a.example"), ("a.example:80", "a.example"), ("A.example", "a.example"), ("b", "b")]
+        {
+            assert_eq!(connection.host(authority.as_bytes()).unwrap().as_str(), host);
+        }
+        for bad in ["a.example:80:1", "", "a b", "a.example:80\u{e9}"] {
+            assert!(connection.host(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let misnamed = Connection::anonymous(([127, 0, 0, 1], 1).into());
+        assert!(misnamed.host(b"a b").is_err() && misnamed.host(b"a b").is_err(), "nothing is kept of what is none");
     }
 
     #[test]

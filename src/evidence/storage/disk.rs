@@ -29,7 +29,7 @@ type Synced = Arc<Mutex<BTreeSet<String>>>;
 const LOCK: &str = "lock";
 const TEMPORARY: &str = "tmp";
 /// What a segment is filled with, in parts: fresh memory for all of it costs more than writing it.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 impl DiskStorage {
     /// Opens a directory for writing; creates it, readable by its owner alone, when it does not exist.

@@ -30,7 +30,7 @@ pub(super) fn accept(session: &Session, connection: &Connection) -> Result<Host,
         (Some(authority), Some(named)) if authority != named => {
             return Err(Fault::malformed("two hosts that differ"));
         }
-        (Some(host), _) | (None, Some(host)) => accept::host(host)?,
+        (Some(host), _) | (None, Some(host)) => connection.host(host)?,
         (None, None) => return Err(Fault::malformed("no host")),
     };
     match &connection.name {

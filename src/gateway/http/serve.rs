@@ -210,7 +210,7 @@ impl Engine {
         let client = chain.map(|chain| self.worker.shared.tls.enter(listener, &current, chain));
         // The old configuration goes when its last handshake is over, not with the connection.
         drop(current);
-        Some((stream, Arc::new(Connection { peer, name, certificate, client })))
+        Some((stream, Arc::new(Connection::of(peer, name, certificate, client))))
     }
 
     fn gate(&self, connection: Arc<Connection>, exchange: Option<Arc<Exchange>>) -> Arc<Gate> {

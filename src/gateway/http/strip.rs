@@ -154,8 +154,9 @@ fn begins(name: &str, known: &str) -> bool {
 /// a copy of it elsewhere would, as it stands, behind escapes or in base64. A body is not searched.
 pub(crate) fn credential_elsewhere(header: &RequestHeader) -> bool {
     let Some(value) = header.headers.get(AUTHORIZATION) else { return false };
-    let signature = value.as_bytes().rsplit(|byte| *byte == b'.').next().unwrap_or_default();
-    if signature.len() < MIN_SIGNATURE_BYTES || signature.len() == value.len() {
+    let Some(last) = memchr::memrchr(b'.', value.as_bytes()) else { return false };
+    let signature = value.as_bytes().get(last + 1..).unwrap_or_default();
+    if signature.len() < MIN_SIGNATURE_BYTES {
         return false;
     }
     // Few headers are long enough to hold it: most calls end here without a search.

@@ -287,6 +287,8 @@ fn outcomes_alone_still_wait_for_company() {
         room.record(completed());
         worker.turn();
     }
+    // Nothing comes behind the last of them.
+    worker.turn();
     eventually("lingering", || journal.shared.state.lock().activity == super::super::shared::Activity::Lingering);
     assert_eq!(journal.status().batches, before);
     // Behind a crowd the first looks once whether others come.
