@@ -7,9 +7,9 @@
 //!
 //! Numbers are little-endian. The length stands there twice, once inverted: a changed length is told from a frame that
 //! the writer has not finished. Behind the last frame of a segment that is being written there may be zeros, which the
-//! next frames take the place of: no frame begins with eight of them, and no entry ends with one. A payload is an entry, or a mark: byte 1 and the seq before which everything was
-//! synced when the frames that follow were written. One write begins with one mark, so that recovery can tell what a
-//! crash may have torn from what somebody damaged.
+//! next frames take the place of: no frame begins with eight of them, and no entry ends with one. A payload is an entry, or
+//! a mark: byte 1 and the seq before which everything was synced when the frames that follow were written. One write begins
+//! with one mark, so that recovery can tell what a crash may have torn from what somebody damaged.
 
 use crate::evidence::entry::MAX_ENTRY_BYTES;
 
