@@ -203,6 +203,19 @@ fn records_that_failed_after_they_were_read_ahead_are_never_signed() {
     }
 }
 
+/// What a killed process left is signed by the next one, and is there after a loss of power; how many records are.
+fn signed_for_good(killed: &FakeStorage, der: &[u8]) -> u64 {
+    let (journal, _) = open_journal(killed, small()).unwrap();
+    sequencer(killed, &journal, der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
+    let signed = published(killed, der).size;
+    let after = killed.reboot(None);
+    let (journal, _) = open_journal(&after, small()).unwrap();
+    assert!(journal.durable_seq() >= signed);
+    sequencer(&after, &journal, der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
+    holds(&after, der);
+    signed
+}
+
 #[test]
 fn what_a_killed_process_had_not_synced_is_synced_before_anything_stands_behind_it() {
     let (disk, (_, der)) = (FakeStorage::new(), key());
@@ -211,14 +224,7 @@ fn what_a_killed_process_had_not_synced_is_synced_before_anything_stands_behind_
     hang(&disk, &journal, 4);
     let killed = disk.kill();
     disk.release();
-    let (journal, _) = open_journal(&killed, small()).unwrap();
-    sequencer(&killed, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
-    let signed = published(&killed, &der).size;
-    let after = killed.reboot(None);
-    let (journal, _) = open_journal(&after, small()).unwrap();
-    assert!(journal.durable_seq() >= signed);
-    sequencer(&after, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
-    holds(&after, &der);
+    signed_for_good(&killed, &der);
 }
 
 #[test]
@@ -235,15 +241,7 @@ fn what_a_process_that_did_not_sync_left_is_synced_before_it_is_signed_by_one_th
     assert!(journal.well_within(Duration::from_secs(20)));
     append(&journal, 5);
     let killed = disk.kill();
-    let (journal, _) = open_journal(&killed, small()).unwrap();
-    sequencer(&killed, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
-    let signed = published(&killed, &der).size;
-    assert!(signed > 100);
-    let after = killed.reboot(None);
-    let (journal, _) = open_journal(&after, small()).unwrap();
-    assert!(journal.durable_seq() >= signed);
-    sequencer(&after, &journal, &der).unwrap().step(Duration::ZERO, Asked::Now).unwrap();
-    holds(&after, &der);
+    assert!(signed_for_good(&killed, &der) > 100);
 }
 
 #[test]
