@@ -140,13 +140,21 @@ impl OpenSegment {
         written(self.rest()) < Frame::told_bytes(self.rest())
     }
 
+    /// Bytes from here on that were promised to nobody; `None` where a mark behind this place says otherwise.
+    fn torn(&self, storage: &dyn Storage) -> io::Result<Option<u64>> {
+        let rest = remainder(storage, &self.path, self.offset())?;
+        let is_promised = segment::highest_mark(&rest).is_some_and(|synced| synced > self.seq);
+        Ok((!is_promised).then(|| u64::try_from(written(&rest)).unwrap_or(0)))
+    }
+
     /// Whether a part of this frame that a disk writes as a whole is still zeros.
     fn lacks_a_line(&self) -> bool {
         let frame = self.rest().get(..Frame::told_bytes(self.rest())).unwrap_or(self.rest());
         let begin = usize::try_from(self.offset() % LINE_BYTES as u64).unwrap_or(0);
         let (first, others) = frame.split_at((LINE_BYTES - begin).min(frame.len()));
-        let is_blank = |line: &[u8]| !line.is_empty() && line.iter().all(|byte| *byte == 0);
-        is_blank(first) || others.chunks(LINE_BYTES).any(is_blank)
+        let is_blank = |line: &[u8]| line.iter().all(|byte| *byte == 0);
+        // A byte or two may be zeros of their own.
+        (first.len() >= 4 && is_blank(first)) || others.chunks(LINE_BYTES).any(is_blank)
     }
 }
 
@@ -315,10 +323,12 @@ impl JournalReader {
             return Ok(None);
         }
         let Some(at) = &mut self.at else { return Ok(None) };
-        if at.following.is_some() {
-            return Ok(Some(Step::Damaged { place: at.place(), why }));
-        }
-        let torn = u64::try_from(written(at.rest())).unwrap_or(0);
+        let torn = match at.following {
+            Some(_) => None,
+            None if at.rest().len() < TAIL_BYTES => Some(u64::try_from(written(at.rest())).unwrap_or(0)),
+            None => at.torn(&*self.storage)?,
+        };
+        let Some(torn) = torn else { return Ok(Some(Step::Damaged { place: at.place(), why })) };
         // It is read again when somebody asks again: other bytes may stand there then.
         at.buffer.truncate(at.start);
         Ok(Some(Step::CaughtUp { torn }))
@@ -330,13 +340,13 @@ impl JournalReader {
             return Ok(None);
         }
         let Some(at) = &mut self.at else { return Ok(None) };
-        if at.following.is_none() && at.lacks_a_line() {
-            let rest = remainder(&*self.storage, &at.path, at.offset())?;
-            if segment::highest_mark(&rest).is_none_or(|synced| synced <= at.seq) {
-                // What was being written when the power went: the disk had written later parts of it, and not this one.
-                at.buffer.truncate(at.start);
-                return Ok(Some(Step::CaughtUp { torn: u64::try_from(written(&rest)).unwrap_or(0) }));
-            }
+        if at.following.is_none()
+            && at.lacks_a_line()
+            && let Some(torn) = at.torn(&*self.storage)?
+        {
+            // What was being written when the power went: the disk had written later parts of it, and not this one.
+            at.buffer.truncate(at.start);
+            return Ok(Some(Step::CaughtUp { torn }));
         }
         Ok(Some(Step::Damaged { place: at.place(), why }))
     }

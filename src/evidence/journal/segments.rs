@@ -182,7 +182,7 @@ impl SegmentWriter {
         let bytes = batch.bytes();
         if room == Room::Ensure {
             // Every intent in the batch finds room for its outcome here, or fails here.
-            self.ensure_room(bytes, wanted_room(bytes, rooms), durable).map_err(WriteError::Room)?;
+            self.ensure_room(bytes, wanted_room(bytes, rooms), durable)?;
         }
         let disk = self.shared.options.durability == Durability::Disk;
         let begun = self.shared.clock.since_boot();
@@ -212,18 +212,23 @@ impl SegmentWriter {
     }
 
     /// Room for `now` bytes and for what is promised, in this segment or in a new one.
-    fn ensure_room(&mut self, now: u64, all: u64, first: u64) -> io::Result<()> {
+    fn ensure_room(&mut self, now: u64, all: u64, first: u64) -> Result<(), WriteError> {
         let options = &self.shared.options;
-        let Some(segment) = &mut self.segment else { return Err(io::Error::other("no segment")) };
+        let none = || WriteError::Room(io::Error::other("no segment"));
+        let Some(segment) = &mut self.segment else { return Err(none()) };
         let due = segment.written + now > options.segment_bytes || self.shared.turn.swap(false, Ordering::SeqCst);
         if due && segment.written > MIN_SEGMENT_BYTES {
+            if options.durability != Durability::Disk {
+                // What comes next stands behind all that was written: a loss of power must not take the end of that alone.
+                segment.file.sync().map_err(WriteError::Poisoned)?;
+            }
             match self.next_segment(first, all) {
                 Ok(()) => return Ok(()),
                 // The old one serves on as long as there is room in it.
                 Err(error) => self.shared.status.failed(&error),
             }
         }
-        let Some(segment) = &mut self.segment else { return Err(io::Error::other("no segment")) };
+        let Some(segment) = &mut self.segment else { return Err(none()) };
         if segment.written + all <= segment.allocated {
             return Ok(());
         }
@@ -232,7 +237,7 @@ impl SegmentWriter {
             Ok(()) => (Ok(()), ahead),
             Err(_) => (segment.file.allocate(all), all),
         };
-        got?;
+        got.map_err(WriteError::Room)?;
         segment.allocated = segment.allocated.max(segment.written + room);
         Ok(())
     }
@@ -242,10 +247,6 @@ impl SegmentWriter {
         let path = segment::path(first);
         let origin = self.shared.origin.as_str().to_owned();
         let header = SegmentHeader { incarnation: self.incarnation, first, origin }.encode();
-        if let Some(old) = self.segment.as_mut().filter(|_| self.shared.options.durability != Durability::Disk) {
-            // What begins here stands behind all that was written: a loss of power must not take the end of that alone.
-            old.file.sync()?;
-        }
         let ahead = room + self.shared.options.allocate_bytes;
         let (file, room) = match self.storage.create_segment(&path, &header, ahead) {
             Ok(file) => (file, ahead),
@@ -323,6 +324,10 @@ impl SegmentWriter {
             (state.rooms, state.queue.bytes())
         };
         let all = wanted_room(queued, rooms) + HEALTHY_ROOM_BYTES;
+        if let Some((path, _)) = self.failed.as_ref().filter(|_| self.shared.options.durability != Durability::Disk) {
+            // The same for one that failed, as far as it goes: the kernel's word is all that was promised of it.
+            drop(self.storage.sync_file(path));
+        }
         let well = match &mut self.segment {
             None => self.next_segment(durable, all),
             Some(segment) => segment.file.allocate(all).map(|()| {

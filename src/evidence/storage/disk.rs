@@ -1,15 +1,16 @@
 //! The machine's disk.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, StatxFlags};
+use rustix::io::Errno;
 
 use super::{Item, Persist, SegmentFile, Storage};
 
@@ -270,7 +271,7 @@ fn allocate(file: &File, written: u64, room: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, written, room) {
         // Some filesystems cannot promise space. There a full disk shows when an intent is written, which is in time;
         // an outcome then waits in memory until there is space.
-        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::OPNOTSUPP) => Ok(()),
         result => Ok(result?),
     }
 }
@@ -292,23 +293,38 @@ fn overwrites_in_place(file: &File) -> io::Result<bool> {
 /// as long again. Times that nobody looked at change every few milliseconds at most.
 struct Looked {
     /// Device and inode.
-    is: (u32, u32, u64),
+    is: (u64, u64),
     bytes: u64,
 }
 
 impl Looked {
     fn at_file(file: &File) -> io::Result<Self> {
-        Self::at(file, "", AtFlags::EMPTY_PATH)
+        Self::at(file, Path::new(""), AtFlags::EMPTY_PATH, || file.metadata())
     }
 
     /// Not through a symbolic link.
     fn at_path(path: &Path) -> io::Result<Self> {
-        Self::at(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+        Self::at(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, || std::fs::symlink_metadata(path))
     }
 
-    fn at(place: impl AsFd, path: impl rustix::path::Arg, flags: AtFlags) -> io::Result<Self> {
-        let found = rustix::fs::statx(place, path, flags, StatxFlags::INO | StatxFlags::SIZE)?;
-        Ok(Self { is: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino), bytes: found.stx_size })
+    fn at(
+        place: impl AsFd,
+        path: &Path,
+        flags: AtFlags,
+        otherwise: impl FnOnce() -> io::Result<Metadata>,
+    ) -> io::Result<Self> {
+        match rustix::fs::statx(place, path, flags, StatxFlags::INO | StatxFlags::SIZE) {
+            Ok(found) => {
+                let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+                Ok(Self { is: (device, found.stx_ino), bytes: found.stx_size })
+            }
+            // Some sandboxes do not know this call.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                let found = otherwise()?;
+                Ok(Self { is: (found.dev(), found.ino()), bytes: found.len() })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -321,7 +337,7 @@ struct DiskSegment {
     file: File,
     path: PathBuf,
     /// Device and inode that were opened.
-    is: (u32, u32, u64),
+    is: (u64, u64),
     written: u64,
     /// As long as the file is: behind what was written stand zeros.
     size: u64,
@@ -414,7 +430,7 @@ mod tests {
         let mut failing = DiskSegment {
             file: std::os::fd::OwnedFd::from(pipe).into(),
             path: home.path().join(path),
-            is: (0, 0, 0),
+            is: (0, 0),
             written: 6,
             size: 6,
             fills: true,

@@ -1,18 +1,16 @@
 //! Connections to upstreams, as the library wants them.
 //!
-//! Plain ones are sockets that keep nothing back when they are closed. For TLS it gets one end of a socket pair; the other end
-//! is pumped to a TLS connection of ours: the library's own TLS towards upstreams knows no SPIFFE ID, and verifies nothing when
-//! a name is empty.
+//! Plain ones are the library's own, with sockets that keep nothing back when they are closed. For TLS it gets one end of a socket pair; the other end is pumped to a TLS connection
+//! of ours: the library's own TLS towards upstreams knows no SPIFFE ID, and verifies nothing when a name is empty.
 //!
-//! INVARIANT: to the library no connection has an address, so its pool keeps connections apart by `group_key` alone. That is a
-//! hash of the target's number, if there is one, and the address. With an address it asks the kernel on each call whether the
-//! socket still has the same peer.
+//! INVARIANT: to the library such a connection has no address, so its pool keeps connections apart by `group_key` alone.
+//! That is a hash of the target's number and the address.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,6 +45,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What is carried at a time.
 const PUMP_BYTES: usize = 8 * 1024;
 
+/// What the library does to a socket before it connects.
+type SocketHook = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
+
+/// A plain connection that is closed takes what the kernel has not sent yet with it: of a call that was cut, nothing leaves
+/// any more. One that is closed at rest is reset, too, and leaves no TIME_WAIT behind.
+static UNLINGERING: LazyLock<SocketHook> = LazyLock::new(|| {
+    Arc::new(|socket| {
+        socket.set_zero_linger().map_err(|error| Error::because(ErrorType::SocketError, "a socket's linger", error))
+    })
+});
+
 /// Where a call of `route` goes.
 ///
 /// # Errors
@@ -55,21 +64,25 @@ pub(super) async fn peer(worker: &Worker, route: &RouteSpec) -> std::result::Res
     let upstream = &route.upstream;
     let address = worker.resolver.resolve(upstream).await?;
     let limits = &worker.shared.limits;
-    // This address is the one that the library does not compare with the socket's.
-    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, upstream.port));
-    let mut peer = HttpPeer::new(nowhere, false, String::new());
-    let limit = limits.upstream_connect_timeout;
-    if upstream.tls {
+    let mut peer = if upstream.tls {
         let target = worker.targets.of(&worker.shared.upstream_trust, route).map_err(|error| {
             tracing::error!(%upstream, %error, "the upstream cannot be called");
             Reason::UpstreamUnreachable
         })?;
-        peer.group_key = worker.groups.hash_one((Some(target.number), address));
+        let group = worker.groups.hash_one((target.number, address));
+        // This address is the one that the library does not compare with the socket's.
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, upstream.port));
+        let mut peer = HttpPeer::new(nowhere, false, String::new());
+        peer.group_key = group;
+        let limit = limits.upstream_connect_timeout;
         peer.options.custom_l4 = Some(Arc::new(Dialer { target, address, limit, links: worker.links.clone() }));
+        peer
     } else {
-        peer.group_key = worker.groups.hash_one((None::<u64>, address));
-        peer.options.custom_l4 = Some(Arc::new(Plain { address, limit }));
-    }
+        let name = upstream.host.as_str().trim_start_matches('[').trim_end_matches(']');
+        let mut peer = HttpPeer::new(address, false, name.to_owned());
+        peer.options.upstream_tcp_sock_tweak_hook = Some(UNLINGERING.clone());
+        peer
+    };
     if route.protocol.is_http2() {
         peer.options.set_http_version(2, 2);
         peer.options.max_h2_streams = UPSTREAM_STREAMS;
@@ -98,36 +111,6 @@ pub(super) fn name(request: &mut RequestHeader, route: &RouteSpec, authority: &s
     request.remove_header("Host");
     request.set_uri(uri.map_err(|error| Error::because(ErrorType::InternalError, "the upstream's name", error))?);
     Ok(())
-}
-
-/// Opens connections to one address.
-#[derive(Debug)]
-struct Plain {
-    address: SocketAddr,
-    limit: Duration,
-}
-
-impl Plain {
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let socket = if self.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A connection that is closed takes what the kernel has not sent yet with it: of a call that was cut, nothing leaves
-        // any more. One that is closed at rest is reset, too, and leaves no TIME_WAIT behind.
-        socket.set_zero_linger()?;
-        socket.connect(self.address).await
-    }
-}
-
-#[async_trait]
-impl Connect for Plain {
-    async fn connect(&self, _address: &AnyAddress) -> Result<Stream> {
-        let connected = within(self.limit, self.dial()).await?;
-        connected.map(Stream::from).map_err(|error| Error::because(ErrorType::ConnectError, "connecting", error))
-    }
-}
-
-async fn within<T>(limit: Duration, dial: impl Future<Output = T>) -> Result<T> {
-    let late = |_| Error::explain(ErrorType::ConnectTimedout, "connecting took too long");
-    tokio::time::timeout(limit, dial).await.map_err(late)
 }
 
 /// Opens verified connections to one target at one address.
@@ -162,7 +145,9 @@ impl Dialer {
 #[async_trait]
 impl Connect for Dialer {
     async fn connect(&self, _address: &AnyAddress) -> Result<Stream> {
-        let far = within(self.limit, self.dial()).await??;
+        let far = tokio::time::timeout(self.limit, self.dial())
+            .await
+            .map_err(|_| Error::explain(ErrorType::ConnectTimedout, "connecting took too long"))??;
         let (ours, near) =
             UnixStream::pair().map_err(|error| Error::because(ErrorType::SocketError, "a socket pair", error))?;
         tokio::spawn(pump(near, far, self.links.begin(ours.as_raw_fd())));

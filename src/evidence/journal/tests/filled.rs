@@ -155,6 +155,7 @@ fn zeros_in_front_of_what_was_promised_are_damage_however_many_they_are() {
     for (from, zeros) in [(third + 100, 700_000), (third - FRAME_HEADER_BYTES, 700_000), (third + 100, 64)] {
         let damaged = disk.kill();
         damaged.alter(&path, |bytes| bytes[from..from + zeros].fill(0));
+        assert!(read(Arc::new(damaged.clone())).1.is_err(), "{zeros} zeros");
         let opened = open(&damaged, roomy()).map(drop);
         assert!(matches!(opened, Err(OpenError::Damaged { .. })), "{zeros} zeros: {opened:?}");
         assert_eq!(damaged.files().len(), 1, "and nothing is cut or begun");
