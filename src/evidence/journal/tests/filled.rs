@@ -127,7 +127,7 @@ fn whatever_a_loss_of_power_left_of_a_batch_is_torn_before_the_log_is_opened_aga
     worker.turn();
     eventually("written", || disk.is_held_up());
     let mut torn_ones = 0;
-    for seed in 0..400 {
+    for seed in 0..120 {
         let lost = disk.reboot(Some(seed));
         let (records, end) = read(Arc::new(lost.clone()));
         assert!((durable..=durable + batch.len() as u64).contains(&records), "seed {seed}: {records}");
@@ -137,7 +137,7 @@ fn whatever_a_loss_of_power_left_of_a_batch_is_torn_before_the_log_is_opened_aga
         torn_ones += u64::from(torn > 1_000);
         again.close();
     }
-    assert!(torn_ones > 100, "{torn_ones}: hardly anything was torn");
+    assert!(torn_ones > 30, "{torn_ones}: hardly anything was torn");
     disk.release();
     journal.close();
 }
