@@ -171,8 +171,8 @@ impl Frame<'_> {
 pub(crate) fn highest_mark(bytes: &[u8]) -> Option<u64> {
     let begin = frame_header(MARK_PAYLOAD_BYTES, 0);
     let begin = begin.get(..4).unwrap_or_default();
-    let marks = bytes.windows(MARK_BYTES).filter(|window| window.starts_with(begin));
-    marks.filter_map(|window| if let Frame::Mark(synced) = Frame::read(window) { Some(synced) } else { None }).max()
+    let frames = memchr::memmem::find_iter(bytes, begin).filter_map(|at| bytes.get(at..).map(Frame::read));
+    frames.filter_map(|frame| if let Frame::Mark(synced) = frame { Some(synced) } else { None }).max()
 }
 
 /// The longest frame.
