@@ -3,23 +3,24 @@
 //! The one reading function: recovery, the sequencer, the verifier, `tail` and `query` all come through here. It
 //! judges form and order only; what records mean, and whether the tree agrees, is for others.
 
+mod end;
+mod open;
+
 use std::fmt;
 use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
+pub(crate) use self::end::{End, written};
+use self::open::{OpenSegment, TAIL_BYTES};
 use super::entry::Entry;
-use super::journal::segment::{self, Frame, MAX_FRAME_BYTES, MAX_HEADER_BYTES, SegmentHeader};
+use super::journal::segment::{self, Frame, MAX_HEADER_BYTES, SegmentHeader};
 use super::storage::Storage;
 
 /// Bytes asked of the disk at once.
 const READ_BYTES: usize = 256 * 1024;
-/// Bytes behind a place that cannot be read that are looked at: more than a writer fills ahead.
-const TAIL_BYTES: usize = 2 * READ_BYTES;
 /// The same where a few records are wanted.
 const FEW_BYTES: usize = 16 * 1024;
-/// Every disk writes so many, or a multiple, as a whole.
-const LINE_BYTES: usize = 64;
 
 /// Where something stands in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,87 +81,6 @@ pub struct JournalReader {
     at: Option<OpenSegment>,
     /// Where the next record stands, by somebody's word: its segment's first record, and the byte.
     known: Option<(u64, u64)>,
-}
-
-#[derive(Debug)]
-struct OpenSegment {
-    header: SegmentHeader,
-    path: Arc<str>,
-    /// The record that stands at `start`.
-    seq: u64,
-    /// Where the next segment begins, if there is one.
-    following: Option<u64>,
-    buffer: Vec<u8>,
-    /// Of the buffer, what is not consumed begins here.
-    start: usize,
-    /// Where in the file the buffer begins.
-    buffer_at: u64,
-}
-
-impl OpenSegment {
-    fn offset(&self) -> u64 {
-        self.buffer_at + u64::try_from(self.start).unwrap_or(0)
-    }
-
-    fn rest(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or_default()
-    }
-
-    fn place(&self) -> Place {
-        Place { seq: self.seq, segment: self.path.clone(), offset: self.offset() }
-    }
-
-    /// Reads on; says whether there was anything.
-    fn refill(&mut self, storage: &dyn Storage) -> io::Result<bool> {
-        self.buffer_at = self.offset();
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let end = self.buffer_at + u64::try_from(self.buffer.len()).unwrap_or(0);
-        Ok(storage.read_at(&self.path, end, READ_BYTES.max(MAX_FRAME_BYTES), &mut self.buffer)? > 0)
-    }
-
-    /// Reads what is not consumed once more, with what follows; says whether it is another now. The writer may have been
-    /// writing it: what is read the same twice it has not, or not gone on with.
-    fn read_anew(&mut self, storage: &dyn Storage) -> io::Result<bool> {
-        let mut fresh = Vec::new();
-        while fresh.len() < TAIL_BYTES {
-            let at = self.offset() + u64::try_from(fresh.len()).unwrap_or(0);
-            if storage.read_at(&self.path, at, TAIL_BYTES - fresh.len(), &mut fresh)? == 0 {
-                break;
-            }
-        }
-        let is_other = fresh != self.rest();
-        self.buffer_at = self.offset();
-        (self.buffer, self.start) = (fresh, 0);
-        Ok(is_other)
-    }
-
-    /// Whether there is nothing but zeros from within this frame on: the writer fills ahead, and has not written it whole.
-    fn is_cut_off(&self) -> bool {
-        written(self.rest()) < Frame::told_bytes(self.rest())
-    }
-
-    /// Bytes from here on that were promised to nobody; `None` where a mark behind this place says otherwise.
-    fn torn(&self, storage: &dyn Storage) -> io::Result<Option<u64>> {
-        let rest = remainder(storage, &self.path, self.offset())?;
-        let is_promised = segment::highest_mark(&rest).is_some_and(|synced| synced > self.seq);
-        Ok((!is_promised).then(|| u64::try_from(written(&rest)).unwrap_or(0)))
-    }
-
-    /// Whether a part of this frame that a disk writes as a whole is still zeros.
-    fn lacks_a_line(&self) -> bool {
-        let frame = self.rest().get(..Frame::told_bytes(self.rest())).unwrap_or(self.rest());
-        let begin = usize::try_from(self.offset() % LINE_BYTES as u64).unwrap_or(0);
-        let (first, others) = frame.split_at((LINE_BYTES - begin).min(frame.len()));
-        let is_blank = |line: &[u8]| line.iter().all(|byte| *byte == 0);
-        // A byte or two may be zeros of their own.
-        (first.len() >= 4 && is_blank(first)) || others.chunks(LINE_BYTES).any(is_blank)
-    }
-}
-
-/// Bytes before the zeros at the end.
-pub(crate) fn written(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 /// The first records of all segments, ascending.
@@ -405,17 +325,6 @@ pub(crate) fn record_at(
                 }
             }
             Frame::Blank | Frame::Bad(_) => return Ok(None),
-        }
-    }
-}
-
-/// Reads the rest of a segment, from `offset`, to see what stands behind a place that cannot be read.
-pub(crate) fn remainder(storage: &dyn Storage, path: &str, offset: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    loop {
-        let at = offset + u64::try_from(bytes.len()).unwrap_or(0);
-        if storage.read_at(path, at, READ_BYTES, &mut bytes)? == 0 {
-            return Ok(bytes);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{CopyError, LogCopy, MAX_UNSIGNED};
 use crate::evidence::checkpoint::VerifierKey;
 use crate::evidence::journal::{recovery, segment};
 use crate::evidence::key::{LogFileError, read_log_file, write_log_file};
-use crate::evidence::read::{JournalReader, Next, Place, first, remainder, segments};
+use crate::evidence::read::{End, JournalReader, Next, first, segments};
 use crate::evidence::sequencer::{
     CHECKPOINT, SIGNED, SequencerError, before_the_first, last_signed, read_note, refuse_rollback,
 };
@@ -153,32 +153,11 @@ fn behind(storage: &Arc<dyn Storage>, from: u64) -> Result<(VecDeque<Hash>, u64)
         }
     };
     let incarnation = reader.header().map_or(0, |header| header.incarnation);
-    cut(storage, &reader, damage)?;
+    match reader.end_for_writer(damage)? {
+        End::Bare => {}
+        // It was never said to be kept. A crash here leaves it, or not; the next opening does the same.
+        End::Torn { path, offset, .. } => storage.truncate(&path, offset)?,
+        End::Damaged { place, why } => return Err(CopyError::Damaged { place, why }),
+    }
     Ok((tail, incarnation))
-}
-
-fn cut(
-    storage: &Arc<dyn Storage>,
-    reader: &JournalReader,
-    damage: Option<(Place, &'static str)>,
-) -> Result<(), CopyError> {
-    let Some((path, offset)) = reader.unread() else {
-        return match damage {
-            Some((place, why)) => Err(CopyError::Damaged { place, why }),
-            None => Ok(()),
-        };
-    };
-    let rest = remainder(&**storage, path, offset)?;
-    let first = path.rsplit('/').next().and_then(segment::first_of_name);
-    let is_followed = damage.is_some() && segments(&**storage)?.into_iter().any(|other| Some(other) > first);
-    let end = || (Place { seq: reader.position(), segment: path.into(), offset }, "what was promised is blank");
-    let (place, why) = damage.unwrap_or_else(end);
-    if is_followed || segment::highest_mark(&rest).is_some_and(|synced| synced > place.seq) {
-        return Err(CopyError::Damaged { place, why });
-    }
-    if rest.is_empty() {
-        return Ok(());
-    }
-    // What is cut off was never said to be kept. A crash here leaves it, or not; the next opening does the same.
-    Ok(storage.truncate(path, offset)?)
 }

@@ -22,7 +22,7 @@ use super::{Durability, Journal, JournalError, JournalOptions, OUTCOME_ROOM_BYTE
 use crate::domain::{Clock, Timestamp};
 use crate::evidence::checkpoint::Origin;
 use crate::evidence::entry::{Entry, LogOpened, Recovered};
-use crate::evidence::read::{JournalReader, Next, Place, remainder, segments, written};
+use crate::evidence::read::{End, JournalReader, Next, Place, segments};
 use crate::evidence::storage::Storage;
 
 /// Why a journal cannot be opened for writing.
@@ -210,28 +210,16 @@ fn survey_from(storage: &Arc<dyn Storage>, origin: &Origin, first: u64) -> Resul
             Next::Damaged { place, why } => break Some((place, why)),
         }
     };
-    let Some(header) = reader.header() else {
-        return match damage {
-            Some((place, why)) => Err(OpenError::Damaged { place, why }),
-            None => Ok(found),
-        };
-    };
-    if header.origin != origin.as_str() {
-        return Err(OpenError::OtherLog { found: header.origin.clone(), expected: origin.to_string() });
+    if let Some(header) = reader.header() {
+        if header.origin != origin.as_str() {
+            return Err(OpenError::OtherLog { found: header.origin.clone(), expected: origin.to_string() });
+        }
+        found.incarnation = header.incarnation;
     }
-    found.incarnation = header.incarnation;
-    if let Some((path, offset)) = reader.unread() {
-        let rest = remainder(&**storage, path, offset)?;
-        let is_promised = segment::highest_mark(&rest).is_some_and(|synced| synced > found.records);
-        let is_followed = damage.is_some() && segments(&**storage)?.into_iter().any(|other| other > first);
-        if is_promised || is_followed {
-            let end = || (Place { seq: found.records, segment: path.into(), offset }, "what was promised is blank");
-            let (place, why) = damage.unwrap_or_else(end);
-            return Err(OpenError::Damaged { place, why });
-        }
-        if !rest.is_empty() {
-            found.torn = Some((path.to_owned(), offset, u64::try_from(written(&rest)).unwrap_or(0)));
-        }
+    match reader.end_for_writer(damage)? {
+        End::Bare => {}
+        End::Torn { path, offset, bytes } => found.torn = Some((path, offset, bytes)),
+        End::Damaged { place, why } => return Err(OpenError::Damaged { place, why }),
     }
     Ok(found)
 }
